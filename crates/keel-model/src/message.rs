@@ -1,0 +1,171 @@
+//! What supervisor and data plane say to each other, over a unix socket.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Address, PeerKey, PeerSet, Plan, UpstreamName};
+
+/// What the supervisor tells the data plane.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Order {
+    /// Build everything that this plan needs, without moving traffic. The descriptors of `sockets`, then of `logs`
+    /// come with the message, in that order; sockets that the data plane already holds are not sent again, logs
+    /// always are (the supervisor may open what the data plane's user may not). Answered by [`Report::Prepared`] or
+    /// [`Report::Refused`].
+    Prepare {
+        /// The new configuration.
+        plan: Box<Plan>,
+        /// Addresses of the listening sockets that come along.
+        sockets: Vec<Address>,
+        /// Paths of the log files that come along, open for appending: access and error logs without variables.
+        logs: Vec<PathBuf>,
+    },
+    /// Let traffic take the prepared plan. Can't fail. Answered by [`Report::Committed`].
+    Commit {
+        /// The generation that was prepared.
+        generation: u64,
+    },
+    /// Forget the prepared plan.
+    Abandon {
+        /// The generation that was prepared.
+        generation: u64,
+    },
+    /// Replace the peers of one upstream. A peer that is no longer in the set takes no new request, its idle
+    /// connections close, and once its last request has ended [`Report::Drained`] says so.
+    Peers {
+        /// Which upstream.
+        upstream: UpstreamName,
+        /// All its peers.
+        set: PeerSet,
+    },
+    /// Write to these files from now on (SIGUSR1); their descriptors come with the message.
+    ReopenLogs {
+        /// Paths of the log files that come along.
+        logs: Vec<PathBuf>,
+    },
+    /// Accept no more, finish what is in flight, then exit (SIGQUIT).
+    Quit,
+    /// Exit at once (SIGTERM).
+    Stop,
+    /// Answered by [`Report::Status`].
+    Status,
+}
+
+/// What the data plane tells the supervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// The plan can be committed.
+    Prepared {
+        /// Which plan.
+        generation: u64,
+    },
+    /// The plan can't be taken; the one before it stays.
+    Refused {
+        /// Which plan.
+        generation: u64,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// New requests follow this plan now.
+    Committed {
+        /// Which plan.
+        generation: u64,
+    },
+    /// A peer that left its set has no request in flight any more.
+    Drained {
+        /// Whose peer.
+        upstream: UpstreamName,
+        /// Which peer.
+        peer: PeerKey,
+    },
+    /// Counts since the start of this data plane.
+    Status(Box<DataPlaneStatus>),
+}
+
+/// Counts since the start of the data plane.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataPlaneStatus {
+    /// The generation in effect.
+    pub generation: u64,
+    /// Connections accepted from clients.
+    pub accepted: u64,
+    /// Connections of clients that are open now.
+    pub active: u64,
+    /// Requests read from clients.
+    pub requests: u64,
+    /// Requests waiting for an instance that is being started.
+    pub queued: u64,
+    /// Panics caught, each of which cost one connection.
+    pub panics: u64,
+    /// Counts of each upstream's peers.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// Counts of one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Whose peer.
+    pub upstream: UpstreamName,
+    /// Which peer.
+    pub peer: PeerKey,
+    /// The instance behind it, if Evenkeel runs it.
+    pub instance: Option<String>,
+    /// First attempts given to it.
+    pub first_attempts: u64,
+    /// Retries given to it.
+    pub retries: u64,
+    /// Attempts that failed (`proxy_next_upstream` counts them as unsuccessful).
+    pub failures: u64,
+    /// Requests in flight now.
+    pub in_flight: u32,
+    /// Whether `max_fails` excludes it now.
+    pub excluded: bool,
+}
+
+/// A message that can't be read: the two processes are not of the same build.
+#[derive(Debug, thiserror::Error)]
+#[error("a message between supervisor and data plane can't be read")]
+pub struct BadMessage(#[from] postcard::Error);
+
+macro_rules! wire {
+    ($message:ty) => {
+        impl $message {
+            /// Gives the bytes that [`decode`](Self::decode) reads.
+            ///
+            /// # Errors
+            /// When a length exceeds what the format can hold.
+            pub fn encode(&self) -> Result<Vec<u8>, BadMessage> {
+                Ok(postcard::to_stdvec(self)?)
+            }
+
+            /// Reads what [`encode`](Self::encode) of the same build wrote.
+            ///
+            /// # Errors
+            /// When the bytes are anything else.
+            pub fn decode(bytes: &[u8]) -> Result<Self, BadMessage> {
+                Ok(postcard::from_bytes(bytes)?)
+            }
+        }
+    };
+}
+
+wire!(Order);
+wire!(Report);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_survive_the_wire() {
+        let order = Order::Prepare {
+            plan: Box::new(Plan { generation: 7, ..Plan::default() }),
+            sockets: vec![Address::Unix("/run/x.sock".into())],
+            logs: vec!["/var/log/access.log".into()],
+        };
+        let bytes = order.encode().unwrap();
+        assert_eq!(format!("{:?}", Order::decode(&bytes).unwrap()), format!("{order:?}"));
+        assert!(Order::decode(&bytes[..bytes.len() - 1]).is_err());
+    }
+}

@@ -1,0 +1,115 @@
+//! What the data plane is told to do, whole.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AccessLog, Listener, Location, LogDestination, LogLevel, Map, Scope, Upstream, VirtualServer};
+
+/// One configuration of the data plane, complete and checked. Indices (`ServerId`, `MapId`) point into it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Counts configurations from 1; the data plane reports it back.
+    pub generation: u64,
+    /// Settings of the process, of which only logs may change at a reload.
+    pub process: ProcessSettings,
+    /// All listening sockets.
+    pub listeners: Vec<Listener>,
+    /// All virtual servers.
+    pub servers: Vec<VirtualServer>,
+    /// All upstreams, those made for literal `proxy_pass` addresses included.
+    pub upstreams: Vec<Upstream>,
+    /// All `map` blocks.
+    pub maps: Vec<Map>,
+}
+
+impl Plan {
+    /// Gives every scope: of each server, then of its locations, outer before inner.
+    pub fn scopes(&self) -> Vec<&Scope> {
+        fn walk<'a>(locations: &'a [Location], scopes: &mut Vec<&'a Scope>) {
+            for location in locations {
+                scopes.push(&location.scope);
+                walk(&location.locations, scopes);
+            }
+        }
+        let mut scopes = Vec::new();
+        for server in &self.servers {
+            scopes.push(&server.scope);
+            walk(&server.locations, &mut scopes);
+        }
+        scopes
+    }
+
+    /// Gives the paths of all log files that don't depend on a request, each once.
+    pub fn log_paths(&self) -> Vec<PathBuf> {
+        let scopes = self.scopes();
+        let errors = self.process.error_logs.iter();
+        let errors = errors.chain(scopes.iter().flat_map(|scope| &scope.core.error_logs));
+        let errors = errors.filter_map(|log| log.path.clone());
+        let access = scopes.iter().flat_map(|scope| &scope.log.logs).filter_map(AccessLog::fixed_path);
+        let mut paths: Vec<PathBuf> = errors.chain(access).collect();
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+}
+
+impl AccessLog {
+    /// Gives the file it is written to, unless that depends on the request.
+    pub fn fixed_path(&self) -> Option<PathBuf> {
+        match &self.destination {
+            LogDestination::File(path) => path.as_literal().map(PathBuf::from),
+            LogDestination::Stdout | LogDestination::Stderr => None,
+        }
+    }
+}
+
+/// Settings of the data-plane process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSettings {
+    /// Worker threads, at least 1 (`worker_processes`).
+    pub workers: u32,
+    /// Connections that one worker holds at most, both sides counted (`worker_connections`). Default 512.
+    pub worker_connections: u32,
+    /// User and group to become, when started by root (`user`).
+    pub user: Option<User>,
+    /// Where the data plane logs (`error_log`). Empty means standard error.
+    pub error_logs: Vec<ErrorLog>,
+    /// How long tunnels and clients may go on after a shutdown began (`worker_shutdown_timeout`); `None` for ever.
+    pub shutdown_timeout: Option<std::time::Duration>,
+    /// Limit of open files to set (`worker_rlimit_nofile`).
+    pub open_files_max: Option<u64>,
+}
+
+impl Default for ProcessSettings {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            worker_connections: 512,
+            user: None,
+            error_logs: Vec::new(),
+            shutdown_timeout: None,
+            open_files_max: None,
+        }
+    }
+}
+
+/// A user and group by number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// The login name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// One destination of the error log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorLog {
+    /// The file, or `None` for standard error.
+    pub path: Option<PathBuf>,
+    /// The least severe level written.
+    pub level: LogLevel,
+}
