@@ -1,0 +1,86 @@
+//! Host names as requests carry them.
+
+/// A host that no server can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("client sent invalid host header")]
+pub struct InvalidHost;
+
+/// Appends the name in lower case without port and final dot, and gives the port.
+///
+/// # Errors
+/// For bytes that no name or IP literal has, an empty name, an empty label within, a port beyond 65,535.
+pub fn normalise(host: &[u8], out: &mut Vec<u8>) -> Result<Option<u16>, InvalidHost> {
+    let literal = host.first() == Some(&b'[');
+    let name_length = if literal {
+        memchr::memchr(b']', host).ok_or(InvalidHost)? + 1
+    } else {
+        memchr::memchr(b':', host).unwrap_or(host.len())
+    };
+    let (name, rest) = host.split_at_checked(name_length).ok_or(InvalidHost)?;
+    let port = match rest.strip_prefix(b":") {
+        Some(digits) => parse_port(digits)?,
+        None if rest.is_empty() => None,
+        None => return Err(InvalidHost),
+    };
+    let name = if literal { name } else { name.strip_suffix(b".").unwrap_or(name) };
+    if name.is_empty() || name.windows(2).any(|pair| pair == b"..") || name.ends_with(b".") {
+        return Err(InvalidHost);
+    }
+    let inside = if literal { name.get(1..name.len() - 1).unwrap_or_default() } else { name };
+    if !inside.iter().all(|byte| is_host(*byte) || (literal && *byte == b':') || (!literal && *byte == b'%'))
+    {
+        return Err(InvalidHost);
+    }
+    out.extend(name.iter().map(u8::to_ascii_lowercase));
+    Ok(port)
+}
+
+fn parse_port(digits: &[u8]) -> Result<Option<u16>, InvalidHost> {
+    let mut port: u32 = 0;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return Err(InvalidHost);
+        }
+        port = port * 10 + u32::from(digit - b'0');
+        if port > u32::from(u16::MAX) {
+            return Err(InvalidHost);
+        }
+    }
+    Ok(if digits.is_empty() { None } else { u16::try_from(port).ok() })
+}
+
+/// unreserved and sub-delims of RFC 3986 §3.2.2.
+fn is_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(host: &str, expect: Option<(&str, Option<u16>)>) {
+        let mut out = Vec::new();
+        let port = normalise(host.as_bytes(), &mut out);
+        let got = port.ok().map(|port| (String::from_utf8(out).unwrap(), port));
+        assert_eq!(got, expect.map(|(name, port)| (name.to_owned(), port)), "{host}");
+    }
+
+    #[test]
+    fn normalises_names() {
+        check("Example.ORG", Some(("example.org", None)));
+        check("example.org.", Some(("example.org", None)));
+        check("example.org:8080", Some(("example.org", Some(8080))));
+        check("example.org.:8080", Some(("example.org", Some(8080))));
+        check("example.org:", Some(("example.org", None)));
+        check("[::1]:80", Some(("[::1]", Some(80))));
+        check("a_b", Some(("a_b", None)));
+    }
+
+    #[test]
+    fn refuses_what_is_no_name() {
+        for host in ["", ".", ":80", "a..b", "a/b", "a b", "[::1", "[::1]x", "a:b", "a:65536", "\"a\""] {
+            check(host, None);
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! The head of a request.
+//!
+//! [`RequestHead::parse`] is called again each time more bytes have come; it goes on at the line where it stopped. It
+//! refuses every framing that two servers could read differently (RFC 9112 §6.3, §11.2).
+
+use crate::{
+    Fields, Name, Progress, Range, Version,
+    connection::{self, ConnectionOptions},
+    line::{self, Line},
+};
+
+pub use crate::line::Underscores;
+
+/// How large a head may be, in bytes (`client_header_buffer_size`, `large_client_header_buffers`, `max_headers`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest line, line end included.
+    pub line_bytes_max: usize,
+    /// The whole head.
+    pub head_bytes_max: usize,
+    /// Fields.
+    pub fields_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { line_bytes_max: 8 << 10, head_bytes_max: 33 << 10, fields_max: 1000 }
+    }
+}
+
+/// How tolerant reading is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// How large a head may be.
+    pub limits: Limits,
+    /// Whether a field with an invalid name is dropped (`ignore_invalid_headers on`) or passed on.
+    pub drop_odd_fields: bool,
+    /// Whether `_` is a letter of a name.
+    pub underscores: Underscores,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { limits: Limits::default(), drop_odd_fields: true, underscores: Underscores::Invalid }
+    }
+}
+
+/// Why a request is refused. Its text is nginx's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Not a method: often TLS on a plain port.
+    #[error("client sent invalid method")]
+    Method,
+    /// The request line is none.
+    #[error("client sent invalid request")]
+    Line,
+    /// A version that HTTP/1 hasn't.
+    #[error("client sent invalid version")]
+    Version,
+    /// HTTP/0.9 knows GET only.
+    #[error("client sent invalid method in HTTP/0.9 request")]
+    Method09,
+    /// The request line is longer than allowed.
+    #[error("client sent too long URI")]
+    LineTooLong,
+    /// A field line is longer than allowed.
+    #[error("client sent too long header line")]
+    FieldTooLong,
+    /// The head is longer than allowed.
+    #[error("client sent too large request")]
+    HeadTooLarge,
+    /// There are more fields than allowed.
+    #[error("client sent too many header lines")]
+    TooManyFields,
+    /// A field line is none.
+    #[error("client sent invalid header line")]
+    Field,
+    /// A field came twice that may come once.
+    #[error("client sent duplicate header line")]
+    Duplicate,
+    /// HTTP/1.1 without `Host`.
+    #[error("client sent HTTP/1.1 request without \"Host\" header")]
+    NoHost,
+    /// `Content-Length` is no number.
+    #[error("client sent invalid \"Content-Length\" header")]
+    ContentLength,
+    /// Both ways of saying where the body ends.
+    #[error("client sent \"Content-Length\" and \"Transfer-Encoding\" headers at the same time")]
+    TwoFramings,
+    /// HTTP/1.0 has no transfer codings.
+    #[error("client sent HTTP/1.0 request with \"Transfer-Encoding\" header")]
+    TransferEncoding10,
+    /// A coding other than `chunked`.
+    #[error("client sent unknown \"Transfer-Encoding\"")]
+    TransferEncoding,
+    /// CONNECT is for forward proxies.
+    #[error("client sent CONNECT method")]
+    Connect,
+    /// TRACE shows a client's fields to scripts.
+    #[error("client sent TRACE method")]
+    Trace,
+}
+
+impl RequestError {
+    /// Gives the status to answer with; nginx's own 494 stands for 400 with another text.
+    pub fn status(self) -> u16 {
+        match self {
+            RequestError::LineTooLong => 414,
+            RequestError::FieldTooLong | RequestError::HeadTooLarge | RequestError::TooManyFields => 494,
+            RequestError::Version => 505,
+            RequestError::TransferEncoding => 501,
+            RequestError::Connect | RequestError::Trace => 405,
+            _ => 400,
+        }
+    }
+}
+
+/// How a request's body ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequestBody {
+    /// There is none.
+    #[default]
+    None,
+    /// After so many bytes, at least one.
+    Length(u64),
+    /// After the last chunk.
+    Chunked,
+}
+
+/// What is requested.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Path and query as they came, the part before the path left out of an absolute form: `$request_uri`.
+    pub raw: Range,
+    /// The path as it came; empty in an absolute form that has none.
+    pub path: Range,
+    /// What follows the `?`.
+    pub query: Option<Range>,
+    /// The scheme of an absolute form.
+    pub scheme: Option<Range>,
+    /// Host and port of an absolute form.
+    pub authority: Option<Range>,
+    /// Whether the path must be decoded or normalised ([`crate::uri::normalise`]).
+    pub complex: bool,
+}
+
+/// The head of a request. Reused from one to the next.
+#[derive(Clone, Debug, Default)]
+pub struct RequestHead {
+    /// The request line without its end: `$request`.
+    pub line: Range,
+    /// The method.
+    pub method: Range,
+    /// What is requested.
+    pub target: Target,
+    /// The version.
+    pub version: Version,
+    /// The fields.
+    pub fields: Fields,
+    /// How the body ends.
+    pub body: RequestBody,
+    /// What `Connection` says.
+    pub connection: ConnectionOptions,
+    /// How many fields were dropped for their names.
+    pub odd_fields: u32,
+    /// The first of them, for the log.
+    pub odd_field: Option<Range>,
+    next: usize,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Start,
+    Fields,
+}
+
+impl RequestHead {
+    /// Forgets the request and keeps the room for the next.
+    pub fn clear(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self { fields, ..Self::default() };
+    }
+
+    /// Reads on in `bytes`, which begin where they did at the last call and may have grown.
+    ///
+    /// # Errors
+    /// What makes the request one to refuse. Nothing more may then be read from its connection.
+    pub fn parse(&mut self, bytes: &[u8], rules: &Rules) -> Result<Progress, RequestError> {
+        if self.stage == Stage::Start && !self.parse_line(bytes, &rules.limits)? {
+            return Ok(Progress::Partial);
+        }
+        if self.version == Version::Http09 {
+            return Ok(Progress::Complete(self.next));
+        }
+        loop {
+            let start = self.next;
+            let Some((end, next)) = line::end_of_line(bytes, start) else {
+                let pending = bytes.len().saturating_sub(start);
+                if pending >= rules.limits.line_bytes_max {
+                    return Err(RequestError::FieldTooLong);
+                }
+                if bytes.len() >= rules.limits.head_bytes_max {
+                    return Err(RequestError::HeadTooLarge);
+                }
+                return Ok(Progress::Partial);
+            };
+            if next - start > rules.limits.line_bytes_max {
+                return Err(RequestError::FieldTooLong);
+            }
+            if next > rules.limits.head_bytes_max {
+                return Err(RequestError::HeadTooLarge);
+            }
+            self.next = next;
+            match line::field(bytes, start, end, rules.underscores) {
+                Line::End => {
+                    self.finish(bytes)?;
+                    return Ok(Progress::Complete(next));
+                }
+                Line::Odd(field) if rules.drop_odd_fields => {
+                    self.odd_fields += 1;
+                    self.odd_field.get_or_insert(Range::new(field.name.start(), field.value.end()));
+                }
+                Line::Field(field) | Line::Odd(field) => {
+                    if self.fields.len() >= rules.limits.fields_max {
+                        return Err(RequestError::TooManyFields);
+                    }
+                    if ONCE.contains(field.known) && self.fields.has(field.known) {
+                        return Err(RequestError::Duplicate);
+                    }
+                    self.fields.push(field);
+                }
+                Line::Malformed => return Err(RequestError::Field),
+            }
+        }
+    }
+
+    /// Reads the request line; false if it isn't whole.
+    fn parse_line(&mut self, bytes: &[u8], limits: &Limits) -> Result<bool, RequestError> {
+        // "a server that is expecting to receive and parse a request-line SHOULD ignore at least one empty line
+        // (CRLF) received prior to the request-line" (RFC 9112 §2.2); nginx ignores any number.
+        let skipped = bytes.iter().skip(self.next).take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        self.next += skipped;
+        let start = self.next;
+        let Some((end, next)) = line::end_of_line(bytes, start) else {
+            let pending = bytes.get(start..).unwrap_or_default();
+            if pending.iter().take_while(|byte| **byte != b' ').any(|byte| !is_method(*byte)) {
+                return Err(RequestError::Method);
+            }
+            if pending.len() >= limits.line_bytes_max {
+                return Err(RequestError::LineTooLong);
+            }
+            return Ok(false);
+        };
+        self.line = Range::new(start, end);
+        self.next = next;
+        self.stage = Stage::Fields;
+        if next - start > limits.line_bytes_max {
+            return Err(RequestError::LineTooLong);
+        }
+        let line = self.line.of(bytes);
+        let method = line.iter().take_while(|byte| is_method(**byte)).count();
+        if method == 0 || line.get(method) != Some(&b' ') {
+            return Err(RequestError::Method);
+        }
+        self.method = Range::new(start, start + method);
+        let target_start = method + count_spaces(line, method);
+        let rest = line.get(target_start..).unwrap_or_default();
+        let target_length = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+        let after = target_start + target_length;
+        let version_start = after + count_spaces(line, after);
+        if self.method.of(bytes) == b"CONNECT" {
+            let target = rest.get(..target_length).unwrap_or_default();
+            return Err(if is_authority(target) { RequestError::Connect } else { RequestError::Line });
+        }
+        self.target = parse_target(rest.get(..target_length).unwrap_or_default(), start + target_start)?;
+        self.version = parse_version(line.get(version_start..).unwrap_or_default())?;
+        if self.version == Version::Http09 && self.method.of(bytes) != b"GET" {
+            return Err(RequestError::Method09);
+        }
+        Ok(true)
+    }
+
+    /// Draws the conclusions from all fields together.
+    fn finish(&mut self, bytes: &[u8]) -> Result<(), RequestError> {
+        if self.version == Version::Http11 && !self.fields.has(Name::Host) {
+            return Err(RequestError::NoHost);
+        }
+        for field in self.fields.all(Name::Connection) {
+            self.connection.read(field.value.of(bytes));
+        }
+        let length = match self.fields.first(Name::ContentLength) {
+            Some(field) => {
+                Some(connection::content_length(field.value.of(bytes)).ok_or(RequestError::ContentLength)?)
+            }
+            None => None,
+        };
+        self.body = match (self.fields.first(Name::TransferEncoding), length) {
+            (Some(_), _) if self.version < Version::Http11 => return Err(RequestError::TransferEncoding10),
+            (Some(field), _) if !field.value.of(bytes).eq_ignore_ascii_case(b"chunked") => {
+                return Err(RequestError::TransferEncoding);
+            }
+            (Some(_), Some(_)) => return Err(RequestError::TwoFramings),
+            (Some(_), None) => RequestBody::Chunked,
+            (None, None | Some(0)) => RequestBody::None,
+            (None, Some(length)) => RequestBody::Length(length),
+        };
+        if self.method.of(bytes) == b"TRACE" {
+            return Err(RequestError::Trace);
+        }
+        Ok(())
+    }
+
+    /// Says whether the client is willing to send another request on this connection (RFC 9112 §9.3).
+    pub fn wants_keep_alive(&self) -> bool {
+        match self.version {
+            Version::Http11 => !self.connection.close,
+            Version::Http10 => self.connection.keep_alive && !self.connection.close,
+            Version::Http09 => false,
+        }
+    }
+}
+
+/// Fields that nginx takes once only; two of them would be read differently by different servers.
+const ONCE: crate::NameSet = crate::NameSet::EMPTY
+    .with(Name::Host)
+    .with(Name::ContentLength)
+    .with(Name::TransferEncoding)
+    .with(Name::ContentRange)
+    .with(Name::Expect)
+    .with(Name::Authorization)
+    .with(Name::ProxyAuthorization)
+    .with(Name::IfRange)
+    .with(Name::IfMatch)
+    .with(Name::IfNoneMatch)
+    .with(Name::IfModifiedSince)
+    .with(Name::IfUnmodifiedSince);
+
+fn is_method(byte: u8) -> bool {
+    byte.is_ascii_uppercase() || byte == b'_' || byte == b'-'
+}
+
+fn count_spaces(line: &[u8], from: usize) -> usize {
+    line.iter().skip(from).take_while(|byte| **byte == b' ').count()
+}
+
+fn parse_version(text: &[u8]) -> Result<Version, RequestError> {
+    let trailing = text.iter().rev().take_while(|byte| **byte == b' ').count();
+    let text = text.get(..text.len() - trailing).unwrap_or_default();
+    match text {
+        b"HTTP/1.1" => return Ok(Version::Http11),
+        b"HTTP/1.0" => return Ok(Version::Http10),
+        b"" => return Ok(Version::Http09),
+        _ => {}
+    }
+    let digits = text.strip_prefix(b"HTTP/").ok_or(RequestError::Line)?;
+    let dot = memchr::memchr(b'.', digits).unwrap_or(digits.len());
+    let (major, minor) = digits.split_at(dot);
+    if !matches!(major.first(), Some(b'1'..=b'9')) || !major.iter().all(u8::is_ascii_digit) {
+        return Err(RequestError::Line);
+    }
+    if major != b"1" {
+        return Err(RequestError::Version);
+    }
+    let minor = minor.strip_prefix(b".").ok_or(RequestError::Line)?;
+    if minor.is_empty() || minor.len() > 3 || !minor.iter().all(u8::is_ascii_digit) {
+        return Err(RequestError::Line);
+    }
+    Ok(if minor.iter().all(|digit| *digit == b'0') { Version::Http10 } else { Version::Http11 })
+}
+
+/// Reads origin-form and absolute-form (RFC 9112 §3.2); the others are for forward proxies.
+fn parse_target(target: &[u8], at: usize) -> Result<Target, RequestError> {
+    if target.iter().any(|byte| *byte < 0x20 || *byte == 0x7f) {
+        return Err(RequestError::Line);
+    }
+    let mut parsed = Target::default();
+    let mut path_start = 0;
+    if target.first() != Some(&b'/') {
+        let scheme = target.iter().take_while(|byte| is_scheme(**byte)).count();
+        let authority = scheme + 3;
+        let letter = target.first().is_some_and(u8::is_ascii_alphabetic);
+        if !letter || target.get(scheme..authority) != Some(b"://") {
+            return Err(RequestError::Line);
+        }
+        let rest = target.get(authority..).unwrap_or_default();
+        path_start = authority + memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
+        if path_start == authority {
+            return Err(RequestError::Line);
+        }
+        parsed.scheme = Some(Range::new(at, at + scheme));
+        parsed.authority = Some(Range::new(at + authority, at + path_start));
+        if path_start == target.len() {
+            // No path: the `/` of `://` stands for it.
+            let slash = at + scheme + 1;
+            parsed.raw = Range::new(slash, slash + 1);
+            parsed.path = parsed.raw;
+            return Ok(parsed);
+        }
+    }
+    let rest = target.get(path_start..).unwrap_or_default();
+    let fragment = memchr::memchr(b'#', rest);
+    let meant = rest.get(..fragment.unwrap_or(rest.len())).unwrap_or_default();
+    let question = memchr::memchr(b'?', meant);
+    let path = meant.get(..question.unwrap_or(meant.len())).unwrap_or_default();
+    let at = at + path_start;
+    parsed.raw = Range::new(at, at + rest.len());
+    parsed.path = Range::new(at, at + path.len());
+    parsed.query = question.map(|question| Range::new(at + question + 1, at + meant.len()));
+    parsed.complex = path.is_empty() || memchr::memchr(b'%', path).is_some() || needs_merging(path);
+    Ok(parsed)
+}
+
+/// Says whether it is `host:port`, which CONNECT takes (RFC 9112 §3.2.3).
+fn is_authority(target: &[u8]) -> bool {
+    matches!(crate::host::normalise(target, &mut Vec::new()), Ok(Some(_)))
+}
+
+fn is_scheme(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
+}
+
+/// Says whether `//` or `/.` stands in a path.
+fn needs_merging(path: &[u8]) -> bool {
+    memchr::memchr_iter(b'/', path).any(|slash| matches!(path.get(slash + 1), Some(b'/' | b'.')))
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

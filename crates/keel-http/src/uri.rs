@@ -1,0 +1,163 @@
+//! Paths: decoding, normalising, escaping.
+
+/// Whether several slashes in a row count as one (`merge_slashes`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slashes {
+    /// They do.
+    Merge,
+    /// They stay.
+    Keep,
+}
+
+/// A path that leaves the root, has a broken escape or a NUL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("client sent invalid request")]
+pub struct InvalidPath;
+
+/// Appends `path` decoded, with `.`, `..` and repeated slashes resolved. A fragment is cut off.
+///
+/// An escaped `%2F` counts as a slash and `%2E` as a dot, as in nginx; an escaped `?` or `#` stays part of the path.
+///
+/// # Errors
+/// When the path leaves the root, or an escape isn't two hexadecimal digits or means NUL.
+pub fn normalise(path: &[u8], slashes: Slashes, out: &mut Vec<u8>) -> Result<(), InvalidPath> {
+    let base = out.len();
+    if path.first() != Some(&b'/') {
+        out.push(b'/');
+    }
+    let mut rest = path.iter().copied();
+    while let Some(raw) = rest.next() {
+        if raw == b'#' {
+            break;
+        }
+        let byte = if raw == b'%' {
+            let high = rest.next().and_then(nibble).ok_or(InvalidPath)?;
+            let low = rest.next().and_then(nibble).ok_or(InvalidPath)?;
+            high << 4 | low
+        } else {
+            raw
+        };
+        if byte == 0 {
+            return Err(InvalidPath);
+        }
+        if byte == b'/' {
+            let closed = close_segment(base, out)?;
+            let repeated = slashes == Slashes::Merge && out.len() > base && out.last() == Some(&b'/');
+            if closed || repeated {
+                continue;
+            }
+        }
+        out.push(byte);
+    }
+    close_segment(base, out).map(|_closed| ())
+}
+
+/// Resolves a segment `.` or `..` at the end of `out`, whose path begins at `base`. If there was one, what is left ends
+/// with the slash before it.
+fn close_segment(base: usize, out: &mut Vec<u8>) -> Result<bool, InvalidPath> {
+    let path = out.get(base..).unwrap_or_default();
+    if path.ends_with(b"/.") {
+        out.pop();
+        return Ok(true);
+    }
+    if !path.ends_with(b"/..") {
+        return Ok(false);
+    }
+    let parent = path.get(..path.len() - 3).unwrap_or_default();
+    let slash = parent.iter().rposition(|byte| *byte == b'/').ok_or(InvalidPath)?;
+    out.truncate(base + slash + 1);
+    Ok(true)
+}
+
+fn nibble(byte: u8) -> Option<u8> {
+    (byte as char).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// Decodes the escapes of `text`, as for `$arg_name` in file names; broken ones stay as they are.
+pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        let pair = text.get(at + 1).copied().and_then(nibble).zip(text.get(at + 2).copied().and_then(nibble));
+        if let (b'%', Some((high, low))) = (byte, pair) {
+            out.push(high << 4 | low);
+            at += 3;
+        } else {
+            out.push(*byte);
+            at += 1;
+        }
+    }
+}
+
+/// Appends a decoded path with everything escaped that nginx escapes when it passes a changed URI on
+/// (`NGX_ESCAPE_URI`): controls, space, bytes beyond ASCII, and what no URI holds as it is.
+pub fn escape(path: &[u8], out: &mut Vec<u8>) {
+    for byte in path {
+        if *byte <= b' ' || *byte >= 0x7f || b"\"#%<>?\\^`{|}".contains(byte) {
+            out.push(b'%');
+            for nibble in [byte >> 4, byte & 0xf] {
+                out.push(b"0123456789ABCDEF".get(usize::from(nibble)).copied().unwrap_or(b'0'));
+            }
+        } else {
+            out.push(*byte);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expect: Option<&str>) {
+        let mut out = b"kept".to_vec();
+        let got = normalise(path.as_bytes(), Slashes::Merge, &mut out).ok();
+        let got = got.map(|()| String::from_utf8_lossy(&out[4..]).into_owned());
+        assert_eq!(got.as_deref(), expect, "{path}");
+    }
+
+    #[test]
+    fn resolves_dots_and_slashes() {
+        check("/", Some("/"));
+        check("/a/b", Some("/a/b"));
+        check("//a///b//", Some("/a/b/"));
+        check("/a/./b", Some("/a/b"));
+        check("/a/.", Some("/a/"));
+        check("/./a", Some("/a"));
+        check("/a/../b", Some("/b"));
+        check("/a/..", Some("/"));
+        check("/a//../b", Some("/b"));
+        check("/a/b/../../c/", Some("/c/"));
+        check("/a/...", Some("/a/..."));
+        check("/.a/..b", Some("/.a/..b"));
+        check("/a#b/c", Some("/a"));
+        check("", Some("/"));
+    }
+
+    #[test]
+    fn decodes() {
+        check("/%61%2fb", Some("/a/b"));
+        check("/a/%2e%2E/b", Some("/b"));
+        check("/a%3fb%23c%25d", Some("/a?b#c%d"));
+    }
+
+    #[test]
+    fn refuses_what_leaves_the_root_or_is_broken() {
+        for path in ["/..", "/../a", "/a/../../b", "/%2e%2e/", "/%", "/%4", "/%zz", "/%00"] {
+            check(path, None);
+        }
+    }
+
+    #[test]
+    fn keeps_slashes_when_told() {
+        let mut out = Vec::new();
+        normalise(b"//a//./b///..//c", Slashes::Keep, &mut out).unwrap();
+        assert_eq!(String::from_utf8_lossy(&out), "//a//b///c");
+    }
+
+    #[test]
+    fn escapes_as_nginx() {
+        let mut out = Vec::new();
+        escape("/a b?c#d%é&=+\"<>\\^`{|}~".as_bytes(), &mut out);
+        assert_eq!(out, b"/a%20b%3Fc%23d%25%C3%A9&=+%22%3C%3E%5C%5E%60%7B%7C%7D~");
+    }
+}
