@@ -1,0 +1,31 @@
+//! Peers, failure accounting and one file per balancing algorithm.
+//!
+//! A [`Group`] is the peers of one upstream and the way to choose among them, shared by all workers. [`Group::publish`]
+//! replaces the peers, [`Group::pick`] chooses one and gives a [`Pick`], which is a request in flight until it is
+//! dropped. What is remembered of a peer, its [`PeerState`], lives in the [`Registry`] and outlasts reloads.
+//!
+//! **Exactly even.** Between two changes of the available peers, first attempts to equal peers differ by at most one,
+//! over all threads. That holds because each set of available peers has one rotation that every thread
+//! turns, and because whatever makes a peer unavailable (`max_conns`, `max_fails`) makes a new set without it, instead
+//! of passing its turns to its neighbour. Retries leave the rotation alone.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number: `now` and randomness are arguments. Nobody is woken
+//! either: who waits for a peer watches [`Group::version`] and is woken by whoever publishes.
+
+#![forbid(unsafe_code)]
+
+mod group;
+mod outlier;
+mod peer;
+mod pick;
+mod policy;
+mod registry;
+mod rotation;
+mod tier;
+
+pub use group::{Ask, Attempt, Group, NoPeer};
+pub use outlier::{Limits, Outlier, Verdict};
+pub use peer::{Counts, Drained, PeerState};
+pub use pick::{Outcome, Pick, Standing};
+pub use policy::{ParameterInfo, PolicyError, PolicyInfo, check_policy, policies};
+pub use registry::{Prepared, Registry};

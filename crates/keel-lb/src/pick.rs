@@ -1,0 +1,114 @@
+//! A request in flight to a peer.
+
+use std::{fmt, ops::Deref, sync::Arc, time::Instant};
+
+use crate::{Attempt, PeerState, outlier::Outlier, tier::Slot};
+
+/// A peer that was picked, with the request counted as in flight to it until this is dropped.
+///
+/// Tunnels and response bodies keep it to their end: a drain waits for it. Dropped without a report (a client went
+/// away) it says nothing about the peer.
+pub struct Pick {
+    slot: Arc<Slot>,
+}
+
+/// How an attempt went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The peer answered.
+    Success,
+    /// It didn't, or with what `proxy_next_upstream` counts as unsuccessful.
+    Failure,
+}
+
+/// What a report changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing.
+    Unchanged,
+    /// The peer is excluded now (nginx logs `upstream server temporarily disabled`).
+    Excluded,
+    /// Its failures are forgotten.
+    Recovered,
+}
+
+impl Pick {
+    pub(crate) fn new(slot: Arc<Slot>) -> Self {
+        Self { slot }
+    }
+
+    pub(crate) fn begin(&mut self, attempt: Attempt) {
+        self.slot.state.count(attempt);
+    }
+
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+
+    /// Gives the peer, to be kept: in a pool of connections, or among those that a request has tried.
+    pub fn peer(&self) -> &Arc<PeerState> {
+        &self.slot.state
+    }
+
+    /// Says how the attempt went, as `max_fails` and `fail_timeout` count it. To be called once, at the end.
+    pub fn report(&self, outcome: Outcome, now: Instant) -> Standing {
+        let state = &self.slot.state;
+        if outcome == Outcome::Failure {
+            state.count_failure();
+        } else if state.fails() == 0 {
+            return Standing::Unchanged;
+        }
+        let Some(limits) = self.slot.limits else {
+            // As in nginx: the only peer starts afresh, so that nothing old counts once it has company again.
+            if state.fails() != 0 {
+                state.with_outlier(|outlier| *outlier = Outlier::default());
+            }
+            return Standing::Unchanged;
+        };
+        let standing = state.with_outlier(|outlier| {
+            let before = outlier.excluded_until(limits).is_some();
+            match outcome {
+                Outcome::Success => outlier.on_success(),
+                Outcome::Failure => outlier.on_failure(now),
+            }
+            match (outcome, outlier.excluded_until(limits).is_some()) {
+                (Outcome::Failure, true) => Standing::Excluded,
+                (Outcome::Success, false) if before => Standing::Recovered,
+                _ => Standing::Unchanged,
+            }
+        });
+        if standing != Standing::Unchanged {
+            self.refresh(Some(now));
+        }
+        standing
+    }
+
+    fn refresh(&self, now: Option<Instant>) {
+        if let Some(group) = self.slot.group.upgrade() {
+            group.refresh(&self.slot, now);
+        }
+    }
+}
+
+impl Deref for Pick {
+    type Target = PeerState;
+
+    fn deref(&self) -> &PeerState {
+        &self.slot.state
+    }
+}
+
+impl Drop for Pick {
+    fn drop(&mut self) {
+        let before = self.slot.state.leave();
+        if self.slot.max_conns != 0 && before >= self.slot.max_conns {
+            self.refresh(None);
+        }
+    }
+}
+
+impl fmt::Debug for Pick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pick").field(&self.slot.state).finish()
+    }
+}

@@ -1,0 +1,240 @@
+//! The peers of one tier (primary or backup): all of them, and which are available.
+//!
+//! A [`Roster`] changes with each publication. A [`Tier`] changes whenever a peer becomes available or ceases to be.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use crate::{
+    Ask, Attempt, Group, PeerState,
+    outlier::{Limits, Verdict},
+    peer::Refusal,
+    pick::Pick,
+    policy::Choice,
+    rotation::{Carry, Rotation},
+};
+
+/// A peer as one publication has it: what is remembered of it, and its settings.
+pub(crate) struct Slot {
+    pub(crate) state: Arc<PeerState>,
+    pub(crate) group: Weak<Group>,
+    /// Which publication.
+    pub(crate) version: u64,
+    pub(crate) backup: bool,
+    /// Its place in the roster.
+    pub(crate) place: u32,
+    pub(crate) weight: u32,
+    /// 0 for no limit.
+    pub(crate) max_conns: u32,
+    /// `None` where failures never exclude it.
+    pub(crate) limits: Option<Limits>,
+    pub(crate) down: bool,
+}
+
+impl Slot {
+    pub(crate) fn is_busy(&self) -> bool {
+        self.max_conns != 0 && self.state.in_flight() >= self.max_conns
+    }
+
+    /// Says whether it may take part. Without a time, one that failures once excluded stays out.
+    pub(crate) fn is_available(&self, now: Option<Instant>) -> bool {
+        if self.down || self.state.is_closed() || self.is_busy() {
+            return false;
+        }
+        match (self.limits, now) {
+            (Some(limits), Some(now)) if self.state.fails() != 0 => {
+                !matches!(self.state.outlier().verdict(limits, now), Verdict::Excluded { .. })
+            }
+            (limits, _) => !self.state.is_excluded(limits),
+        }
+    }
+
+    /// Gives when it is due for a probe, if failures alone exclude it.
+    fn recheck_at(&self) -> Option<Instant> {
+        let limits = self.limits.filter(|_| self.state.fails() != 0 && !self.down)?;
+        self.state.outlier().excluded_until(limits)
+    }
+
+    /// Sends a request there, unless it has become unavailable since the tier was made.
+    pub(crate) fn take(self: &Arc<Self>, ask: &Ask<'_>) -> Choice {
+        let in_flight = match self.state.enter(self.max_conns) {
+            Ok(in_flight) => in_flight,
+            Err(Refusal::Closed | Refusal::Busy) => return Choice::Stale(self.clone()),
+        };
+        let mut changed = self.max_conns != 0 && in_flight >= self.max_conns;
+        let mut pick = Pick::new(self.clone());
+        if let Some(limits) = self.limits.filter(|_| self.state.fails() != 0) {
+            let verdict = self.state.with_outlier(|outlier| {
+                let verdict = outlier.verdict(limits, ask.now);
+                if !matches!(verdict, Verdict::Excluded { .. }) {
+                    outlier.on_pick(limits, ask.now);
+                }
+                verdict
+            });
+            match verdict {
+                Verdict::Available => {}
+                Verdict::ProbeDue => changed = true,
+                Verdict::Excluded { .. } => return Choice::Stale(self.clone()),
+            }
+        }
+        pick.begin(ask.attempt);
+        Choice::Picked { pick, changed }
+    }
+}
+
+/// All peers of a tier in the file's order.
+#[derive(Default)]
+pub(crate) struct Roster {
+    pub(crate) slots: Vec<Arc<Slot>>,
+    /// Sums of the weights up to and with each peer.
+    pub(crate) cumulative_weights: Vec<u64>,
+}
+
+impl Roster {
+    pub(crate) fn new(slots: Vec<Arc<Slot>>) -> Self {
+        let mut sum = 0;
+        let add = |slot: &Arc<Slot>| {
+            sum += u64::from(slot.weight);
+            sum
+        };
+        let cumulative_weights = slots.iter().map(add).collect();
+        Self { slots, cumulative_weights }
+    }
+
+    pub(crate) fn slot(&self, place: u32) -> Option<&Arc<Slot>> {
+        self.slots.get(place as usize)
+    }
+
+    fn weight(&self, place: u32) -> u32 {
+        self.slot(place).map_or(1, |slot| slot.weight)
+    }
+
+    fn same_as(&self, other: &Self) -> bool {
+        self.slots.len() == other.slots.len()
+            && self
+                .slots
+                .iter()
+                .zip(&other.slots)
+                .all(|(one, another)| Arc::ptr_eq(&one.state, &another.state) && one.weight == another.weight)
+    }
+}
+
+/// A tier at one moment.
+pub(crate) struct Tier {
+    pub(crate) roster: Arc<Roster>,
+    /// Places of the available peers, ascending.
+    pub(crate) available: Vec<u32>,
+    rotation: Arc<Rotation>,
+    /// Counts retries of the whole group, to spread them.
+    retry_turn: Arc<AtomicU64>,
+}
+
+impl Tier {
+    /// Makes the tier of a new publication out of the one before it. What failures exclude stays out; the next pick
+    /// lets it in if it is due.
+    pub(crate) fn publish(before: Option<&Tier>, roster: Roster, retry_turn: Arc<AtomicU64>) -> Self {
+        let roster = Arc::new(roster);
+        let is_available = |place: &u32| roster.slot(*place).is_some_and(|slot| slot.is_available(None));
+        let available: Vec<u32> = (0..).take(roster.slots.len()).filter(is_available).collect();
+        if let Some(before) = before.filter(|before| before.roster.same_as(&roster)) {
+            return before.with(roster, available);
+        }
+        let carry = before.and_then(|before| before.carry_to(&roster));
+        let rotation = Arc::new(Rotation::new(&available, |place| roster.weight(place), carry.as_ref()));
+        Self { roster, available, rotation, retry_turn }
+    }
+
+    /// Makes the tier with another set of available peers.
+    pub(crate) fn with_available(&self, available: Vec<u32>) -> Self {
+        self.with(self.roster.clone(), available)
+    }
+
+    fn with(&self, roster: Arc<Roster>, available: Vec<u32>) -> Self {
+        let rotation = if available == self.available {
+            self.rotation.clone()
+        } else {
+            let carry = self.rotation.carry(&self.available);
+            Arc::new(Rotation::new(&available, |place| roster.weight(place), carry.as_ref()))
+        };
+        Self { roster, available, rotation, retry_turn: self.retry_turn.clone() }
+    }
+
+    /// Says where the rotation stands in terms of another roster.
+    fn carry_to(&self, roster: &Roster) -> Option<Carry> {
+        let identity = |slot: &Arc<Slot>| Arc::as_ptr(&slot.state) as usize;
+        let places: HashMap<usize, u32> = roster.slots.iter().map(identity).zip(0..).collect();
+        let translate = |next: u32| {
+            let (before, from) = self.roster.slots.split_at_checked(next as usize)?;
+            from.iter().chain(before).find_map(|slot| places.get(&identity(slot)).copied())
+        };
+        let mut carry = self.rotation.carry(&self.available)?;
+        carry.next = translate(carry.next)?;
+        for class in &mut carry.classes {
+            class.next = translate(class.next)?;
+        }
+        Some(carry)
+    }
+
+    pub(crate) fn has(&self, place: u32) -> bool {
+        self.available.binary_search(&place).is_ok()
+    }
+
+    /// Gives the earliest time at which a peer is due for a probe.
+    pub(crate) fn recheck_at(&self) -> Option<Instant> {
+        (0..)
+            .zip(&self.roster.slots)
+            .filter_map(|(place, slot)| slot.recheck_at().filter(|_| !self.has(place)))
+            .min()
+    }
+
+    pub(crate) fn available(&self) -> impl DoubleEndedIterator<Item = &Arc<Slot>> {
+        self.available.iter().filter_map(|&place| self.roster.slot(place))
+    }
+
+    /// Gives the available peers that the request has not been to.
+    pub(crate) fn untried<'a>(&'a self, ask: &'a Ask<'_>) -> impl DoubleEndedIterator<Item = &'a Arc<Slot>> {
+        self.available().filter(|slot| !ask.has_tried(&slot.state))
+    }
+
+    /// Gives the peer whose turn it is: for a first attempt by the rotation, for a retry aside from it.
+    pub(crate) fn turn(&self, ask: &Ask<'_>) -> Option<&Arc<Slot>> {
+        match ask.attempt {
+            Attempt::First if ask.tried.is_empty() => self.roster.slot(self.rotation.next(&self.available)?),
+            Attempt::First | Attempt::Retry => self.retry_turn(ask),
+        }
+    }
+
+    /// Gives the peer for a retry: the first one is spread over all the others by weight, so that no neighbour of a
+    /// peer that fails gets all its requests; from there it goes on in order.
+    fn retry_turn(&self, ask: &Ask<'_>) -> Option<&Arc<Slot>> {
+        let last = ask
+            .tried
+            .last()
+            .and_then(|last| self.roster.slots.iter().position(|slot| Arc::ptr_eq(&slot.state, last)));
+        let last = last.and_then(|place| u32::try_from(place).ok());
+        let split = last.map_or(0, |last| self.available.partition_point(|place| *place <= last));
+        let (before, after) = self.available.split_at_checked(split)?;
+        let untried = || {
+            let slots = after.iter().chain(before).filter_map(|&place| self.roster.slot(place));
+            slots.filter(|slot| !ask.has_tried(&slot.state))
+        };
+        if ask.tried.len() > 1 {
+            return untried().next();
+        }
+        let total: u64 = untried().map(|slot| u64::from(slot.weight)).sum();
+        let mut point = self.retry_turn.fetch_add(1, Relaxed).checked_rem(total)?;
+        untried().find(|slot| match point.checked_sub(u64::from(slot.weight)) {
+            None => true,
+            Some(rest) => {
+                point = rest;
+                false
+            }
+        })
+    }
+}
