@@ -1,0 +1,151 @@
+//! Reading of one argument, each with the text that nginx has for what is wrong with it.
+
+use std::{path::PathBuf, time::Duration};
+
+use keel_model::{Buffers, ByteSize};
+
+use crate::{
+    ast::Directive,
+    reader::Reader,
+    value::{self, Resolution},
+};
+
+/// Reads `on` or `off`.
+pub(crate) fn flag(reader: &mut Reader<'_>, directive: &Directive) -> Option<bool> {
+    let word = directive.args.first()?;
+    match word.text.to_ascii_lowercase().as_str() {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => {
+            let (name, text) = (&directive.name.text, &word.text);
+            let nginx =
+                format!("invalid value \"{text}\" in \"{name}\" directive, it must be \"on\" or \"off\"");
+            reader.invalid(directive, word, nginx, "`on` or `off`");
+            None
+        }
+    }
+}
+
+/// Reads a time in the resolution of milliseconds.
+pub(crate) fn msec(reader: &mut Reader<'_>, directive: &Directive) -> Option<Duration> {
+    time(reader, directive, Resolution::Milliseconds)
+}
+
+fn time(reader: &mut Reader<'_>, directive: &Directive, resolution: Resolution) -> Option<Duration> {
+    let word = directive.args.first()?;
+    let time = value::time(&word.text, resolution);
+    if time.is_none() {
+        let nginx = format!("\"{}\" directive invalid value", directive.name.text);
+        reader.invalid(directive, word, nginx, "a time such as `500ms`, `30s` or `1h30m`");
+    }
+    time
+}
+
+/// Reads a size.
+pub(crate) fn size(reader: &mut Reader<'_>, directive: &Directive) -> Option<ByteSize> {
+    let word = directive.args.first()?;
+    let size = value::size(&word.text);
+    if size.is_none() {
+        let nginx = format!("\"{}\" directive invalid value", directive.name.text);
+        reader.invalid(directive, word, nginx, "a size such as `512`, `8k` or `1m`");
+    }
+    size
+}
+
+/// Reads an offset.
+pub(crate) fn offset(reader: &mut Reader<'_>, directive: &Directive) -> Option<ByteSize> {
+    let word = directive.args.first()?;
+    let size = value::offset(&word.text);
+    if size.is_none() {
+        let nginx = format!("\"{}\" directive invalid value", directive.name.text);
+        reader.invalid(directive, word, nginx, "a size such as `8k`, `1m` or `1g`");
+    }
+    size
+}
+
+/// Reads a number.
+pub(crate) fn number(reader: &mut Reader<'_>, directive: &Directive) -> Option<u64> {
+    let word = directive.args.first()?;
+    let number = value::number(&word.text);
+    if number.is_none() {
+        let nginx = format!("\"{}\" directive invalid number", directive.name.text);
+        reader.invalid(directive, word, nginx, "a number");
+    }
+    number
+}
+
+/// Reads a number that fits 32 bits; a larger one counts as the largest.
+pub(crate) fn number32(reader: &mut Reader<'_>, directive: &Directive) -> Option<u32> {
+    number(reader, directive).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+/// Reads a number and size of buffers.
+pub(crate) fn buffers(reader: &mut Reader<'_>, directive: &Directive) -> Option<Buffers> {
+    let [count, size] = directive.args.as_slice() else {
+        return None;
+    };
+    let nginx = || format!("\"{}\" directive invalid value", directive.name.text);
+    let Some(number) = value::number(&count.text).filter(|&number| number > 0) else {
+        reader.invalid(directive, count, nginx(), "a number of buffers, at least 1");
+        return None;
+    };
+    let Some(bytes) = value::size(&size.text).filter(|bytes| bytes.0 > 0) else {
+        reader.invalid(directive, size, nginx(), "a size such as `8k`");
+        return None;
+    };
+    Some(Buffers { count: u32::try_from(number).unwrap_or(u32::MAX), size: bytes })
+}
+
+/// Reads the text of the first argument.
+pub(crate) fn text(_: &mut Reader<'_>, directive: &Directive) -> Option<String> {
+    directive.args.first().map(|word| word.text.clone())
+}
+
+/// Reads a path, made absolute with the prefix.
+pub(crate) fn path(reader: &mut Reader<'_>, directive: &Directive) -> Option<PathBuf> {
+    directive.args.first().map(|word| reader.absolute(&word.text))
+}
+
+/// Reads a word out of a list.
+pub(crate) fn keyword<T: Copy>(
+    reader: &mut Reader<'_>,
+    directive: &Directive,
+    choices: &[(&str, T)],
+) -> Option<T> {
+    let word = directive.args.first()?;
+    let choice = choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(&word.text));
+    if choice.is_none() {
+        let names: Vec<_> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
+        let nginx = format!("invalid value \"{}\"", word.text);
+        reader.invalid(directive, word, nginx, &format!("one of {}", names.join(", ")));
+    }
+    choice.map(|(_, value)| *value)
+}
+
+/// Reads words out of a list, one or more; a repeated one is reported and counts once.
+pub(crate) fn keywords<T: Copy + PartialEq>(
+    reader: &mut Reader<'_>,
+    directive: &Directive,
+    choices: &[(&str, T)],
+) -> Vec<T> {
+    let mut values = Vec::new();
+    for word in &directive.args {
+        match choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(&word.text)) {
+            Some((_, value)) if values.contains(value) => reader.diagnostics.push(
+                keel_diag::Diagnostic::warning(
+                    "nginx::duplicate-value",
+                    format!("`{}` stands twice", word.text),
+                )
+                .at(word.span, "")
+                .nginx(format!("duplicate value \"{}\"", word.text)),
+            ),
+            Some((_, value)) => values.push(*value),
+            None => {
+                let names: Vec<_> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
+                let nginx = format!("invalid value \"{}\"", word.text);
+                reader.invalid(directive, word, nginx, &format!("one of {}", names.join(", ")));
+            }
+        }
+    }
+    values
+}

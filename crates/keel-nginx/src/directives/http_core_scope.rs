@@ -1,0 +1,602 @@
+//! ngx_http_core_module: what locations inherit.
+
+use std::{path::PathBuf, time::Duration};
+
+use keel_diag::Diagnostic;
+use keel_model::{
+    ByteSize, CoreScope, ErrorLog, ErrorPage, IfModifiedSince, LingeringClose, LocationMatcher, Root,
+    ServerTokens, Template, TryFiles,
+};
+
+use crate::{
+    arguments::{flag, keyword, msec, number, number32, offset, path, size, text},
+    ast::Directive,
+    directives::core::error_log,
+    lowering::inherit,
+    reader::Reader,
+    registry::{Arity, Contexts, Row, Setter},
+    value::{self, Resolution},
+};
+
+/// What one block sets.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slot {
+    root: Option<Root>,
+    internal: Option<bool>,
+    types: Option<Vec<(String, String)>>,
+    default_type: Option<String>,
+    client_max_body_size: Option<ByteSize>,
+    client_body_buffer_size: Option<ByteSize>,
+    client_body_timeout: Option<Duration>,
+    client_body_temp_path: Option<PathBuf>,
+    send_timeout: Option<Duration>,
+    keepalive_timeout: Option<Duration>,
+    keepalive_header: Option<Duration>,
+    keepalive_requests: Option<u64>,
+    keepalive_time: Option<Duration>,
+    keepalive_min_timeout: Option<Duration>,
+    lingering_close: Option<LingeringClose>,
+    lingering_time: Option<Duration>,
+    lingering_timeout: Option<Duration>,
+    reset_timedout_connection: Option<bool>,
+    sendfile: Option<bool>,
+    tcp_nopush: Option<bool>,
+    tcp_nodelay: Option<bool>,
+    server_tokens: Option<ServerTokensKind>,
+    absolute_redirect: Option<bool>,
+    server_name_in_redirect: Option<bool>,
+    port_in_redirect: Option<bool>,
+    pub(crate) error_pages: Option<Vec<ErrorPage>>,
+    recursive_error_pages: Option<bool>,
+    /// Not inherited.
+    pub(crate) try_files: Option<TryFiles>,
+    etag: Option<bool>,
+    if_modified_since: Option<IfModifiedSince>,
+    max_ranges: Option<u32>,
+    log_not_found: Option<bool>,
+    error_logs: Option<Vec<ErrorLog>>,
+    satisfy_any: Option<bool>,
+}
+
+/// `server_tokens`, as a keyword.
+#[derive(Clone, Copy, Debug)]
+enum ServerTokensKind {
+    Off,
+    On,
+    Build,
+}
+
+/// `root` or `alias`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Root,
+    Alias,
+}
+
+impl Slot {
+    /// Takes over what isn't set here.
+    pub(crate) fn inherit(&mut self, outer: &Self) {
+        inherit!(self, outer;
+            root, internal, types, default_type, client_max_body_size, client_body_buffer_size,
+            client_body_timeout, client_body_temp_path, send_timeout, keepalive_timeout, keepalive_header,
+            keepalive_requests, keepalive_time, keepalive_min_timeout, lingering_close, lingering_time,
+            lingering_timeout, reset_timedout_connection, tcp_nodelay, server_tokens, absolute_redirect,
+            server_name_in_redirect, port_in_redirect, error_pages, recursive_error_pages, etag,
+            if_modified_since, max_ranges, log_not_found, error_logs, satisfy_any);
+    }
+
+    /// Gives the model's form.
+    pub(crate) fn lower(&self, reader: &Reader<'_>) -> CoreScope {
+        let default = CoreScope::default();
+        let html = || Root::Root(Template::literal(reader.absolute("html").to_string_lossy()));
+        let or = |own: Option<Duration>, default: Duration| own.unwrap_or(default);
+        CoreScope {
+            root: self.root.clone().unwrap_or_else(html),
+            internal: self.internal.unwrap_or(default.internal),
+            types: self.types.clone().unwrap_or_else(default_types),
+            default_type: self.default_type.clone().unwrap_or(default.default_type),
+            client_max_body_size: self.client_max_body_size.unwrap_or(default.client_max_body_size),
+            client_body_buffer_size: self.client_body_buffer_size.unwrap_or(default.client_body_buffer_size),
+            client_body_timeout: or(self.client_body_timeout, default.client_body_timeout),
+            client_body_temp_path: self
+                .client_body_temp_path
+                .clone()
+                .unwrap_or_else(|| reader.prefix.join(default.client_body_temp_path)),
+            send_timeout: or(self.send_timeout, default.send_timeout),
+            keepalive_timeout: or(self.keepalive_timeout, default.keepalive_timeout),
+            keepalive_header: self.keepalive_header,
+            keepalive_requests: self.keepalive_requests.unwrap_or(default.keepalive_requests),
+            keepalive_time: or(self.keepalive_time, default.keepalive_time),
+            keepalive_min_timeout: or(self.keepalive_min_timeout, default.keepalive_min_timeout),
+            lingering_close: self.lingering_close.unwrap_or(default.lingering_close),
+            lingering_time: or(self.lingering_time, default.lingering_time),
+            lingering_timeout: or(self.lingering_timeout, default.lingering_timeout),
+            reset_timedout_connection: self
+                .reset_timedout_connection
+                .unwrap_or(default.reset_timedout_connection),
+            tcp_nodelay: self.tcp_nodelay.unwrap_or(default.tcp_nodelay),
+            server_tokens: match self.server_tokens {
+                None => default.server_tokens,
+                Some(ServerTokensKind::Off) => ServerTokens::Off,
+                Some(ServerTokensKind::On) => ServerTokens::On,
+                Some(ServerTokensKind::Build) => ServerTokens::Build,
+            },
+            absolute_redirect: self.absolute_redirect.unwrap_or(default.absolute_redirect),
+            server_name_in_redirect: self.server_name_in_redirect.unwrap_or(default.server_name_in_redirect),
+            port_in_redirect: self.port_in_redirect.unwrap_or(default.port_in_redirect),
+            error_pages: self.error_pages.clone().unwrap_or_default(),
+            recursive_error_pages: self.recursive_error_pages.unwrap_or(default.recursive_error_pages),
+            try_files: self.try_files.clone(),
+            etag: self.etag.unwrap_or(default.etag),
+            if_modified_since: self.if_modified_since.unwrap_or(default.if_modified_since),
+            max_ranges: self.max_ranges,
+            log_not_found: self.log_not_found.unwrap_or(default.log_not_found),
+            error_logs: self.error_logs.clone().unwrap_or_default(),
+            satisfy_any: self.satisfy_any.unwrap_or(default.satisfy_any),
+        }
+    }
+}
+
+fn default_types() -> Vec<(String, String)> {
+    let pairs = [("html", "text/html"), ("gif", "image/gif"), ("jpg", "image/jpeg")];
+    pairs.into_iter().map(|(ending, media)| (ending.to_owned(), media.to_owned())).collect()
+}
+
+/// The directives.
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        name: "root",
+        syntax: "path",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("html"),
+        doc: "The folder of files; the URI is appended to it. Relative paths begin at the prefix.",
+        set: Setter::Simple(|reader, directive| root(reader, directive, Kind::Root)),
+    },
+    Row {
+        name: "alias",
+        syntax: "path",
+        contexts: Contexts::LOCATION,
+        arity: Arity::ONE,
+        default: None,
+        doc: "The folder that the location's prefix stands for; what follows the prefix is appended.",
+        set: Setter::Simple(|reader, directive| root(reader, directive, Kind::Alias)),
+    },
+    Row {
+        name: "internal",
+        syntax: "",
+        contexts: Contexts::LOCATION,
+        arity: Arity::NONE,
+        default: None,
+        doc: "Only internal redirects get here; others are answered with 404.",
+        set: Setter::Simple(|reader, _| reader.frame.scope.core.internal = Some(true)),
+    },
+    Row {
+        name: "default_type",
+        syntax: "mime-type",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("text/plain"),
+        doc: "The media type of files whose ending `types` doesn't name.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.default_type, text)
+        }),
+    },
+    Row {
+        name: "client_max_body_size",
+        syntax: "size",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("1m"),
+        doc: "How long a request's body may be, else 413; 0 for no limit.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.client_max_body_size, offset)
+        }),
+    },
+    Row {
+        name: "client_body_buffer_size",
+        syntax: "size",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("16k"),
+        doc: "How much of a request's body is kept in memory before it goes to a file.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.client_body_buffer_size, size)
+        }),
+    },
+    Row {
+        name: "client_body_timeout",
+        syntax: "time",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("60s"),
+        doc: "How long may pass between two reads of a request's body; then 408.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.client_body_timeout, msec)
+        }),
+    },
+    Row {
+        name: "client_body_temp_path",
+        syntax: "path [level1 [level2 [level3]]]",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::Take(1, 4),
+        default: Some("client_body_temp"),
+        doc: "The folder for request bodies that don't fit their buffer. Levels are not needed and ignored.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.client_body_temp_path, path)
+        }),
+    },
+    Row {
+        name: "send_timeout",
+        syntax: "time",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("60s"),
+        doc: "How long may pass between two writes to a client.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.send_timeout, msec)
+        }),
+    },
+    Row {
+        name: "keepalive_timeout",
+        syntax: "time [header-time]",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::Take(1, 2),
+        default: Some("75s"),
+        doc: "How long an idle client connection stays open; 0 closes after each response. The second time is what the `Keep-Alive` field says.",
+        set: Setter::Simple(keepalive_timeout),
+    },
+    Row {
+        name: "keepalive_requests",
+        syntax: "number",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("1000"),
+        doc: "How many requests a client connection serves.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.keepalive_requests, number)
+        }),
+    },
+    Row {
+        name: "keepalive_time",
+        syntax: "time",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("1h"),
+        doc: "How old a client connection may get.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.keepalive_time, msec)
+        }),
+    },
+    Row {
+        name: "keepalive_min_timeout",
+        syntax: "time",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("0"),
+        doc: "How long an idle client connection stays open at least while workers shut down.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.keepalive_min_timeout, msec)
+        }),
+    },
+    Row {
+        name: "lingering_close",
+        syntax: "off | on | always",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("on"),
+        doc: "Whether what a client still sends is read before its connection closes, so that it sees the response.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.lingering_close, lingering_close)
+        }),
+    },
+    Row {
+        name: "lingering_time",
+        syntax: "time",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("30s"),
+        doc: "How long that goes on in all.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.lingering_time, msec)
+        }),
+    },
+    Row {
+        name: "lingering_timeout",
+        syntax: "time",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("5s"),
+        doc: "How long it waits for more.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.lingering_timeout, msec)
+        }),
+    },
+    Row {
+        name: "reset_timedout_connection",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("off"),
+        doc: "Whether connections that time out are reset rather than closed.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.reset_timedout_connection, flag)
+        }),
+    },
+    Row {
+        name: "sendfile",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("off"),
+        doc: "Read for the sake of existing files; how bytes get from a file to a socket is Evenkeel's choice.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.sendfile, flag)
+        }),
+    },
+    Row {
+        name: "tcp_nopush",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("off"),
+        doc: "Read for the sake of existing files; a response's head and beginning go out together where they fit.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.tcp_nopush, flag)
+        }),
+    },
+    Row {
+        name: "tcp_nodelay",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("on"),
+        doc: "Whether TCP_NODELAY is set.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.tcp_nodelay, flag)
+        }),
+    },
+    Row {
+        name: "server_tokens",
+        syntax: "on | off | build",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("on"),
+        doc: "Whether error pages and the `Server` field tell the version.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.server_tokens, server_tokens)
+        }),
+    },
+    Row {
+        name: "absolute_redirect",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("on"),
+        doc: "Whether redirects name scheme and host.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.absolute_redirect, flag)
+        }),
+    },
+    Row {
+        name: "server_name_in_redirect",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("off"),
+        doc: "Whether they name the first `server_name` rather than the request's host.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.server_name_in_redirect, flag)
+        }),
+    },
+    Row {
+        name: "port_in_redirect",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("on"),
+        doc: "Whether they name the port.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.port_in_redirect, flag)
+        }),
+    },
+    Row {
+        name: "recursive_error_pages",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("off"),
+        doc: "Whether an error in an `error_page` leads to another one.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.recursive_error_pages, flag)
+        }),
+    },
+    Row {
+        name: "etag",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("on"),
+        doc: "Whether files are sent with an `ETag`.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.etag, flag)
+        }),
+    },
+    Row {
+        name: "if_modified_since",
+        syntax: "off | exact | before",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("exact"),
+        doc: "When a file counts as not modified.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.if_modified_since, if_modified_since)
+        }),
+    },
+    Row {
+        name: "max_ranges",
+        syntax: "number",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: None,
+        doc: "How many byte ranges of a file one response may hold; 0 for none.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.max_ranges, number32)
+        }),
+    },
+    Row {
+        name: "log_not_found",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("on"),
+        doc: "Whether a missing file is logged as an error.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.log_not_found, flag)
+        }),
+    },
+    Row {
+        name: "satisfy",
+        syntax: "all | any",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("all"),
+        doc: "Whether all kinds of access control must let a request in, or any.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.satisfy_any, satisfy)
+        }),
+    },
+    Row {
+        name: "types",
+        syntax: "{ mime-type ending ...; }",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::NONE,
+        default: Some("{ text/html html; image/gif gif; image/jpeg jpg; }"),
+        doc: "The media types of files by their endings. `include mime.types` works without that file too.",
+        set: Setter::Block(types),
+    },
+    Row {
+        name: "error_log",
+        syntax: "file | stderr [level]",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::AtLeast(1),
+        default: None,
+        doc: "Where errors of requests here are logged, instead of the process's log.",
+        set: Setter::Simple(|reader, directive| {
+            if let Some(log) = error_log(reader, directive) {
+                reader.frame.scope.core.error_logs.get_or_insert_default().push(log);
+            }
+        }),
+    },
+];
+
+fn lingering_close(reader: &mut Reader<'_>, directive: &Directive) -> Option<LingeringClose> {
+    let choices =
+        [("off", LingeringClose::Off), ("on", LingeringClose::On), ("always", LingeringClose::Always)];
+    keyword(reader, directive, &choices)
+}
+
+fn server_tokens(reader: &mut Reader<'_>, directive: &Directive) -> Option<ServerTokensKind> {
+    let choices =
+        [("off", ServerTokensKind::Off), ("on", ServerTokensKind::On), ("build", ServerTokensKind::Build)];
+    keyword(reader, directive, &choices)
+}
+
+fn if_modified_since(reader: &mut Reader<'_>, directive: &Directive) -> Option<IfModifiedSince> {
+    let choices = [
+        ("off", IfModifiedSince::Off),
+        ("exact", IfModifiedSince::Exact),
+        ("before", IfModifiedSince::Before),
+    ];
+    keyword(reader, directive, &choices)
+}
+
+fn satisfy(reader: &mut Reader<'_>, directive: &Directive) -> Option<bool> {
+    keyword(reader, directive, &[("all", false), ("any", true)])
+}
+
+fn keepalive_timeout(reader: &mut Reader<'_>, directive: &Directive) {
+    reader.once(directive, |frame| &mut frame.scope.core.keepalive_timeout, msec);
+    let Some(word) = directive.args.get(1) else {
+        return;
+    };
+    match value::time(&word.text, Resolution::Seconds) {
+        Some(time) => reader.frame.scope.core.keepalive_header = Some(time),
+        None => {
+            let nginx = "\"keepalive_timeout\" directive invalid value".to_owned();
+            reader.invalid(directive, word, nginx, "a time in whole seconds");
+        }
+    }
+}
+
+fn root(reader: &mut Reader<'_>, directive: &Directive, kind: Kind) {
+    let Some(word) = directive.args.first() else {
+        return;
+    };
+    match &reader.frame.scope.core.root {
+        Some(Root::Root(_)) if kind == Kind::Root => return reader.duplicate(directive),
+        Some(Root::Alias(_)) if kind == Kind::Alias => return reader.duplicate(directive),
+        Some(earlier) => return both(reader, directive, matches!(earlier, Root::Alias(_))),
+        None => {}
+    }
+    let name = &directive.name.text;
+    if kind == Kind::Alias && matches!(reader.frame.matcher, Some(LocationMatcher::Named(_))) {
+        let nginx = "the \"alias\" directive cannot be used inside the named location";
+        return reader.error(
+            "nginx::misplaced-directive",
+            "`alias` needs a location with a path",
+            word.span,
+            nginx,
+        );
+    }
+    for variable in ["document_root", "realpath_root"] {
+        if word.text.contains(&format!("${variable}")) || word.text.contains(&format!("${{{variable}}}")) {
+            let nginx = format!("the ${variable} variable cannot be used in the \"{name}\" directive");
+            let message = format!("`${variable}` comes from `{name}` itself");
+            return reader.error("nginx::circular-variable", message, word.span, nginx);
+        }
+    }
+    let text = match kind {
+        Kind::Root => word.text.strip_suffix('/').unwrap_or(&word.text),
+        Kind::Alias => &word.text,
+    };
+    let absolute = if text.starts_with('$') || text.is_empty() && word.text == "/" {
+        text.to_owned()
+    } else {
+        reader.absolute(text).to_string_lossy().into_owned()
+    };
+    if let Some(template) = reader.template_text(&absolute, word) {
+        reader.frame.scope.core.root = Some(match kind {
+            Kind::Root => Root::Root(template),
+            Kind::Alias => Root::Alias(template),
+        });
+    }
+}
+
+fn both(reader: &mut Reader<'_>, directive: &Directive, alias_first: bool) {
+    let (name, earlier) = (&directive.name.text, if alias_first { "alias" } else { "root" });
+    let mut found = Diagnostic::error("nginx::duplicate", format!("`{name}` and `{earlier}` in one block"))
+        .at(directive.span(), "");
+    if let Some(first) = reader.frame.seen.get(earlier) {
+        found = found.at(*first, "set here already");
+    }
+    let nginx = format!("\"{name}\" directive is duplicate, \"{earlier}\" directive was specified earlier");
+    reader.diagnostics.push(found.nginx(nginx));
+}
+
+fn types(reader: &mut Reader<'_>, _: &Directive, block: &[Directive]) {
+    let mut types = reader.frame.scope.core.types.take().unwrap_or_default();
+    for line in block {
+        if line.block.is_some() {
+            let message = "no block is allowed in `types`";
+            reader.error("nginx::unexpected-block", message, line.span(), "unexpected \"{\"");
+            continue;
+        }
+        for ending in &line.args {
+            let ending = ending.text.to_ascii_lowercase();
+            types.retain(|(known, _)| *known != ending);
+            types.push((ending, line.name.text.clone()));
+        }
+    }
+    reader.frame.scope.core.types = Some(types);
+}

@@ -1,0 +1,37 @@
+//! All directives, a file for each nginx module.
+
+pub(crate) mod core;
+pub(crate) mod events;
+pub(crate) mod http_access;
+pub(crate) mod http_core;
+pub(crate) mod http_core_scope;
+pub(crate) mod http_headers;
+pub(crate) mod http_index;
+pub(crate) mod http_listen;
+pub(crate) mod http_log;
+pub(crate) mod http_map;
+pub(crate) mod http_proxy;
+pub(crate) mod http_proxy_pass;
+pub(crate) mod http_rewrite;
+pub(crate) mod http_try_files;
+pub(crate) mod http_upstream;
+
+use crate::registry::Module;
+
+/// Every module, in the order of the reference.
+pub(crate) const MODULES: &[Module] = &[
+    Module { name: "ngx_core_module", rows: core::ROWS },
+    Module { name: "ngx_event_core_module", rows: events::ROWS },
+    Module { name: "ngx_http_core_module", rows: http_core::ROWS },
+    Module { name: "ngx_http_core_module", rows: http_core_scope::ROWS },
+    Module { name: "ngx_http_core_module", rows: http_try_files::ROWS },
+    Module { name: "ngx_http_access_module", rows: http_access::ROWS },
+    Module { name: "ngx_http_headers_module", rows: http_headers::ROWS },
+    Module { name: "ngx_http_index_module", rows: http_index::ROWS },
+    Module { name: "ngx_http_log_module", rows: http_log::ROWS },
+    Module { name: "ngx_http_map_module", rows: http_map::ROWS },
+    Module { name: "ngx_http_proxy_module", rows: http_proxy::ROWS },
+    Module { name: "ngx_http_proxy_module", rows: http_proxy_pass::ROWS },
+    Module { name: "ngx_http_rewrite_module", rows: http_rewrite::ROWS },
+    Module { name: "ngx_http_upstream_module", rows: http_upstream::ROWS },
+];

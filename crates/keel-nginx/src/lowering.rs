@@ -1,0 +1,417 @@
+//! From what was read to the model: inheritance, defaults, listeners, upstreams.
+
+use keel_diag::{Diagnostic, Span};
+use keel_model::{
+    Address, Content, Listener, Location, LogFormat, Map, PeerSet, Rewrite, Scope, ServerId, ServerName,
+    Upstream, UpstreamKeepalive, UpstreamName, VirtualServer,
+};
+
+use crate::{
+    ServerEntry, UpstreamSource,
+    address::Place,
+    directives::{
+        http_access, http_core_scope, http_headers, http_index,
+        http_listen::Listen,
+        http_log, http_proxy, http_rewrite,
+        http_upstream::{server_address, server_entry},
+    },
+    reader::{Frame, Reader},
+    variables::Names,
+};
+
+/// Takes over from the outer block each field that isn't set here.
+macro_rules! inherit {
+    ($own:ident, $outer:ident; $($field:ident),+ $(,)?) => {
+        $(if $own.$field.is_none() { $own.$field.clone_from(&$outer.$field); })+
+    };
+}
+pub(crate) use inherit;
+
+/// What the `http` block gathers while it is read, and what becomes of it.
+#[derive(Default)]
+pub(crate) struct HttpSettings {
+    /// Names of variables.
+    pub(crate) names: Names,
+    /// `log_format`s so far.
+    pub(crate) formats: Vec<LogFormat>,
+    /// `map`s, in the order of their numbers.
+    pub(crate) maps: Vec<Map>,
+    /// `server` blocks, closed.
+    pub(crate) servers: Vec<Frame>,
+    /// `upstream` blocks, closed.
+    pub(crate) upstreams: Vec<Frame>,
+    /// What all that came to.
+    pub(crate) lowered: LoweredHttp,
+}
+
+/// The `http` block in the model's form.
+#[derive(Default)]
+pub(crate) struct LoweredHttp {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) servers: Vec<VirtualServer>,
+    pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) sources: Vec<UpstreamSource>,
+}
+
+/// What one block sets for its locations: a slot for each module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ScopeSlots {
+    pub(crate) core: http_core_scope::Slot,
+    pub(crate) access: http_access::Slot,
+    pub(crate) headers: http_headers::Slot,
+    pub(crate) log: http_log::Slot,
+    pub(crate) index: http_index::Slot,
+    pub(crate) proxy: http_proxy::Slot,
+    pub(crate) rewrite: http_rewrite::Slot,
+}
+
+impl ScopeSlots {
+    fn inherit(&mut self, outer: &Self) {
+        self.core.inherit(&outer.core);
+        self.access.inherit(&outer.access);
+        self.headers.inherit(&outer.headers);
+        self.log.inherit(&outer.log);
+        self.index.inherit(&outer.index);
+        self.proxy.inherit(&outer.proxy);
+    }
+
+    fn lower(&self, reader: &mut Reader<'_>, literals: &mut Literals, place: Option<Span>) -> Scope {
+        Scope {
+            core: self.core.lower(reader),
+            access: self.access.lower(),
+            headers: self.headers.lower(),
+            log: self.log.lower(reader),
+            index: self.index.lower(),
+            content: self.proxy.pass.as_ref().map_or(Content::Static, |pass| pass.lower(literals)),
+            proxy: self.proxy.lower(reader, place),
+        }
+    }
+}
+
+/// The upstreams that exist by name, and those that `proxy_pass` makes by naming an address.
+pub(crate) struct Literals {
+    named: Vec<(UpstreamName, Option<Span>)>,
+    made: Vec<UpstreamSource>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Literals {
+    /// Finds the upstream that a `proxy_pass` means, or makes it.
+    pub(crate) fn upstream(&mut self, place: &Place, span: Span) -> UpstreamName {
+        let text = match place {
+            Place::Unix(path) => format!("unix:{}", path.display()),
+            Place::Tcp { text, port: Some(port), .. } => format!("{text}:{port}"),
+            Place::Tcp { text, .. } => text.clone(),
+        };
+        if let Place::Tcp { text: host, port, .. } = place {
+            let named = self.named.iter().find(|(name, _)| name.0.eq_ignore_ascii_case(host));
+            if let Some((name, defined)) = named {
+                let name = name.clone();
+                if let Some(port) = port {
+                    let mut found = Diagnostic::error(
+                        "nginx::upstream-port",
+                        format!("the upstream `{name}` has no port of its own"),
+                    )
+                    .at(span, format!("leave `:{port}` out"))
+                    .nginx(format!("upstream \"{name}\" may not have port {port}"));
+                    if let Some(defined) = defined {
+                        found = found.at(*defined, "its peers have theirs");
+                    }
+                    self.diagnostics.push(found);
+                }
+                return name;
+            }
+        }
+        let name = UpstreamName(text.clone());
+        if !self.made.iter().any(|made| made.name == name) {
+            let entry: ServerEntry = server_entry(server_address(place.clone()), &text, span);
+            let servers = vec![entry];
+            self.made.push(UpstreamSource { name: name.clone(), span, servers, implicit: true });
+        }
+        name
+    }
+}
+
+/// Lowers a whole `http` block, which is closed now.
+pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
+    let mut upstreams = std::mem::take(&mut reader.http.upstreams);
+    let named =
+        upstreams.iter().filter_map(|frame| Some((frame.upstream.name.clone()?, frame.opened))).collect();
+    let mut literals = Literals { named, made: Vec::new(), diagnostics: Vec::new() };
+    let mut servers = std::mem::take(&mut reader.http.servers);
+    let mut lowered = LoweredHttp::default();
+    // What holds in `http` is checked once more where no server changes it.
+    http.scope.lower(reader, &mut literals, http.opened);
+    for server in &mut servers {
+        server.server.inherit(&http.server);
+        lowered.servers.push(lower_server(reader, &mut literals, server, &http.scope));
+    }
+    lowered.listeners = listeners(reader, &mut servers);
+    for frame in &mut upstreams {
+        lower_upstream(frame, &mut lowered);
+    }
+    for source in literals.made {
+        lowered.upstreams.push(Upstream {
+            name: source.name.clone(),
+            policy: Default::default(),
+            keepalive: UpstreamKeepalive::default(),
+            zone: None,
+            peers: PeerSet::default(),
+        });
+        lowered.sources.push(source);
+    }
+    reader.diagnostics.extend(literals.diagnostics);
+    reader.check_pending_variables();
+    http.locations.clear();
+    reader.http.lowered = lowered;
+}
+
+fn lower_upstream(frame: &mut Frame, lowered: &mut LoweredHttp) {
+    let slot = &mut frame.upstream;
+    let (Some(name), Some(span)) = (slot.name.clone(), frame.opened) else {
+        return;
+    };
+    lowered.upstreams.push(Upstream {
+        name: name.clone(),
+        policy: slot.policy.clone().map(|(policy, _)| policy).unwrap_or_default(),
+        keepalive: slot.keepalive(),
+        zone: slot.zone.clone(),
+        peers: PeerSet::default(),
+    });
+    let servers = std::mem::take(&mut slot.servers);
+    lowered.sources.push(UpstreamSource { name, span, servers, implicit: false });
+}
+
+fn lower_server(
+    reader: &mut Reader<'_>,
+    literals: &mut Literals,
+    server: &mut Frame,
+    outer: &ScopeSlots,
+) -> VirtualServer {
+    server.scope.inherit(outer);
+    let names = match server.server.names.as_slice() {
+        [] => vec![ServerName::Exact(String::new())],
+        names => names.iter().map(|(name, _)| name.clone()).collect(),
+    };
+    VirtualServer {
+        names,
+        client: server.server.lower(),
+        scope: server.scope.lower(reader, literals, server.opened),
+        rewrite: server.scope.rewrite.lower(),
+        locations: lower_locations(reader, literals, &mut server.locations, &server.scope),
+    }
+}
+
+fn lower_locations(
+    reader: &mut Reader<'_>,
+    literals: &mut Literals,
+    frames: &mut [Frame],
+    outer: &ScopeSlots,
+) -> Vec<Location> {
+    let mut locations = Vec::new();
+    for frame in frames {
+        frame.scope.inherit(outer);
+        let Some(matcher) = frame.matcher.clone() else {
+            continue;
+        };
+        let scope = frame.scope.lower(reader, literals, frame.opened);
+        let rewrite: Rewrite = frame.scope.rewrite.lower();
+        let inner = lower_locations(reader, literals, &mut frame.locations, &frame.scope);
+        locations.push(Location { matcher, scope, rewrite, locations: inner });
+    }
+    locations
+}
+
+/// One address and everything that listens on it.
+struct Bound {
+    listen: Listen,
+    default_server: Option<(ServerId, Span)>,
+    servers: Vec<(ServerId, Span)>,
+}
+
+impl Bound {
+    fn default_id(&self) -> ServerId {
+        let first = self.servers.first().map_or(ServerId(0), |(id, _)| *id);
+        self.default_server.map_or(first, |(id, _)| id)
+    }
+
+    fn ids(&self) -> Vec<ServerId> {
+        self.servers.iter().map(|(id, _)| *id).collect()
+    }
+}
+
+fn listeners(reader: &mut Reader<'_>, servers: &mut [Frame]) -> Vec<Listener> {
+    let mut bound: Vec<Bound> = Vec::new();
+    for (id, server) in (0..).map(ServerId).zip(servers.iter_mut()) {
+        let listens = server_listens(reader, server);
+        for listen in listens {
+            add_listen(reader, &mut bound, id, listen);
+        }
+    }
+    for bound in &bound {
+        conflicting_names(reader, bound, servers);
+    }
+    fold(bound)
+}
+
+/// Gives what a server listens on: without any `listen` the default, and reports one that nobody can reach.
+fn server_listens(reader: &mut Reader<'_>, server: &mut Frame) -> Vec<Listen> {
+    let span = server.opened;
+    if !server.server.listen_seen {
+        let port = if reader.files.is_root() { 80 } else { 8000 };
+        let address = Address::Tcp((std::net::Ipv4Addr::UNSPECIFIED, port).into());
+        let listen = |span| Listen {
+            address,
+            options: Default::default(),
+            default_server: false,
+            options_set: false,
+            span,
+        };
+        return span.map(listen).into_iter().collect();
+    }
+    let listens = std::mem::take(&mut server.server.listens);
+    let closed =
+        |found: &Diagnostic| matches!(found.code, "nginx::unsupported-tls" | "nginx::unsupported-quic");
+    if let (true, Some(span)) = (listens.is_empty(), span)
+        && reader.diagnostics.iter().any(closed)
+        && !reader.diagnostics.iter().any(|found| found.code == "nginx::invalid-address")
+    {
+        reader.diagnostics.push(
+            Diagnostic::error("nginx::unreachable-server", "no listener of this server can be opened")
+                .at(span, "nobody could reach it")
+                .help("give it a listener without TLS too: `listen 80;`"),
+        );
+    }
+    listens
+}
+
+fn add_listen(reader: &mut Reader<'_>, bound: &mut Vec<Bound>, id: ServerId, listen: Listen) {
+    let span = listen.span;
+    let text = listen.address.to_string();
+    let Some(known) = bound.iter_mut().find(|known| known.listen.address == listen.address) else {
+        let default_server = listen.default_server.then_some((id, span));
+        bound.push(Bound { listen, default_server, servers: vec![(id, span)] });
+        return;
+    };
+    let clash = |code, message: String, first: Span, nginx: String| {
+        Diagnostic::error(code, message).at(span, "again here").at(first, "first here").nginx(nginx)
+    };
+    if let Some((_, first)) = known.servers.iter().find(|(server, _)| *server == id) {
+        let found = clash(
+            "nginx::duplicate-listen",
+            format!("a server listens on {text} twice"),
+            *first,
+            format!("a duplicate listen {text}"),
+        );
+        return reader.diagnostics.push(found);
+    }
+    known.servers.push((id, span));
+    if listen.options_set {
+        if known.listen.options_set {
+            let found = clash(
+                "nginx::duplicate-listen",
+                format!("parameters of the socket {text} are given twice"),
+                known.listen.span,
+                format!("duplicate listen options for {text}"),
+            );
+            return reader.diagnostics.push(found);
+        }
+        known.listen = listen.clone();
+    }
+    if listen.default_server {
+        match known.default_server {
+            Some((_, first)) => reader.diagnostics.push(clash(
+                "nginx::duplicate-default-server",
+                format!("a second default server for {text}"),
+                first,
+                format!("a duplicate default server for {text}"),
+            )),
+            None => known.default_server = Some((id, span)),
+        }
+    }
+}
+
+/// Reports names that two servers of one address both claim; the first has it.
+fn conflicting_names(reader: &mut Reader<'_>, bound: &Bound, servers: &[Frame]) {
+    let mut seen: Vec<(&ServerName, Span)> = Vec::new();
+    let empty = ServerName::Exact(String::new());
+    for (id, span) in &bound.servers {
+        let Some(server) = servers.get(id.0 as usize) else {
+            continue;
+        };
+        let own: Vec<(&ServerName, Span)> = match server.server.names.as_slice() {
+            [] => vec![(&empty, server.opened.unwrap_or(*span))],
+            names => names.iter().map(|(name, span)| (name, *span)).collect(),
+        };
+        for (name, place) in own {
+            let first = seen.iter().find(|(other, _)| *other == name).map(|(_, first)| *first);
+            match (first, name) {
+                (_, ServerName::Regex(_)) => {}
+                (None, _) => seen.push((name, place)),
+                (Some(first), _) => {
+                    let (name, address) = (name_text(name), bound.listen.address.to_string());
+                    reader.diagnostics.push(
+                        Diagnostic::warning(
+                            "nginx::conflicting-name",
+                            format!("two servers on {address} have the name `{name}`"),
+                        )
+                        .at(place, "never reached by this name")
+                        .at(first, "this one answers")
+                        .nginx(format!("conflicting server name \"{name}\" on {address}, ignored")),
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn name_text(name: &ServerName) -> &str {
+    match name {
+        ServerName::Exact(name)
+        | ServerName::WildcardHead(name)
+        | ServerName::WildcardTail(name)
+        | ServerName::Dot(name) => name,
+        ServerName::Regex(pattern) => &pattern.source,
+    }
+}
+
+/// Makes sockets of addresses: where all addresses of a port are listened on, single ones of it need no socket of
+/// their own unless they have parameters of their own.
+fn fold(bound: Vec<Bound>) -> Vec<Listener> {
+    let wildcard_port = |address: &Address| match address {
+        Address::Tcp(address) if address.ip().is_unspecified() => Some((address.is_ipv4(), address.port())),
+        _ => None,
+    };
+    let wildcards: Vec<_> = bound.iter().filter_map(|bound| wildcard_port(&bound.listen.address)).collect();
+    let mut listeners: Vec<Listener> = Vec::new();
+    let mut folded: Vec<(bool, std::net::SocketAddr, Bound)> = Vec::new();
+    for bound in bound {
+        if let Address::Tcp(address) = &bound.listen.address {
+            let (address, key) = (*address, (address.is_ipv4(), address.port()));
+            let single = !address.ip().is_unspecified();
+            if single && !bound.listen.options_set && wildcards.contains(&key) {
+                folded.push((key.0, address, bound));
+                continue;
+            }
+        }
+        listeners.push(Listener {
+            declared_port: match &bound.listen.address {
+                Address::Tcp(address) => address.port(),
+                Address::Unix(_) => 0,
+            },
+            default_server: bound.default_id(),
+            servers: bound.ids(),
+            by_local_address: Vec::new(),
+            address: bound.listen.address,
+            options: bound.listen.options,
+        });
+    }
+    for (is_ipv4, address, bound) in folded {
+        let key = Some((is_ipv4, address.port()));
+        if let Some(listener) = listeners.iter_mut().find(|listener| wildcard_port(&listener.address) == key)
+        {
+            listener.by_local_address.push((address, bound.default_id(), bound.ids()));
+        }
+    }
+    listeners
+}

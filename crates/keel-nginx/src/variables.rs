@@ -1,0 +1,302 @@
+//! Variables: their names, and text that holds them.
+//!
+//! A name is looked up among those the configuration defines (`map`), then among nginx's own, then it must be a named
+//! group of some regular expression; that last is known only when everything is read, so such names are kept and
+//! checked at the end.
+
+use std::collections::{HashMap, HashSet};
+
+use keel_diag::{Diagnostic, Span, suggest};
+use keel_model::{MapId, Part, Pattern, Template, Variable};
+
+use crate::{
+    ast::{Directive, Word},
+    pattern::{self, PatternError},
+    reader::Reader,
+};
+
+/// Names that the configuration defines, in lower case.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    /// `map` blocks.
+    pub(crate) maps: HashMap<String, MapId>,
+    /// Named groups of regular expressions.
+    pub(crate) groups: HashSet<String>,
+    /// Names that a directive reported already would have defined.
+    pub(crate) excused: HashSet<String>,
+    /// Names used so far that only a named group can define, with where.
+    pending: Vec<(String, Span)>,
+}
+
+/// What is known of one of nginx's variables.
+enum Known {
+    /// It has a value here.
+    Value(Variable),
+    /// It never has one here, and nginx wouldn't give it one either in what is configured.
+    Absent,
+    /// Its value would differ from nginx's.
+    Unsupported,
+}
+
+/// Variables without a parameter in their name.
+#[rustfmt::skip]
+const FIXED: &[(&str, Variable)] = &[
+    ("args", Variable::Args), ("binary_remote_addr", Variable::BinaryRemoteAddr),
+    ("body_bytes_sent", Variable::BodyBytesSent), ("bytes_sent", Variable::BytesSent),
+    ("connection", Variable::Connection), ("connection_requests", Variable::ConnectionRequests),
+    ("connection_time", Variable::ConnectionTime), ("content_length", Variable::ContentLength),
+    ("content_type", Variable::ContentType), ("document_root", Variable::DocumentRoot),
+    ("document_uri", Variable::Uri), ("host", Variable::Host), ("hostname", Variable::Hostname),
+    ("https", Variable::Https), ("is_args", Variable::IsArgs), ("is_request_port", Variable::IsRequestPort),
+    ("limit_rate", Variable::LimitRate), ("msec", Variable::Msec), ("nginx_version", Variable::NginxVersion),
+    ("pid", Variable::Pid), ("pipe", Variable::Pipe),
+    ("proxy_add_x_forwarded_for", Variable::ProxyAddXForwardedFor), ("proxy_host", Variable::ProxyHost),
+    ("proxy_port", Variable::ProxyPort), ("query_string", Variable::Args),
+    ("realip_remote_addr", Variable::RemoteAddr), ("realip_remote_port", Variable::RemotePort),
+    ("realpath_root", Variable::RealpathRoot), ("remote_addr", Variable::RemoteAddr),
+    ("remote_port", Variable::RemotePort), ("remote_user", Variable::RemoteUser),
+    ("request", Variable::Request), ("request_body", Variable::RequestBody),
+    ("request_body_file", Variable::RequestBodyFile), ("request_completion", Variable::RequestCompletion),
+    ("request_filename", Variable::RequestFilename), ("request_id", Variable::RequestId),
+    ("request_length", Variable::RequestLength), ("request_method", Variable::RequestMethod),
+    ("request_port", Variable::RequestPort), ("request_time", Variable::RequestTime),
+    ("request_uri", Variable::RequestUri), ("scheme", Variable::Scheme), ("server_addr", Variable::ServerAddr),
+    ("server_name", Variable::ServerName), ("server_port", Variable::ServerPort),
+    ("server_protocol", Variable::ServerProtocol), ("status", Variable::Status),
+    ("tcpinfo_rcv_space", Variable::TcpinfoRcvSpace), ("tcpinfo_rtt", Variable::TcpinfoRtt),
+    ("tcpinfo_rttvar", Variable::TcpinfoRttvar), ("tcpinfo_snd_cwnd", Variable::TcpinfoSndCwnd),
+    ("time_iso8601", Variable::TimeIso8601), ("time_local", Variable::TimeLocal),
+    ("upstream_addr", Variable::UpstreamAddr), ("upstream_bytes_received", Variable::UpstreamBytesReceived),
+    ("upstream_bytes_sent", Variable::UpstreamBytesSent), ("upstream_connect_time", Variable::UpstreamConnectTime),
+    ("upstream_header_time", Variable::UpstreamHeaderTime), ("upstream_instance", Variable::UpstreamInstance),
+    ("upstream_response_length", Variable::UpstreamResponseLength),
+    ("upstream_response_time", Variable::UpstreamResponseTime), ("upstream_status", Variable::UpstreamStatus),
+    ("uri", Variable::Uri),
+];
+
+/// Makes a variable from the rest of its name.
+type MakeVariable = fn(String) -> Variable;
+
+/// Variables whose name ends in a parameter; the longest prefix that fits decides.
+const PREFIXED: &[(&str, MakeVariable)] = &[
+    ("http_", Variable::RequestHeader),
+    ("sent_http_", Variable::SentHeader),
+    ("sent_trailer_", Variable::SentTrailer),
+    ("upstream_http_", Variable::UpstreamHeader),
+    ("upstream_trailer_", Variable::UpstreamTrailer),
+    ("upstream_cookie_", Variable::UpstreamCookie),
+    ("cookie_", Variable::Cookie),
+    ("arg_", Variable::Arg),
+];
+
+/// Variables that have no value while what gives them one isn't configured, or is reported where it is.
+#[rustfmt::skip]
+const ABSENT: &[&str] = &[
+    "gzip_ratio", "http2", "http3", "invalid_referer", "limit_conn_status", "limit_req_status",
+    "proxy_protocol_addr", "proxy_protocol_port", "proxy_protocol_server_addr", "proxy_protocol_server_port",
+    "quic", "secure_link", "secure_link_expires", "session_log_binary_id", "session_log_id", "session_time",
+    "uid_got", "uid_reset", "uid_set", "upstream_cache_age", "upstream_cache_last_modified",
+    "upstream_cache_status", "upstream_queue_time",
+];
+
+/// Variables of modules that are not there.
+#[rustfmt::skip]
+const UNSUPPORTED: &[&str] = &[
+    "ancient_browser", "connections_active", "connections_reading", "connections_waiting", "connections_writing",
+    "date_gmt", "date_local", "fastcgi_path_info", "fastcgi_script_name", "jwt_payload", "memcached_key",
+    "modern_browser", "msie", "slice_range", "upstream_last_addr", "upstream_last_server_name",
+];
+
+fn known(name: &str) -> Option<Known> {
+    if let Some((_, variable)) = FIXED.iter().find(|(fixed, _)| *fixed == name) {
+        return Some(Known::Value(variable.clone()));
+    }
+    if ABSENT.contains(&name) || name.starts_with("ssl_") || name.starts_with("proxy_protocol_tlv_") {
+        return Some(Known::Absent);
+    }
+    if UNSUPPORTED.contains(&name) || name.starts_with("geoip_") || name.starts_with("jwt_") {
+        return Some(Known::Unsupported);
+    }
+    PREFIXED
+        .iter()
+        .find_map(|(prefix, make)| name.strip_prefix(prefix).map(|rest| Known::Value(make(rest.to_owned()))))
+}
+
+/// Tells whether nginx itself defines a variable, so that a `map` can't.
+pub(crate) fn is_builtin(name: &str) -> bool {
+    FIXED.iter().any(|(fixed, _)| *fixed == name)
+}
+
+/// Tells whether a variable stands in a text.
+pub(crate) fn has_variables(text: &str) -> bool {
+    text.contains('$')
+}
+
+impl Reader<'_> {
+    /// Reads a word with variables in it; reports and gives `None` if it can't be.
+    pub(crate) fn template(&mut self, word: &Word) -> Option<Template> {
+        self.template_text(&word.text, word)
+    }
+
+    /// Reads the template of an argument.
+    pub(crate) fn template_arg(&mut self, directive: &Directive) -> Option<Template> {
+        self.template(directive.args.first()?)
+    }
+
+    /// Reads `text`, which comes from `word`, as a template.
+    pub(crate) fn template_text(&mut self, text: &str, word: &Word) -> Option<Template> {
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        let mut valid = true;
+        while let Some(at) = rest.find('$') {
+            let (before, from_dollar) = rest.split_at(at);
+            literal.push_str(before);
+            match cut_name(from_dollar) {
+                Ok((name, after)) => {
+                    rest = after;
+                    match self.variable(name, word) {
+                        Some(variable) => {
+                            if !literal.is_empty() {
+                                parts.push(Part::Literal(std::mem::take(&mut literal)));
+                            }
+                            parts.push(Part::Variable(variable));
+                        }
+                        None => valid = false,
+                    }
+                }
+                Err((message, nginx)) => {
+                    let span = self.variable_span(word, from_dollar.get(..1).unwrap_or("$"));
+                    self.error("nginx::invalid-variable-name", message, span, nginx);
+                    return None;
+                }
+            }
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Literal(literal));
+        }
+        valid.then_some(Template { parts })
+    }
+
+    fn variable(&mut self, name: &str, word: &Word) -> Option<Variable> {
+        if let Ok(group @ 1..=9) = name.parse::<u8>() {
+            return Some(Variable::Capture(group));
+        }
+        let lower = name.to_ascii_lowercase();
+        if let Some(id) = self.http.names.maps.get(&lower) {
+            return Some(Variable::Map(*id));
+        }
+        match known(&lower) {
+            Some(Known::Value(variable)) => Some(variable),
+            // A name that no group sets has no value.
+            Some(Known::Absent) => Some(Variable::NamedCapture(lower)),
+            Some(Known::Unsupported) => {
+                let span = self.variable_span(word, name);
+                self.diagnostics.push(
+                    Diagnostic::error(
+                        "nginx::unsupported-variable",
+                        format!("the variable `${name}` is not supported yet"),
+                    )
+                    .at(span, "nginx would put a value here")
+                    .help("leave it out"),
+                );
+                None
+            }
+            None => {
+                let span = self.variable_span(word, name);
+                self.http.names.pending.push((lower.clone(), span));
+                Some(Variable::NamedCapture(lower))
+            }
+        }
+    }
+
+    /// Finds a variable inside its word; the whole word if escapes hide it.
+    fn variable_span(&self, word: &Word, name: &str) -> Span {
+        let raw = self.sources.slice(word.span);
+        let plain = raw.find(&format!("${name}")).map(|at| (at, name.len() + 1));
+        let braced = || raw.find(&format!("${{{name}}}")).map(|at| (at, name.len() + 3));
+        match plain.or_else(braced) {
+            Some((at, length)) => {
+                let start = word.span.start as usize + at;
+                Span::new(word.span.source, start..start + length)
+            }
+            None => word.span,
+        }
+    }
+
+    /// Reports names that nothing defines. To be called when everything is read.
+    pub(crate) fn check_pending_variables(&mut self) {
+        for (name, span) in std::mem::take(&mut self.http.names.pending) {
+            let names = &self.http.names;
+            if names.groups.contains(&name) || names.excused.contains(&name) {
+                continue;
+            }
+            let fixed = FIXED.iter().map(|(fixed, _)| *fixed);
+            let defined = names.maps.keys().chain(&names.groups).map(String::as_str);
+            let mut found =
+                Diagnostic::error("nginx::unknown-variable", format!("unknown variable `${name}`"))
+                    .at(span, "nothing defines it")
+                    .nginx(format!("unknown \"{name}\" variable"));
+            if let Some(near) = suggest(&name, fixed.chain(defined)) {
+                found = found.help(format!("did you mean `${near}`?"));
+            }
+            self.diagnostics.push(found);
+        }
+    }
+
+    /// Reads a regular expression, notes its named groups, and reports what is wrong with it.
+    pub(crate) fn pattern(&mut self, pcre: &str, span: Span, ignore_case: bool) -> Option<Pattern> {
+        match pattern::translate(pcre, ignore_case) {
+            Ok(translated) => {
+                let names = translated.names.iter().map(|name| name.to_ascii_lowercase());
+                self.http.names.groups.extend(names);
+                if translated.groups > 9 {
+                    self.diagnostics.push(
+                        Diagnostic::warning("nginx::many-groups", "more than nine groups in one expression")
+                            .at(span, "only `$1` to `$9` can be used"),
+                    );
+                }
+                Some(Pattern { source: translated.source, ignore_case })
+            }
+            Err(PatternError::Unsupported(what)) => {
+                self.diagnostics.push(
+                    Diagnostic::error("nginx::unsupported-regex", format!("{what} in a regular expression"))
+                        .at(span, "needs backtracking, which Evenkeel's engine doesn't do")
+                        .help("match more than is meant here and sort out the rest in a location or `map` entry of its own"),
+                );
+                None
+            }
+            Err(PatternError::Invalid(text)) => {
+                self.error(
+                    "nginx::invalid-regex",
+                    format!("invalid regular expression: {text}"),
+                    span,
+                    format!("pcre2_compile() failed: {text} in \"{pcre}\""),
+                );
+                None
+            }
+        }
+    }
+}
+
+/// Cuts `$name`, `${name}` or `$1` off the front; a failure is a message and nginx's text for it.
+fn cut_name(from_dollar: &str) -> Result<(&str, &str), (String, String)> {
+    let after = from_dollar.get(1..).unwrap_or_default();
+    let in_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let invalid = || ("`$` without a variable's name".to_owned(), "invalid variable name".to_owned());
+    if let Some(braced) = after.strip_prefix('{') {
+        let end = braced.find(|c| !in_name(c)).unwrap_or(braced.len());
+        let (name, rest) = braced.split_at(end);
+        let Some(rest) = rest.strip_prefix('}') else {
+            let nginx = format!("the closing bracket in \"{name}\" variable is missing");
+            return Err((format!("`${{{name}` lacks its closing bracket"), nginx));
+        };
+        return if name.is_empty() { Err(invalid()) } else { Ok((name, rest)) };
+    }
+    if after.starts_with(|c: char| ('1'..='9').contains(&c)) {
+        return Ok(after.split_at(1));
+    }
+    let end = after.find(|c| !in_name(c)).unwrap_or(after.len());
+    if end == 0 { Err(invalid()) } else { Ok(after.split_at(end)) }
+}

@@ -1,0 +1,301 @@
+//! What is said about faulty configurations.
+
+mod support;
+
+use insta::assert_snapshot;
+use support::{human, short};
+
+fn check(text: &str, expect: &[&str]) {
+    let got = short(text);
+    assert_eq!(got.lines().collect::<Vec<_>>(), expect, "for {text}");
+}
+
+/// Checks what stands in `http`, which begins on line 2.
+fn check_http(inside: &str, expect: &[&str]) {
+    check(&format!("events {{}}\nhttp {{ {inside}\n}}"), expect);
+}
+
+/// Checks what stands in a `server`, which begins on line 2.
+fn check_server(inside: &str, expect: &[&str]) {
+    check_http(&format!("server {{ listen 127.0.0.1:8080; {inside} }}"), expect);
+}
+
+#[test]
+fn grammar() {
+    check("events {}", &[]);
+    check("", &["[emerg] no \"events\" section in configuration"]);
+    check("events {} }", &["[emerg] unexpected \"}\":1"]);
+    check("events {", &["[emerg] unexpected end of file, expecting \"}\":1"]);
+    check(
+        "events {}\nfoo",
+        &[
+            "[emerg] unexpected end of file, expecting \";\" or \"}\":2",
+            "[emerg] unknown directive \"foo\":2",
+        ],
+    );
+    check("events {};", &["[emerg] unexpected \";\":1"]);
+    check("events {} { pid x; }", &["[emerg] unexpected \"{\":1"]);
+    check("events {}\nhttp { sendfile on }", &["[emerg] unexpected \"}\":2"]);
+    check(
+        "events {}\npid 'a'b;",
+        &["[emerg] invalid number of arguments in \"pid\" directive:2", "[emerg] unexpected \"b\":2"],
+    );
+    check("events {}\nhttp;", &["[emerg] directive \"http\" has no opening \"{\":2"]);
+    check("events {}\npid a {}", &["[emerg] directive \"pid\" is not terminated by \";\":2"]);
+}
+
+#[test]
+fn one_run_reports_all() {
+    let text = "events {}\nfoo;\nhttp {\n  sendfile maybe;\n  server {\n    listen 0;\n    bar;\n  }\n  }\n}\npid a b;\n";
+    check(
+        text,
+        &[
+            "[emerg] unknown directive \"foo\":2",
+            "[emerg] invalid value \"maybe\" in \"sendfile\" directive, it must be \"on\" or \"off\":4",
+            "[emerg] invalid port in \"0\" of the \"listen\" directive:6",
+            "[emerg] unknown directive \"bar\":7",
+            "[emerg] unexpected \"}\":10",
+            "[emerg] invalid number of arguments in \"pid\" directive:11",
+        ],
+    );
+}
+
+#[test]
+fn places_and_duplicates() {
+    check_http("timeout 5s;", &["[emerg] \"timeout\" directive is not allowed here:2"]);
+    check("events {}\nlisten 80;", &["[emerg] \"listen\" directive is not allowed here:2"]);
+    check("events {}\npid a; pid b;", &["[emerg] \"pid\" directive is duplicate:2"]);
+    check_server("root a; root b;", &["[emerg] \"root\" directive is duplicate:2"]);
+    check_server(
+        "location / { root a; alias b; }",
+        &["[emerg] \"alias\" directive is duplicate, \"root\" directive was specified earlier:2"],
+    );
+    check_http("log_format a b; log_format a b;", &["[emerg] duplicate \"log_format\" name \"a\":2"]);
+    check_http("upstream u { server a; } upstream U { server a; }", &["[emerg] duplicate upstream \"U\":2"]);
+}
+
+#[test]
+fn locations() {
+    check_server("location /a {} location ^~ /a {}", &["[emerg] duplicate location \"/a\":2"]);
+    check_server("location /a {} location = /a {}", &[]);
+    check_server("location x /a {}", &["[emerg] invalid location modifier \"x\":2"]);
+    check_server("location /a { location /b {} }", &["[emerg] location \"/b\" is outside location \"/a\":2"]);
+    check_server(
+        "location = /a { location /a/b {} }",
+        &["[emerg] location \"/a/b\" cannot be inside the exact location \"/a\":2"],
+    );
+    check_server(
+        "location /a { location @b {} }",
+        &["[emerg] named location \"@b\" can be on the server level only:2"],
+    );
+    check_server(
+        "location @a { location /b {} }",
+        &["[emerg] location \"/b\" cannot be inside the named location \"@a\":2"],
+    );
+}
+
+#[test]
+fn listeners() {
+    check_http("server { listen 127.0.0.1:80 foo; }", &["[emerg] invalid parameter \"foo\":2"]);
+    check_http("server { listen 80; listen 80; }", &["[emerg] a duplicate listen 0.0.0.0:80:2"]);
+    check_http(
+        "server { listen 80 default_server; } server { listen 80 default_server; server_name b; }",
+        &["[emerg] a duplicate default server for 0.0.0.0:80:2"],
+    );
+    check_http(
+        "server { listen 80 backlog=1; } server { listen 80 backlog=1; server_name b; }",
+        &["[emerg] duplicate listen options for 0.0.0.0:80:2"],
+    );
+    check_http(
+        "server { listen 80; server_name a; } server { listen 80; server_name A; }",
+        &["[warn] conflicting server name \"a\" on 0.0.0.0:80, ignored:2"],
+    );
+    check_http(
+        "server { listen nosuch.invalid:80; }",
+        &["[emerg] host not found in \"nosuch.invalid:80\" of the \"listen\" directive:2"],
+    );
+    check_server("server_name *a.b;", &["[emerg] server name \"*a.b\" is invalid:2"]);
+}
+
+#[test]
+fn listeners_that_need_tls_are_skipped_as_long_as_another_serves() {
+    let warning = "[warn] TLS is not there yet; this listener stays closed:2";
+    check_http("server { listen 80; listen 443 ssl; ssl_certificate a; }", &[warning]);
+    check_http(
+        "server { listen 443 ssl; }",
+        &["[emerg] no listener of this server can be opened:2", warning],
+    );
+}
+
+#[test]
+fn upstreams() {
+    check_http("upstream u { }", &["[emerg] no servers are inside upstream:2"]);
+    check_http("upstream u { server a weight=0; }", &["[emerg] invalid parameter \"weight=0\":2"]);
+    check_http("upstream u { server a:b; }", &["[emerg] invalid port in upstream \"a:b\":2"]);
+    check_http(
+        "upstream u { server a; least_conn; ip_hash; }",
+        &["[warn] load balancing method redefined:2"],
+    );
+    check_http(
+        "upstream u { server a; } server { listen 80; location / { proxy_pass http://u:81; } }",
+        &["[emerg] upstream \"u\" may not have port 81:2"],
+    );
+    check_server("location / { proxy_pass u; }", &["[emerg] invalid URL prefix:2"]);
+    check_server("location / { proxy_pass https://u; }", &["[emerg] TLS to peers is not there yet:2"]);
+}
+
+#[test]
+fn variables() {
+    check_server("return 200 $nope;", &["[emerg] unknown \"nope\" variable:2"]);
+    check_server("return 200 ${uri;", &["[emerg] the closing bracket in \"uri\" variable is missing:2"]);
+    check_server("return 200 a$;", &["[emerg] invalid variable name:2"]);
+    check_server("server_name ~^(?<sub>.+)\\.a$; return 200 $sub$http_x$arg_y$cookie_z$1;", &[]);
+    check_server("set $a b; return 200 $a;", &["[emerg] `set` is not supported yet:2"]);
+    check_server("return 200 $ssl_protocol$gzip_ratio;", &[]);
+    check_server(
+        "return 200 $connections_active;",
+        &["[emerg] the variable `$connections_active` is not supported yet:2"],
+    );
+}
+
+#[test]
+fn what_has_no_effect_is_named_with_what_that_means() {
+    let (loaded, sources) = support::load(
+        "events {} http { gzip on; gzip_types a; auth_basic off; server { listen 80; auth_basic x; } }",
+    );
+    let named: Vec<String> = loaded
+        .diagnostics
+        .iter()
+        .map(|found| {
+            let label = &found.labels[0];
+            format!("{:?} {}: {}", found.severity, sources.slice(label.span), label.text)
+        })
+        .collect();
+    assert_eq!(
+        named,
+        [
+            "Warning gzip on: responses are sent uncompressed",
+            "Error auth_basic x: clients without credentials would get in",
+        ]
+    );
+}
+
+#[test]
+fn expressions_that_need_backtracking_are_refused() {
+    check_server("location ~ ^/(?!a) {}", &["[emerg] looking ahead in a regular expression:2"]);
+    check_http("map $uri $a { ~(a)\\1 b; }", &["[emerg] a back reference in a regular expression:2"]);
+}
+
+#[test]
+fn for_people() {
+    let text = "\
+events {}
+http {
+    upstream app {
+        server app1:5000 wieght=2;
+    }
+    server {
+        listen 8080;
+        server_name a
+        root /srv;
+        location / {
+            proxy_pass http://app:80;
+            proxy_read_timout 5s;
+            proxy_set_header X-Name $remote_adr;
+        }
+    }
+}
+";
+    assert_snapshot!(human(&[("nginx.conf", text)]), @r#"
+    error[nginx::invalid-parameter]: `server` has no parameter `wieght=2`
+     --> /etc/nginx/nginx.conf:4:26
+      |
+    4 |         server app1:5000 wieght=2;
+      |                          ^^^^^^^^
+    help: did you mean `weight`?
+
+    warning[nginx::missing-semicolon]: `root` is an argument of `server_name` here
+     --> /etc/nginx/nginx.conf:8:9
+      |
+    8 |         server_name a
+      |         ^^^^^^^^^^^^^ a `;` seems to be missing after this
+    9 |         root /srv;
+      |         ---- this looks like another directive
+
+    warning[nginx::suspicious-name]: server name `/srv` holds a `/`
+     --> /etc/nginx/nginx.conf:9:14
+      |
+    9 |         root /srv;
+      |              ^^^^ no request's host does
+    help: a server's name is a host, without scheme and path
+
+    error[nginx::upstream-port]: the upstream `app` has no port of its own
+      --> /etc/nginx/nginx.conf:11:13
+       |
+     3 |     upstream app {
+       |     ------------ its peers have theirs
+    ...
+    11 |             proxy_pass http://app:80;
+       |             ^^^^^^^^^^^^^^^^^^^^^^^^ leave `:80` out
+
+    error[nginx::unknown-directive]: unknown directive `proxy_read_timout`
+      --> /etc/nginx/nginx.conf:12:13
+       |
+    12 |             proxy_read_timout 5s;
+       |             ^^^^^^^^^^^^^^^^^ not a directive Evenkeel knows
+    help: did you mean `proxy_read_timeout`?
+
+    error[nginx::unknown-variable]: unknown variable `$remote_adr`
+      --> /etc/nginx/nginx.conf:13:37
+       |
+    13 |             proxy_set_header X-Name $remote_adr;
+       |                                     ^^^^^^^^^^^ nothing defines it
+    help: did you mean `$remote_addr`?
+    "#);
+}
+
+#[test]
+fn in_several_files() {
+    let main = "events {}\nhttp {\n    include conf.d/*.conf;\n    include missing.conf;\n}\n";
+    let one = "server {\n    listen 80 default_server;\n}\n";
+    let two = "server {\n    listen 80 default_server;\n    server_name two;\n}\n";
+    let files = [("nginx.conf", main), ("conf.d/one.conf", one), ("conf.d/two.conf", two)];
+    assert_snapshot!(human(&files), @r#"
+    error[nginx::unreadable-file]: can't read /etc/nginx/missing.conf
+     --> /etc/nginx/nginx.conf:4:13
+      |
+    4 |     include missing.conf;
+      |             ^^^^^^^^^^^^ No such file or directory
+
+    error[nginx::duplicate-default-server]: a second default server for 0.0.0.0:80
+     --> /etc/nginx/conf.d/two.conf:2:5
+      |
+    2 |     listen 80 default_server;
+      |     ^^^^^^^^^^^^^^^^^^^^^^^^ again here
+      |
+     ::: /etc/nginx/conf.d/one.conf:2:5
+      |
+    2 |     listen 80 default_server;
+      |     ------------------------ first here
+    "#);
+}
+
+#[test]
+fn bytes_that_are_not_text() {
+    let mut memory = support::Memory::default();
+    let text = b"events {} # \xff is nothing here\nhttp { server { listen 80; return 200 \xff; } }";
+    memory.0.insert("/n.conf".into(), text.to_vec());
+    let options =
+        keel_nginx::Options { prefix: "/".into(), conf_path: "/n.conf".into(), globals: Vec::new() };
+    let loaded = keel_nginx::load(&options, &memory, &mut keel_diag::Sources::default());
+    let codes: Vec<&str> = loaded.diagnostics.iter().map(|found| found.code).collect();
+    assert_eq!(codes, ["nginx::not-utf-8"]);
+}
+
+#[test]
+fn files_that_include_each_other_end() {
+    let (loaded, _) = support::load("events {} include nginx.conf; include nginx.conf;");
+    let loops = loaded.diagnostics.iter().filter(|found| found.code == "nginx::include-loop");
+    assert_eq!(loops.count(), 1);
+    assert_eq!(loaded.dump.len(), 1);
+}
