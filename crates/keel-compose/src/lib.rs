@@ -1,0 +1,39 @@
+//! Reads docker-compose.yml, .env files and Dockerfiles.
+//!
+//! [`load`] finds the files, joins them as Compose does and gives a typed [`Project`] with *all* diagnostics: it never
+//! stops at the first. A service that can't be understood is marked [`Service::faulty`] and keeps no other from running.
+//! Nothing is run here, nothing is written, and no environment is read but the one that is handed in.
+//!
+//! On the way: [`yaml`] makes a tree with places, [`interpolate`] replaces `${...}`, [`files`] finds and reads the files,
+//! [`extends`] and [`include`] pull in others, [`merge`] joins them, [`service`] types the result, [`schema`] says what
+//! isn't honoured, [`dockerfile`] reads what `build` leads to, [`seat`] finds the balancer's place.
+
+#![forbid(unsafe_code)]
+
+mod decode;
+mod dockerfile;
+mod dotenv;
+mod extends;
+mod files;
+mod healthcheck;
+mod include;
+mod interpolate;
+mod load;
+mod lower;
+mod merge;
+mod mounts;
+mod ports;
+mod project;
+mod report;
+mod schema;
+mod seat;
+mod service;
+mod yaml;
+
+pub use dockerfile::{Copy, CopySource, Dockerfile, Run, RunCommand, Stage};
+pub use load::{Loaded, Options, load, load_text};
+pub use project::{
+    Build, Config, ConfigMount, DependsOn, HealthTest, Healthcheck, Mount, MountSource, NamedVolume, Network,
+    NetworkAttachment, Origin, PortMapping, PortRange, Process, Project, Service, Spanned,
+};
+pub use seat::{SeatFile, SeatFiles, balancer_seat, is_balancer_seat};

@@ -1,0 +1,66 @@
+//! Collects diagnostics and remembers whom an error concerns.
+//!
+//! One service that can't run never keeps the others from running, so an error met while a service is read makes
+//! that service faulty and leaves the project sound.
+
+use std::collections::BTreeSet;
+
+use keel_diag::{Diagnostic, Severity};
+
+/// Diagnostics kept of one run. Whoever has more begins with these.
+const DIAGNOSTICS_MAX: usize = 1_000;
+
+/// The diagnostics of one run.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    diagnostics: Vec<Diagnostic>,
+    service: Option<String>,
+    faulty: BTreeSet<String>,
+    unsound: bool,
+}
+
+impl Report {
+    /// Adds a diagnostic; one that was already given (a file read twice through `extends`) is dropped.
+    pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
+        if diagnostic.severity == Severity::Error {
+            match &self.service {
+                Some(service) => {
+                    self.faulty.insert(service.clone());
+                }
+                None => self.unsound = true,
+            }
+        }
+        if self.diagnostics.len() < DIAGNOSTICS_MAX && !self.diagnostics.contains(&diagnostic) {
+            self.diagnostics.push(diagnostic);
+        }
+    }
+
+    /// Adds several.
+    pub(crate) fn extend(&mut self, diagnostics: impl IntoIterator<Item = Diagnostic>) {
+        diagnostics.into_iter().for_each(|diagnostic| self.push(diagnostic));
+    }
+
+    /// Runs `work`; errors met in it concern `service`.
+    pub(crate) fn within<T>(&mut self, service: &str, work: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = self.service.replace(service.to_owned());
+        let result = work(self);
+        self.service = outer;
+        result
+    }
+
+    /// Tells whether an error concerns this service.
+    pub(crate) fn is_faulty(&self, service: &str) -> bool {
+        self.faulty.contains(service)
+    }
+
+    /// Tells whether no error concerns the project as a whole.
+    pub(crate) fn is_sound(&self) -> bool {
+        !self.unsound
+    }
+
+    /// Ends the run: diagnostics by file and place, those without a place first.
+    pub(crate) fn into_diagnostics(mut self) -> Vec<Diagnostic> {
+        self.diagnostics.sort_by_key(|diagnostic| diagnostic.span().map(|span| (span.source, span.start)));
+        self.diagnostics
+    }
+}

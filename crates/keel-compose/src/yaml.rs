@@ -1,0 +1,415 @@
+//! YAML as a small tree in which every key and value knows its place.
+//!
+//! Built from saphyr-parser's events, because messages must point into the file and the ready-made trees either drop
+//! the places or the tags `!reset` and `!override`. Aliases are copied, `<<` is applied here, and both are bounded: a
+//! file of a kilobyte can't become a gigabyte. Scalars stay text; the reader of a field decides what it takes.
+
+use std::collections::HashMap;
+
+use indexmap::IndexMap;
+use keel_diag::{Diagnostic, SourceId, Span};
+use saphyr_parser::{Event, Parser, ScalarStyle};
+
+/// Nodes in one file at most, copies made by aliases included.
+pub(crate) const NODES_MAX: usize = 200_000;
+/// How deep nodes may be nested, aliases followed.
+pub(crate) const DEPTH_MAX: usize = 64;
+
+/// A value and its place.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Node {
+    pub(crate) span: Span,
+    pub(crate) tag: Tag,
+    pub(crate) value: Value,
+}
+
+/// What Compose's own tags ask of a merge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tag {
+    /// None of its own.
+    Plain,
+    /// `!reset`: removes what earlier files say.
+    Reset,
+    /// `!override`: replaces what earlier files say instead of merging.
+    Override,
+}
+
+/// The three shapes of YAML.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    Scalar(Scalar),
+    Sequence(Vec<Node>),
+    Mapping(Mapping),
+}
+
+/// A scalar, not typed yet.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Scalar {
+    pub(crate) text: String,
+    /// Whether it was written without quotes, so that `null` and `3` mean more than their letters.
+    pub(crate) plain: bool,
+}
+
+/// Keys in the file's order.
+pub(crate) type Mapping = IndexMap<String, Entry>;
+
+/// A key's place and its value.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) key: Span,
+    pub(crate) value: Node,
+}
+
+impl Scalar {
+    /// Tells whether it is null in YAML 1.2's core schema.
+    pub(crate) fn is_null(&self) -> bool {
+        self.plain && matches!(self.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
+    }
+}
+
+impl Node {
+    /// Makes a scalar at the place of something else.
+    pub(crate) fn scalar(span: Span, text: impl Into<String>) -> Self {
+        let value = Value::Scalar(Scalar { text: text.into(), plain: false });
+        Self { span, tag: Tag::Plain, value }
+    }
+
+    /// Makes a null at the place of something else.
+    pub(crate) fn null(span: Span) -> Self {
+        let value = Value::Scalar(Scalar { text: String::new(), plain: true });
+        Self { span, tag: Tag::Plain, value }
+    }
+
+    /// Makes a mapping at the place of something else.
+    pub(crate) fn mapping(span: Span, entries: Mapping) -> Self {
+        Self { span, tag: Tag::Plain, value: Value::Mapping(entries) }
+    }
+
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(&self.value, Value::Scalar(scalar) if scalar.is_null())
+    }
+
+    pub(crate) fn as_mapping(&self) -> Option<&Mapping> {
+        match &self.value {
+            Value::Mapping(entries) => Some(entries),
+            _ => None,
+        }
+    }
+
+    /// Gives the value under a key of this mapping.
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+        self.as_mapping()?.get(key).map(|entry| &entry.value)
+    }
+
+    /// Says in a user's words what it is.
+    pub(crate) fn kind(&self) -> &'static str {
+        match &self.value {
+            Value::Scalar(scalar) if scalar.is_null() => "nothing",
+            Value::Scalar(_) => "a single value",
+            Value::Sequence(_) => "a list",
+            Value::Mapping(_) => "a mapping",
+        }
+    }
+}
+
+/// Reads every document of a text.
+pub(crate) fn parse(source: SourceId, text: &str) -> (Vec<Node>, Vec<Diagnostic>) {
+    let mut builder = Builder::new(source, text);
+    // The scanner takes NUL for the end of the text; what follows must not vanish.
+    if let Some(at) = text.find('\0') {
+        let span = Span::new(source, at..at + 1);
+        builder.diagnostics.push(
+            Diagnostic::error("compose::yaml", "a NUL byte is not allowed in YAML").at(span, "stands here"),
+        );
+        return (Vec::new(), builder.diagnostics);
+    }
+    let mut parser = Parser::new_from_str(text);
+    while let Some(event) = parser.next_event() {
+        let outcome = match event {
+            Ok((event, span)) => builder.event(event, span),
+            Err(error) => Err(builder.scan_error(&error)),
+        };
+        if let Err(diagnostic) = outcome {
+            builder.diagnostics.push(diagnostic);
+            break;
+        }
+    }
+    (builder.documents, builder.diagnostics)
+}
+
+/// A node whose end has not come yet.
+struct Frame {
+    start: Span,
+    anchor: usize,
+    tag: Tag,
+    nodes_before: usize,
+    height: usize,
+    open: Open,
+}
+
+enum Open {
+    Sequence(Vec<Node>),
+    Mapping { entries: Mapping, key: Option<Key>, merges: Vec<Node> },
+}
+
+struct Key {
+    text: String,
+    span: Span,
+    merge: bool,
+}
+
+/// What an alias stands for.
+struct Anchored {
+    node: Node,
+    nodes: usize,
+    height: usize,
+}
+
+struct Builder<'a> {
+    source: SourceId,
+    text: &'a str,
+    /// The byte offset of each character; empty where both are the same.
+    offsets: Vec<usize>,
+    stack: Vec<Frame>,
+    anchors: HashMap<usize, Anchored>,
+    nodes: usize,
+    documents: Vec<Node>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(source: SourceId, text: &'a str) -> Self {
+        let offsets =
+            if text.is_ascii() { Vec::new() } else { text.char_indices().map(|(at, _)| at).collect() };
+        Self {
+            source,
+            text,
+            offsets,
+            stack: Vec::new(),
+            anchors: HashMap::new(),
+            nodes: 0,
+            documents: Vec::new(),
+            diagnostics: Vec::new(),
+        }
+    }
+
+    fn event(&mut self, event: Event<'_>, span: saphyr_parser::Span) -> Result<(), Diagnostic> {
+        let span = self.span(span);
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let tag = self.tag(tag.as_deref(), span);
+                let plain = style == ScalarStyle::Plain && !tag.1;
+                let span = self.scalar_span(span, &text, style);
+                let value = Value::Scalar(Scalar { text: text.into_owned(), plain });
+                self.count(1, span)?;
+                self.close(Node { span, tag: tag.0, value }, anchor, 1, 1)
+            }
+            Event::Alias(anchor) => self.alias(anchor, span),
+            Event::SequenceStart(anchor, tag) => {
+                let tag = self.tag(tag.as_deref(), span).0;
+                self.open(span, anchor, tag, Open::Sequence(Vec::new()))
+            }
+            Event::MappingStart(anchor, tag) => {
+                let tag = self.tag(tag.as_deref(), span).0;
+                let open = Open::Mapping { entries: Mapping::new(), key: None, merges: Vec::new() };
+                self.open(span, anchor, tag, open)
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.end(span),
+            Event::DocumentStart(_) => {
+                self.anchors.clear();
+                Ok(())
+            }
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+        }
+    }
+
+    fn open(&mut self, start: Span, anchor: usize, tag: Tag, open: Open) -> Result<(), Diagnostic> {
+        if self.stack.len() >= DEPTH_MAX {
+            return Err(too_deep(start));
+        }
+        let nodes_before = self.nodes;
+        self.count(1, start)?;
+        self.stack.push(Frame { start, anchor, tag, nodes_before, height: 0, open });
+        Ok(())
+    }
+
+    fn end(&mut self, end: Span) -> Result<(), Diagnostic> {
+        let Some(frame) = self.stack.pop() else { return Ok(()) };
+        let span = self.trimmed(frame.start.to(end));
+        let value = match frame.open {
+            Open::Sequence(items) => Value::Sequence(items),
+            Open::Mapping { entries, merges, .. } => Value::Mapping(self.merged(entries, merges)),
+        };
+        let node = Node { span, tag: frame.tag, value };
+        self.close(node, frame.anchor, self.nodes - frame.nodes_before, frame.height + 1)
+    }
+
+    fn alias(&mut self, anchor: usize, span: Span) -> Result<(), Diagnostic> {
+        let Some(anchored) = self.anchors.get(&anchor) else {
+            return Err(Diagnostic::error("compose::yaml", "an alias stands inside what it refers to")
+                .at(span, "would never end"));
+        };
+        let (nodes, height) = (anchored.nodes, anchored.height);
+        if self.stack.len() + height > DEPTH_MAX {
+            return Err(too_deep(span));
+        }
+        self.count(nodes, span)?;
+        let node = self.anchors.get(&anchor).map(|anchored| anchored.node.clone());
+        node.map_or(Ok(()), |node| self.close(node, 0, nodes, height))
+    }
+
+    fn count(&mut self, nodes: usize, span: Span) -> Result<(), Diagnostic> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        if self.nodes <= NODES_MAX {
+            return Ok(());
+        }
+        let message = format!("the file holds more than {NODES_MAX} values, aliases followed");
+        Err(Diagnostic::error("compose::yaml-too-large", message).at(span, "the limit is passed here"))
+    }
+
+    /// Takes a finished node: into its parent, or as a document.
+    fn close(&mut self, node: Node, anchor: usize, nodes: usize, height: usize) -> Result<(), Diagnostic> {
+        if anchor != 0 {
+            self.anchors.insert(anchor, Anchored { node: node.clone(), nodes, height });
+            // The copy kept for aliases takes memory too.
+            self.count(nodes, node.span)?;
+        }
+        let Some(frame) = self.stack.last_mut() else {
+            self.documents.push(node);
+            return Ok(());
+        };
+        frame.height = frame.height.max(height);
+        match &mut frame.open {
+            Open::Sequence(items) => items.push(node),
+            Open::Mapping { entries, key, merges } => match key.take() {
+                None => match node.value {
+                    Value::Scalar(scalar) => {
+                        let merge = scalar.plain && scalar.text == "<<";
+                        *key = Some(Key { text: scalar.text, span: node.span, merge });
+                    }
+                    _ => {
+                        let message = format!("a key can't be {}", node.kind());
+                        return Err(
+                            Diagnostic::error("compose::yaml", message).at(node.span, "expected a name")
+                        );
+                    }
+                },
+                Some(Key { merge: true, .. }) => merges.push(node),
+                Some(Key { text, span, .. }) => insert(entries, text, span, node, &mut self.diagnostics),
+            },
+        }
+        Ok(())
+    }
+
+    /// Applies `<<` (<https://yaml.org/type/merge.html>): the mapping's own keys win, then the first that is merged.
+    fn merged(&mut self, mut entries: Mapping, merges: Vec<Node>) -> Mapping {
+        let flat = merges.into_iter().flat_map(|node| match node.value {
+            Value::Sequence(items) => items,
+            _ => vec![node],
+        });
+        for node in flat {
+            match node.value {
+                Value::Mapping(more) => {
+                    for (key, entry) in more {
+                        entries.entry(key).or_insert(entry);
+                    }
+                }
+                Value::Scalar(ref scalar) if scalar.is_null() => {}
+                _ => self.diagnostics.push(
+                    Diagnostic::error("compose::yaml", "`<<` merges mappings only")
+                        .at(node.span, format!("is {}", node.kind())),
+                ),
+            }
+        }
+        entries
+    }
+
+    /// Gives what a tag asks for, and whether it makes text of the scalar.
+    fn tag(&mut self, tag: Option<&saphyr_parser::Tag>, span: Span) -> (Tag, bool) {
+        let Some(tag) = tag else { return (Tag::Plain, false) };
+        if tag.is_yaml_core_schema() {
+            return (Tag::Plain, tag.suffix == "str");
+        }
+        match (tag.handle.as_str(), tag.suffix.as_str()) {
+            ("!", "reset") => (Tag::Reset, false),
+            ("!", "override") => (Tag::Override, false),
+            ("!" | "", "" | "!") => (Tag::Plain, true),
+            _ => {
+                self.diagnostics.push(
+                    Diagnostic::warning(
+                        "compose::unknown-tag",
+                        format!("the tag `{tag}` means nothing here"),
+                    )
+                    .at(span, "read as if it were not there")
+                    .help("Compose knows `!reset` and `!override`"),
+                );
+                (Tag::Plain, false)
+            }
+        }
+    }
+
+    fn scan_error(&self, error: &saphyr_parser::ScanError) -> Diagnostic {
+        let at = self.offset(error.marker().index());
+        let end = self.text[at..].chars().next().map_or(at, |c| at + c.len_utf8());
+        let message = format!("this is not YAML: {}", error.info());
+        let mut diagnostic = Diagnostic::error("compose::yaml", message)
+            .at(Span::new(self.source, at..end), "not understood here");
+        if self.text[at..].starts_with('\t') || line_before(self.text, at).contains('\t') {
+            diagnostic = diagnostic.help("YAML is indented with spaces, never with tabs");
+        }
+        diagnostic
+    }
+
+    /// Gives the byte offset of a character.
+    fn offset(&self, index: usize) -> usize {
+        let at = if self.offsets.is_empty() {
+            index
+        } else {
+            self.offsets.get(index).copied().unwrap_or(self.text.len())
+        };
+        at.min(self.text.len())
+    }
+
+    fn span(&self, span: saphyr_parser::Span) -> Span {
+        let (start, end) = (self.offset(span.start.index()), self.offset(span.end.index()));
+        Span::new(self.source, start..end.max(start))
+    }
+
+    /// Ends a scalar's span where its text ends: the scanner's end lies on what follows.
+    fn scalar_span(&self, span: Span, text: &str, style: ScalarStyle) -> Span {
+        let span = self.trimmed(span);
+        let start = span.start as usize;
+        let exact = style == ScalarStyle::Plain
+            && !text.is_empty()
+            && self.text.get(start..).is_some_and(|rest| rest.starts_with(text));
+        if exact { Span::new(self.source, start..start + text.len()) } else { span }
+    }
+
+    fn trimmed(&self, span: Span) -> Span {
+        let (start, end) = (span.start as usize, span.end as usize);
+        let length = self.text.get(start..end).map_or(end - start, |slice| slice.trim_end().len());
+        Span::new(self.source, start..start + length)
+    }
+}
+
+fn insert(entries: &mut Mapping, key: String, span: Span, value: Node, diagnostics: &mut Vec<Diagnostic>) {
+    if let Some(first) = entries.get(&key) {
+        diagnostics.push(
+            Diagnostic::error("compose::duplicate-key", format!("`{key}` is there twice"))
+                .at(span, "given again")
+                .at(first.key, "given first"),
+        );
+        return;
+    }
+    entries.insert(key, Entry { key: span, value });
+}
+
+fn line_before(text: &str, at: usize) -> &str {
+    let before = &text[..at];
+    &before[before.rfind('\n').map_or(0, |newline| newline + 1)..]
+}
+
+fn too_deep(span: Span) -> Diagnostic {
+    let message = format!("values are nested more than {DEPTH_MAX} deep");
+    Diagnostic::error("compose::yaml-too-large", message).at(span, "the limit is passed here")
+}

@@ -1,0 +1,495 @@
+//! The fields of a service, and what is said about those that can't be honoured.
+
+use crate::common::{Case, below, pairs};
+use keel_compose::{MountSource, Origin, Service};
+use keel_model::{DependencyCondition, RestartCondition};
+
+/// Reads a service `app` that has an image and these further lines.
+#[track_caller]
+fn app(lines: &str) -> Service {
+    case(lines).project().services.shift_remove("app").unwrap()
+}
+
+fn case(lines: &str) -> Case {
+    let lines = lines.trim_matches('\n').replace('\n', "\n    ");
+    Case::compose(&format!("services:\n  app:\n    image: a\n    {lines}\n"))
+}
+
+#[test]
+fn commands_are_split_as_a_shell_would() {
+    let check = |line: &str, expect: &[&str]| {
+        assert_eq!(app(&format!("command: {line}")).command.unwrap().value, expect, "{line}");
+    };
+    check("python app.py", &["python", "app.py"]);
+    check("sh -c 'a && b'", &["sh", "-c", "a && b"]);
+    check("[a, 'b c', 1]", &["a", "b c", "1"]);
+    check("[]", &[]);
+    assert!(app("command: null").command.is_none());
+}
+
+#[test]
+fn environment_comes_from_files_then_from_the_service_then_from_the_shell() {
+    let case = Case::new(&[
+        (
+            "compose.yaml",
+            "
+services:
+  app:
+    image: a
+    env_file: [one.env, {path: gone.env, required: false}]
+    environment:
+      - B=own
+      - SHELL_SET
+      - NOT_SET
+      - D
+  map: {image: a, environment: {YES: true, NUMBER: 1.50, EMPTY: '', NONE: null}}
+",
+        ),
+        ("one.env", "A=file\nB=file\nC=${SHELL_SET}\nD=file\n"),
+    ])
+    .variable("SHELL_SET", "s");
+    let project = case.project();
+    assert_eq!(pairs(&project.services["app"].environment), "A=file B=own C=s SHELL_SET=s");
+    assert_eq!(pairs(&project.services["map"].environment), "EMPTY= NUMBER=1.50 YES=true");
+}
+
+#[test]
+fn ports_expose_and_what_is_listened_on() {
+    let app = app("
+ports:
+  - 8080:80
+  - '127.0.0.1:8443:443'
+  - {target: 53, published: '5353', protocol: udp, host_ip: '::1', mode: host}
+expose: ['9000', 80]");
+    let shown: Vec<String> = app
+        .ports
+        .iter()
+        .map(|port| {
+            format!(
+                "{:?} {:?} {} {:?}",
+                port.host_ip,
+                port.published.map(|p| p.first),
+                port.target,
+                port.protocol
+            )
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        ["None Some(8080) 80 Tcp", "Some(127.0.0.1) Some(8443) 443 Tcp", "Some(::1) Some(5353) 53 Udp"]
+    );
+    assert_eq!(app.container_ports().iter().map(|port| port.number).collect::<Vec<_>>(), [80, 443, 53, 9000]);
+}
+
+#[test]
+fn dependencies() {
+    let text = "
+services:
+  app:
+    image: a
+    depends_on:
+      db: {condition: service_healthy, restart: true}
+      job: {condition: service_completed_successfully, required: false}
+  short: {image: a, depends_on: [db]}
+  linked: {image: a, links: ['db:database', job]}
+  db: {image: a}
+  job: {image: a}
+";
+    let project = Case::compose(text).project();
+    let of = |name: &str| project.services[name].depends_on.clone();
+    assert_eq!(of("app")[0].condition, DependencyCondition::Healthy);
+    assert!(of("app")[0].restart && of("app")[0].required);
+    assert_eq!((of("app")[1].condition, of("app")[1].required), (DependencyCondition::Completed, false));
+    assert_eq!(of("short")[0].condition, DependencyCondition::Started);
+    assert_eq!(of("linked").iter().map(|d| d.service.value.as_str()).collect::<Vec<_>>(), ["db", "job"]);
+    assert_eq!(project.service_named("database").unwrap().name.value, "db");
+}
+
+#[test]
+fn healthchecks() {
+    let check = |lines: &str| app(lines).effective_healthcheck();
+    let full = check("healthcheck: {test: curl -f http://localhost/, interval: 1m30s, timeout: 5s, retries: '5', start_period: 2s, start_interval: 500ms}").unwrap();
+    assert_eq!(full.argv, ["/bin/sh", "-c", "curl -f http://localhost/"]);
+    assert_eq!((full.interval.as_secs(), full.retries, full.start_interval.as_millis()), (90, 5, 500));
+    let plain = check("healthcheck: {test: [CMD, ./ok, now]}").unwrap();
+    assert_eq!((plain.argv.join(" "), plain.interval.as_secs(), plain.retries), ("./ok now".into(), 30, 3));
+    assert_eq!(check("healthcheck: {test: [CMD-SHELL, 'a | b']}").unwrap().argv[2], "a | b");
+    assert_eq!(check("healthcheck: {test: [NONE]}"), None);
+    assert_eq!(check("healthcheck: {test: [CMD, a], disable: true}"), None);
+    assert_eq!(check("hostname: x"), None);
+}
+
+#[test]
+fn restarts_replicas_and_stopping() {
+    let policy = |lines: &str| {
+        let policy = app(lines).restart_policy();
+        (policy.condition, policy.attempts_max, policy.delay.as_secs())
+    };
+    assert_eq!(policy("restart: no"), (RestartCondition::Never, None, 0));
+    assert_eq!(policy("restart: always"), (RestartCondition::Always, None, 0));
+    assert_eq!(policy("restart: unless-stopped"), (RestartCondition::Always, None, 0));
+    assert_eq!(policy("restart: on-failure:3"), (RestartCondition::OnFailure, Some(3), 0));
+    assert_eq!(
+        policy("deploy: {restart_policy: {condition: on-failure, delay: 5s, max_attempts: 2}}"),
+        (RestartCondition::OnFailure, Some(2), 5)
+    );
+    assert_eq!(app("deploy: {replicas: 3}").replicas(), 3);
+    assert_eq!(app("deploy: {replicas: '3'}\nscale: 2").replicas(), 2);
+    assert_eq!(app("hostname: x").replicas(), 1);
+    let stop = app("stop_signal: SIGQUIT\nstop_grace_period: 1m").stop();
+    assert_eq!((stop.signal, stop.grace_period.as_secs()), (3, 60));
+    let stop = app("hostname: x").stop();
+    assert_eq!((stop.signal, stop.grace_period.as_secs()), (15, 10));
+}
+
+#[test]
+fn networks_and_names() {
+    let text = "
+services:
+  app:
+    image: a
+    container_name: box
+    hostname: host
+    networks: {back: {aliases: [one, two]}, front: null}
+  other: {image: a, networks: [front]}
+networks: {back: {}, front: {external: true, name: shared}}
+";
+    let project = Case::compose(text).project();
+    assert_eq!(project.services["app"].aliases().collect::<Vec<_>>(), ["one", "two", "box", "host"]);
+    for name in ["app", "one", "two", "box", "host"] {
+        assert_eq!(project.service_named(name).unwrap().name.value, "app");
+    }
+    assert!(project.service_named("three").is_none());
+    assert!(project.networks["front"].external);
+}
+
+#[test]
+fn mounts_and_configs() {
+    let text = "
+services:
+  app:
+    image: nginx
+    volumes:
+      - ./a.conf:/etc/a.conf:ro
+      - ~/b:/b
+      - data:/data
+      - /anonymous
+      - {type: bind, source: ./c, target: /c, read_only: true}
+      - {type: tmpfs, target: /t}
+    configs: [site, {source: text, target: /etc/text}]
+    secrets: [key]
+volumes: {data: {}}
+configs: {site: {file: ./site.conf}, text: {content: hello $NAME}}
+secrets: {key: {environment: KEY}}
+";
+    let case = Case::compose(text).variable("HOME", "/ada").variable("NAME", "you").variable("KEY", "k");
+    let project = case.project();
+    let app = &project.services["app"];
+    let shown: Vec<String> = app
+        .volumes
+        .iter()
+        .map(|mount| {
+            let source = match &mount.source {
+                MountSource::Bind(path) => below(&case, path),
+                MountSource::Named(name) => format!("volume {name}"),
+                MountSource::Anonymous => "nothing".into(),
+            };
+            format!("{source} at {}{}", mount.target, if mount.read_only { " ro" } else { "" })
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "a.conf at /etc/a.conf ro",
+            "/ada/b at /b",
+            "volume data at /data",
+            "nothing at /anonymous",
+            "c at /c ro",
+            "nothing at /t"
+        ]
+    );
+    assert_eq!(app.configs[0].target, "/site");
+    assert_eq!(app.configs[1].origin, Some(Origin::Text("hello you".into())));
+    assert_eq!(
+        (app.secrets[0].target.as_str(), &app.secrets[0].origin),
+        ("/run/secrets/key", &Some(Origin::Text("k".into())))
+    );
+}
+
+#[test]
+fn x_process() {
+    let own =
+        app("x-process: {command: ./run -p 1, build: make && true, environment: {A: 1}}").process.unwrap();
+    assert_eq!(own.command.unwrap().value, ["./run", "-p", "1"]);
+    assert_eq!(
+        (own.build.unwrap().value.as_str(), pairs(&own.environment).as_str()),
+        ("make && true", "A=1")
+    );
+    let own = app("x-process: {address: 'localhost:5432'}").process.unwrap();
+    assert_eq!(own.address.unwrap().value.to_string(), "127.0.0.1:5432");
+    insta::assert_snapshot!(case("x-process: {address: 'db:5432', comand: x}").says(), @"
+    error[compose::invalid-value]: `db:5432` is not an address with a port
+      compose.yaml:4:26 `'db:5432'` not understood
+      help: such as 127.0.0.1:5432
+    error[compose::unknown-field]: unknown field `comand`
+      compose.yaml:4:37 `comand` not a field of `x-process`
+      help: did you mean `command`?
+    ");
+}
+
+#[test]
+fn anchors_merges_and_old_files() {
+    let text = "
+version: '2.4'
+x-base: &base
+  image: a
+  environment: &env {A: 1, B: 1}
+x-more: &more {hostname: h, image: no}
+services:
+  one: {<<: *base, hostname: mine}
+  two:
+    <<: [*base, *more]
+    environment: {<<: *env, B: 2}
+";
+    let project = Case::compose(text).project();
+    let two = &project.services["two"];
+    assert_eq!(
+        (two.image.as_ref().unwrap().value.as_str(), two.hostname.as_ref().unwrap().value.as_str()),
+        ("a", "h")
+    );
+    assert_eq!(pairs(&two.environment), "A=1 B=2");
+    assert_eq!(pairs(&project.services["one"].environment), "A=1 B=1");
+}
+
+#[test]
+fn variables_in_values() {
+    let text = "services: {app: {image: 'a:${TAG:-1}', ports: ['${PORT}:80'], deploy: {replicas: '${N}'}}}";
+    let case =
+        Case::new(&[("compose.yaml", text), (".env", "PORT=81\nN=4\nTAG=env\n")]).variable("TAG", "shell");
+    let project = case.project();
+    let app = &project.services["app"];
+    assert_eq!((app.image.as_ref().unwrap().value.as_str(), app.replicas()), ("a:shell", 4));
+    assert_eq!(app.ports[0].published.unwrap().first, 81);
+    insta::assert_snapshot!(Case::compose("
+services:
+  one: {image: 'a:$NOT_SET', hostname: '$NOT_SET'}
+  two: {image: '${MUST:?say what}'}
+  three: {image: 'x$(y)'}
+").says(), @"
+    warning[compose::unset-variable]: the variable `NOT_SET` is not set; it becomes the empty text
+      compose.yaml:3:19 `$NOT_SET` used here
+      help: set it, or give a default: ${NOT_SET:-...}
+    error[compose::interpolation]: the required variable `MUST` is missing: say what
+      compose.yaml:4:17 `${MUST:?say what}` in this value
+      help: set it in the environment or in .env: MUST=...
+    error[compose::interpolation]: `$` is not followed by the name of a variable
+      compose.yaml:5:20 `$(` in this value
+      help: a `$` that is meant as such is written `$$`
+    ");
+}
+
+#[test]
+fn values_that_cannot_be_read() {
+    insta::assert_snapshot!(case("
+command: ['a', {b: c}]
+ports: ['80:http', {published: 80}]
+expose: [x]
+restart: sometimes
+stop_signal: SIGNOPE
+stop_grace_period: 10
+healthcheck: {test: [curl], retries: many, intervall: 1s}
+deploy: {replicas: -1, mode: replicated-job}
+environment: [[a]]
+volumes: ['./a:b', {type: bind, target: /x}, nowhere:/data]
+depends_on: {nope: {condition: service_ready}}
+networks: [none_such]
+configs: [gone]
+env_file: missing.env
+labels: text").says(), @r#"
+    error[compose::wrong-type]: expected a text, found a mapping
+      compose.yaml:4:20 `{b: c}` is a mapping
+    error[compose::invalid-value]: `http` is not a port (0 to 65535)
+      compose.yaml:5:13 `'80:http'` not understood
+      help: write [HOST_IP:][PUBLISHED:]TARGET[/PROTOCOL], such as "8080:80"
+    error[compose::invalid-value]: a port needs `target`, the port in the container
+      compose.yaml:5:24 `{published: 80}` not understood
+    error[compose::invalid-value]: `x` is not a port (0 to 65535)
+      compose.yaml:6:14 `x` not understood
+      help: write PORT[/PROTOCOL], such as "5000"
+    error[compose::invalid-value]: `sometimes` is not a restart policy
+      compose.yaml:7:14 `sometimes` not understood
+      help: no, always, unless-stopped, on-failure or on-failure:N
+    error[compose::invalid-value]: `SIGNOPE` is not a signal
+      compose.yaml:8:18 `SIGNOPE` not understood
+      help: such as SIGTERM or 15
+    error[compose::invalid-value]: `10` is not a duration
+      compose.yaml:9:24 `10` not understood
+      help: write a number and a unit: 500ms, 10s, 1m30s, 2h
+    error[compose::invalid-value]: `test` as a list begins with NONE, CMD or CMD-SHELL, and what is run follows
+      compose.yaml:10:25 `[curl]` not understood
+      help: write ["CMD", "curl", "-f", "http://localhost:5000/"] or ["CMD-SHELL", "one line"]
+    error[compose::invalid-value]: `many` is not a number that fits here
+      compose.yaml:10:42 `many` not understood
+    error[compose::unknown-field]: unknown field `intervall`
+      compose.yaml:10:48 `intervall` not a field of `healthcheck`
+      help: did you mean `interval`?
+    error[compose::invalid-value]: `-1` is not a number that fits here
+      compose.yaml:11:24 `-1` not understood
+    error[compose::invalid-value]: `mode: replicated-job` can't be honoured
+      compose.yaml:11:34 `replicated-job` not understood
+      help: replicated and global are
+    error[compose::wrong-type]: expected a text, found a list
+      compose.yaml:12:19 `[a]` is a list
+    error[compose::invalid-value]: `./a:b` is not a volume: the path in the container begins with `/`
+      compose.yaml:13:15 `'./a:b'` not understood
+      help: write [SOURCE:]TARGET[:ro], such as ./nginx.conf:/etc/nginx/nginx.conf:ro
+    error[compose::invalid-value]: a bind mount needs `source`, the path on this host
+      compose.yaml:13:24 `{type: bind, target: /x}` not understood
+    error[compose::undefined]: there is no volume `nowhere`
+      compose.yaml:13:50 `nowhere:/data` named here
+      help: declare it at top level, under `volumes:`
+    warning[compose::not-honoured]: nothing is mounted at /data for a process
+      compose.yaml:13:50 `nowhere:/data` the process sees this host's files there
+      help: tell the program another folder under `x-process.environment`
+    error[compose::undefined]: there is no service `nope`
+      compose.yaml:14:18 `nope` named here
+      help: declare it at top level, under `services:`
+    error[compose::invalid-value]: `service_ready` is not a condition
+      compose.yaml:14:36 `service_ready` not understood
+      help: service_started, service_healthy or service_completed_successfully
+    error[compose::undefined]: there is no network `none_such`
+      compose.yaml:15:16 `none_such` named here
+      help: declare it at top level, under `networks:`
+    error[compose::not-honoured]: `configs` can't be honoured: nothing is mounted for a process, so the file is not there for it to read
+      compose.yaml:16:5 `configs` 
+    error[compose::undefined]: there is no config `gone`
+      compose.yaml:16:15 `gone` named here
+      help: declare it at top level, under `configs:`
+    error[compose::missing-file]: DEMO/missing.env is not there
+      compose.yaml:17:15 `missing.env` named here
+    error[compose::wrong-type]: expected a mapping or a list of NAME=value, found a single value
+      compose.yaml:18:13 `text` is a single value
+    "#);
+}
+
+#[test]
+fn keys_that_are_unknown_or_double() {
+    insta::assert_snapshot!(Case::compose("
+servces: {}
+services:
+  app:
+    image: a
+    enviroment: {A: 1}
+    x-mine: 1
+    image: b
+    zzz: 1
+  'bad name': {image: a}
+  empty: {}
+").says(), @"
+    error[compose::unknown-field]: unknown field `servces`
+      compose.yaml:2:1 `servces` not a field of a Compose file
+      help: did you mean `services`?
+    error[compose::unknown-field]: unknown field `enviroment`
+      compose.yaml:6:5 `enviroment` not a field of a service
+      help: did you mean `environment`?
+    error[compose::duplicate-key]: `image` is there twice
+      compose.yaml:8:5 `image` given again
+      compose.yaml:5:5 `image` given first
+    error[compose::unknown-field]: unknown field `zzz`
+      compose.yaml:9:5 `zzz` not a field of a service
+      help: a field of your own begins with `x-`
+    error[compose::invalid-value]: `bad name` is not a service's name
+      compose.yaml:10:3 `'bad name'` not understood
+      help: letters, digits, `.`, `_` and `-`
+    error[compose::nothing-to-run]: `empty` has neither `image` nor `build`
+      compose.yaml:11:3 `empty` nothing to run
+      help: `x-process: {command: ...}` says what runs here instead
+    ");
+}
+
+#[test]
+fn fields_that_are_not_honoured() {
+    insta::assert_snapshot!(case("
+command: ./app
+mem_limit: 1g
+privileged: false
+cap_add: []
+network_mode: host
+user: www
+secrets: []
+extra_hosts: ['host.docker.internal:host-gateway']
+volumes: ['data:/var/lib/data', './src:/app']
+deploy: {resources: {limits: {cpus: '1'}}}
+networks: {default: {ipv4_address: 172.16.0.2}}").says(), @"
+    warning[compose::not-honoured]: `mem_limit` is not honoured: the process isn't limited
+      compose.yaml:5:5 `mem_limit` 
+    error[compose::not-honoured]: `network_mode: host` can't be honoured for a process
+      compose.yaml:8:19 `host` an instance listens on an address of its own
+      help: publish what it listens on with `ports`; other services reach it by its name
+    warning[compose::not-honoured]: `user` is not honoured: the process runs as the user who runs Evenkeel
+      compose.yaml:9:5 `user` 
+    error[compose::not-honoured]: `extra_hosts` can't be honoured: these names don't resolve for a process; use the address itself
+      compose.yaml:11:5 `extra_hosts` 
+    error[compose::undefined]: there is no volume `data`
+      compose.yaml:12:15 `'data:/var/lib/data'` named here
+      help: declare it at top level, under `volumes:`
+    warning[compose::not-honoured]: nothing is mounted at /var/lib/data for a process
+      compose.yaml:12:15 `'data:/var/lib/data'` the process sees this host's files there
+      help: tell the program another folder under `x-process.environment`
+    warning[compose::not-honoured]: `resources` is not honoured: the process isn't limited
+      compose.yaml:13:14 `resources` 
+    error[compose::not-honoured]: `ipv4_address` can't be honoured: an instance has an address of its own on this host, not this one; use the service's name
+      compose.yaml:14:26 `ipv4_address`
+    ");
+    // What isn't run here has nothing to lose.
+    assert_eq!(case("mem_limit: 1g\nuser: www\nextra_hosts: [a:1.2.3.4]").says(), "");
+}
+
+#[test]
+fn names_that_clash_and_circles() {
+    let case = Case::compose(
+        "
+services:
+  a: {image: i, container_name: c, depends_on: [b]}
+  b: {image: i, container_name: c, scale: 2, depends_on: [c]}
+  c: {image: i, depends_on: [a]}
+  d: {image: i, depends_on: [e, a]}
+  e: {image: i, profiles: [p]}
+  f: {image: i}
+",
+    );
+    let (project, said) = case.both();
+    insta::assert_snapshot!(said, @"
+    error[compose::container-name]: two services have the container name `c`
+      compose.yaml:4:33 `c` taken already
+      compose.yaml:3:33 `c` taken here
+    error[compose::container-name]: `container_name` allows one instance, 2 are asked for
+      compose.yaml:4:33 `c` a name for one instance
+      compose.yaml:4:43 `2` more than one
+      help: remove `container_name`, so that instances get names of their own
+    error[compose::circle]: services wait for each other: a -> b -> c -> a
+      compose.yaml:5:30 `a` closes the circle
+    error[compose::disabled-dependency]: `d` depends on `e`, which no active profile enables
+      compose.yaml:6:30 `e` needed here
+      compose.yaml:7:3 `e` enabled by a profile only
+      help: say --profile p, or write `required: false`
+    ");
+    let sound: Vec<_> =
+        project.services.values().filter(|s| !s.faulty).map(|s| s.name.value.as_str()).collect();
+    assert_eq!(sound, ["e", "f"]);
+}
+
+#[test]
+fn yaml_that_grows_without_end() {
+    let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for n in 1..12 {
+        let list = vec![format!("*a{}", n - 1); 10].join(", ");
+        text += &format!("a{n}: &a{n} [{list}]\n");
+    }
+    let said = Case::compose(&text).says();
+    assert!(said.contains("more than 200000 values"), "{said}");
+    let said = Case::compose(&"- ".repeat(100)).says();
+    assert!(said.contains("nested more than 64 deep"), "{said}");
+    let said = Case::compose("a: &a [*a]").says();
+    assert!(said.contains("stands inside what it refers to"), "{said}");
+}
