@@ -1,0 +1,249 @@
+//! A second, tiny process that ends what this one started, when this one is gone.
+//!
+//! PDEATHSIG reaches a child but not its children; a subreaper that was killed reaps nobody. The guardian waits on a
+//! socket, whose other end only this process holds, and is told the process groups and mount namespaces of the
+//! instances. When that ends it sends SIGKILL to all of them, and to every process that lives in one of those
+//! namespaces, and ends. It is handed each namespace open, so that its number can't pass to a stranger's. It is forked,
+//! not executed, and needs about as much memory as its stack.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, RawDir},
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg,
+    },
+    process::{Pid, Signal, WaitOptions},
+};
+
+/// The most instances it looks after.
+pub const GUARDED_MAX: usize = 4096;
+
+/// The process that looks after others when this one is gone.
+#[derive(Debug)]
+pub struct Guardian {
+    socket: Option<OwnedFd>,
+    pid: Pid,
+}
+
+const WATCH: u8 = 1;
+const FORGET: u8 = 0;
+
+impl Guardian {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors or the system of processes.
+    pub fn start() -> io::Result<Self> {
+        let (theirs, ours) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        // SAFETY: the child makes system calls only, on its stack, and never returns from this branch.
+        match unsafe { libc::fork() } {
+            0 => {
+                guard(&theirs);
+                // SAFETY: ends the process at once; nothing of the parent's is flushed or dropped.
+                unsafe { libc::_exit(0) }
+            }
+            pid if pid > 0 => {
+                let pid = Pid::from_raw(pid).ok_or_else(io::Error::last_os_error)?;
+                Ok(Self { socket: Some(ours), pid })
+            }
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Has it look after one more, in this mount namespace (`/proc/PID/ns/mnt`, open) if it has one to itself. Beyond
+    /// [`GUARDED_MAX`] it takes no more, and PDEATHSIG has to do.
+    ///
+    /// # Errors
+    /// When the guardian is gone.
+    pub fn watch(&self, group: i32, namespace: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        self.tell(WATCH, group, namespace)
+    }
+
+    /// Has it forget one: it has ended, and its group's number may be given to others.
+    ///
+    /// # Errors
+    /// When the guardian is gone.
+    pub fn forget(&self, group: i32) -> io::Result<()> {
+        self.tell(FORGET, group, None)
+    }
+
+    fn tell(&self, what: u8, group: i32, namespace: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let Some(socket) = &self.socket else { return Ok(()) };
+        let [a, b, c, d] = group.to_ne_bytes();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors: &[BorrowedFd<'_>] = namespace.as_slice();
+        if !descriptors.is_empty() {
+            ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+        }
+        sendmsg(socket, &[IoSlice::new(&[what, a, b, c, d])], &mut ancillary, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+}
+
+impl Drop for Guardian {
+    fn drop(&mut self) {
+        self.socket = None;
+        // It ends within milliseconds, once the socket has.
+        let wait = || rustix::process::waitpid(Some(self.pid), WaitOptions::empty());
+        while wait().is_err_and(|error| error == rustix::io::Errno::INTR) {}
+    }
+}
+
+/// A process group to end, and the mount namespace that its processes have to themselves.
+struct Guarded {
+    group: i32,
+    /// Open for as long as its number is to mean this one.
+    namespace: Option<OwnedFd>,
+    inode: u64,
+}
+
+/// Takes no place: nobody's.
+const NOBODY: Guarded = Guarded { group: 0, namespace: None, inode: 0 };
+
+/// Runs in the guardian, from fork to end.
+fn guard(socket: &OwnedFd) {
+    let keep = socket.as_raw_fd();
+    // A session of its own: neither Ctrl-C nor the terminal's end reaches it.
+    let _ = rustix::process::setsid();
+    let _ = rustix::thread::set_name(c"keel-guardian");
+    let ranges = [(0, keep.saturating_sub(1)), (keep.saturating_add(1), i32::MAX)];
+    for (first, last) in ranges {
+        if first <= last {
+            // SAFETY: closes the inherited descriptors but the socket; nothing here uses them any more.
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+    }
+    let mut guarded = [const { NOBODY }; GUARDED_MAX];
+    while let Some((what, told)) = hear(socket) {
+        let (from, to) = if what == WATCH { (0, told) } else { (told.group, NOBODY) };
+        if let Some(place) = guarded.iter_mut().find(|place| place.group == from) {
+            *place = to;
+        }
+    }
+    end_all(&guarded);
+}
+
+/// Waits for the next word; `None` when nobody is left to say one.
+fn hear(socket: &OwnedFd) -> Option<(u8, Guarded)> {
+    let mut word = [0; 5];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    loop {
+        let received =
+            recvmsg(socket, &mut [IoSliceMut::new(&mut word)], &mut ancillary, RecvFlags::CMSG_CLOEXEC);
+        match received {
+            Ok(received) if received.bytes == word.len() => break,
+            Err(rustix::io::Errno::INTR) => {}
+            _ => return None,
+        }
+    }
+    let namespace = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    let inode =
+        namespace.as_ref().and_then(|open| rustix::fs::fstat(open).ok()).map_or(0, |stat| stat.st_ino);
+    let [what, a, b, c, d] = word;
+    Some((what, Guarded { group: i32::from_ne_bytes([a, b, c, d]), namespace, inode }))
+}
+
+fn end_all(guarded: &[Guarded]) {
+    for one in guarded {
+        if one.group > 1
+            && let Some(group) = Pid::from_raw(one.group)
+        {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+    }
+    // Whoever left the group is still in the namespace. A process may fork while we look: until none is found.
+    const ROUNDS_MAX: u32 = 16;
+    for _ in 0..ROUNDS_MAX {
+        if guarded.iter().all(|one| one.namespace.is_none()) || end_by_namespace(guarded) == 0 {
+            return;
+        }
+    }
+}
+
+/// Ends all processes in the namespaces; gives how many there were.
+fn end_by_namespace(guarded: &[Guarded]) -> u32 {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(proc) = rustix::fs::openat(CWD, c"/proc", flags, Mode::empty()) else { return 0 };
+    let mut room = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut entries = RawDir::new(&proc, &mut room);
+    let mut ended = 0;
+    while let Some(entry) = entries.next() {
+        let Ok(entry) = entry else { return ended };
+        let name = entry.file_name().to_bytes();
+        let Some(pid) = name.iter().try_fold(0_i32, |pid, digit| {
+            let digit = digit.is_ascii_digit().then(|| i32::from(digit - b'0'))?;
+            pid.checked_mul(10)?.checked_add(digit)
+        }) else {
+            continue;
+        };
+        let namespace = mount_namespace_at(&proc, name);
+        let ours =
+            namespace != 0 && guarded.iter().any(|one| one.namespace.is_some() && one.inode == namespace);
+        if ours
+            && pid > 1
+            && let Some(pid) = Pid::from_raw(pid)
+            && rustix::process::kill_process(pid, Signal::KILL).is_ok()
+        {
+            ended += 1;
+        }
+    }
+    ended
+}
+
+fn mount_namespace_at(proc: &OwnedFd, pid: &[u8]) -> u64 {
+    let mut path = [0; 32];
+    let suffix = b"/ns/mnt";
+    let length = pid.len() + suffix.len();
+    if length >= path.len() {
+        return 0;
+    }
+    path[..pid.len()].copy_from_slice(pid);
+    path[pid.len()..length].copy_from_slice(suffix);
+    let Ok(path) = std::ffi::CStr::from_bytes_until_nul(&path) else { return 0 };
+    rustix::fs::statat(proc, path, rustix::fs::AtFlags::empty()).map_or(0, |stat| stat.st_ino)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::process::{CommandExt, ExitStatusExt},
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    #[test]
+    fn ends_groups_that_it_was_not_told_to_forget() {
+        let guardian = Guardian::start().unwrap();
+        let sleep = || {
+            let mut command = Command::new("sleep");
+            command.arg("60").stdout(Stdio::null()).process_group(0);
+            command.spawn().unwrap()
+        };
+        let (mut watched, mut forgotten) = (sleep(), sleep());
+        for (child, forget) in [(&watched, false), (&forgotten, true)] {
+            let group = i32::try_from(child.id()).unwrap();
+            guardian.watch(group, None).unwrap();
+            if forget {
+                guardian.forget(group).unwrap();
+            }
+        }
+        drop(guardian);
+        assert_eq!(watched.wait().unwrap().signal(), Some(9));
+        assert!(forgotten.try_wait().unwrap().is_none());
+        forgotten.kill().unwrap();
+        forgotten.wait().unwrap();
+    }
+}

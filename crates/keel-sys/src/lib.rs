@@ -1,0 +1,23 @@
+//! The only unsafe code: system calls that the libraries lack.
+//!
+//! Everything here is a thin, safe face of one Linux facility: what it does is in the manual page named at it, and
+//! no policy of Evenkeel's is in here. Where `rustix` has a safe call, that one is used; an `unsafe` block holds one
+//! operation and says why it is sound.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod channel;
+pub mod guardian;
+pub mod process;
+pub mod sandbox;
+pub mod seccomp;
+pub mod sock_diag;
+pub mod tcp;
+pub mod user;
+
+pub use channel::Channel;
+
+/// Gives the machine's name (`uname -n`).
+pub fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
