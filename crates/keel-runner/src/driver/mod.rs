@@ -1,0 +1,3 @@
+//! What does what the supervisor decides.
+
+pub(crate) mod process;

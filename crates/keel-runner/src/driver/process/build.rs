@@ -1,0 +1,216 @@
+//! What must be done before an instance can start: `x-process.build`, and `RUN pip install` in a virtual environment.
+//!
+//! A step that was done is not done again until it changes or is asked for: a mark says so. Builds run with Evenkeel's own
+//! environment, as the user would run them.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use keel_model::{BuildStep, ProcessSpec, Run, Service, ServiceName};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    net::unix::pipe,
+    process::Command,
+};
+
+/// The file in a virtual environment that says it is complete.
+const COMPLETE: &str = ".evenkeel-complete";
+/// How many of a failed step's last lines are shown.
+const LINES_SHOWN_MAX: usize = 20;
+
+/// Why a service couldn't be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A command failed.
+    #[error("building {service} failed: `{command}`: {how}{}", shown(lines))]
+    Failed {
+        /// Whose build.
+        service: ServiceName,
+        /// The command.
+        command: String,
+        /// How it ended.
+        how: String,
+        /// Its last lines.
+        lines: Vec<String>,
+    },
+    /// Something around the command failed.
+    #[error("building {service} failed: {source}")]
+    Io {
+        /// Whose build.
+        service: ServiceName,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn shown(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n    {line}")).collect()
+}
+
+/// Does the steps of a service that aren't done; all shell steps if `again`. `progress` is told what happens.
+pub(crate) async fn build(
+    service: &Service,
+    marks: &Path,
+    again: bool,
+    progress: impl Fn(String),
+) -> Result<(), BuildError> {
+    let Run::Process(process) = &service.run else { return Ok(()) };
+    let io = |source| BuildError::Io { service: service.name.clone(), source };
+    for step in &process.build {
+        match step {
+            BuildStep::Shell { command, working_dir } => {
+                let mark = marks.join(mark_of(&service.name.0, command, working_dir));
+                if again || !mark.exists() || is_missing(process) {
+                    progress(format!("building: {command}"));
+                    let argv = ["/bin/sh".into(), "-c".into(), command.clone()];
+                    run(&service.name, command, &argv, working_dir, &progress).await?;
+                    std::fs::create_dir_all(marks).map_err(io)?;
+                    std::fs::write(&mark, "").map_err(io)?;
+                }
+            }
+            BuildStep::Pip { installs, venv, working_dir } => {
+                if !venv.join(COMPLETE).exists() {
+                    make_venv(&service.name, installs, venv, working_dir, &progress).await?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn make_venv(
+    service: &ServiceName,
+    installs: &[Vec<String>],
+    venv: &Path,
+    working_dir: &Path,
+    progress: &impl Fn(String),
+) -> Result<(), BuildError> {
+    let io = |source| BuildError::Io { service: service.clone(), source };
+    // What an interrupted build left isn't to be trusted.
+    if venv.exists() {
+        std::fs::remove_dir_all(venv).map_err(io)?;
+    }
+    if let Some(parent) = venv.parent() {
+        std::fs::create_dir_all(parent).map_err(io)?;
+    }
+    progress("making a virtual environment".into());
+    let venv_text = venv.to_string_lossy().into_owned();
+    let argv = ["python3".into(), "-m".into(), "venv".into(), venv_text.clone()];
+    run(service, &format!("python3 -m venv {venv_text}"), &argv, working_dir, progress).await?;
+    for install in installs {
+        let command = format!("pip install {}", install.join(" "));
+        progress(command.clone());
+        let python = venv.join("bin/python").to_string_lossy().into_owned();
+        let fixed = ["-m", "pip", "--disable-pip-version-check", "install"].map(str::to_owned);
+        let argv: Vec<String> = [python].into_iter().chain(fixed).chain(install.iter().cloned()).collect();
+        run(service, &command, &argv, working_dir, progress).await?;
+    }
+    std::fs::write(venv.join(COMPLETE), "").map_err(io)
+}
+
+async fn run(
+    service: &ServiceName,
+    shown: &str,
+    argv: &[String],
+    working_dir: &Path,
+    progress: &impl Fn(String),
+) -> Result<(), BuildError> {
+    let failed = |how: String, lines: Vec<String>| BuildError::Failed {
+        service: service.clone(),
+        command: shown.to_owned(),
+        how,
+        lines,
+    };
+    let Some((program, arguments)) = argv.split_first() else { return Ok(()) };
+    let io = |source| BuildError::Io { service: service.clone(), source };
+    let (reader, writer) = io::pipe().map_err(io)?;
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(working_dir).stdin(Stdio::null()).kill_on_drop(true);
+    command.stdout(writer.try_clone().map_err(io)?).stderr(writer).process_group(0);
+    let mut child = command.spawn().map_err(|error| failed(error.to_string(), Vec::new()))?;
+    // It holds the writing ends, which would keep the pipe open.
+    drop(command);
+    let reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(io)?;
+    let mut output = BufReader::new(reader).split(b'\n');
+    let mut last = Vec::new();
+    while let Ok(Some(line)) = output.next_segment().await {
+        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+        progress(line.clone());
+        last.push(line);
+        if last.len() > LINES_SHOWN_MAX {
+            last.remove(0);
+        }
+    }
+    let status = child.wait().await.map_err(io)?;
+    if status.success() { Ok(()) } else { Err(failed(status.to_string(), last)) }
+}
+
+/// Whether the program that the step is to make isn't there.
+fn is_missing(process: &ProcessSpec) -> bool {
+    let program = process.argv.first().filter(|program| program.contains('/'));
+    program.is_some_and(|program| !process.working_dir.join(program).exists())
+}
+
+fn mark_of(service: &str, command: &str, working_dir: &Path) -> PathBuf {
+    // FNV-1a: tells one step from another, nothing more.
+    let folder = working_dir.to_string_lossy();
+    let bytes = service.bytes().chain([0]).chain(command.bytes()).chain([0]).chain(folder.bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    PathBuf::from(format!("built-{hash:016x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    fn service(folder: &Path, command: &str) -> Service {
+        let step = BuildStep::Shell { command: command.into(), working_dir: folder.into() };
+        let process = ProcessSpec {
+            argv: vec!["./app".into()],
+            environment: Default::default(),
+            working_dir: folder.into(),
+            build: vec![step],
+            path_map: Vec::new(),
+            path_prefix: Vec::new(),
+        };
+        let mut service = crate::supervisor::test_service("app", 1);
+        service.run = Run::Process(process);
+        service
+    }
+
+    #[tokio::test]
+    async fn builds_once_and_again_when_asked_or_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (app, marks) = (folder.path().join("app"), folder.path().join("marks"));
+        let service = service(folder.path(), "echo line; echo x >> app");
+        let told = RefCell::new(Vec::new());
+        let progress = |text: String| told.borrow_mut().push(text);
+        let times = || std::fs::read_to_string(&app).unwrap().lines().count();
+        build(&service, &marks, false, progress).await.unwrap();
+        build(&service, &marks, false, progress).await.unwrap();
+        assert_eq!(times(), 1);
+        assert_eq!(told.take(), ["building: echo line; echo x >> app", "line"]);
+        build(&service, &marks, true, progress).await.unwrap();
+        assert_eq!(times(), 2);
+        std::fs::remove_file(&app).unwrap();
+        build(&service, &marks, false, progress).await.unwrap();
+        assert_eq!(times(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failure_shows_the_last_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let service = service(folder.path(), "echo no compiler; exit 3");
+        let error = build(&service, folder.path(), false, |_| ()).await.unwrap_err();
+        let expect = "building app failed: `echo no compiler; exit 3`: exit status: 3\n    no compiler";
+        assert_eq!(error.to_string(), expect);
+    }
+}

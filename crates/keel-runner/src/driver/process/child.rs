@@ -1,0 +1,323 @@
+//! A process that this one started: its end, and its streams.
+
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use keel_sys::process::{kill_group, pidfd_open, pidfd_send_signal, reap};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
+    net::unix::pipe,
+    sync::watch,
+};
+
+use super::TerminalSize;
+use crate::Exit;
+
+/// The status of a process whose end couldn't be learnt.
+const LOST: i32 = 255;
+
+#[expect(
+    deprecated,
+    reason = "an OwnedFd is as sound as the unsafe successor asks for, which has no place here"
+)]
+fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(descriptor)
+}
+
+/// Waits for the end of a child that nobody else waits for.
+pub(super) async fn wait_for(pid: i32, pidfd: Arc<OwnedFd>) -> Exit {
+    let lost = Exit::Status(LOST);
+    // A duplicate: the readiness registration is this waiter's own.
+    let Ok(waiting) = pidfd.try_clone().and_then(register) else { return lost };
+    loop {
+        if waiting.readable().await.is_err() {
+            return lost;
+        }
+        match reap(pid) {
+            Ok(Some(keel_sys::process::Exit::Status(status))) => return Exit::Status(status),
+            Ok(Some(keel_sys::process::Exit::Signal(signal))) => return Exit::Signal(signal),
+            // Ready, and not to be waited for yet: only when its threads end apart. Ask again.
+            Ok(None) => tokio::task::yield_now().await,
+            Err(_) => return lost,
+        }
+    }
+}
+
+/// A command that runs in an instance's surroundings.
+#[derive(Debug)]
+pub struct Exec {
+    input: Option<Input>,
+    /// What is still to be written to its input.
+    held: Vec<u8>,
+    /// Whether its input ends after that.
+    input_ends: bool,
+    output: Option<Reader>,
+    error: Option<pipe::Receiver>,
+    pid: i32,
+    pidfd: Arc<OwnedFd>,
+    exit: watch::Receiver<Option<Exit>>,
+}
+
+/// What comes from a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecOutput {
+    /// From its standard output, or its terminal.
+    Output(Vec<u8>),
+    /// From its standard error.
+    Error(Vec<u8>),
+    /// Its status, or 128 and the signal that ended it; the last.
+    Exit(i32),
+}
+
+/// Our ends of a command's streams.
+#[derive(Debug)]
+pub(super) enum Streams {
+    /// The controlling end of its terminal.
+    Terminal(OwnedFd),
+    /// Pipes.
+    Pipes { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+}
+
+#[derive(Debug)]
+enum Input {
+    Pipe(pipe::Sender),
+    Terminal(Arc<AsyncFd<OwnedFd>>),
+}
+
+#[derive(Debug)]
+enum Reader {
+    Pipe(pipe::Receiver),
+    Terminal(Arc<AsyncFd<OwnedFd>>),
+}
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 16 << 10;
+/// What is held for an input that isn't read; beyond it no more is asked for.
+const INPUT_HELD_BYTES_MAX: usize = 256 << 10;
+/// How long what an ended command has left in its streams is waited for: a child of its may hold them open.
+const LAST_OUTPUT_WITHIN: Duration = Duration::from_millis(200);
+
+impl Exec {
+    pub(super) fn new(pid: i32, streams: Streams) -> io::Result<Self> {
+        let pidfd = Arc::new(pidfd_open(pid)?);
+        let exit = watch_end(pid, Arc::clone(&pidfd));
+        let (input, output, error) = match streams {
+            Streams::Pipes { stdin, stdout, stderr } => (
+                Input::Pipe(pipe::Sender::from_owned_fd(stdin)?),
+                Reader::Pipe(pipe::Receiver::from_owned_fd(stdout)?),
+                Some(pipe::Receiver::from_owned_fd(stderr)?),
+            ),
+            Streams::Terminal(terminal) => {
+                rustix::io::ioctl_fionbio(&terminal, true)?;
+                let terminal = Arc::new(register(terminal)?);
+                (Input::Terminal(Arc::clone(&terminal)), Reader::Terminal(terminal), None)
+            }
+        };
+        Ok(Self {
+            input: Some(input),
+            held: Vec::new(),
+            input_ends: false,
+            output: Some(output),
+            error,
+            pid,
+            pidfd,
+            exit,
+        })
+    }
+
+    pub(super) fn ended(&self) -> watch::Receiver<Option<Exit>> {
+        self.exit.clone()
+    }
+
+    /// Gives its process id.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Waits for what comes next, and meanwhile passes on what [`write`](Self::write) was given; at the end
+    /// [`ExecOutput::Exit`], again and again. May be cancelled and called anew.
+    pub async fn next(&mut self) -> ExecOutput {
+        let mut exit = self.exit.clone();
+        loop {
+            let ended = *exit.borrow();
+            if let Some(exit) = ended
+                && self.output.is_none()
+                && self.error.is_none()
+            {
+                return ExecOutput::Exit(status_of(exit));
+            }
+            tokio::select! {
+                biased;
+                bytes = read(&mut self.output), if self.output.is_some() => match bytes {
+                    Some(bytes) => return ExecOutput::Output(bytes),
+                    None => self.output = None,
+                },
+                bytes = read_pipe(&mut self.error), if self.error.is_some() => match bytes {
+                    Some(bytes) => return ExecOutput::Error(bytes),
+                    None => self.error = None,
+                },
+                written = write_some(&mut self.input, &self.held), if !self.held.is_empty() => {
+                    self.note_written(written);
+                }
+                _ = exit.wait_for(Option::is_some), if ended.is_none() => {}
+                () = tokio::time::sleep(LAST_OUTPUT_WITHIN), if ended.is_some() => {
+                    (self.output, self.error) = (None, None);
+                }
+            }
+        }
+    }
+
+    /// Gives bytes to its input; [`next`](Self::next) passes them on as they are read. What it doesn't read is lost.
+    pub fn write(&mut self, bytes: &[u8]) {
+        if self.input.is_some() {
+            self.held.extend_from_slice(bytes);
+        }
+    }
+
+    /// Says whether it should be given more now, or rather read what it has.
+    pub fn takes_input(&self) -> bool {
+        self.held.len() < INPUT_HELD_BYTES_MAX
+    }
+
+    fn note_written(&mut self, written: io::Result<usize>) {
+        match written {
+            Ok(length) => drop(self.held.drain(..length.min(self.held.len()))),
+            Err(_) => (self.input, self.held) = (None, Vec::new()),
+        }
+        if self.input_ends && self.held.is_empty() {
+            self.input = None;
+        }
+    }
+
+    /// Ends its input, behind what was written. A terminal has no end; it is sent Ctrl-D by who types.
+    pub fn close_input(&mut self) {
+        if matches!(self.input, Some(Input::Pipe(_))) {
+            self.input_ends = true;
+            if self.held.is_empty() {
+                self.input = None;
+            }
+        }
+    }
+
+    /// Does what the end of a terminal or of a connection does: SIGHUP, and no more input.
+    pub fn hang_up(&mut self) {
+        const SIGHUP: i32 = 1;
+        if matches!(self.input, Some(Input::Terminal(_))) {
+            let _ = kill_group(self.pid, SIGHUP);
+        }
+        (self.input, self.held) = (None, Vec::new());
+    }
+
+    /// Waits for its end, whatever it prints.
+    pub async fn wait(&mut self) -> Exit {
+        match self.exit.wait_for(Option::is_some).await {
+            Ok(exit) => exit.unwrap_or(Exit::Status(LOST)),
+            Err(_) => Exit::Status(LOST),
+        }
+    }
+
+    /// Sends a signal to it and whatever it started in its group. Fine if it has ended.
+    ///
+    /// # Errors
+    /// When there is no such signal, or it may not be sent.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        // The descriptor tells that the number is still this process's.
+        match pidfd_send_signal(&self.pidfd, signal) {
+            Ok(()) => {
+                let _ = kill_group(self.pid, signal);
+                Ok(())
+            }
+            Err(_) if self.exit.borrow().is_some() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells its terminal, if it has one, the size.
+    ///
+    /// # Errors
+    /// When the terminal is gone.
+    pub fn resize(&self, size: TerminalSize) -> io::Result<()> {
+        match &self.output {
+            Some(Reader::Terminal(terminal)) => {
+                keel_sys::sandbox::resize_terminal(terminal.get_ref(), size.rows, size.columns)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Exec {
+    /// Who held it doesn't want it any more.
+    fn drop(&mut self) {
+        if self.exit.borrow().is_none() {
+            let _ = kill_group(self.pid, super::SIGKILL);
+        }
+    }
+}
+
+/// Waits for the end of a child also when nobody asks: else it would stay as a zombie.
+pub(super) fn watch_end(pid: i32, pidfd: Arc<OwnedFd>) -> watch::Receiver<Option<Exit>> {
+    let (tell, exit) = watch::channel(None);
+    tokio::spawn(async move {
+        let exit = wait_for(pid, pidfd).await;
+        let _ = kill_group(pid, super::SIGKILL);
+        tell.send_replace(Some(exit));
+    });
+    exit
+}
+
+fn status_of(exit: Exit) -> i32 {
+    match exit {
+        Exit::Status(status) => status,
+        Exit::Signal(signal) => 128 + signal,
+    }
+}
+
+/// Reads what is there; `None` at the end.
+async fn read(reader: &mut Option<Reader>) -> Option<Vec<u8>> {
+    match reader {
+        Some(Reader::Pipe(pipe)) => read_some(pipe).await,
+        Some(Reader::Terminal(terminal)) => read_terminal(terminal).await,
+        None => None,
+    }
+}
+
+async fn read_pipe(pipe: &mut Option<pipe::Receiver>) -> Option<Vec<u8>> {
+    read_some(pipe.as_mut()?).await
+}
+
+async fn read_some(pipe: &mut pipe::Receiver) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; READ_BYTES];
+    let n = pipe.read(&mut bytes).await.ok().filter(|n| *n > 0)?;
+    bytes.truncate(n);
+    Some(bytes)
+}
+
+async fn read_terminal(terminal: &AsyncFd<OwnedFd>) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; READ_BYTES];
+    loop {
+        let mut ready = terminal.readable().await.ok()?;
+        match ready.try_io(|terminal| Ok(rustix::io::read(terminal.get_ref(), &mut bytes)?)) {
+            // EIO: the last process on the terminal is gone.
+            Ok(Ok(0) | Err(_)) => return None,
+            Ok(Ok(n)) => {
+                bytes.truncate(n);
+                return Some(bytes);
+            }
+            Err(_would_block) => {}
+        }
+    }
+}
+
+/// Writes what can be written now, once anything can.
+async fn write_some(input: &mut Option<Input>, bytes: &[u8]) -> io::Result<usize> {
+    match input {
+        Some(Input::Pipe(pipe)) => pipe.write(bytes).await,
+        Some(Input::Terminal(terminal)) => loop {
+            let mut ready = terminal.writable().await?;
+            if let Ok(written) = ready.try_io(|terminal| Ok(rustix::io::write(terminal.get_ref(), bytes)?)) {
+                return written;
+            }
+        },
+        None => Err(io::ErrorKind::BrokenPipe.into()),
+    }
+}

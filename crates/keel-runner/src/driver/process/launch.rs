@@ -1,0 +1,242 @@
+//! From a service to a running process: surroundings, environment, trap, and what to do where one is refused.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use keel_model::{ProcessSpec, Service};
+use keel_sys::{
+    process::{kill_group, pidfd_open},
+    sandbox::{Group, Namespace, Sandbox, SpawnError, Spawned, Step, TrapMode, c_path},
+};
+
+use super::{
+    Driver, Living, SIGKILL,
+    census::Family,
+    child::wait_for,
+    environment, first_tcp, lock,
+    output::{self, Stream},
+    process_of, surroundings,
+};
+use crate::supervisor::{Event, Incarnation};
+
+/// The standard streams for a child, made anew for each attempt.
+pub(super) struct Stdio3 {
+    pub(super) stdin: Stdio,
+    pub(super) stdout: Stdio,
+    pub(super) stderr: Stdio,
+}
+
+/// What is started.
+pub(super) struct Order<'a> {
+    pub(super) incarnation: Incarnation,
+    pub(super) name: &'a str,
+    pub(super) spec: &'a Arc<Service>,
+    /// In place of the service's own command.
+    pub(super) argv: Option<&'a [String]>,
+    pub(super) group: Group,
+}
+
+impl Driver {
+    pub(super) async fn launch_instance(
+        &self,
+        incarnation: Incarnation,
+        name: String,
+        spec: Arc<Service>,
+    ) -> Result<(), String> {
+        let sink = self
+            .0
+            .output
+            .open(&spec.name.0, &name)
+            .map_err(|error| format!("its output can't be kept: {error}"))?;
+        let mut pipes: Option<(OwnedFd, OwnedFd)> = None;
+        let order = Order { incarnation, name: &name, spec: &spec, argv: None, group: Group::Process };
+        let pid = self
+            .start_process(&order, || {
+                let (stdout, stdout_end) = io::pipe()?;
+                let (stderr, stderr_end) = io::pipe()?;
+                pipes = Some((stdout.into(), stderr.into()));
+                Ok(Stdio3 { stdin: Stdio::null(), stdout: stdout_end.into(), stderr: stderr_end.into() })
+            })
+            .await?;
+        if let Some((stdout, stderr)) = pipes {
+            tokio::spawn(output::drain(stdout, Stream::Stdout, sink.clone()));
+            tokio::spawn(output::drain(stderr, Stream::Stderr, sink));
+        }
+        self.tell(Event::Started { incarnation });
+        if first_tcp(&spec.ports).is_some() {
+            self.0.watcher.watch(incarnation);
+        }
+        self.await_end(incarnation, pid);
+        Ok(())
+    }
+
+    /// Says when a life has ended, and buries it.
+    fn await_end(&self, incarnation: Incarnation, pid: i32) {
+        let driver = self.clone();
+        let Some(living) = self.living(incarnation) else { return };
+        tokio::spawn(async move {
+            let exit = wait_for(pid, living.pidfd).await;
+            let _ = kill_group(pid, SIGKILL);
+            driver.tell(Event::Exited { incarnation, exit });
+            let _ = tokio::task::spawn_blocking(move || driver.bury(incarnation)).await;
+        });
+    }
+
+    /// Starts a process in surroundings of its own and enters it among the living.
+    pub(super) async fn start_process(
+        &self,
+        order: &Order<'_>,
+        mut stdio: impl FnMut() -> io::Result<Stdio3>,
+    ) -> Result<i32, String> {
+        let process = process_of(order.spec).ok_or("it isn't run here")?;
+        let folder = self.0.state_dir.join("run").join(format!("{}-{}", order.name, order.incarnation));
+        let mut with_cgroup = self.0.cgroups.is_some();
+        // Each refusal switches one thing off, and there are three.
+        for _ in 0..4 {
+            let refused = lock(&self.0.refused).clone();
+            let group_name = format!("{}-{}", order.name, order.incarnation);
+            let cgroup = self.0.cgroups.as_ref().filter(|_| with_cgroup).map(|all| all.make(&group_name));
+            let (cgroup, cgroup_procs) = cgroup.and_then(Result::ok).unzip();
+            let mut prepared = None;
+            if refused.namespace.is_none() {
+                let surroundings = surroundings::prepare(process, &self.0.overlays, &folder, order.name);
+                prepared =
+                    Some(surroundings.map_err(|error| format!("its files can't be prepared: {error}"))?);
+            }
+            let private_tmp = prepared.as_ref().is_some_and(|prepared| prepared.private_tmp);
+            let environment = self.environment_of(order, process, private_tmp);
+            let command = self.command(order, process, &environment, &mut stdio)?;
+            let namespace = prepared.is_some();
+            let sandbox = Sandbox {
+                working_dir: c_path(&process.working_dir).ok(),
+                namespace: prepared.map_or(Namespace::Inherit, |prepared| Namespace::New(prepared.namespace)),
+                trap: if refused.trap.is_some() { TrapMode::Off } else { TrapMode::On },
+                cgroup: cgroup_procs,
+                group: order.group,
+            };
+            let error = match self.0.spawner.spawn(command, sandbox).await {
+                Ok(spawned) => {
+                    let life = Life { environment, namespace, cgroup, folder: &folder };
+                    return self.enter(order, spawned, life);
+                }
+                Err(error) => error,
+            };
+            if let Some(cgroup) = &cgroup {
+                super::cgroup::remove(cgroup);
+            }
+            match error.step {
+                Step::Cgroup => with_cgroup = false,
+                step => self.learn(step, order, error)?,
+            }
+        }
+        Err("it can't be started".into())
+    }
+
+    /// Notes what the kernel refuses, for this attempt and all later ones.
+    fn learn(&self, step: Step, order: &Order<'_>, error: SpawnError) -> Result<(), String> {
+        match step {
+            Step::Namespace | Step::Mount => {
+                tracing::info!("instances have no files of their own: {}", error.source);
+                lock(&self.0.refused).namespace = Some(error.source.to_string());
+            }
+            Step::Trap => {
+                tracing::info!("instances have no addresses of their own: {}", error.source);
+                lock(&self.0.refused).trap = Some(error.source.to_string());
+                self.unsettle(order.incarnation);
+                self.settle(order.incarnation, order.name, order.spec);
+            }
+            Step::WorkingDir => {
+                return Err(format!("its working directory can't be entered: {}", error.source));
+            }
+            Step::Command | Step::Setup | Step::Cgroup => {
+                return Err(format!("its command can't be started: {}", error.source));
+            }
+        }
+        Ok(())
+    }
+
+    fn environment_of(
+        &self,
+        order: &Order<'_>,
+        process: &ProcessSpec,
+        private_tmp: bool,
+    ) -> BTreeMap<OsString, OsString> {
+        let listed = first_tcp(&order.spec.ports);
+        let home = self.0.homes.get(order.incarnation).filter(|home| !home.own);
+        let port = home.and_then(|home| home.ready_at()).map(|address| address.port()).or(listed);
+        let own = environment::Own { instance: order.name, port, private_tmp };
+        environment::environment(std::env::vars_os(), &own, process)
+    }
+
+    fn command(
+        &self,
+        order: &Order<'_>,
+        process: &ProcessSpec,
+        environment: &BTreeMap<OsString, OsString>,
+        stdio: &mut impl FnMut() -> io::Result<Stdio3>,
+    ) -> Result<Command, String> {
+        let argv = order.argv.unwrap_or(&process.argv);
+        let (program, arguments) = argv.split_first().ok_or("it has no command")?;
+        let path = environment.get(std::ffi::OsStr::new("PATH")).cloned().unwrap_or_default();
+        let found = environment::find_program(program, &process.working_dir, &path)?;
+        let Stdio3 { stdin, stdout, stderr } =
+            stdio().map_err(|error| format!("it gets no streams: {error}"))?;
+        let mut command = Command::new(&found);
+        if found.file_name() == Some(std::ffi::OsStr::new(program)) {
+            command.arg0(program);
+        }
+        command.args(arguments).env_clear().envs(environment).stdin(stdin).stdout(stdout).stderr(stderr);
+        Ok(command)
+    }
+
+    fn enter(&self, order: &Order<'_>, spawned: Spawned, life: Life<'_>) -> Result<i32, String> {
+        let pid = i32::try_from(spawned.child.id()).map_err(|error| error.to_string())?;
+        let lost = |error: io::Error| {
+            let _ = kill_group(pid, SIGKILL);
+            format!("it was lost right after its start: {error}")
+        };
+        let family = Family::of(pid);
+        let living = Living {
+            name: order.name.into(),
+            spec: Arc::clone(order.spec),
+            pid,
+            pidfd: Arc::new(pidfd_open(pid).map_err(lost)?),
+            family: family.clone(),
+            environment: life.environment,
+            namespace: life.namespace,
+            cgroup: life.cgroup,
+            folder: life.folder.to_owned(),
+            note: self.shortcomings(order.spec),
+            health: None,
+        };
+        lock(&self.0.lives).insert(order.incarnation, living);
+        if let Some(trap) = spawned.trap {
+            self.0.traps.add(trap, order.incarnation).map_err(lost)?;
+        }
+        self.guard(&family);
+        Ok(pid)
+    }
+
+    /// Says what an instance has to do without.
+    fn shortcomings(&self, spec: &Service) -> Option<String> {
+        let refused = lock(&self.0.refused).clone();
+        let trap = refused.trap.filter(|_| first_tcp(&spec.ports).is_some());
+        let trap = trap.map(|why| format!("no address of its own, must listen on $PORT: {why}"));
+        let names = refused.namespace.map(|why| format!("names of services don't resolve in it: {why}"));
+        let all: Vec<String> = trap.into_iter().chain(names).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
+struct Life<'a> {
+    environment: BTreeMap<OsString, OsString>,
+    namespace: bool,
+    cgroup: Option<std::path::PathBuf>,
+    folder: &'a std::path::Path,
+}

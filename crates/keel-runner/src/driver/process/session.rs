@@ -1,0 +1,248 @@
+//! Commands beside the instances: healthchecks, `exec`, `run`.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use keel_model::Service;
+use keel_sys::{
+    process::{kill_group, pidfd_open},
+    sandbox::{Group, Namespace, Sandbox, TrapMode, c_path, open_terminal, resize_terminal},
+};
+use tokio::io::AsyncReadExt;
+
+use super::{
+    Driver, Living, SIGKILL,
+    child::{Exec, Streams, watch_end},
+    environment,
+    launch::{Order, Stdio3},
+    lock, process_of,
+};
+use crate::{
+    Error, Exit, Health,
+    supervisor::{Event, Incarnation},
+};
+
+/// How much of what a healthcheck printed is kept: its end.
+const HEALTH_BYTES_MAX: usize = 4096;
+
+/// A command to run in an instance, with its environment, names, files and address; or once, as an instance of a
+/// service that gets no requests.
+#[derive(Clone, Debug)]
+pub struct ExecRequest {
+    /// The instance's name, or a service's: then of its first that runs. To run once: the service's.
+    pub name: String,
+    /// The program and its arguments. To run once: empty for the service's own.
+    pub argv: Vec<String>,
+    /// Further variables.
+    pub environment: Vec<(String, String)>,
+    /// The size of the terminal that it has; `None` for pipes.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// A terminal's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in each.
+    pub columns: u16,
+}
+
+impl Driver {
+    /// Runs the healthcheck of a life once; says [`Event::Probed`].
+    pub(crate) fn probe(&self, incarnation: Incarnation) {
+        let driver = self.clone();
+        tokio::spawn(async move {
+            let health = driver.check_health(incarnation).await;
+            let passed = health.passed;
+            if let Some(living) = lock(&driver.0.lives).get_mut(&incarnation) {
+                living.health = Some(health);
+            }
+            driver.tell(Event::Probed { incarnation, passed });
+        });
+    }
+
+    async fn check_health(&self, incarnation: Incarnation) -> Health {
+        let failed = |output: String| Health { passed: false, output };
+        let Some(living) = self.living(incarnation) else { return failed("it has ended".into()) };
+        let Some(check) = living.spec.healthcheck.clone() else {
+            return failed("it has no healthcheck".into());
+        };
+        let (reader, writer) = match io::pipe() {
+            Ok(pipe) => pipe,
+            Err(error) => return failed(error.to_string()),
+        };
+        let stdio = writer.try_clone().map(|stderr| Stdio3 {
+            stdin: Stdio::null(),
+            stdout: writer.into(),
+            stderr: stderr.into(),
+        });
+        let order = Inside { argv: &check.argv, extra: &[], group: Group::Process };
+        let pid = match stdio.map_err(|error| error.to_string()) {
+            Ok(stdio) => self.spawn_inside(incarnation, &living, &order, stdio).await,
+            Err(error) => Err(error),
+        };
+        let pid = match pid {
+            Ok(pid) => pid,
+            Err(why) => return failed(why),
+        };
+        let mut end = match pidfd_open(pid) {
+            Ok(pidfd) => watch_end(pid, Arc::new(pidfd)),
+            Err(error) => return failed(error.to_string()),
+        };
+        let ended = async {
+            end.wait_for(Option::is_some).await.is_ok_and(|exit| exit.is_some_and(Exit::is_success))
+        };
+        match tokio::time::timeout(check.timeout, ended).await {
+            Ok(passed) => Health { passed, output: read_end(reader.into()).await },
+            Err(_) => {
+                let _ = kill_group(pid, SIGKILL);
+                failed(format!("it took longer than {} s", check.timeout.as_secs_f32()))
+            }
+        }
+    }
+
+    /// Runs a command in a running instance.
+    pub(crate) async fn exec(&self, incarnation: Incarnation, request: ExecRequest) -> Result<Exec, Error> {
+        let not_running = || Error::NotRunning { name: request.name.clone() };
+        let living = self.living(incarnation).ok_or_else(not_running)?;
+        let (stdio, streams) = streams(request.terminal).map_err(|error| Error::Exec(error.to_string()))?;
+        let order =
+            Inside { argv: &request.argv, extra: &request.environment, group: group_of(request.terminal) };
+        let pid = self.spawn_inside(incarnation, &living, &order, stdio).await.map_err(Error::Exec)?;
+        Exec::new(pid, streams).map_err(|error| Error::Exec(error.to_string()))
+    }
+
+    /// Runs a service's command, or another in its place, as an instance of its own.
+    pub(crate) async fn run_once(
+        &self,
+        incarnation: Incarnation,
+        name: String,
+        spec: &Service,
+        request: ExecRequest,
+    ) -> Result<Exec, Error> {
+        let failed = Error::Exec;
+        let mut spec = spec.clone();
+        if let keel_model::Run::Process(process) = &mut spec.run {
+            process.environment.extend(request.environment);
+        }
+        let spec = Arc::new(spec);
+        let argv = Some(request.argv.as_slice()).filter(|argv| !argv.is_empty());
+        let order = Order { incarnation, name: &name, spec: &spec, argv, group: group_of(request.terminal) };
+        let mut mine = None;
+        let started = self.start_process(&order, || {
+            let (stdio, streams) = streams(request.terminal)?;
+            mine = Some(streams);
+            Ok(stdio)
+        });
+        let pid = match started.await {
+            Ok(pid) => pid,
+            Err(why) => {
+                self.unsettle(incarnation);
+                return Err(failed(why));
+            }
+        };
+        let streams = mine.ok_or_else(|| failed("it has no streams".into()))?;
+        let exec = Exec::new(pid, streams).map_err(|error| failed(error.to_string()))?;
+        let mut end = exec.ended();
+        let driver = self.clone();
+        tokio::spawn(async move {
+            let _ = end.wait_for(Option::is_some).await;
+            let _ = tokio::task::spawn_blocking(move || driver.bury(incarnation)).await;
+        });
+        Ok(exec)
+    }
+
+    async fn spawn_inside(
+        &self,
+        incarnation: Incarnation,
+        living: &Living,
+        order: &Inside<'_>,
+        stdio: Stdio3,
+    ) -> Result<i32, String> {
+        let process = process_of(&living.spec).ok_or("it isn't run here")?;
+        let working_dir = &process.working_dir;
+        let (program, arguments) = order.argv.split_first().ok_or("there is no command")?;
+        let path = living.environment.get(std::ffi::OsStr::new("PATH")).cloned().unwrap_or_default();
+        let found = environment::find_program(program, working_dir, &path)?;
+        let mut command = Command::new(found);
+        command.arg0(program).args(arguments).env_clear().envs(&living.environment);
+        command.envs(order.extra.iter().map(|(name, value)| (name, value)));
+        command.stdin(stdio.stdin).stdout(stdio.stdout).stderr(stdio.stderr);
+        let namespace = match living.namespace {
+            false => Namespace::Inherit,
+            true => Namespace::Join {
+                of: living.pidfd.try_clone().map_err(|error| error.to_string())?,
+                with_user: !rustix::process::geteuid().is_root(),
+            },
+        };
+        let refused = lock(&self.0.refused).trap.is_some();
+        let sandbox = Sandbox {
+            working_dir: c_path(working_dir).ok(),
+            namespace,
+            trap: if refused { TrapMode::Off } else { TrapMode::On },
+            cgroup: None,
+            group: order.group,
+        };
+        let spawned = self.0.spawner.spawn(command, sandbox).await;
+        let spawned = spawned.map_err(|error| format!("it can't be started: {}", error.source))?;
+        if let Some(trap) = spawned.trap {
+            self.0.traps.add(trap, incarnation).map_err(|error| error.to_string())?;
+        }
+        i32::try_from(spawned.child.id()).map_err(|error| error.to_string())
+    }
+}
+
+/// A command to run inside an instance.
+struct Inside<'a> {
+    argv: &'a [String],
+    extra: &'a [(String, String)],
+    group: Group,
+}
+
+fn group_of(terminal: Option<TerminalSize>) -> Group {
+    match terminal {
+        None => Group::Process,
+        Some(_) => Group::Terminal,
+    }
+}
+
+/// Makes the streams of a command: the child's ends and ours.
+fn streams(terminal: Option<TerminalSize>) -> io::Result<(Stdio3, Streams)> {
+    match terminal {
+        None => {
+            let (stdin_end, stdin) = io::pipe()?;
+            let (stdout, stdout_end) = io::pipe()?;
+            let (stderr, stderr_end) = io::pipe()?;
+            let child =
+                Stdio3 { stdin: stdin_end.into(), stdout: stdout_end.into(), stderr: stderr_end.into() };
+            let own = Streams::Pipes { stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into() };
+            Ok((child, own))
+        }
+        Some(TerminalSize { rows, columns }) => {
+            let (controller, terminal) = open_terminal()?;
+            resize_terminal(&controller, rows, columns)?;
+            let end = |terminal: &OwnedFd| terminal.try_clone().map(Stdio::from);
+            let child =
+                Stdio3 { stdin: end(&terminal)?, stdout: end(&terminal)?, stderr: Stdio::from(terminal) };
+            Ok((child, Streams::Terminal(controller)))
+        }
+    }
+}
+
+/// Reads what is in a pipe whose writers have ended, and keeps the end of it.
+async fn read_end(reader: OwnedFd) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(mut pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(reader) {
+        // A healthcheck that leaves a process behind holds the pipe open: what is there is enough.
+        let limit = std::time::Duration::from_millis(100);
+        let _ = tokio::time::timeout(limit, (&mut pipe).take(1 << 20).read_to_end(&mut bytes)).await;
+    }
+    let start = bytes.len().saturating_sub(HEALTH_BYTES_MAX);
+    String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).into_owned()
+}

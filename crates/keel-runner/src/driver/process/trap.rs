@@ -1,0 +1,344 @@
+//! Answers the trapped `bind` and `connect` calls of all instances, on a thread of its own.
+//!
+//! The thread acts on a duplicate of the caller's socket, so nothing it decides can be undone by a change of the
+//! caller's memory. It never waits: a `connect` that may block goes to a thread that lives as long as that call.
+//!
+//! A signal that comes before this thread has seen the call interrupts it; the kernel then makes the call again, unless
+//! the handler was installed without SA_RESTART: such a program sees EINTR from a `bind`, which it would not otherwise.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use keel_sys::{
+    process::{pidfd_getfd, pidfd_open},
+    seccomp::{Answer, Call, Notification, Trap, read_memory},
+};
+use rustix::{
+    event::epoll,
+    fs::OFlags,
+    io::Errno,
+    net::{AddressFamily, SocketType, sockopt},
+};
+
+use super::{
+    homes::{Hold, Homes, Tenant},
+    rules::{self, Bind, Connect, Instance, Kind, Request},
+};
+use crate::supervisor::Incarnation;
+
+/// Connects that may block at one time; beyond, the caller is told to try again.
+const BLOCKING_CONNECTS_MAX: usize = 64;
+/// The longest address that is looked at: `struct sockaddr_storage`.
+const SOCKADDR_BYTES_MAX: usize = 128;
+
+/// Told when an instance bound a stream port.
+pub(super) type OnBound = Box<dyn Fn(Incarnation) + Send + Sync>;
+
+/// The handle to the thread.
+#[derive(Debug)]
+pub(super) struct Traps {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    epoll: OwnedFd,
+    traps: Mutex<HashMap<u64, (Arc<Trap>, Incarnation)>>,
+    last_key: AtomicU64,
+    homes: Arc<Homes>,
+    on_bound: OnBound,
+    blocking: Arc<AtomicUsize>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// The key of the event that ends the thread.
+const END: u64 = 0;
+
+impl Traps {
+    /// Starts the thread.
+    pub(super) fn start(homes: Arc<Homes>, on_bound: OnBound) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            traps: Mutex::default(),
+            last_key: AtomicU64::new(END),
+            homes,
+            on_bound,
+            blocking: Arc::default(),
+        });
+        let thread = Arc::clone(&shared);
+        std::thread::Builder::new().name("keel-traps".into()).spawn(move || thread.run())?;
+        Ok(Self { shared })
+    }
+
+    /// Has it answer the calls of one more process tree.
+    pub(super) fn add(&self, trap: OwnedFd, incarnation: Incarnation) -> io::Result<()> {
+        let key = self.shared.last_key.fetch_add(1, Ordering::Relaxed) + 1;
+        let trap = Arc::new(Trap::from(trap));
+        self.shared.lock().insert(key, (Arc::clone(&trap), incarnation));
+        epoll::add(&self.shared.epoll, &*trap, epoll::EventData::new_u64(key), epoll::EventFlags::IN)?;
+        Ok(())
+    }
+}
+
+impl Drop for Traps {
+    fn drop(&mut self) {
+        if let Ok(event) = rustix::event::eventfd(1, rustix::event::EventfdFlags::CLOEXEC) {
+            let data = epoll::EventData::new_u64(END);
+            let _ = epoll::add(&self.shared.epoll, &event, data, epoll::EventFlags::IN);
+            // Stays readable for as long as the thread needs to see it.
+            self.shared.lock().insert(END, (Arc::new(Trap::from(event)), 0));
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Arc<Trap>, Incarnation)>> {
+        self.traps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut events = Vec::with_capacity(64);
+        loop {
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => {
+                    tracing::error!("trapped calls can't be answered any more: {error}");
+                    return;
+                }
+            }
+            for event in &events {
+                let (key, flags) = (event.data.u64(), event.flags);
+                if key == END {
+                    return;
+                }
+                let Some((trap, incarnation)) = self.lock().get(&key).cloned() else { continue };
+                if flags.contains(epoll::EventFlags::IN) {
+                    self.answer_one(&trap, incarnation);
+                } else if flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
+                    let _ = epoll::delete(&self.epoll, &*trap);
+                    self.lock().remove(&key);
+                }
+            }
+        }
+    }
+
+    fn answer_one(&self, trap: &Arc<Trap>, incarnation: Incarnation) {
+        // The caller may be gone by now.
+        let Ok(notification) = trap.receive() else { return };
+        match self.decide(trap, incarnation, &notification) {
+            Ok(Decision::Answer(answer)) => drop(trap.answer(notification.id, answer)),
+            Ok(Decision::ConnectElsewhere { socket, to }) => {
+                self.connect_aside(trap, notification.id, socket, to);
+            }
+            // What can't be looked into is done as it was asked.
+            Err(error) => {
+                tracing::debug!("a trapped call of {incarnation} passes: {error}");
+                drop(trap.answer(notification.id, Answer::Continue));
+            }
+        }
+    }
+
+    fn decide(&self, trap: &Trap, incarnation: Incarnation, call: &Notification) -> io::Result<Decision> {
+        let pass = Ok(Decision::Answer(Answer::Continue));
+        let length = usize::try_from(call.address_bytes).unwrap_or(usize::MAX).min(SOCKADDR_BYTES_MAX);
+        let mut bytes = [0; SOCKADDR_BYTES_MAX];
+        let read = read_memory(call.thread, call.address, bytes.get_mut(..length).unwrap_or_default())?;
+        let Some(address) = rules::parse_sockaddr(bytes.get(..read).unwrap_or_default()) else { return pass };
+        let Some(tenant) = self.homes.view(incarnation).filter(|tenant| tenant.home.own) else { return pass };
+        let process = thread_group_of(call.thread)?;
+        let socket = pidfd_getfd(pidfd_open(process)?, call.descriptor)?;
+        // The memory and the descriptor are the call's only if it still waits.
+        if !trap.is_valid(call.id) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let kind = match sockopt::socket_type(&socket)? {
+            SocketType::STREAM => Kind::Stream,
+            SocketType::DGRAM => Kind::Datagram,
+            _ => return pass,
+        };
+        let request = Request { address, kind };
+        match call.call {
+            Call::Bind => {
+                let caller = Caller { incarnation, process, descriptor: call.descriptor };
+                self.bind(&socket, &request, &tenant, caller).map(Decision::Answer)
+            }
+            Call::Connect => match rules::connect(&request, &tenant) {
+                Connect::Pass => pass,
+                Connect::To(to) => connect_to(socket, to),
+            },
+            Call::Other => pass,
+        }
+    }
+
+    fn bind(
+        &self,
+        socket: &OwnedFd,
+        request: &Request,
+        tenant: &Tenant<'_>,
+        caller: Caller,
+    ) -> io::Result<Answer> {
+        match rules::bind(request, tenant) {
+            Bind::Pass => Ok(Answer::Continue),
+            Bind::Aside => {
+                let aside = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+                Ok(answer_of(rustix::net::bind(socket, &aside)))
+            }
+            Bind::Move { port } => {
+                let v6 = sockopt::socket_domain(socket)? == AddressFamily::INET6;
+                let own = Own { address: tenant.address(), v6 };
+                // A call that a signal interrupted is made again: it is in place already.
+                if own.is_bound(socket, tenant, port) {
+                    return Ok(Answer::Done);
+                }
+                let answer = bind_own(socket, own, port, request.kind, tenant)?;
+                if answer == Answer::Done && request.kind == Kind::Stream {
+                    let bound = rustix::net::getsockname(socket).ok().and_then(|any| any.try_into().ok());
+                    let actual =
+                        bound.map(|address: SocketAddr| address.port()).filter(|actual| *actual != port);
+                    let inode = rustix::fs::fstat(socket)?.st_ino;
+                    let hold = Hold { process: caller.process, descriptor: caller.descriptor, inode };
+                    self.homes.hold(caller.incarnation, port, hold, actual);
+                    (self.on_bound)(caller.incarnation);
+                }
+                Ok(answer)
+            }
+        }
+    }
+
+    /// Connects a blocking socket without blocking this thread.
+    fn connect_aside(&self, trap: &Arc<Trap>, id: u64, socket: OwnedFd, to: SocketAddr) {
+        let (trap, blocking) = (Arc::clone(trap), Arc::clone(&self.blocking));
+        if blocking.fetch_add(1, Ordering::Relaxed) >= BLOCKING_CONNECTS_MAX {
+            blocking.fetch_sub(1, Ordering::Relaxed);
+            drop(trap.answer(id, Answer::Fail(Errno::AGAIN.raw_os_error())));
+            return;
+        }
+        let connect = move || {
+            drop(trap.answer(id, answer_of(rustix::net::connect(&socket, &to))));
+            blocking.fetch_sub(1, Ordering::Relaxed);
+        };
+        if let Err(error) = std::thread::Builder::new().name("keel-connect".into()).spawn(connect) {
+            tracing::warn!("a connect of an instance can't be redirected: {error}");
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Caller {
+    incarnation: Incarnation,
+    process: i32,
+    descriptor: i32,
+}
+
+enum Decision {
+    Answer(Answer),
+    ConnectElsewhere { socket: OwnedFd, to: SocketAddr },
+}
+
+/// An instance's own address, as a socket of either family takes it.
+#[derive(Clone, Copy)]
+struct Own {
+    address: Ipv4Addr,
+    v6: bool,
+}
+
+impl Own {
+    fn at(self, port: u16) -> SocketAddr {
+        match self.v6 {
+            true => SocketAddr::from((self.address.to_ipv6_mapped(), port)),
+            false => SocketAddr::from((self.address, port)),
+        }
+    }
+
+    fn is_bound(self, socket: &OwnedFd, tenant: &Tenant<'_>, port: u16) -> bool {
+        let bound: Option<SocketAddr> =
+            rustix::net::getsockname(socket).ok().and_then(|any| any.try_into().ok());
+        let actual = tenant.actual_port(self.address, port).unwrap_or(port);
+        bound.is_some_and(|bound| bound.ip() == self.at(0).ip() && [port, actual].contains(&bound.port()))
+    }
+}
+
+/// Binds a socket to a port of the instance's own address, or, where that can't be, to a free one.
+fn bind_own(socket: &OwnedFd, own: Own, port: u16, kind: Kind, tenant: &Tenant<'_>) -> io::Result<Answer> {
+    if own.v6 {
+        // Refused only once it is bound, and then the bind says so.
+        let _ = sockopt::set_ipv6_v6only(socket, false);
+    }
+    if kind == Kind::Stream {
+        // What would have failed on a machine of its own fails here: a second server on the port.
+        if !sockopt::socket_reuseport(socket)? && tenant.listens(port) && tenant.holds(port) {
+            return Ok(Answer::Fail(Errno::ADDRINUSE.raw_os_error()));
+        }
+        // Evenkeel's listener on the wildcard address has it too; the specific address wins.
+        sockopt::set_socket_reuseport(socket, true)?;
+    }
+    match rustix::net::bind(socket, &own.at(port)) {
+        // A port that needs a privilege, or that somebody holds on the wildcard address for himself.
+        Err(Errno::ACCESS | Errno::ADDRINUSE) if kind == Kind::Stream => {
+            Ok(answer_of(rustix::net::bind(socket, &own.at(0))))
+        }
+        result => Ok(answer_of(result)),
+    }
+}
+
+fn connect_to(socket: OwnedFd, to: SocketAddr) -> io::Result<Decision> {
+    let v6 = sockopt::socket_domain(&socket)? == AddressFamily::INET6;
+    let to = match to {
+        SocketAddr::V4(v4) if v6 => SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())),
+        _ => to,
+    };
+    if v6 && sockopt::ipv6_v6only(&socket)? {
+        // The caller then tries the other family.
+        return Ok(Decision::Answer(Answer::Fail(Errno::CONNREFUSED.raw_os_error())));
+    }
+    let nonblocking = rustix::fs::fcntl_getfl(&socket)?.contains(OFlags::NONBLOCK);
+    if nonblocking {
+        return Ok(Decision::Answer(answer_of(rustix::net::connect(&socket, &to))));
+    }
+    Ok(Decision::ConnectElsewhere { socket, to })
+}
+
+fn answer_of(result: Result<(), Errno>) -> Answer {
+    match result {
+        Ok(()) => Answer::Done,
+        Err(error) => Answer::Fail(error.raw_os_error()),
+    }
+}
+
+/// Gives the process that a thread belongs to: descriptors are looked up there.
+fn thread_group_of(thread: i32) -> io::Result<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    line.and_then(|text| text.trim().parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_process_of_a_thread() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            std::thread::park();
+        });
+        let process = thread_group_of(told.recv().unwrap()).unwrap();
+        assert_eq!(process, i32::try_from(std::process::id()).unwrap());
+        thread.thread().unpark();
+        thread.join().unwrap();
+    }
+}

@@ -1,0 +1,56 @@
+//! What can go wrong between the runner and who uses it.
+
+use std::{io, path::PathBuf};
+
+use crate::{BuildError, CommandError};
+
+/// Why the runner couldn't do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its folder can't be used.
+    #[error("can't use {}", path.display())]
+    StateDir {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another runner uses the folder.
+    #[error("{} is in use by another evenkeel{}", path.display(), pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// The other's process, where that can be known.
+        pid: Option<u32>,
+    },
+    /// What it needs of the system is refused.
+    #[error("can't run instances on this machine")]
+    System(#[source] io::Error),
+    /// A command failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// Services couldn't be built; the others were applied.
+    #[error("{}", all(failures))]
+    Build {
+        /// Each of them.
+        failures: Vec<BuildError>,
+        /// What became of the others, if that failed too.
+        rest: Option<CommandError>,
+    },
+    /// The instance doesn't run.
+    #[error("{name} isn't running")]
+    NotRunning {
+        /// Its name.
+        name: String,
+    },
+    /// A command in an instance couldn't be started.
+    #[error("{0}")]
+    Exec(String),
+    /// The runner has ended.
+    #[error("the runner has ended")]
+    Ended,
+}
+
+fn all(failures: &[BuildError]) -> String {
+    failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,330 @@
+//! The handle to the runner.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use keel_model::{Service, ServiceName};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::{
+    Exec, ExecRequest, InstanceStatus, LogLine, Notice, Recreate,
+    driver::process::{self, Driver, Output},
+    engine::{Engine, Request},
+    error::Error,
+    supervisor::{Command, CommandError},
+};
+
+/// Lines that wait for who follows the logs; beyond, the instances' files have them still.
+const LINES_MAX: usize = 1_024;
+/// Lines of each instance that are given where no number is asked for.
+const TAIL_DEFAULT: usize = 1_000;
+
+/// What a runner needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The project's name; addresses follow from it.
+    pub project: String,
+    /// A folder of the project's own: files of instances, what they print, what is built.
+    pub state_dir: PathBuf,
+    /// How long a drain may take where a command says nothing. Default 30 s.
+    pub drain_timeout_default: Duration,
+}
+
+impl Settings {
+    /// Makes settings with defaults.
+    pub fn new(project: impl Into<String>, state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            project: project.into(),
+            state_dir: state_dir.into(),
+            drain_timeout_default: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How services are applied.
+#[derive(Clone, Debug, Default)]
+pub struct ApplyOptions {
+    /// Replace instances whose service didn't change, too.
+    pub force_recreate: bool,
+    /// Do build steps again that are done.
+    pub build: bool,
+    /// Start and change only these and what they depend on; the rest is only known from then on.
+    pub only: Option<Vec<ServiceName>>,
+}
+
+/// The handle to a runner; cheap to clone. When the last one is dropped all instances end at once.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    requests: mpsc::UnboundedSender<Request>,
+    output: Arc<Output>,
+    state_dir: Arc<Path>,
+    /// Held for as long as the runner lives.
+    _lock: Arc<File>,
+}
+
+/// Starts a runner on the current tokio runtime, ends what an earlier one left behind, and gives what it will tell.
+///
+/// # Errors
+/// When the state folder can't be used or is in use, or the system refuses what no instance can do without.
+pub fn start(settings: Settings) -> Result<(Runner, mpsc::UnboundedReceiver<Notice>), Error> {
+    let Settings { project, state_dir, drain_timeout_default } = settings;
+    let unusable = |source| Error::StateDir { path: state_dir.clone(), source };
+    std::fs::create_dir_all(&state_dir).map_err(unusable)?;
+    // Instances enter it through mounts: it must be named from the root.
+    let state_dir = state_dir.canonicalize().map_err(unusable)?;
+    let lock = lock(&state_dir)?;
+    let output = Output::new(state_dir.join("logs")).map_err(unusable)?;
+    let output = Arc::new(output);
+    let (told, hears) = mpsc::unbounded_channel();
+    let driver =
+        Driver::start(&project, &state_dir, Arc::clone(&output), told.clone()).map_err(Error::System)?;
+    let (notices, noticed) = mpsc::unbounded_channel();
+    let (requests, received) = mpsc::unbounded_channel();
+    let engine = Engine::new(drain_timeout_default, driver, notices, told);
+    tokio::spawn(engine.run(received, hears));
+    let runner = Runner { requests, output, state_dir: state_dir.into(), _lock: Arc::new(lock) };
+    Ok((runner, noticed))
+}
+
+/// Gives the address on which the balancer's seat of a project is found by its instances. The same on every run.
+pub fn seat_address(project: &str, service: &str) -> Option<IpAddr> {
+    process::seat_address(project, service)
+}
+
+fn lock(state_dir: &Path) -> Result<File, Error> {
+    let path = state_dir.join("lock");
+    let unusable = |source| Error::StateDir { path: state_dir.to_owned(), source };
+    let options = File::options().create(true).read(true).write(true).truncate(false).open(&path);
+    let file = options.map_err(unusable)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {
+            let mine = std::process::id().to_string();
+            std::fs::write(&path, mine).map_err(unusable)?;
+            Ok(file)
+        }
+        Err(rustix::io::Errno::AGAIN) => {
+            let pid = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+            Err(Error::InUse { path: state_dir.to_owned(), pid })
+        }
+        Err(error) => Err(unusable(io::Error::from(error))),
+    }
+}
+
+impl Runner {
+    /// Runs these services and no others: starts what is new, replaces what changed (one instance at a time), ends
+    /// what is gone. Builds first what has to be built. Returns when all that is ready, or can't be.
+    ///
+    /// # Errors
+    /// Builds that failed (their services stay as they were), or instances that didn't become ready.
+    pub async fn apply(&self, services: Vec<Service>, options: ApplyOptions) -> Result<(), Error> {
+        let ApplyOptions { force_recreate, build, only } = options;
+        let mut only: Option<BTreeSet<ServiceName>> = only.map(|names| with_dependencies(&services, names));
+        let is_meant =
+            |only: &Option<BTreeSet<ServiceName>>, name| only.as_ref().is_none_or(|only| only.contains(name));
+        let mut failures = Vec::new();
+        for service in &services {
+            if service.replicas == 0 || !is_meant(&only, &service.name) {
+                continue;
+            }
+            if let Err(error) = self.build(service, build).await {
+                failures.push(error);
+                let all = || services.iter().map(|service| service.name.clone()).collect();
+                only.get_or_insert_with(all).remove(&service.name);
+            }
+        }
+        let services = services.into_iter().map(Arc::new).collect();
+        let recreate = if force_recreate { Recreate::All } else { Recreate::Changed };
+        let applied = self.command(Command::Apply { services, only, recreate }).await;
+        match (failures.is_empty(), applied) {
+            (true, applied) => applied,
+            (false, Err(Error::Command(rest))) => Err(Error::Build { failures, rest: Some(rest) }),
+            (false, Err(error)) => Err(error),
+            (false, Ok(())) => Err(Error::Build { failures, rest: None }),
+        }
+    }
+
+    /// Does what has yet to be built of services before they are started by name.
+    async fn build_named(&self, names: &[String]) -> Result<(), Error> {
+        let services = self.ask(|reply| Request::Services { names: names.to_vec(), reply }).await?;
+        let mut failures = Vec::new();
+        for service in services {
+            failures.extend(self.build(&service, false).await.err());
+        }
+        if failures.is_empty() { Ok(()) } else { Err(Error::Build { failures, rest: None }) }
+    }
+
+    async fn build(&self, service: &Service, again: bool) -> Result<(), crate::BuildError> {
+        let progress = |text: String| {
+            let _ = self.requests.send(Request::Progress { service: service.name.clone(), text });
+        };
+        process::build(service, &self.state_dir.join("built"), again, progress).await
+    }
+
+    /// Starts what doesn't run of these services and instances, and what they depend on. Returns when it is ready.
+    ///
+    /// # Errors
+    /// An unknown name, or instances that didn't become ready.
+    pub async fn start(&self, names: Vec<String>) -> Result<(), Error> {
+        self.build_named(&names).await?;
+        self.command(Command::Start { names }).await
+    }
+
+    /// Takes services and instances out of the pool, lets them finish, ends them. Returns when they have ended.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub async fn stop(&self, names: Vec<String>, drain_timeout: Option<Duration>) -> Result<(), Error> {
+        self.command(Command::Stop { names, drain_timeout }).await
+    }
+
+    /// Replaces instances one at a time, the replacement first. `drain_timeout` limits each one's drain.
+    ///
+    /// # Errors
+    /// An unknown name, or a replacement that didn't become ready; the one it was to replace then goes on.
+    pub async fn restart(&self, names: Vec<String>, drain_timeout: Option<Duration>) -> Result<(), Error> {
+        self.command(Command::Restart { names, drain_timeout }).await
+    }
+
+    /// Sends a signal without a drain. What is killed isn't started again; then it returns when they have ended.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub async fn kill(&self, names: Vec<String>, signal: i32) -> Result<(), Error> {
+        self.command(Command::Kill { names, signal }).await
+    }
+
+    /// Runs that many instances of a service. Returns when they are ready, and those beyond have ended.
+    ///
+    /// # Errors
+    /// An unknown name, a number that can't be, or instances that didn't become ready.
+    pub async fn scale(&self, service: ServiceName, replicas: u32) -> Result<(), Error> {
+        if replicas > 0 {
+            self.build_named(std::slice::from_ref(&service.0)).await?;
+        }
+        self.command(Command::Scale { service, replicas }).await
+    }
+
+    /// Ends all instances, those that depend on others first. Returns when they have ended.
+    ///
+    /// # Errors
+    /// When the runner has ended.
+    pub async fn down(&self) -> Result<(), Error> {
+        self.command(Command::Down { drain_timeout: None }).await
+    }
+
+    /// Gives how all instances stand, by service and number.
+    ///
+    /// # Errors
+    /// When the runner has ended.
+    pub async fn instances(&self) -> Result<Vec<InstanceStatus>, Error> {
+        self.ask(|reply| Request::Instances { reply }).await
+    }
+
+    /// Says that nothing is in flight any more to an instance that drains.
+    pub fn drained(&self, _instance: &str, incarnation: u64) {
+        let _ = self.requests.send(Request::Drained { incarnation });
+    }
+
+    /// Makes names resolve in all instances, beside those of services and instances; replaces the ones set before.
+    pub fn set_names(&self, names: Vec<(String, IpAddr)>) {
+        let _ = self.requests.send(Request::SetNames { names });
+    }
+
+    /// Gives the last lines that these services and instances printed (all of them if no name is given), by time, and a
+    /// receiver of what they print from now on. Who receives too slowly misses lines.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub async fn logs(
+        &self,
+        names: Vec<String>,
+        tail: Option<usize>,
+    ) -> Result<(Vec<LogLine>, mpsc::Receiver<LogLine>), Error> {
+        let (sender, receiver) = mpsc::channel(LINES_MAX);
+        let followed = self.output.follow();
+        let all = names.is_empty();
+        let found = self.ask(|reply| Request::Names { names: names.clone(), reply }).await??;
+        let mut lines: Vec<LogLine> = found
+            .iter()
+            .flat_map(|of| self.output.tail(&of.service, &of.instance, tail.unwrap_or(TAIL_DEFAULT)))
+            .collect();
+        lines.sort_by_key(|line| line.time);
+        // Instances may come later: they are followed by the name of their service.
+        let is_meant = move |line: &LogLine| {
+            all || found.iter().any(|of| of.instance == line.instance)
+                || names.iter().any(|name| *name == line.service || *name == line.instance)
+        };
+        tokio::spawn(follow(followed, sender, is_meant));
+        Ok((lines, receiver))
+    }
+
+    /// Runs a command in an instance: its environment, names, files and address.
+    ///
+    /// # Errors
+    /// An unknown name, an instance that doesn't run, or a command that can't be started.
+    pub async fn exec(&self, request: ExecRequest) -> Result<Exec, Error> {
+        self.ask(|reply| Request::Exec { request, reply }).await?
+    }
+
+    /// Runs a command, or the service's own if there is none, once, as an instance that gets no requests.
+    ///
+    /// # Errors
+    /// An unknown name, or a command that can't be started.
+    pub async fn run_once(&self, request: ExecRequest) -> Result<Exec, Error> {
+        self.ask(|reply| Request::RunOnce { request, reply }).await?
+    }
+
+    async fn command(&self, command: Command) -> Result<(), Error> {
+        let done: Result<(), CommandError> = self.ask(|reply| Request::Command { command, reply }).await?;
+        Ok(done?)
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).map_err(|_| Error::Ended)?;
+        answer.await.map_err(|_| Error::Ended)
+    }
+}
+
+fn with_dependencies(services: &[Service], names: Vec<ServiceName>) -> BTreeSet<ServiceName> {
+    let mut all = BTreeSet::new();
+    let mut open = names;
+    while let Some(name) = open.pop() {
+        let service = services.iter().find(|service| service.name == name);
+        if all.insert(name) {
+            let depends_on = service.map(|service| service.depends_on.as_slice()).unwrap_or_default();
+            open.extend(depends_on.iter().map(|dependency| dependency.service.clone()));
+        }
+    }
+    all
+}
+
+async fn follow(
+    mut lines: broadcast::Receiver<Arc<LogLine>>,
+    sender: mpsc::Sender<LogLine>,
+    is_meant: impl Fn(&LogLine) -> bool,
+) {
+    loop {
+        let line = tokio::select! {
+            line = lines.recv() => line,
+            () = sender.closed() => return,
+        };
+        match line {
+            Ok(line) if is_meant(&line) => {
+                if sender.send(LogLine::clone(&line)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Lagged(lost)) => tracing::debug!(lost, "a follower is too slow"),
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! One process of an instance, from the wish to start it to its end.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use keel_model::Service;
+
+use super::{
+    Action, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, RESTART_WINDOW, SlotId, Supervisor, Wanted,
+    restart_after, serves,
+};
+use crate::Exit;
+
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) slot: SlotId,
+    pub(super) spec: Arc<Service>,
+    pub(super) phase: Phase,
+    pub(super) since: Instant,
+    pub(super) started: Instant,
+    /// Whether it ever was ready: then requests may be in flight to it.
+    served: bool,
+    /// Healthchecks that failed in a row, and whether the last one passed.
+    pub(super) failing: u32,
+    pub(super) last_passed: Option<bool>,
+    pub(super) probe: Probe,
+    /// Why it is ended, when that counts as its failure.
+    blame: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The driver was asked to start it.
+    Spawning,
+    /// It runs and doesn't serve yet. Beyond `unhealthy_at` it counts as unhealthy.
+    Starting { unhealthy_at: Instant },
+    /// It serves.
+    Ready,
+    /// Its healthcheck fails.
+    Unhealthy,
+    /// It left the pool.
+    Draining { until: Instant },
+    /// It was told to end; `kill_at` is `None` once it was sent SIGKILL.
+    Stopping { kill_at: Option<Instant>, spawned: bool },
+}
+
+/// When the healthcheck runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// Never: there is none, or it ends.
+    Off,
+    /// At this time.
+    Due(Instant),
+    /// Now.
+    Running,
+}
+
+impl Life {
+    pub(super) fn new(now: Instant, slot: SlotId, spec: Arc<Service>) -> Self {
+        Self {
+            slot,
+            spec,
+            phase: Phase::Spawning,
+            since: now,
+            started: now,
+            served: false,
+            failing: 0,
+            last_passed: None,
+            probe: Probe::Off,
+            blame: None,
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    pub(super) fn is_unhealthy(&self) -> bool {
+        self.phase == Phase::Unhealthy
+    }
+
+    /// Says what keeps an unhealthy one out of the pool.
+    pub(super) fn complaint(&self) -> String {
+        let port = self.spec.ports.iter().find(|port| port.protocol == keel_model::Protocol::Tcp);
+        match (&self.spec.healthcheck, port) {
+            (None, Some(port)) => {
+                format!("it doesn't listen on port {} after {} s", port.number, LISTENS_WITHIN.as_secs())
+            }
+            _ if self.served => "its healthcheck fails".into(),
+            _ => "its healthcheck never passed".into(),
+        }
+    }
+
+    /// Whether it will be ready if all goes well.
+    pub(super) fn is_coming(&self) -> bool {
+        matches!(self.phase, Phase::Spawning | Phase::Starting { .. })
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Draining { .. } | Phase::Stopping { .. })
+    }
+
+    /// Whether it ends because somebody wanted it to, not for a failure of its own.
+    pub(super) fn is_ending_as_asked(&self) -> bool {
+        self.is_ending() && self.blame.is_none()
+    }
+
+    /// Whether a process of it runs, as far as is known.
+    pub(super) fn is_started(&self) -> bool {
+        !matches!(self.phase, Phase::Spawning | Phase::Stopping { spawned: false, .. })
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Starting { unhealthy_at } => Some(unhealthy_at),
+            Phase::Draining { until } => Some(until),
+            Phase::Stopping { kill_at, spawned: true } => kill_at,
+            _ => None,
+        };
+        let probe = match self.probe {
+            Probe::Due(at) => Some(at),
+            _ => None,
+        };
+        phase.into_iter().chain(probe).min()
+    }
+
+    fn enter(&mut self, now: Instant, phase: Phase) {
+        self.phase = phase;
+        self.since = now;
+        self.served |= phase == Phase::Ready;
+        if self.is_ending() {
+            self.probe = Probe::Off;
+        }
+    }
+}
+
+/// How long after its start an instance that never passed counts as unhealthy. Docker would have probed that often.
+fn ready_within(spec: &Service) -> Duration {
+    match &spec.healthcheck {
+        Some(check) => check.start_period + check.interval.saturating_mul(check.retries.max(1)),
+        None => LISTENS_WITHIN,
+    }
+}
+
+impl Supervisor {
+    pub(super) fn fire_timers(&mut self, now: Instant) {
+        let due: Vec<Incarnation> = self
+            .lives
+            .iter()
+            .filter(|(_, life)| life.next_deadline().is_some_and(|at| at <= now))
+            .map(|(incarnation, _)| *incarnation)
+            .collect();
+        for incarnation in due {
+            self.fire_timer(now, incarnation);
+        }
+    }
+
+    fn fire_timer(&mut self, now: Instant, incarnation: Incarnation) {
+        let Some(life) = self.lives.get_mut(&incarnation) else { return };
+        match life.phase {
+            Phase::Starting { unhealthy_at } if unhealthy_at <= now => {
+                life.enter(now, Phase::Unhealthy);
+                life.failing = 0;
+                self.told.insert(life.slot.clone());
+            }
+            Phase::Draining { until } if until <= now => self.stop(now, incarnation),
+            Phase::Stopping { kill_at: Some(at), spawned } if at <= now => {
+                life.phase = Phase::Stopping { kill_at: None, spawned };
+                self.actions.push(Action::KillAll { incarnation });
+            }
+            _ => {}
+        }
+        if let Some(life) = self.lives.get_mut(&incarnation)
+            && matches!(life.probe, Probe::Due(at) if at <= now)
+        {
+            life.probe = Probe::Running;
+            self.actions.push(Action::Probe { incarnation });
+        }
+    }
+
+    pub(super) fn started(&mut self, now: Instant, incarnation: Incarnation) {
+        let Some(life) = self.lives.get_mut(&incarnation) else { return };
+        self.told.insert(life.slot.clone());
+        match life.phase {
+            Phase::Spawning => {
+                life.started = now;
+                let unhealthy_at = now + ready_within(&life.spec);
+                let ready = life.spec.healthcheck.is_none() && !serves(&life.spec);
+                life.enter(now, if ready { Phase::Ready } else { Phase::Starting { unhealthy_at } });
+                if life.spec.healthcheck.is_some() {
+                    life.probe = Probe::Due(now);
+                }
+                self.fire_timer(now, incarnation);
+            }
+            // It was told to end before it was there.
+            Phase::Stopping { kill_at, spawned: false } => {
+                let signal = life.spec.stop.signal;
+                let grace = now + life.spec.stop.grace_period;
+                life.phase = Phase::Stopping { kill_at: kill_at.map(|_| grace), spawned: true };
+                self.actions.push(match kill_at {
+                    Some(_) => Action::Signal { incarnation, signal },
+                    None => Action::KillAll { incarnation },
+                });
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn listening(&mut self, now: Instant, incarnation: Incarnation) {
+        let Some(life) = self.lives.get_mut(&incarnation) else { return };
+        let waits = matches!(life.phase, Phase::Starting { .. } | Phase::Unhealthy);
+        if waits && life.spec.healthcheck.is_none() {
+            life.enter(now, Phase::Ready);
+            self.told.insert(life.slot.clone());
+        }
+    }
+
+    pub(super) fn probed(&mut self, now: Instant, incarnation: Incarnation, passed: bool) {
+        let Some(life) = self.lives.get_mut(&incarnation) else { return };
+        let Some(check) = life.spec.healthcheck.as_ref().filter(|_| life.probe == Probe::Running) else {
+            return;
+        };
+        let (interval, retries) = (check.interval, check.retries.max(1));
+        let wait = if passed || life.served { interval } else { FIRST_PROBES_EVERY };
+        life.probe = Probe::Due(now + wait);
+        if life.last_passed != Some(passed) {
+            self.told.insert(life.slot.clone());
+        }
+        life.last_passed = Some(passed);
+        life.failing = if passed { 0 } else { life.failing.saturating_add(1) };
+        match life.phase {
+            Phase::Starting { .. } | Phase::Unhealthy if passed => life.enter(now, Phase::Ready),
+            Phase::Ready if life.failing >= retries => {
+                life.enter(now, Phase::Unhealthy);
+                life.failing = 0;
+            }
+            // Out of the pool and still failing a full count later (of ordinary intervals): as good as ended.
+            Phase::Unhealthy if !passed && now >= life.since + interval.saturating_mul(retries) => {
+                if restart_after(&life.spec, Exit::Status(1), 1).is_some() {
+                    life.blame = Some("it stayed unhealthy");
+                    self.begin_end(now, incarnation, self.drain_timeout);
+                }
+            }
+            _ => return,
+        }
+        if let Some(life) = self.lives.get(&incarnation) {
+            self.told.insert(life.slot.clone());
+        }
+    }
+
+    pub(super) fn drained(&mut self, now: Instant, incarnation: Incarnation) {
+        if self.lives.get(&incarnation).is_some_and(|life| matches!(life.phase, Phase::Draining { .. })) {
+            self.stop(now, incarnation);
+        }
+    }
+
+    /// Takes a life out of the pool and, once nothing is in flight, to its end.
+    pub(super) fn begin_end(&mut self, now: Instant, incarnation: Incarnation, drain_timeout: Duration) {
+        let Some(life) = self.lives.get_mut(&incarnation) else { return };
+        match &mut life.phase {
+            Phase::Stopping { .. } => return,
+            // A second, more impatient wish.
+            Phase::Draining { until } => {
+                *until = (*until).min(now + drain_timeout);
+                return;
+            }
+            _ => {}
+        }
+        self.told.insert(life.slot.clone());
+        if life.served && serves(&life.spec) && !drain_timeout.is_zero() {
+            life.enter(now, Phase::Draining { until: now + drain_timeout });
+            self.actions.push(Action::Drain { incarnation, slot: life.slot.clone() });
+        } else {
+            self.stop(now, incarnation);
+        }
+    }
+
+    fn stop(&mut self, now: Instant, incarnation: Incarnation) {
+        let Some(life) = self.lives.get_mut(&incarnation) else { return };
+        let spawned = life.is_started();
+        let kill_at = Some(now + life.spec.stop.grace_period);
+        let signal = life.spec.stop.signal;
+        life.enter(now, Phase::Stopping { kill_at, spawned });
+        self.told.insert(life.slot.clone());
+        if spawned {
+            self.actions.push(Action::Signal { incarnation, signal });
+        }
+    }
+
+    /// Ends a life at once.
+    pub(super) fn kill_now(&mut self, now: Instant, incarnation: Incarnation) {
+        let Some(life) = self.lives.get_mut(&incarnation) else { return };
+        let spawned = life.is_started();
+        life.enter(now, Phase::Stopping { kill_at: None, spawned });
+        self.told.insert(life.slot.clone());
+        if spawned {
+            self.actions.push(Action::KillAll { incarnation });
+        }
+    }
+
+    pub(super) fn start_failed(&mut self, now: Instant, incarnation: Incarnation, why: String) {
+        let Some(life) = self.lives.remove(&incarnation) else { return };
+        self.told.insert(life.slot.clone());
+        let Some(slot) = self.slots.get_mut(&life.slot) else { return };
+        slot.last_error = Some(why);
+        slot.retiring.remove(&incarnation);
+        if slot.replacement == Some(incarnation) {
+            slot.replacement = None;
+        }
+        if slot.current == Some(incarnation) {
+            // What can't be started now can't be in a second either.
+            slot.current = slot.replacement.take();
+            slot.since = now;
+            if slot.current.is_none() {
+                slot.wanted = Wanted::Down;
+            }
+        }
+    }
+
+    pub(super) fn exited(&mut self, now: Instant, incarnation: Incarnation, exit: Exit) {
+        let Some(life) = self.lives.remove(&incarnation) else { return };
+        self.told.insert(life.slot.clone());
+        let Some(slot) = self.slots.get_mut(&life.slot) else { return };
+        slot.retiring.remove(&incarnation);
+        if slot.replacement == Some(incarnation) {
+            slot.replacement = None;
+            slot.last_error = Some(format!("its replacement ended: {exit}"));
+        }
+        if slot.current != Some(incarnation) {
+            return;
+        }
+        slot.current = slot.replacement.take();
+        slot.since = now;
+        slot.last_exit = Some(exit);
+        slot.last_error = life.blame.map(str::to_owned);
+        if slot.wanted == Wanted::Down || slot.current.is_some() {
+            return;
+        }
+        let window = life.spec.restart.window.max(RESTART_WINDOW);
+        if now.saturating_duration_since(life.started) >= window && life.blame.is_none() {
+            slot.failures = 0;
+        }
+        slot.failures = slot.failures.saturating_add(1);
+        let counted = if life.blame.is_some() { Exit::Status(1) } else { exit };
+        match restart_after(&life.spec, counted, slot.failures) {
+            Some(pause) => {
+                slot.restarts = slot.restarts.saturating_add(1);
+                slot.retry_at = Some(now + pause);
+                slot.slow_at = Some(now + super::SLOW_AFTER);
+            }
+            None => slot.wanted = Wanted::Down,
+        }
+    }
+}

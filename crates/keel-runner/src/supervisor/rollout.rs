@@ -1,0 +1,155 @@
+//! Replaces running instances: the replacement first, one at a time.
+//!
+//! All rollouts share one queue, so that a restart of three services takes one instance at a time as well. Where a
+//! replacement doesn't become ready the instance it was to replace goes on, and the rest of that command is not
+//! attempted.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::{CommandId, Failure, Incarnation, Life, SlotId, Supervisor, Wanted};
+
+#[derive(Debug, Default)]
+pub(super) struct Rollouts {
+    queue: VecDeque<Planned>,
+    step: Option<Step>,
+}
+
+/// A slot whose life is to be replaced.
+#[derive(Clone, Debug)]
+pub(super) struct Planned {
+    pub(super) slot: SlotId,
+    pub(super) command: CommandId,
+    /// How long the old one's drain may take.
+    pub(super) drain_timeout: Duration,
+}
+
+#[derive(Debug)]
+struct Step {
+    planned: Planned,
+    phase: Replacing,
+}
+
+#[derive(Debug)]
+enum Replacing {
+    /// The replacement isn't ready yet.
+    Starting { new: Incarnation },
+    /// It is, and the old one ends.
+    Retiring { old: Incarnation },
+}
+
+impl Rollouts {
+    pub(super) fn enqueue(&mut self, planned: Planned) {
+        self.queue.push_back(planned);
+    }
+
+    /// Whether a slot has yet to be replaced for a command.
+    pub(super) fn is_pending(&self, slot: &SlotId, command: CommandId) -> bool {
+        let now = self.step.as_ref().map(|step| &step.planned);
+        self.queue.iter().chain(now).any(|planned| planned.slot == *slot && planned.command == command)
+    }
+
+    pub(super) fn is_replacing(&self, slot: &SlotId) -> bool {
+        self.step.as_ref().is_some_and(|step| step.planned.slot == *slot)
+    }
+
+    fn abandon(&mut self, command: CommandId) {
+        self.queue.retain(|planned| planned.command != command);
+        self.step = None;
+    }
+}
+
+impl Supervisor {
+    pub(super) fn advance_rollouts(&mut self, now: Instant) {
+        while self.advance_rollout(now) {}
+    }
+
+    /// Takes one step; tells whether there may be another right away.
+    fn advance_rollout(&mut self, now: Instant) -> bool {
+        let Some(step) = &self.rollouts.step else { return self.begin_step(now) };
+        match step.phase {
+            Replacing::Starting { new } => self.advance_replacement(now, step.planned.clone(), new),
+            Replacing::Retiring { old } => {
+                let gone = !self.lives.contains_key(&old);
+                if gone {
+                    self.rollouts.step = None;
+                }
+                gone
+            }
+        }
+    }
+
+    fn begin_step(&mut self, now: Instant) -> bool {
+        let Some(planned) = self.rollouts.queue.pop_front() else { return false };
+        let id = &planned.slot;
+        let Some(slot) = self.slots.get_mut(id).filter(|slot| !slot.removed) else { return true };
+        let stays =
+            slot.current.is_some_and(|current| self.lives.get(&current).is_some_and(|l| !l.is_ending()));
+        if !stays {
+            slot.want_up(now);
+            return true;
+        }
+        if let Some(new) = self.spawn(now, id) {
+            if let Some(slot) = self.slots.get_mut(id) {
+                slot.replacement = Some(new);
+            }
+            self.rollouts.step = Some(Step { planned, phase: Replacing::Starting { new } });
+        }
+        true
+    }
+
+    fn advance_replacement(&mut self, now: Instant, planned: Planned, new: Incarnation) -> bool {
+        let (id, command, drain_timeout) = (&planned.slot, planned.command, planned.drain_timeout);
+        let Some(slot) = self.slots.get_mut(id) else {
+            self.rollouts.step = None;
+            return true;
+        };
+        let Some(life) = self.lives.get(&new) else {
+            let why = slot.last_error.clone().unwrap_or_else(|| "its replacement ended".into());
+            return self.fail_rollout(id, command, why);
+        };
+        if life.is_ready() {
+            let Some(old) = slot.current.filter(|old| *old != new) else {
+                self.rollouts.step = None;
+                return true;
+            };
+            slot.current = Some(new);
+            slot.replacement = None;
+            slot.retiring.insert(old);
+            slot.failures = 0;
+            slot.last_exit = None;
+            slot.last_error = None;
+            self.rollouts.step = Some(Step { planned, phase: Replacing::Retiring { old } });
+            self.begin_end(now, old, drain_timeout);
+            return true;
+        }
+        if life.is_unhealthy() {
+            let why = format!("its replacement didn't become ready: {}", life.complaint());
+            // Where the old one is gone meanwhile the replacement took its place, and stays.
+            if let Some(new) = slot.replacement.take() {
+                slot.retiring.insert(new);
+                self.begin_end(now, new, Duration::ZERO);
+            }
+            return self.fail_rollout(id, command, why);
+        }
+        if life.is_ending() && slot.wanted == Wanted::Down {
+            let ended: Vec<_> = slot.replacement.take().into_iter().collect();
+            slot.retiring.extend(ended);
+            return self.fail_rollout(id, command, "it was stopped meanwhile".into());
+        }
+        false
+    }
+
+    fn fail_rollout(&mut self, id: &SlotId, command: CommandId, why: String) -> bool {
+        let instance = self.name_of(id);
+        let kept = self.slots.get(id).and_then(|slot| slot.current);
+        let kept = kept.and_then(|life| self.lives.get(&life)).is_some_and(Life::is_ready);
+        let why = if kept { format!("{why}; the one it was to replace goes on") } else { why };
+        self.rollouts.abandon(command);
+        self.fail_command(command, Failure { instance, why });
+        self.told.insert(id.clone());
+        true
+    }
+}

@@ -1,0 +1,281 @@
+//! The machine under random commands and a driver that misbehaves, over virtual time.
+//!
+//! 256 seeds; `KEEL_SEED=N cargo test -p keel-runner simulation` replays one. The machine checks its own invariants
+//! after every event; here it is checked that whatever happened, it comes to rest in the state that was asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{tests::service, *};
+use crate::InstanceState;
+
+/// SplitMix64: enough for choices, and the same everywhere.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % end
+    }
+
+    fn percent(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    fn ms(&mut self, end: u64) -> Duration {
+        Duration::from_millis(self.below(end))
+    }
+}
+
+struct World {
+    machine: Supervisor,
+    now: Instant,
+    dice: Dice,
+    /// What will happen, by time and order of being planned.
+    agenda: BTreeMap<(Instant, u64), Event>,
+    planned: u64,
+    /// Processes that run.
+    alive: BTreeSet<Incarnation>,
+    /// Whether processes still crash, hang and refuse.
+    calm: bool,
+    unfinished: BTreeSet<CommandId>,
+    pools: BTreeMap<ServiceName, Vec<Incarnation>>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            machine: Supervisor::new(Duration::from_secs(2)),
+            now: Instant::now(),
+            dice: Dice(seed),
+            agenda: BTreeMap::new(),
+            planned: 0,
+            alive: BTreeSet::new(),
+            calm: false,
+            unfinished: BTreeSet::new(),
+            pools: BTreeMap::new(),
+        }
+    }
+
+    fn plan(&mut self, delay: Duration, event: Event) {
+        self.planned += 1;
+        self.agenda.insert((self.now + delay, self.planned), event);
+    }
+
+    fn mischief(&mut self, percent: u64) -> bool {
+        !self.calm && self.dice.percent(percent)
+    }
+
+    fn feed(&mut self, event: Event) {
+        match &event {
+            Event::Started { incarnation } => drop(self.alive.insert(*incarnation)),
+            // A process ends once.
+            Event::Exited { incarnation, .. } if !self.alive.remove(incarnation) => return,
+            Event::Probed { incarnation, .. } | Event::Listening { incarnation }
+                if !self.alive.contains(incarnation) =>
+            {
+                return;
+            }
+            _ => {}
+        }
+        for action in self.machine.handle(self.now, event) {
+            self.act(action);
+        }
+        for (service, pool) in &self.pools {
+            assert!(pool.iter().all(|life| self.machine.slot_of(*life).is_some()), "{service}: {pool:?}");
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Start { incarnation, spec, .. } => {
+                let delay = self.dice.ms(50);
+                if self.mischief(3) {
+                    self.plan(delay, Event::StartFailed { incarnation, why: "refused".into() });
+                    return;
+                }
+                self.plan(delay, Event::Started { incarnation });
+                if !self.mischief(10) {
+                    let listens = delay + self.dice.ms(500);
+                    self.plan(listens, Event::Listening { incarnation });
+                }
+                let job = spec.restart.condition == RestartCondition::Never;
+                if job || self.mischief(30) {
+                    let ends = delay + self.dice.ms(20_000);
+                    let status = i32::from(!job && self.dice.percent(50));
+                    self.plan(ends, Event::Exited { incarnation, exit: Exit::Status(status) });
+                }
+            }
+            Action::Probe { incarnation } => {
+                let delay = self.dice.ms(100);
+                let passed = !self.mischief(30);
+                self.plan(delay, Event::Probed { incarnation, passed });
+            }
+            Action::Signal { incarnation, .. } => {
+                if !self.mischief(20) {
+                    let delay = self.dice.ms(500);
+                    self.plan(delay, Event::Exited { incarnation, exit: Exit::Signal(15) });
+                }
+            }
+            Action::KillAll { incarnation } => {
+                let delay = self.dice.ms(5);
+                self.plan(delay, Event::Exited { incarnation, exit: Exit::Signal(9) });
+            }
+            Action::Drain { incarnation, .. } => {
+                if !self.mischief(30) {
+                    let delay = self.dice.ms(3_000);
+                    self.plan(delay, Event::Drained { incarnation });
+                }
+            }
+            Action::Publish { service, ready, .. } => drop(self.pools.insert(service, ready)),
+            Action::Finished { id, .. } => assert!(self.unfinished.remove(&id), "command {id} ends twice"),
+            Action::WatchExternal { .. }
+            | Action::Status { .. }
+            | Action::Gone { .. }
+            | Action::Slow { .. } => {}
+        }
+    }
+
+    fn command(&mut self, id: CommandId, command: Command) {
+        self.unfinished.insert(id);
+        self.feed(Event::Command { id, command });
+    }
+
+    fn any_services(&mut self) -> Vec<Arc<Service>> {
+        let mut services = Vec::new();
+        for name in ["app", "db", "job"] {
+            if self.dice.percent(85) {
+                let replicas = u32::try_from(self.dice.below(4)).unwrap();
+                let mut spec = service(name, replicas);
+                spec.digest = self.dice.below(2).to_string();
+                self.shape(&mut spec);
+                services.push(Arc::new(spec));
+            }
+        }
+        services
+    }
+
+    fn shape(&mut self, spec: &mut Service) {
+        if spec.name.0 == "job" {
+            spec.ports.clear();
+            spec.restart.condition = RestartCondition::Never;
+        }
+        if spec.name.0 == "app" {
+            spec.depends_on = vec![keel_model::Dependency {
+                service: ServiceName("db".into()),
+                condition: keel_model::DependencyCondition::Healthy,
+                required: false,
+                restart: self.dice.percent(50),
+            }];
+        }
+        if self.dice.percent(30) {
+            spec.healthcheck = Some(keel_model::Healthcheck {
+                argv: vec!["check".into()],
+                interval: Duration::from_secs(1),
+                timeout: Duration::from_secs(1),
+                retries: 2,
+                start_period: Duration::ZERO,
+                start_interval: Duration::from_secs(1),
+            });
+        }
+    }
+
+    fn any_command(&mut self) -> Command {
+        let all = ["app", "db", "job", "app-1", "db-2", "nobody"];
+        let names = vec![all[usize::try_from(self.dice.below(6)).unwrap()].to_owned()];
+        match self.dice.below(8) {
+            0 | 1 => {
+                let recreate = if self.dice.percent(20) { Recreate::All } else { Recreate::Changed };
+                Command::Apply { services: self.any_services(), only: None, recreate }
+            }
+            2 => Command::Start { names },
+            3 => Command::Stop { names, drain_timeout: None },
+            4 => Command::Restart { names, drain_timeout: None },
+            5 => Command::Kill { names, signal: if self.dice.percent(70) { 9 } else { 1 } },
+            6 => {
+                let replicas = u32::try_from(self.dice.below(5)).unwrap();
+                Command::Scale { service: ServiceName("app".into()), replicas }
+            }
+            _ => Command::Down { drain_timeout: None },
+        }
+    }
+
+    /// Lets everything happen that is planned or due until then.
+    fn run_until(&mut self, end: Instant) {
+        const EVENTS_MAX: u32 = 1_000_000;
+        for _ in 0..EVENTS_MAX {
+            let planned = self.agenda.keys().next().map(|(at, _)| *at);
+            let next = planned.into_iter().chain(self.machine.next_deadline()).min();
+            let Some(at) = next.filter(|at| *at <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(at);
+            let due = self.agenda.first_entry().filter(|entry| entry.key().0 <= self.now);
+            let event = due.map_or(Event::Tick, |entry| entry.remove());
+            self.feed(event);
+        }
+        panic!("time stands still");
+    }
+}
+
+fn run(seed: u64) {
+    let mut world = World::new(seed);
+    for id in 1..=40 {
+        let command = world.any_command();
+        world.command(id, command);
+        let pause = world.dice.ms(3_000);
+        world.run_until(world.now + pause);
+    }
+    world.calm = true;
+    world.run_until(world.now + Duration::from_secs(600));
+    assert!(world.unfinished.is_empty(), "commands {:?} never end", world.unfinished);
+    for id in world.machine.slot_ids() {
+        let views = world.machine.views(id);
+        assert_eq!(views.len(), 1, "{views:?}");
+        let rests = |state| matches!(state, InstanceState::Ready | InstanceState::Exited);
+        // What was made never to listen before the calm stays as it is.
+        let deaf =
+            |note: &Option<String>| note.as_ref().is_some_and(|note| note.starts_with("it doesn't listen"));
+        let stuck = world.machine.waits_for(id).is_some();
+        assert!(views.iter().all(|view| rests(view.state) || stuck || deaf(&view.note)), "{views:?}");
+    }
+    let ready: BTreeSet<_> = world.pools.values().flatten().copied().collect();
+    assert!(ready.is_subset(&world.alive), "the pools {ready:?} hold dead ones");
+}
+
+#[test]
+fn comes_to_rest_whatever_happened() {
+    if let Ok(seed) = std::env::var("KEEL_SEED") {
+        run(seed.parse().expect("KEEL_SEED is a number"));
+        return;
+    }
+    for seed in 0..256 {
+        if let Err(panic) = std::panic::catch_unwind(|| run(seed)) {
+            eprintln!("replay with KEEL_SEED={seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// While nothing fails, a rolling restart never has fewer ready instances than wanted.
+#[test]
+fn a_rolling_restart_keeps_the_number() {
+    for seed in 0..64 {
+        let mut world = World::new(seed);
+        world.calm = true;
+        let services = vec![Arc::new(service("app", 3))];
+        world.command(1, Command::Apply { services, only: None, recreate: Recreate::Changed });
+        world.run_until(world.now + Duration::from_secs(5));
+        world.command(2, Command::Restart { names: vec!["app".into()], drain_timeout: None });
+        let end = world.now + Duration::from_secs(60);
+        while world.now < end {
+            world.run_until(world.now + Duration::from_millis(1));
+            assert_eq!(world.pools.values().map(Vec::len).sum::<usize>(), 3, "seed {seed}");
+        }
+        assert!(world.unfinished.is_empty());
+        assert_eq!(world.alive.iter().copied().collect::<Vec<_>>(), [4, 5, 6]);
+    }
+}

@@ -1,0 +1,604 @@
+//! Instances as real processes. Run as root and as another user: the driver has two ways in many places.
+
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod support;
+
+use std::{
+    io::{BufRead, BufReader},
+    net::{Ipv4Addr, TcpListener},
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use keel_model::{BuildStep, Dependency, DependencyCondition, Healthcheck, Protocol, ServiceName};
+use keel_runner::{ApplyOptions, Exit, InstanceState, Notice};
+use support::*;
+
+/// A port that nobody has on the wildcard address at this moment.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// A listener such as Evenkeel's: on the wildcard address, ready to share it with specific ones.
+fn shared_listener(port: u16) -> TcpListener {
+    use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+    sockopt::set_socket_reuseport(&socket, true).unwrap();
+    bind(&socket, &std::net::SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).unwrap();
+    listen(&socket, 16).unwrap();
+    socket.into()
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_instances_and_a_listener_share_a_port() {
+    let port = free_port();
+    let _balancer = shared_listener(port);
+    let mut app = server("app", "0.0.0.0", port);
+    app.replicas = 2;
+    let mut bench = Bench::up(vec![app]).await;
+    let pool = bench.pool("app", 2).await;
+    assert_eq!(pool.iter().map(|one| ask_instance(one, port)).collect::<Vec<_>>(), ["app-1", "app-2"]);
+    assert_ne!(pool[0].address, pool[1].address);
+    assert_eq!(pool[0].socket_address(port).unwrap().port(), port);
+    // And they share it whoever comes first.
+    drop(_balancer);
+    let _balancer = shared_listener(port);
+    assert_eq!(ask_instance(&pool[0], port), "app-1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn localhost_and_ipv6_binds_move_too() {
+    for host in ["127.0.0.1", "::", "::1", "::ffff:0.0.0.0"] {
+        let mut bench = Bench::up(vec![server("app", host, 5000)]).await;
+        let pool = bench.pool("app", 1).await;
+        assert_eq!(ask_instance(&pool[0], 5000), "app", "{host}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_binds_both_families_serves() {
+    let script = r#"
+import asyncio
+async def serve(reader, writer):
+    await reader.read(100)
+    writer.write(b"both")
+    writer.close()
+async def main():
+    server = await asyncio.start_server(serve, [None, "::", "0.0.0.0"][1:], 5000)
+    print([s.getsockname() for s in server.sockets], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"#;
+    let mut bench = Bench::up(vec![python("app", script, Some(5000))]).await;
+    let pool = bench.pool("app", 1).await;
+    for _ in 0..4 {
+        assert_eq!(ask_instance(&pool[0], 5000), "both");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_bind_of_a_port_fails_as_ever() {
+    let script = r#"
+import errno, socket, os
+def bind():
+    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("0.0.0.0", 5000)); s.listen(); return s
+first = bind()
+try: bind(); print("bound twice", flush=True)
+except OSError as e: print(errno.errorcode[e.errno], flush=True)
+first.close()
+again = bind()
+print("bound again", flush=True)
+while True: c, _ = again.accept(); c.sendall(b"ok"); c.close()
+"#;
+    let bench = Bench::up(vec![python("app", script, Some(5000))]).await;
+    let (_, mut news) = bench.runner.logs(vec!["app".into()], Some(0)).await.unwrap();
+    let printed = || async { bench.runner.logs(vec!["app".into()], None).await.unwrap().0 };
+    while printed().await.len() < 2 {
+        within(news.recv()).await.unwrap();
+    }
+    let text: Vec<_> = printed().await.into_iter().map(|line| line.text).collect();
+    assert_eq!(text, ["EADDRINUSE", "bound again"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_do_not_disturb_trapped_calls() {
+    let script = r#"
+import signal, socket
+told = 0
+def tell(*_):
+    global told
+    told += 1
+signal.signal(signal.SIGALRM, tell)
+signal.siginterrupt(signal.SIGALRM, False)
+signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+for port in range(7000, 7300):
+    s = socket.socket()
+    s.bind(("0.0.0.0", port)); s.listen()
+    c = socket.create_connection(("127.0.0.1", port))
+    assert c.getpeername()[0] == s.getsockname()[0] != "127.0.0.1", (c.getpeername(), s.getsockname())
+    c.close(); s.close()
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert told > 100, told
+print("undisturbed", flush=True)
+"#;
+    let mut app = python("app", script, None);
+    app.restart.condition = keel_model::RestartCondition::Never;
+    let bench = Bench::new();
+    let (_, mut news) = bench.runner.logs(Vec::new(), Some(0)).await.unwrap();
+    within(bench.runner.apply(vec![app], ApplyOptions::default())).await.unwrap();
+    assert_eq!(within(news.recv()).await.unwrap().text, "undisturbed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_own_localhost_is_its_own_address_and_others_are_the_hosts() {
+    let host = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let host_port = host.local_addr().unwrap().port();
+    let mut app = server("app", "0.0.0.0", 5000);
+    app.replicas = 2;
+    let bench = Bench::up(vec![app]).await;
+    let connect = |port| {
+        format!(
+            "/usr/bin/python3 -c 'import socket; s = socket.create_connection((\"localhost\", {port}), 5); \
+                 s.sendall(b\"x\"); print(s.getpeername()[0], s.recv(99).decode())'"
+        )
+    };
+    for name in ["app-1", "app-2"] {
+        let (text, status) = bench.sh(name, &connect(5000)).await;
+        let own = bench.status(name).await.address.unwrap();
+        assert!(status == 0 && text.ends_with(&format!("{own} {name}")), "{text}");
+    }
+    let accepted = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut stream, _) = host.accept().unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        stream.write_all(b"the host").unwrap();
+    });
+    let (text, _) = bench.sh("app-1", &connect(host_port)).await;
+    assert_eq!(text, "127.0.0.1 the host");
+    accepted.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_resolve_and_follow_the_instances() {
+    let mut app = server("app", "app", 5000);
+    app.aliases = vec!["web".into()];
+    let mut other = service("other", &["sleep", "1000"], None);
+    other.replicas = 1;
+    let bench = Bench::up(vec![app, other]).await;
+    let lookup = "getent hosts app web other localhost | awk '{print $1}' | tr '\\n' ' '";
+    let address = |status: keel_runner::InstanceStatus| status.address.unwrap().to_string();
+    let (app, other) = (address(bench.status("app").await), address(bench.status("other").await));
+    let (text, status) = bench.sh("other", lookup).await;
+    assert_eq!((text.as_str(), status), (format!("{app} {app} {other} 127.0.0.1").as_str(), 0));
+    let at_once = Some(Duration::ZERO);
+    within(bench.runner.restart(vec!["app".into()], at_once)).await.unwrap();
+    let moved = address(bench.status("app").await);
+    assert_ne!(moved, app);
+    let (text, _) = bench.sh("other", lookup).await;
+    assert_eq!(text, format!("{moved} {moved} {other} 127.0.0.1"));
+    bench.runner.set_names(vec![("proxy".into(), [127, 8, 8, 8].into())]);
+    bench.runner.instances().await.unwrap();
+    assert_eq!(bench.sh("other", "getent hosts proxy | cut -d' ' -f1").await.0, "127.8.8.8");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_has_a_tmp_a_hostname_and_a_clean_environment() {
+    let bench = Bench::up(vec![server("a", "0.0.0.0", 5000), server("b", "0.0.0.0", 5000)]).await;
+    assert_eq!(bench.sh("a", "echo mine > /tmp/file; uname -n; echo $PORT").await.0, "a\n5000");
+    assert_eq!(bench.sh("b", "cat /tmp/file 2>&1; ls -ld /tmp | cut -c1-10").await.1, 0);
+    assert_eq!(bench.sh("a", "cat /tmp/file").await.0, "mine");
+    let (environment, _) = bench.sh("a", "env | cut -d= -f1 | sort | tr '\\n' ' '").await;
+    assert!(!environment.contains("CARGO"), "{environment}");
+    let (descriptors, _) = bench.sh("a", "ls /proc/self/fd | tr '\\n' ' '").await;
+    assert_eq!(descriptors.split_whitespace().count(), 4, "{descriptors}: three streams, and ls's own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_death_is_known_at_once_and_mended() {
+    let mut bench = Bench::up(vec![server("app", "0.0.0.0", 5000)]).await;
+    let first = bench.pool("app", 1).await.remove(0);
+    let pid = bench.status("app").await.pid.unwrap();
+    let killed = Instant::now();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid as i32).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    bench.pools.clear();
+    bench.pool("app", 0).await;
+    let known = killed.elapsed();
+    let second = bench.pool("app", 1).await.remove(0);
+    assert_eq!(ask_instance(&second, 5000), "app");
+    assert!(second.incarnation > first.incarnation);
+    assert_eq!(bench.status("app").await.restarts, 1);
+    eprintln!("known after {known:?}, mended after {:?}", killed.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stop_drains_first() {
+    let script = format!(
+        "import signal, sys\nsignal.signal(15, lambda *a: (print('told', flush=True), sys.exit(0)))\n\
+                          HOST, PORT = '0.0.0.0', 5000\n{SERVER}"
+    );
+    let mut bench = Bench::up(vec![python("app", &script, Some(5000))]).await;
+    let instance = bench.pool("app", 1).await.remove(0);
+    let runner = bench.runner.clone();
+    let stop = tokio::spawn(async move { runner.stop(vec!["app".into()], None).await });
+    bench.pool("app", 0).await;
+    let drains = bench
+        .until(|notice| match notice {
+            Notice::Draining { instance, incarnation } => Some((instance.clone(), *incarnation)),
+            _ => None,
+        })
+        .await;
+    assert_eq!(drains, ("app".to_owned(), instance.incarnation));
+    assert_eq!(bench.status("app").await.state, InstanceState::Draining);
+    assert_eq!(ask_instance(&instance, 5000), "app", "what is in flight is served");
+    bench.runner.drained("app", instance.incarnation);
+    within(stop).await.unwrap().unwrap();
+    let status = bench.status("app").await;
+    assert_eq!((status.state, status.exit), (InstanceState::Exited, Some(Exit::Status(0))));
+    let (lines, _) = bench.runner.logs(vec!["app".into()], None).await.unwrap();
+    assert_eq!(lines.last().unwrap().text, "told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ignores_its_signal_is_killed_with_all_it_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let pids = dir.path().join("pids");
+    let script = format!(
+        "trap '' TERM; setsid sleep 1000 & echo $! >> {0}; sleep 1000 & echo $! >> {0}; echo $$ >> {0}; wait; wait",
+        pids.display()
+    );
+    let mut app = service("app", &["/bin/sh", "-c", &script], None);
+    app.stop.grace_period = Duration::from_millis(100);
+    process(&mut app).working_dir = dir.path().into();
+    let bench = Bench::up(vec![app]).await;
+    let started = || -> Vec<u32> {
+        std::fs::read_to_string(&pids)
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|line| line.parse().ok())
+            .collect()
+    };
+    eventually("it starts three processes", || started().len() == 3);
+    assert!(started().into_iter().all(lives));
+    within(bench.runner.stop(vec!["app".into()], None)).await.unwrap();
+    eventually("all of them end", || !started().into_iter().any(lives));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_never_leaves_the_pool_empty() {
+    let mut bench = Bench::up(vec![server("app", "0.0.0.0", 5000)]).await;
+    let old = bench.pool("app", 1).await.remove(0);
+    let runner = bench.runner.clone();
+    let restart = tokio::spawn(async move { runner.restart(vec!["app".into()], None).await });
+    let mut empty = 0;
+    let draining = bench
+        .until(|notice| match notice {
+            Notice::Pool { instances, .. } => {
+                empty += u32::from(instances.is_empty());
+                None
+            }
+            Notice::Draining { incarnation, .. } => Some(*incarnation),
+            _ => None,
+        })
+        .await;
+    assert_eq!((draining, empty), (old.incarnation, 0));
+    let new = bench.pool("app", 1).await.remove(0);
+    assert_eq!((ask_instance(&old, 5000), ask_instance(&new, 5000)), ("app".into(), "app".into()));
+    bench.runner.drained("app", draining);
+    within(restart).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_dies_at_once_backs_off_and_is_named() {
+    let bench = Bench::new();
+    let app = service("app", &["/bin/sh", "-c", "echo broken >&2; exit 7"], Some(5000));
+    let error = within(bench.runner.apply(vec![app], ApplyOptions::default())).await.unwrap_err();
+    assert_eq!(error.to_string(), "app: 3 times in a row right after its start, ended: exit status 7");
+    let status = bench.status("app").await;
+    assert!(matches!(status.state, InstanceState::CrashLoop | InstanceState::Starting), "{status:?}");
+    assert!(status.restarts >= 2);
+    let missing = service("app", &["no-such-command"], Some(5000));
+    let missing = keel_model::Service { digest: "2".into(), ..missing };
+    let error = within(bench.runner.apply(vec![missing], ApplyOptions::default())).await.unwrap_err();
+    assert!(error.to_string().contains("there is no command `no-such-command` on this machine"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn healthchecks_run_inside() {
+    let mut app = server("app", "0.0.0.0", 5000);
+    let check = "import socket, os; s = socket.create_connection(('localhost', 5000)); s.sendall(b'x'); \
+                 assert s.recv(99) == os.environ['HOSTNAME'].encode(), 'another answers'";
+    app.healthcheck = Some(Healthcheck {
+        argv: vec!["/usr/bin/python3".into(), "-c".into(), check.into()],
+        interval: Duration::from_secs(30),
+        timeout: Duration::from_secs(10),
+        retries: 3,
+        start_period: Duration::ZERO,
+        start_interval: Duration::from_secs(5),
+    });
+    app.replicas = 2;
+    let mut bench = Bench::up(vec![app]).await;
+    bench.pool("app", 2).await;
+    assert!(bench.status("app-1").await.health.unwrap().passed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waits_for_what_it_depends_on_and_for_services_of_others() {
+    let database = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut db = service("db", &[], None);
+    db.run = keel_model::Run::External(database.local_addr().unwrap());
+    let depends = |service: &str, condition| Dependency {
+        service: ServiceName(service.into()),
+        condition,
+        required: true,
+        restart: false,
+    };
+    let mut job = service("job", &["/bin/sh", "-c", "getent hosts db >/dev/null"], None);
+    job.restart.condition = keel_model::RestartCondition::Never;
+    job.depends_on = vec![depends("db", DependencyCondition::Healthy)];
+    let mut app = server("app", "0.0.0.0", 5000);
+    app.depends_on = vec![depends("job", DependencyCondition::Completed)];
+    let mut bench = Bench::up(vec![app, job, db]).await;
+    assert_eq!(bench.status("job").await.exit, Some(Exit::Status(0)));
+    assert_eq!(bench.status("app").await.state, InstanceState::Ready);
+    let runner = bench.runner.clone();
+    let down = tokio::spawn(async move { runner.down().await });
+    let drains = |notice: &Notice| match notice {
+        Notice::Draining { incarnation, .. } => Some(*incarnation),
+        _ => None,
+    };
+    let incarnation = bench.until(drains).await;
+    bench.runner.drained("app", incarnation);
+    within(down).await.unwrap().unwrap();
+    assert_eq!(bench.runner.instances().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn udp_moves_only_where_it_is_listed() {
+    let script = r#"
+import socket
+for port in (5353, 5454):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("0.0.0.0", port)); print(s.getsockname()[0], flush=True)
+import time; time.sleep(1000)
+"#;
+    let mut app = python("app", script, None);
+    app.ports.push(keel_model::Port { number: 5353, protocol: Protocol::Udp });
+    let bench = Bench::up(vec![app]).await;
+    let (_, mut news) = bench.runner.logs(vec!["app".into()], Some(0)).await.unwrap();
+    let printed = || async { bench.runner.logs(vec!["app".into()], None).await.unwrap().0 };
+    while printed().await.len() < 2 {
+        within(news.recv()).await.unwrap();
+    }
+    let own = bench.status("app").await.address.unwrap().to_string();
+    let text: Vec<_> = printed().await.into_iter().map(|line| line.text).collect();
+    assert_eq!(text, [own, "0.0.0.0".into()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_is_one_and_run_is_apart() {
+    let bench = Bench::up(vec![server("app", "0.0.0.0", 5000)]).await;
+    let request = |name: &str, script: &str, terminal| keel_runner::ExecRequest {
+        name: name.into(),
+        argv: vec!["/bin/sh".into(), "-c".into(), script.into()],
+        environment: vec![("EXTRA".into(), "yes".into())],
+        terminal,
+    };
+    let size = keel_runner::TerminalSize { rows: 33, columns: 99 };
+    let mut exec = bench
+        .runner
+        .exec(request("app", "stty size; read x; echo got $x $EXTRA; exit 4", Some(size)))
+        .await
+        .unwrap();
+    let mut text = String::new();
+    let status = loop {
+        match within(exec.next()).await {
+            keel_runner::ExecOutput::Output(bytes) => {
+                text.push_str(&String::from_utf8_lossy(&bytes));
+                if text.contains("33 99") && !text.contains("word") {
+                    exec.write(b"word\n");
+                }
+            }
+            keel_runner::ExecOutput::Error(_) => panic!("a terminal has one output"),
+            keel_runner::ExecOutput::Exit(status) => break status,
+        }
+    };
+    assert!(status == 4 && text.contains("got word yes"), "{status} {text}");
+    let mut run =
+        within(bench.runner.run_once(request("app", "echo $HOSTNAME $PORT; exit 3", None))).await.unwrap();
+    run.close_input();
+    let mut text = String::new();
+    let status = loop {
+        match within(run.next()).await {
+            keel_runner::ExecOutput::Output(bytes) => text.push_str(&String::from_utf8_lossy(&bytes)),
+            keel_runner::ExecOutput::Error(_) => {}
+            keel_runner::ExecOutput::Exit(status) => break status,
+        }
+    };
+    assert_eq!((text.trim(), status), ("app-run-1 5000", 3));
+}
+
+/// The other half of the next test: a supervisor that will be killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn helper_that_is_killed() {
+    let Ok(dir) = std::env::var("KEEL_TEST_KILLED") else { return };
+    let script = "setsid sleep 1000 & echo $!; sleep 1000 & echo $!; echo $$; wait";
+    let app = service("app", &["/bin/sh", "-c", script], None);
+    let settings = keel_runner::Settings::new("killed", &dir);
+    let (runner, _notices) = keel_runner::start(settings).unwrap();
+    let (_, mut news) = runner.logs(Vec::new(), Some(0)).await.unwrap();
+    runner.apply(vec![app], ApplyOptions::default()).await.unwrap();
+    for _ in 0..3 {
+        println!("PID {}", news.recv().await.unwrap().text);
+    }
+    std::future::pending::<()>().await;
+}
+
+#[test]
+fn sigkill_of_the_runner_leaves_no_orphan() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut killed = Command::new(std::env::current_exe().unwrap())
+        .args(["helper_that_is_killed", "--exact", "--nocapture"])
+        .env("KEEL_TEST_KILLED", dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(killed.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let pid_of = |line: String| line.split("PID ").nth(1).and_then(|pid| pid.trim().parse().ok());
+    let pids: Vec<u32> = lines.filter_map(pid_of).take(3).collect();
+    assert!(pids.len() == 3 && pids.iter().copied().all(lives), "{pids:?}");
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    eventually("an orphan lives on", || !pids.iter().copied().any(lives));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_a_stranger_has_on_all_addresses_is_translated() {
+    let stranger = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = stranger.local_addr().unwrap().port();
+    let mut bench = Bench::up(vec![server("app", "0.0.0.0", port)]).await;
+    let instance = bench.pool("app", 1).await.remove(0);
+    assert_ne!(instance.socket_address(port).unwrap().port(), port);
+    assert_eq!(ask_instance(&instance, port), "app");
+    let ports = bench.status("app").await.ports;
+    assert_eq!(ports, [format!("{port} (as {})", instance.socket_address(port).unwrap().port())]);
+}
+
+/// The other half of the next test: a runner under somebody else's trap.
+#[tokio::test(flavor = "multi_thread")]
+async fn helper_under_a_trap() {
+    if std::env::var("KEEL_TEST_TRAPPED").is_err() {
+        return;
+    }
+    let script = format!("import os\nHOST, PORT = '0.0.0.0', int(os.environ['PORT'])\n{SERVER}");
+    let mut app = python("app", &script, Some(5000));
+    app.replicas = 2;
+    let mut bench = Bench::up(vec![app]).await;
+    for instance in bench.pool("app", 2).await {
+        assert_eq!(instance.address, Ipv4Addr::LOCALHOST);
+        assert_eq!(ask_instance(&instance, 5000), instance.name);
+    }
+    let note = bench.status("app-1").await.note.unwrap();
+    assert!(note.starts_with("no address of its own, must listen on $PORT: "), "{note}");
+}
+
+#[test]
+fn under_another_trap_the_port_is_said_in_the_environment() {
+    use keel_sys::{
+        sandbox::{Sandbox, TrapMode, spawn},
+        seccomp::{Answer, Trap},
+    };
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["helper_under_a_trap", "--exact", "--nocapture"]).env("KEEL_TEST_TRAPPED", "1");
+    let sandbox = Sandbox { trap: TrapMode::On, ..Sandbox::default() };
+    let mut spawned = match spawn(command, sandbox) {
+        Ok(spawned) => spawned,
+        Err(error) => {
+            let why = format!("{:?}: {}", error.step, error.source);
+            return skipped("under_another_trap_the_port_is_said_in_the_environment", &why);
+        }
+    };
+    let trap = Trap::from(spawned.trap.take().unwrap());
+    std::thread::spawn(move || {
+        while let Ok(notification) = trap.receive() {
+            let _ = trap.answer(notification.id, Answer::Continue);
+        }
+    });
+    assert!(spawned.child.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_and_not_run_is_built_before_its_first_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut app = service("app", &["./made"], None);
+    app.replicas = 0;
+    let command = "printf '#!/bin/sh\\nexec sleep 1000\\n' > made; chmod +x made".to_owned();
+    process(&mut app).working_dir = dir.path().into();
+    process(&mut app).build = vec![BuildStep::Shell { command, working_dir: dir.path().into() }];
+    let bench = Bench::up(vec![app]).await;
+    assert!(!dir.path().join("made").exists());
+    within(bench.runner.scale(ServiceName("app".into()), 1)).await.unwrap();
+    assert_eq!(bench.status("app").await.state, InstanceState::Ready);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_end_with_the_last_handle() {
+    let bench = Bench::up(vec![server("app", "0.0.0.0", 5000)]).await;
+    let pid = bench.status("app").await.pid.unwrap();
+    assert!(lives(pid));
+    drop(bench);
+    eventually("it lives on", || !lives(pid));
+}
+
+#[test]
+fn a_state_folder_has_one_runner() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _inside = runtime.enter();
+    let dir = tempfile::tempdir().unwrap();
+    let first = keel_runner::start(keel_runner::Settings::new("p", dir.path())).unwrap();
+    let error = keel_runner::start(keel_runner::Settings::new("p", dir.path())).unwrap_err();
+    assert!(
+        error.to_string().ends_with(&format!("in use by another evenkeel (pid {})", std::process::id())),
+        "{error}"
+    );
+    drop(first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_low_port_without_privilege_is_translated() {
+    let first: u16 = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    if is_root() || first <= 80 {
+        skipped("a_low_port_without_privilege_is_translated", "this user may bind port 80");
+        return;
+    }
+    let bench_services = vec![server("app", "0.0.0.0", 80), server("other", "0.0.0.0", 80)];
+    let mut bench = Bench::up(bench_services).await;
+    let instance = bench.pool("app", 1).await.remove(0);
+    assert_ne!(instance.socket_address(80).unwrap().port(), 80);
+    assert_eq!(ask_instance(&instance, 80), "app");
+    let connect = |name: &str| {
+        format!(
+            "/usr/bin/python3 -c 'import socket; s = socket.create_connection((\"{name}\", 80), 5); \
+                 s.sendall(b\"x\"); print(s.recv(99).decode())'"
+        )
+    };
+    assert_eq!(bench.sh("app", &connect("localhost")).await.0, "app");
+    assert_eq!(bench.sh("app", &connect("other")).await.0, "other");
+}
+
+/// Everything above once more as a user without rights, where this one can become such a one.
+#[test]
+fn all_of_this_as_nobody() {
+    const NAME: &str = "all_of_this_as_nobody";
+    const NOBODY: u32 = 65534;
+    if !is_root() {
+        skipped(NAME, "this user isn't root");
+        return;
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--skip", NAME, "--test-threads=2"]).uid(NOBODY).gid(NOBODY).env_clear();
+    command.env("PATH", "/usr/bin:/bin").env("HOME", "/").current_dir("/");
+    let output = match command.output() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return skipped(NAME, "nobody may not read this program");
+        }
+        output => output.unwrap(),
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+}
