@@ -1,0 +1,15 @@
+//! A request's body, read whole before a peer is chosen (`proxy_request_buffering on`), so that it can be sent again.
+
+use crate::io::spool::Spool;
+
+/// Where a request's body is.
+#[derive(Default)]
+pub(crate) enum RequestBodyStore {
+    /// There is none, or it hasn't been read.
+    #[default]
+    None,
+    /// In memory.
+    Memory(Vec<u8>),
+    /// In a temporary file, because it is larger than `client_body_buffer_size`.
+    File(Spool),
+}

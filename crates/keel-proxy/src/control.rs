@@ -1,0 +1,347 @@
+//! The control thread: orders in, reports out.
+//!
+//! It owns the listening sockets, builds snapshots, and tells the workers. When the channel ends, the supervisor is gone
+//! and so is this process, at once.
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use keel_lb::{Drained, Registry};
+use keel_model::{Address, DataPlaneStatus, LogLevel, Order, PeerSet, Plan, Report, UpstreamName};
+use keel_sys::Channel;
+use keel_telemetry::Counters;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use crate::{
+    log::{LogFiles, process_entry},
+    snapshot::{self, PreparedSnapshot, Snapshot},
+    worker::{Acknowledge, Worker, WorkerOrder, WorkerSetup},
+};
+
+/// How long workers may take to switch to a new configuration before it counts as done anyway: a worker is never busy
+/// for longer than one turn of its loop.
+const SWITCH_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What ends a data plane other than an order to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The channel to the supervisor broke.
+    #[error("the channel to the supervisor broke")]
+    Channel(#[from] std::io::Error),
+    /// The supervisor speaks another build's language.
+    #[error(transparent)]
+    Message(#[from] keel_model::BadMessage),
+}
+
+/// Runs the data plane until it is told to end, or its supervisor does.
+///
+/// # Errors
+/// When the channel breaks in a way other than ending.
+pub fn run(channel: OwnedFd) -> Result<(), Error> {
+    let stop_reading = channel.try_clone()?;
+    let reading = Channel::from(channel);
+    let reports = Reports(Arc::new(Mutex::new(reading.try_clone()?)));
+    let mut control = Control::new(reports, stop_reading);
+    control.serve(reading)
+}
+
+/// Sends reports from any thread.
+#[derive(Clone)]
+struct Reports(Arc<Mutex<Channel>>);
+
+impl Reports {
+    fn send(&self, report: &Report) {
+        let Ok(bytes) = report.encode() else { return };
+        let channel = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // When nobody listens any more, the reading side sees the end.
+        let _ = channel.send(&bytes, &[]);
+    }
+}
+
+struct Control {
+    reports: Reports,
+    registry: Registry,
+    drained: Drained,
+    sockets: HashMap<Address, OwnedFd>,
+    logs: Option<Arc<LogFiles>>,
+    prepared: Option<PreparedSnapshot>,
+    current: Option<Arc<Snapshot>>,
+    workers: Vec<WorkerHandle>,
+    counters: Counters,
+    connection_serial: Arc<AtomicU64>,
+    /// Shutting it down ends the reading of orders.
+    stop_reading: Arc<OwnedFd>,
+}
+
+struct WorkerHandle {
+    orders: UnboundedSender<WorkerOrder>,
+    thread: JoinHandle<()>,
+    /// Addresses whose sockets it has.
+    listens: Vec<Address>,
+}
+
+impl Control {
+    fn new(reports: Reports, stop_reading: OwnedFd) -> Self {
+        let told = reports.clone();
+        let drained: Drained = Arc::new(move |upstream: &UpstreamName, peer: &keel_model::PeerKey| {
+            told.send(&Report::Drained { upstream: upstream.clone(), peer: peer.clone() });
+        });
+        Self {
+            reports,
+            registry: Registry::new(),
+            drained,
+            sockets: HashMap::new(),
+            logs: None,
+            prepared: None,
+            current: None,
+            workers: Vec::new(),
+            counters: Counters::new(0),
+            connection_serial: Arc::new(AtomicU64::new(1)),
+            stop_reading: Arc::new(stop_reading),
+        }
+    }
+
+    fn serve(&mut self, mut channel: Channel) -> Result<(), Error> {
+        while let Some((bytes, descriptors)) = channel.recv()? {
+            match Order::decode(&bytes)? {
+                Order::Prepare { plan, sockets, logs } => {
+                    let generation = plan.generation;
+                    match self.prepare(&plan, sockets, logs, descriptors) {
+                        Ok(()) => self.reports.send(&Report::Prepared { generation }),
+                        Err(reason) => self.reports.send(&Report::Refused { generation, reason }),
+                    }
+                }
+                Order::Commit { generation } => self.commit(generation),
+                Order::Abandon { generation } => {
+                    self.prepared.take_if(|prepared| prepared.snapshot.generation == generation);
+                }
+                Order::Peers { upstream, set } => self.publish(&upstream, &set),
+                Order::ReopenLogs { logs } => {
+                    if let Some(files) = &self.logs {
+                        files.take(logs.into_iter().zip(descriptors).collect());
+                    }
+                }
+                Order::Quit => self.quit(),
+                Order::Stop => {
+                    self.flush();
+                    return Ok(());
+                }
+                Order::Status => self.reports.send(&Report::Status(Box::new(self.status()))),
+            }
+        }
+        self.flush();
+        Ok(())
+    }
+
+    fn flush(&self) {
+        if let Some(logs) = &self.logs {
+            logs.flush();
+        }
+    }
+
+    /// Builds everything that the plan needs. Traffic stays where it is.
+    fn prepare(
+        &mut self,
+        plan: &Plan,
+        addresses: Vec<Address>,
+        log_paths: Vec<std::path::PathBuf>,
+        mut descriptors: Vec<OwnedFd>,
+    ) -> Result<(), String> {
+        if descriptors.len() < addresses.len() + log_paths.len() {
+            return Err("descriptors were lost on the way".into());
+        }
+        let files = descriptors.split_off(addresses.len());
+        self.sockets.extend(addresses.into_iter().zip(descriptors));
+        let missing = plan.listeners.iter().find(|listener| !self.sockets.contains_key(&listener.address));
+        if let Some(listener) = missing {
+            return Err(format!("there is no socket for {}", listener.address));
+        }
+        let workers = plan.process.workers.max(1) as usize;
+        let logs = match &self.logs {
+            Some(logs) => logs.clone(),
+            None => {
+                let logs = Arc::new(LogFiles::new(workers).map_err(|error| show(&error))?);
+                self.logs.insert(logs).clone()
+            }
+        };
+        logs.take(log_paths.into_iter().zip(files).collect());
+        let prepared = snapshot::compile(plan, &self.registry, &self.drained, &logs);
+        let prepared = prepared.map_err(|error| show(&error))?;
+        if self.workers.is_empty() {
+            self.become_user(plan)?;
+            self.start_workers(workers, &prepared.snapshot)?;
+        }
+        self.prepared = Some(prepared);
+        Ok(())
+    }
+
+    /// Gives up what isn't needed any more, before the first client is served.
+    fn become_user(&self, plan: &Plan) -> Result<(), String> {
+        if let Some(limit) = plan.process.open_files_max {
+            let mut limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+            limits.current = Some(limit);
+            limits.maximum = limits.maximum.map(|maximum| maximum.max(limit));
+            let set = rustix::process::setrlimit(rustix::process::Resource::Nofile, limits);
+            set.map_err(|error| format!("the limit of open files can't be set: {error}"))?;
+        } else {
+            raise_open_files();
+        }
+        if let Some(user) = &plan.process.user
+            && rustix::process::geteuid().is_root()
+        {
+            keel_sys::user::become_user(user.uid, user.gid, &user.name)
+                .map_err(|error| format!("can't become the user `{}`: {error}", user.name))?;
+        }
+        Ok(())
+    }
+
+    fn start_workers(&mut self, count: usize, snapshot: &Arc<Snapshot>) -> Result<(), String> {
+        self.counters = Counters::new(count);
+        for index in 0..count {
+            let (orders, queue) = unbounded_channel();
+            let counters = self.counters.worker(index).unwrap_or_default();
+            let setup = WorkerSetup {
+                snapshot: snapshot.clone(),
+                registry: self.registry.clone(),
+                counters,
+                index,
+                connection_serial: self.connection_serial.clone(),
+                seed: seed(index),
+                orders: queue,
+            };
+            let run = move || {
+                if let Err(error) = Worker::run(setup) {
+                    let text = format!("a worker can't start: {error}\n");
+                    let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+                }
+            };
+            let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(run);
+            let thread = thread.map_err(|error| show(&error))?;
+            self.workers.push(WorkerHandle { orders, thread, listens: Vec::new() });
+        }
+        Ok(())
+    }
+
+    /// Lets traffic take the prepared plan.
+    fn commit(&mut self, generation: u64) {
+        let Some(prepared) = self.prepared.take_if(|prepared| prepared.snapshot.generation == generation)
+        else {
+            return;
+        };
+        for group in prepared.groups {
+            group.commit();
+        }
+        let snapshot = prepared.snapshot;
+        self.sockets.retain(|address, _| snapshot.listener(address).is_some());
+        let (sender, done) = mpsc::channel();
+        for worker in &mut self.workers {
+            worker.listens.retain(|address| self.sockets.contains_key(address));
+            let mut sockets = Vec::new();
+            for (address, socket) in &self.sockets {
+                if worker.listens.contains(address) {
+                    continue;
+                }
+                match socket.as_fd().try_clone_to_owned() {
+                    Ok(socket) => {
+                        sockets.push((address.clone(), socket));
+                        worker.listens.push(address.clone());
+                    }
+                    Err(error) => process_entry(
+                        &snapshot.error_log,
+                        LogLevel::Alert,
+                        format_args!("a worker can't listen on {address}: {error}"),
+                    ),
+                }
+            }
+            let done = Acknowledge::new(sender.clone());
+            let order = WorkerOrder::Commit { snapshot: snapshot.clone(), sockets, done };
+            // A worker that is gone has reported why.
+            let _ = worker.orders.send(order);
+        }
+        drop(sender);
+        // Nothing is ever sent: the channel ends when the last worker has dropped its end.
+        let _ = done.recv_timeout(SWITCH_TIME_MAX);
+        self.current = Some(snapshot);
+        self.reports.send(&Report::Committed { generation });
+    }
+
+    fn publish(&self, name: &UpstreamName, set: &PeerSet) {
+        let snapshots = self.current.iter().chain(self.prepared.as_ref().map(|prepared| &prepared.snapshot));
+        for snapshot in snapshots {
+            if let Some(upstream) = snapshot.upstream(&name.0) {
+                snapshot.upstreams[upstream].group.publish(set);
+                break;
+            }
+        }
+        for worker in &self.workers {
+            let _ = worker.orders.send(WorkerOrder::PeersChanged);
+        }
+    }
+
+    /// Lets the workers finish; the process ends with the last of them.
+    fn quit(&mut self) {
+        self.sockets.clear();
+        let workers = std::mem::take(&mut self.workers);
+        for worker in &workers {
+            let _ = worker.orders.send(WorkerOrder::Quit);
+        }
+        let stop_reading = self.stop_reading.clone();
+        let waits = move || {
+            for worker in workers {
+                // A panic in it has been reported.
+                let _ = worker.thread.join();
+            }
+            // Fails only where the supervisor is gone already, which ends the reading, too.
+            let _ = rustix::net::shutdown(&*stop_reading, rustix::net::Shutdown::Read);
+        };
+        if let Err(error) = thread::Builder::new().name("quit".into()).spawn(waits) {
+            self.reports.send(&Report::Refused { generation: 0, reason: show(&error) });
+        }
+    }
+
+    fn status(&self) -> DataPlaneStatus {
+        let totals = self.counters.totals();
+        let peers = self.current.iter().flat_map(|snapshot| &snapshot.upstreams);
+        DataPlaneStatus {
+            generation: self.current.as_ref().map_or(0, |snapshot| snapshot.generation),
+            accepted: totals.accepted,
+            active: totals.active,
+            requests: totals.requests,
+            queued: totals.queued,
+            panics: totals.panics,
+            peers: peers.flat_map(|upstream| upstream.group.status()).collect(),
+        }
+    }
+}
+
+/// Writes an error with its causes in one line.
+fn show(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Lets the process open as many files as it may.
+fn raise_open_files() {
+    let mut limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limits.current = limits.maximum;
+    // It works with fewer, too.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, limits);
+}
+
+/// Gives workers different sequences of random numbers.
+fn seed(index: usize) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let low = u64::try_from(now & u128::from(u64::MAX)).unwrap_or(1);
+    low.wrapping_add(index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

@@ -1,0 +1,193 @@
+//! The client's side: one task per connection, which drives the peer's socket too.
+
+mod body;
+mod h1;
+mod linger;
+
+use std::{
+    cell::{Cell, OnceCell},
+    future::poll_fn,
+    net::SocketAddr,
+    rc::Rc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use keel_model::{Address, LogLevel};
+use keel_telemetry::Entry;
+
+use crate::{
+    exchange::{Exchange, Remote},
+    io::{socket::Socket, timer::Timer},
+    worker::{View, Worker},
+};
+
+pub(crate) use body::{BodyFailure, expect_continue, has_body, poll_body, read_whole};
+
+/// How long an idle connection is kept after its worker was told to quit.
+const QUIT_IDLE: Duration = Duration::from_secs(1);
+
+/// A client's connection.
+pub(crate) struct Client {
+    pub(crate) socket: Socket,
+    pub(crate) timer: Timer,
+    pub(crate) remote: Remote,
+    pub(crate) listener: Rc<Address>,
+    pub(crate) number: u64,
+    /// Requests begun on it.
+    pub(crate) requests: u64,
+    pub(crate) accepted: Instant,
+    pub(crate) timed_out: bool,
+    /// Whether the request came behind another without waiting for its response.
+    pub(crate) pipelined: bool,
+    local: OnceCell<Option<SocketAddr>>,
+    /// What came behind the last request.
+    behind: Vec<u8>,
+    /// The configuration of the last request, as long as its listener is there.
+    view: Rc<View>,
+    no_delay: Cell<bool>,
+}
+
+impl Client {
+    pub(crate) fn new(worker: &Rc<Worker>, socket: Socket, remote: Remote, listener: Rc<Address>) -> Self {
+        Self {
+            socket,
+            timer: Timer::default(),
+            remote,
+            listener,
+            number: worker.next_connection(),
+            requests: 0,
+            accepted: worker.clock.now(),
+            timed_out: false,
+            pipelined: false,
+            local: OnceCell::new(),
+            behind: Vec::new(),
+            view: worker.view(),
+            no_delay: Cell::new(false),
+        }
+    }
+
+    /// Gives the address that the client connected to.
+    pub(crate) fn local_address(&self) -> Option<SocketAddr> {
+        *self.local.get_or_init(|| self.socket.local_address())
+    }
+
+    /// Lets small writes leave at once, from the moment on when there will be several.
+    pub(crate) fn no_delay(&self) {
+        if !self.no_delay.replace(true) {
+            self.socket.set_nodelay();
+        }
+    }
+
+    /// Lets the response be the connection's last where the place's limits say so.
+    pub(crate) fn limit_keep_alive(&self, worker: &Worker, ex: &mut Exchange, view: &View) {
+        let core = &ex.place(view).scope.core;
+        ex.keep_alive = ex.keep_alive
+            && self.requests < core.keepalive_requests
+            && !core.keepalive_timeout.is_zero()
+            && worker.clock.now().saturating_duration_since(self.accepted) < core.keepalive_time;
+    }
+
+    pub(crate) fn log_error(&self, worker: &Worker, ex: &Exchange, text: &str) {
+        self.log(worker, ex, LogLevel::Error, text);
+    }
+
+    /// Writes an entry about a request to the error log of the place that it is in.
+    pub(crate) fn log(&self, worker: &Worker, ex: &Exchange, level: LogLevel, text: &str) {
+        let view = ex.view().unwrap_or(&self.view);
+        let place = ex.place.map(|place| view.snapshot.place(place));
+        let errors = place.and_then(|place| place.error_logs.as_ref()).unwrap_or(&view.snapshot.error_log);
+        if !errors.is_enabled(level) {
+            return;
+        }
+        let mut line = Vec::new();
+        line.extend_from_slice(text.as_bytes());
+        line.extend_from_slice(b", client: ");
+        self.remote.append_address(&mut line);
+        if ex.view().is_some() {
+            line.extend_from_slice(b", server: ");
+            line.extend_from_slice(ex.server(view).name.as_bytes());
+        }
+        let request = ex.head.line.of(&ex.input);
+        if !request.is_empty() {
+            line.extend_from_slice(b", request: \"");
+            line.extend_from_slice(request);
+            line.push(b'"');
+        }
+        if let Some(attempt) = ex.upstream.attempts.last() {
+            line.extend_from_slice(b", upstream: \"http://");
+            attempt.append_address(&mut line);
+            line.extend_from_slice(&ex.uri);
+            line.push(b'"');
+        }
+        if let Some(host) = ex.field(keel_http::Name::Host) {
+            line.extend_from_slice(b", host: \"");
+            line.extend_from_slice(host);
+            line.push(b'"');
+        }
+        errors.write(&Entry {
+            now: worker.system_time(),
+            level,
+            tid: crate::log::thread_id(),
+            connection: Some(self.number),
+            text: format_args!("{}", String::from_utf8_lossy(&line)),
+        });
+    }
+}
+
+/// Starts the task of a connection. The runtime catches a panic in it, which costs this one connection.
+pub(crate) fn spawn(worker: &Rc<Worker>, client: Client) {
+    let worker = worker.clone();
+    tokio::task::spawn_local(async move {
+        let mut ended = Ended { worker: worker.clone(), number: client.number, place: None };
+        ended.place = poll_fn(|cx| Poll::Ready(Some(worker.register(cx.waker().clone())))).await;
+        serve(worker, client).await;
+    });
+}
+
+/// Sees a connection's end, whichever way it comes.
+struct Ended {
+    worker: Rc<Worker>,
+    number: u64,
+    place: Option<usize>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.worker.counters.panics.add(1);
+            self.worker.alert(format_args!("*{} a connection ended by a panic", self.number));
+        }
+        self.worker.forget(self.place);
+    }
+}
+
+async fn serve(worker: Rc<Worker>, mut client: Client) {
+    client.timer.set(&worker.clock, h1::default_server(&client).client.header_timeout);
+    loop {
+        if client.behind.is_empty() && !idle(&worker, &mut client).await {
+            return;
+        }
+        // Boxed, so that an idle connection doesn't carry the room that a request needs.
+        if !Box::pin(h1::serve_one(&worker, &mut client)).await {
+            return;
+        }
+    }
+}
+
+/// Waits for bytes without holding a buffer. False when the connection is to close.
+async fn idle(worker: &Rc<Worker>, client: &mut Client) -> bool {
+    poll_fn(|cx| {
+        if let Poll::Ready(ready) = client.socket.poll_read_ready(cx) {
+            return Poll::Ready(ready.is_ok());
+        }
+        if let Some(since) = worker.quitting() {
+            let latest = since + QUIT_IDLE;
+            if client.timer.deadline().is_none_or(|deadline| deadline > latest) {
+                client.timer.set_at(Some(latest));
+            }
+        }
+        client.timer.poll_expired(&worker.clock, cx).map(|()| false)
+    })
+    .await
+}

@@ -1,0 +1,160 @@
+//! Reading a request's body.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+};
+
+use keel_http::Name;
+
+use super::Client;
+use crate::{body::RequestBodyStore, exchange::Exchange, io::spool::Spool, job::Job};
+
+/// Room that is made before a read of a body.
+const READ_ROOM: usize = 8 << 10;
+
+/// Why a body couldn't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyFailure {
+    /// The client went away, or sent what is no body: 400.
+    Broken,
+    /// It went away.
+    Gone,
+    /// It took too long: 408.
+    TimedOut,
+    /// It is longer than `client_max_body_size`: 413.
+    TooLarge,
+    /// A temporary file can't be written: 500.
+    Internal,
+}
+
+impl BodyFailure {
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            BodyFailure::Broken => 400,
+            BodyFailure::Gone => 499,
+            BodyFailure::TimedOut => 408,
+            BodyFailure::TooLarge => 413,
+            BodyFailure::Internal => 500,
+        }
+    }
+}
+
+/// Appends the next piece of the body to `out`, reading from the socket when nothing has come yet. A piece may be empty
+/// when only framing came; the end is when `ex.body_left` is done.
+pub(crate) fn poll_body(
+    cx: &mut Context<'_>,
+    client: &mut Client,
+    ex: &mut Exchange,
+    out: &mut Vec<u8>,
+) -> Poll<Result<usize, BodyFailure>> {
+    if ex.body_left.is_done() {
+        return Poll::Ready(Ok(0));
+    }
+    if ex.consumed >= ex.input.len() {
+        // The head's bytes stay where they are.
+        ex.input.truncate(ex.head_end);
+        ex.consumed = ex.head_end;
+        match ready!(client.socket.poll_fill(cx, &mut ex.input, READ_ROOM)) {
+            Ok(0) | Err(_) => return Poll::Ready(Err(BodyFailure::Gone)),
+            Ok(_) => {}
+        }
+    }
+    let mut appended = 0;
+    while ex.consumed < ex.input.len() && !ex.body_left.is_done() {
+        let bytes = ex.input.get(ex.consumed..).unwrap_or_default();
+        let Ok(step) = ex.body_left.decode(bytes) else { return Poll::Ready(Err(BodyFailure::Broken)) };
+        let payload = bytes.get(step.payload).unwrap_or_default();
+        out.extend_from_slice(payload);
+        appended += payload.len();
+        ex.consumed += step.consumed;
+        ex.body_bytes_read += step.consumed as u64;
+    }
+    Poll::Ready(Ok(appended))
+}
+
+/// Tells a client that waits for it to send its body (RFC 9110 §10.1.1).
+pub(crate) async fn expect_continue(job: &mut Job<'_>) -> Result<(), BodyFailure> {
+    if std::mem::replace(&mut job.ex.expect_settled, true) || !job.ex.is_http11() {
+        return Ok(());
+    }
+    let expects = job.ex.field(Name::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+    // Bytes of the body that are there already say that the client didn't wait.
+    if !expects || job.ex.input.len() > job.ex.consumed {
+        return Ok(());
+    }
+    let sent = crate::respond::send_all(job, b"HTTP/1.1 100 Continue\r\n\r\n", b"").await;
+    sent.map_err(|_| BodyFailure::Gone)
+}
+
+/// Says whether the request announced a body, an empty one included.
+pub(crate) fn has_body(job: &Job<'_>) -> bool {
+    job.ex.head.fields.has(Name::ContentLength) || !job.ex.body_left.is_done()
+}
+
+/// Reads the body to its end: to memory, or to a file where it is larger than `client_body_buffer_size`.
+pub(crate) async fn read_whole(job: &mut Job<'_>) -> Result<(), BodyFailure> {
+    expect_continue(job).await?;
+    if job.ex.body_left.is_done() {
+        return Ok(());
+    }
+    let view = job.view.clone();
+    let core = &job.ex.place(&view).scope.core;
+    let memory_max = core.client_body_buffer_size.as_usize();
+    let size_max = if core.client_max_body_size.0 == 0 { u64::MAX } else { core.client_max_body_size.0 };
+    let mut total = 0u64;
+    let mut memory = Vec::new();
+    let mut spool: Option<Spool> = None;
+    job.client.timer.set(&job.worker.clock, core.client_body_timeout);
+    let (worker, client, ex) = (job.worker, &mut *job.client, &mut *job.ex);
+    poll_fn(|cx| {
+        while !ex.body_left.is_done() {
+            match poll_body(cx, client, ex, &mut memory) {
+                Poll::Ready(Ok(more)) => {
+                    total += more as u64;
+                    client.timer.set(&worker.clock, core.client_body_timeout);
+                }
+                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                Poll::Pending => {
+                    ready!(client.timer.poll_expired(&worker.clock, cx));
+                    client.timed_out = true;
+                    return Poll::Ready(Err(BodyFailure::TimedOut));
+                }
+            }
+            if total > size_max {
+                return Poll::Ready(Err(BodyFailure::TooLarge));
+            }
+            if memory.len() > memory_max
+                && let Err(error) = spill(&mut spool, &mut memory, &core.client_body_temp_path)
+            {
+                client.log_error(worker, ex, &format!("a client request body can't be buffered: {error}"));
+                return Poll::Ready(Err(BodyFailure::Internal));
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await?;
+    if let Some(mut spool) = spool {
+        spool.write(&memory).map_err(|_| BodyFailure::Internal)?;
+        job.client.log(
+            job.worker,
+            job.ex,
+            keel_model::LogLevel::Warn,
+            "a client request body is buffered to a temporary file",
+        );
+        job.ex.body = RequestBodyStore::File(spool);
+    } else {
+        job.ex.body = RequestBodyStore::Memory(memory);
+    }
+    Ok(())
+}
+
+fn spill(spool: &mut Option<Spool>, memory: &mut Vec<u8>, folder: &std::path::Path) -> std::io::Result<()> {
+    let file = match spool {
+        Some(file) => file,
+        None => spool.insert(Spool::create(folder)?),
+    };
+    file.write(memory)?;
+    memory.clear();
+    Ok(())
+}

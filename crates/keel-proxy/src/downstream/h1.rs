@@ -1,0 +1,294 @@
+//! HTTP/1 requests on a client's connection, one after the other.
+
+use std::{
+    future::poll_fn,
+    rc::Rc,
+    task::{Poll, ready},
+};
+
+use keel_http::{
+    Limits, Name, Progress, RequestBody, RequestError, Rules, Underscores, Version,
+    body::{Decoder, Trailers},
+    host,
+    uri::{self, Slashes},
+};
+use keel_model::{ClientSettings, LingeringClose, LogLevel};
+
+use super::{Client, linger};
+use crate::{
+    exchange::{Exchange, Method},
+    job::{Flow, Job},
+    phase, respond,
+    snapshot::{Server, ServerNames},
+    worker::{View, Worker},
+};
+
+/// Room that is made before a read of a head.
+const READ_ROOM: usize = 4 << 10;
+
+/// Reads one request and answers it. False when the connection is to close.
+pub(super) async fn serve_one(worker: &Rc<Worker>, client: &mut Client) -> bool {
+    let mut ex = worker.take_exchange();
+    client.pipelined = !client.behind.is_empty();
+    ex.input = if client.pipelined { std::mem::take(&mut client.behind) } else { worker.buffers.take() };
+    let goes_on = exchange(worker, client, &mut ex).await;
+    ex.reset();
+    let input = std::mem::take(&mut ex.input);
+    if goes_on && !input.is_empty() {
+        client.behind = input;
+    } else {
+        worker.buffers.give(input);
+    }
+    worker.buffers.give(std::mem::take(&mut ex.upstream.input));
+    worker.give_exchange(ex);
+    goes_on
+}
+
+async fn exchange(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange) -> bool {
+    follow_configuration(worker, client);
+    let view = client.view.clone();
+    let server = names(client, &view).default_server();
+    ex.begin(view.clone(), server);
+    let head = read_head(worker, client, ex).await;
+    let refused = match head {
+        Err(HeadFailure::Gone) => return false,
+        Err(HeadFailure::TimedOut) => {
+            client.log(worker, ex, LogLevel::Info, "client timed out");
+            ex.status = 408;
+            phase::log(&Job { worker, client, ex, view });
+            return false;
+        }
+        Err(HeadFailure::Refused(error)) => Some(error),
+        Ok(()) => None,
+    };
+    client.requests += 1;
+    worker.counters.requests.add(1);
+    ex.request_id = [worker.random(), worker.random()];
+    let flow = match refused {
+        Some(error) => Box::pin(refuse(worker, client, ex, view.clone(), error)).await,
+        None => match accept_head(worker, client, ex, &view) {
+            Ok(()) => phase::run(&mut Job { worker, client, ex, view: view.clone() }).await,
+            Err(error) => Box::pin(refuse(worker, client, ex, view.clone(), error)).await,
+        },
+    };
+    finish(Job { worker, client, ex, view }, flow).await
+}
+
+/// Takes the current configuration, unless it has no such listener any more.
+fn follow_configuration(worker: &Rc<Worker>, client: &mut Client) {
+    let current = worker.view();
+    if !Rc::ptr_eq(&current, &client.view) && current.snapshot.listener(&client.listener).is_some() {
+        client.view = current;
+    }
+}
+
+fn names<'a>(client: &Client, view: &'a View) -> &'a ServerNames {
+    let listeners = &view.snapshot.listeners;
+    let at = view.snapshot.listener(&client.listener).unwrap_or(0);
+    let listener = &listeners[at];
+    if listener.by_local_address.is_empty() {
+        return &listener.names;
+    }
+    let local = client.local_address();
+    local.and_then(|address| listener.by_local_address.get(&address)).unwrap_or(&listener.names)
+}
+
+/// Gives the server whose settings hold before a host is known.
+pub(super) fn default_server(client: &Client) -> &Server {
+    let view = &client.view;
+    &view.snapshot.servers[names(client, view).default_server()]
+}
+
+enum HeadFailure {
+    Gone,
+    TimedOut,
+    Refused(RequestError),
+}
+
+fn rules(settings: &ClientSettings) -> Rules {
+    let large = settings.large_header_buffers;
+    let line = large.size.as_usize().max(settings.header_buffer.as_usize());
+    Rules {
+        limits: Limits {
+            line_bytes_max: line,
+            head_bytes_max: settings
+                .header_buffer
+                .as_usize()
+                .saturating_add(large.size.as_usize().saturating_mul(large.count as usize)),
+            fields_max: settings.headers_max as usize,
+        },
+        drop_odd_fields: settings.ignore_invalid_headers,
+        underscores: if settings.underscores_in_headers {
+            Underscores::Allowed
+        } else {
+            Underscores::Invalid
+        },
+    }
+}
+
+async fn read_head(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange) -> Result<(), HeadFailure> {
+    let view = client.view.clone();
+    let settings = &ex.server(&view).client;
+    let rules = rules(settings);
+    let mut begun = false;
+    poll_fn(|cx| {
+        loop {
+            if !ex.input.is_empty() {
+                if !std::mem::replace(&mut begun, true) {
+                    ex.started = Some(worker.clock.now());
+                    client.timer.set(&worker.clock, settings.header_timeout);
+                }
+                match ex.head.parse(&ex.input, &rules) {
+                    Ok(Progress::Complete(end)) => {
+                        ex.head_end = end;
+                        ex.consumed = end;
+                        return Poll::Ready(Ok(()));
+                    }
+                    Ok(Progress::Partial) => {}
+                    Err(error) => return Poll::Ready(Err(HeadFailure::Refused(error))),
+                }
+            }
+            match client.socket.poll_fill(cx, &mut ex.input, READ_ROOM) {
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(HeadFailure::Gone)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => {
+                    ready!(client.timer.poll_expired(&worker.clock, cx));
+                    let failure = if begun { HeadFailure::TimedOut } else { HeadFailure::Gone };
+                    return Poll::Ready(Err(failure));
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// Finds the server and the path, and decides whether the connection may go on afterwards.
+fn accept_head(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    ex: &mut Exchange,
+    view: &Rc<View>,
+) -> Result<(), RequestError> {
+    if let Some(odd) = ex.head.odd_field {
+        let line = String::from_utf8_lossy(odd.of(&ex.input)).into_owned();
+        client.log(worker, ex, LogLevel::Info, &format!("client sent invalid header line: \"{line}\""));
+    }
+    ex.method = Method::of(ex.head.method.of(&ex.input));
+    // "the request-target's authority component [..] replaces the Host field" (RFC 9112 §3.2.2), which must be valid
+    // all the same.
+    let mut host = std::mem::take(&mut ex.host);
+    if let Some(field) = ex.head.fields.first(Name::Host) {
+        ex.host_port =
+            host::normalise(field.value.of(&ex.input), &mut host).map_err(|_| RequestError::Field)?;
+    }
+    if let Some(authority) = ex.head.target.authority {
+        host.clear();
+        let port = host::normalise(authority.of(&ex.input), &mut host);
+        ex.host_port = port.map_err(|_| RequestError::Line)?;
+    }
+    ex.host = host;
+    if !ex.host.is_empty() {
+        let found = names(client, view).find(&ex.host);
+        if let Some(regex) = found.regex {
+            let host = std::mem::take(&mut ex.host);
+            ex.captures.take(regex, &host);
+            ex.host = host;
+        }
+        ex.begin(view.clone(), found.server);
+    }
+    let server = ex.server(view);
+    let target = ex.head.target;
+    let path = target.path.of(&ex.input);
+    if target.complex {
+        let slashes = if server.client.merge_slashes { Slashes::Merge } else { Slashes::Keep };
+        uri::normalise(path, slashes, &mut ex.uri).map_err(|_| RequestError::Line)?;
+    } else {
+        ex.uri.extend_from_slice(path);
+    }
+    ex.raw_uri_valid = !path.is_empty();
+    if let Some(query) = target.query {
+        ex.args.extend_from_slice(query.of(&ex.input));
+    }
+    ex.body_left = match ex.head.body {
+        RequestBody::None => Decoder::Done,
+        RequestBody::Length(length) => Decoder::length(length),
+        RequestBody::Chunked => Decoder::chunked(Trailers::Drop),
+    };
+    // The connection of a listener that is gone follows no configuration any more: this response is its last.
+    let listener_stays =
+        Rc::ptr_eq(&worker.view(), view) || worker.view().snapshot.listener(&client.listener).is_some();
+    ex.keep_alive = ex.head.wants_keep_alive() && worker.quitting().is_none() && listener_stays;
+    if ex.keep_alive && client.requests > 1 {
+        client.no_delay();
+    }
+    Ok(())
+}
+
+/// Answers a request that can't be taken. Nothing more is read from its connection.
+async fn refuse(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    ex: &mut Exchange,
+    view: Rc<View>,
+    error: RequestError,
+) -> Flow {
+    client.log(worker, ex, LogLevel::Info, &error.to_string());
+    ex.keep_alive = false;
+    ex.body_left = Decoder::Done;
+    ex.consumed = ex.input.len();
+    if ex.head.version == Version::Http09 {
+        ex.head.version = Version::Http10;
+    }
+    let status = error.status();
+    // What follows can't be read as a request, but must be read before the connection closes, or the client's
+    // kernel throws the answer away.
+    ex.linger = true;
+    let mut job = Job { worker, client, ex, view };
+    match phase::error_page::finish(&mut job, status).await {
+        // A page of the operator's own: its location is looked for as for any other request.
+        Flow::Redirect | Flow::Named => {
+            job.ex.error_page = true;
+            respond::send_special(&mut job, status, None, b"").await
+        }
+        flow => flow,
+    }
+}
+
+/// Logs the request and leaves the connection ready for the next. False when it is to close.
+async fn finish(mut job: Job<'_>, flow: Flow) -> bool {
+    if flow == Flow::Close {
+        job.ex.keep_alive = false;
+        if job.ex.status == 0 {
+            job.ex.status = if job.client.timed_out { 408 } else { 499 };
+        }
+    }
+    phase::log(&job);
+    let core = &job.place().scope.core;
+    let (timeout, lingering) = (core.keepalive_timeout, core.lingering_close);
+    if job.client.timed_out && core.reset_timedout_connection {
+        job.client.socket.reset_on_close();
+        return false;
+    }
+    if flow == Flow::Close {
+        return false;
+    }
+    if !job.ex.body_left.is_done() {
+        let promised = job.ex.head.fields.has(Name::Expect) && !job.ex.expect_settled;
+        if promised {
+            job.ex.keep_alive = false;
+        }
+        if !Box::pin(linger::drain_body(&mut job)).await {
+            return false;
+        }
+    }
+    if !job.ex.keep_alive {
+        let must = lingering == LingeringClose::Always
+            || (lingering == LingeringClose::On && (job.ex.linger || job.ex.input.len() > job.ex.consumed));
+        if must {
+            Box::pin(linger::linger(&mut job)).await;
+        }
+        return false;
+    }
+    job.client.timer.set(&job.worker.clock, timeout);
+    true
+}

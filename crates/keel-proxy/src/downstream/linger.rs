@@ -1,0 +1,88 @@
+//! Leaving in good order: reading what a client still sends, so that its kernel doesn't throw our answer away.
+
+use std::{
+    future::poll_fn,
+    task::{Poll, ready},
+    time::Instant,
+};
+
+use keel_model::LingeringClose;
+
+use super::poll_body;
+use crate::job::Job;
+
+/// Bytes read and thrown away in one go.
+const ROOM: usize = 4 << 10;
+
+/// Reads and forgets the rest of a request's body. False when it didn't come in time, or was broken.
+pub(super) async fn drain_body(job: &mut Job<'_>) -> bool {
+    let core = &job.place().scope.core;
+    let patient = core.lingering_close != LingeringClose::Off;
+    let (each, total) = (core.lingering_timeout, core.lingering_time);
+    if !job.ex.keep_alive {
+        // The connection closes anyway: say so now, and read for a while.
+        if patient {
+            linger(job).await;
+        }
+        return false;
+    }
+    let worker = job.worker.clone();
+    let end = worker.clock.now() + total;
+    let mut scratch = worker.buffers.take();
+    job.client.timer.set(&worker.clock, each);
+    let result = poll_fn(|cx| {
+        loop {
+            scratch.clear();
+            match poll_body(cx, job.client, job.ex, &mut scratch) {
+                Poll::Ready(Ok(_)) if job.ex.body_left.is_done() => return Poll::Ready(true),
+                Poll::Ready(Ok(_)) => {
+                    bump(job, end, each);
+                    if worker.clock.now() >= end {
+                        return Poll::Ready(false);
+                    }
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Pending => return job.client.timer.poll_expired(&worker.clock, cx).map(|()| false),
+            }
+        }
+    })
+    .await;
+    worker.buffers.give(scratch);
+    result
+}
+
+fn bump(job: &mut Job<'_>, end: Instant, each: std::time::Duration) {
+    let next = job.worker.clock.now() + each;
+    job.client.timer.set_at(Some(next.min(end)));
+}
+
+/// Says that nothing more will be sent, and reads until the client closes too or time is up.
+pub(super) async fn linger(job: &mut Job<'_>) {
+    let core = &job.place().scope.core;
+    let (each, total) = (core.lingering_timeout, core.lingering_time);
+    job.client.socket.shutdown_write();
+    let worker = job.worker.clone();
+    let end = worker.clock.now() + total;
+    bump(job, end, each);
+    let mut scratch = worker.buffers.take();
+    poll_fn(|cx| {
+        loop {
+            scratch.clear();
+            match job.client.socket.poll_fill(cx, &mut scratch, ROOM) {
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {
+                    if worker.clock.now() >= end {
+                        return Poll::Ready(());
+                    }
+                    bump(job, end, each);
+                }
+                Poll::Pending => {
+                    ready!(job.client.timer.poll_expired(&worker.clock, cx));
+                    return Poll::Ready(());
+                }
+            }
+        }
+    })
+    .await;
+    worker.buffers.give(scratch);
+}

@@ -1,0 +1,353 @@
+//! One request and its response: everything that phases, variables and logs want to know about it.
+//!
+//! Exchanges are reused: their tables keep their room, their buffers go back to the pool.
+
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration, time::Instant};
+
+use keel_http::{Name, RequestHead, ResponseHead, Version, body::Decoder};
+use keel_lb::PeerState;
+use regex::bytes::Regex;
+
+use crate::{
+    body::RequestBodyStore,
+    snapshot::{Place, PlaceId, Server},
+    worker::View,
+};
+
+/// How often one request may be redirected internally, as in nginx.
+pub(crate) const REDIRECTS_MAX: u32 = 10;
+
+/// One request and its response.
+#[derive(Default)]
+pub(crate) struct Exchange {
+    /// The configuration that it began with.
+    view: Option<Rc<View>>,
+    pub(crate) server: usize,
+    pub(crate) place: Option<PlaceId>,
+
+    // The request as it came.
+    pub(crate) head: RequestHead,
+    /// The bytes that `head` points into, and what came behind it.
+    pub(crate) input: Vec<u8>,
+    /// Where the body begins in `input`.
+    pub(crate) head_end: usize,
+    /// How far `input` has been used.
+    pub(crate) consumed: usize,
+    pub(crate) method: Method,
+    /// `$host`: in lower case, without port.
+    pub(crate) host: Vec<u8>,
+    pub(crate) host_port: Option<u16>,
+    pub(crate) started: Option<Instant>,
+    /// Bytes of the body read so far, framing included.
+    pub(crate) body_bytes_read: u64,
+    pub(crate) body: RequestBodyStore,
+    /// What is left of the body to read.
+    pub(crate) body_left: Decoder,
+    /// Whether the client has been told to go on, or needn't be (`Expect: 100-continue`).
+    pub(crate) expect_settled: bool,
+
+    // The request as it stands after redirects.
+    pub(crate) uri: Vec<u8>,
+    pub(crate) args: Vec<u8>,
+    /// Whether `$request_uri` still says where the request goes.
+    pub(crate) raw_uri_valid: bool,
+    /// Whether the URI is appended to an `alias` of a location with a regular expression: `try_files` put it there.
+    pub(crate) uri_below_alias: bool,
+    pub(crate) internal: bool,
+    pub(crate) redirects: u32,
+    /// Whether this is the page for an error already.
+    pub(crate) error_page: bool,
+    /// The status that an error page replaces, and the one it is sent with.
+    pub(crate) error_status: u16,
+    pub(crate) forced_status: Option<u16>,
+    /// Field lines for the next response that the proxy makes.
+    pub(crate) carried: Vec<u8>,
+    /// `Retry-After` of a response that the proxy makes.
+    pub(crate) retry_after: Option<&'static [u8]>,
+    /// Whether the request is answered as GET whatever its method (`error_page`, `X-Accel-Redirect`).
+    pub(crate) as_get: bool,
+    pub(crate) captures: Captures,
+    /// Results of maps, each worked out once.
+    maps: RefCell<Vec<(usize, Rc<[u8]>)>>,
+    pub(crate) request_id: [u64; 2],
+
+    // The response.
+    pub(crate) status: u16,
+    /// The head as it was sent.
+    pub(crate) sent_head: Vec<u8>,
+    pub(crate) head_sent: bool,
+    pub(crate) bytes_sent: u64,
+    pub(crate) body_bytes_sent: u64,
+    pub(crate) keep_alive: bool,
+    pub(crate) complete: bool,
+    /// The request's body was not read to its end; the connection closes after it, with patience.
+    pub(crate) linger: bool,
+    pub(crate) sent_trailers: Vec<u8>,
+
+    // The peer's side.
+    pub(crate) upstream: UpstreamSide,
+}
+
+/// What a request knows of the peers it was sent to.
+#[derive(Default)]
+pub(crate) struct UpstreamSide {
+    pub(crate) attempts: Vec<AttemptRecord>,
+    pub(crate) tried: Vec<Arc<PeerState>>,
+    pub(crate) head: ResponseHead,
+    /// The bytes that `head` points into, and what of the body came with it.
+    pub(crate) input: Vec<u8>,
+    pub(crate) body_start: usize,
+    pub(crate) has_head: bool,
+    /// The request head as it is sent.
+    pub(crate) request: Vec<u8>,
+    /// `$proxy_host` and `$proxy_port` where they depend on the request.
+    pub(crate) trailers: Vec<u8>,
+}
+
+/// One attempt, as `$upstream_*` tell of it.
+#[derive(Clone, Debug)]
+pub(crate) struct AttemptRecord {
+    /// The peer, or the upstream's name where there was none to go to.
+    pub(crate) peer: Result<Arc<PeerState>, Box<str>>,
+    pub(crate) status: u16,
+    pub(crate) began: Instant,
+    pub(crate) connected: Option<Duration>,
+    pub(crate) headed: Option<Duration>,
+    pub(crate) ended: Option<Duration>,
+    pub(crate) response_bytes: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    /// Whether an internal redirect led to another location before this one.
+    pub(crate) after_redirect: bool,
+}
+
+impl AttemptRecord {
+    /// Appends the peer's address, as `$upstream_addr`.
+    pub(crate) fn append_address(&self, out: &mut Vec<u8>) -> bool {
+        use std::io::Write;
+        match &self.peer {
+            Ok(peer) => write!(out, "{}", peer.key().address).is_ok(),
+            Err(name) => {
+                out.extend_from_slice(name.as_bytes());
+                true
+            }
+        }
+    }
+}
+
+/// The request's method, as far as the proxy makes a difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Method {
+    #[default]
+    Get,
+    Head,
+    /// Not idempotent for nginx: POST, LOCK and PATCH.
+    Unsafe,
+    Post,
+    Other,
+}
+
+impl Method {
+    pub(crate) fn of(method: &[u8]) -> Self {
+        match method {
+            b"GET" => Method::Get,
+            b"HEAD" => Method::Head,
+            b"POST" => Method::Post,
+            b"LOCK" | b"PATCH" => Method::Unsafe,
+            _ => Method::Other,
+        }
+    }
+
+    /// Says whether the request may be sent twice (RFC 9110 §9.2.2, with nginx's list).
+    pub(crate) fn is_idempotent(self) -> bool {
+        !matches!(self, Method::Post | Method::Unsafe)
+    }
+}
+
+/// Groups of the expressions matched so far.
+#[derive(Default)]
+pub(crate) struct Captures {
+    subject: Vec<u8>,
+    groups: Vec<Option<(usize, usize)>>,
+    named: Vec<(Box<str>, Vec<u8>)>,
+}
+
+impl Captures {
+    /// Matches and keeps the groups; false where nothing matches.
+    pub(crate) fn take(&mut self, regex: &Regex, subject: &[u8]) -> bool {
+        let Some(found) = regex.captures(subject) else { return false };
+        self.groups.clear();
+        self.groups.extend(found.iter().map(|group| group.map(|group| (group.start(), group.end()))));
+        for name in regex.capture_names().flatten() {
+            let Some(group) = found.name(name) else { continue };
+            self.named.retain(|(known, _)| **known != *name);
+            self.named.push((name.into(), group.as_bytes().to_vec()));
+        }
+        self.subject.clear();
+        self.subject.extend_from_slice(subject);
+        true
+    }
+
+    /// Gives `$1` to `$9`.
+    pub(crate) fn group(&self, number: u8) -> Option<&[u8]> {
+        let (start, end) = (*self.groups.get(usize::from(number))?)?;
+        self.subject.get(start..end)
+    }
+
+    /// Gives a named group.
+    pub(crate) fn named(&self, name: &str) -> Option<&[u8]> {
+        self.named.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.as_slice())
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.groups.clear();
+        self.named.clear();
+    }
+}
+
+impl Exchange {
+    /// Makes it ready for a request under this configuration.
+    pub(crate) fn begin(&mut self, view: Rc<View>, server: usize) {
+        self.server = server;
+        self.place = view.snapshot.servers.get(server).map(|server| server.root);
+        self.view = Some(view);
+    }
+
+    /// Forgets the request. Bytes that belong to the next one stay at the beginning of `input`.
+    pub(crate) fn reset(&mut self) {
+        self.view = None;
+        self.place = None;
+        self.head.clear();
+        self.input.drain(..self.consumed.min(self.input.len()));
+        self.head_end = 0;
+        self.consumed = 0;
+        self.method = Method::Get;
+        self.host.clear();
+        self.host_port = None;
+        self.started = None;
+        self.body_bytes_read = 0;
+        self.body = RequestBodyStore::None;
+        self.body_left = Decoder::Done;
+        self.expect_settled = false;
+        self.retry_after = None;
+        self.carried.clear();
+        self.uri.clear();
+        self.args.clear();
+        self.raw_uri_valid = false;
+        self.uri_below_alias = false;
+        self.internal = false;
+        self.redirects = 0;
+        self.error_page = false;
+        self.error_status = 0;
+        self.forced_status = None;
+        self.as_get = false;
+        self.captures.clear();
+        self.maps.get_mut().clear();
+        self.status = 0;
+        self.sent_head.clear();
+        self.head_sent = false;
+        self.bytes_sent = 0;
+        self.body_bytes_sent = 0;
+        self.keep_alive = false;
+        self.complete = false;
+        self.linger = false;
+        self.sent_trailers.clear();
+        let side = &mut self.upstream;
+        side.attempts.clear();
+        side.tried.clear();
+        side.head.clear_at(0);
+        side.body_start = 0;
+        side.has_head = false;
+        side.request.clear();
+        side.input.clear();
+        side.trailers.clear();
+    }
+
+    /// Gives a map's result, if it has been worked out.
+    pub(crate) fn known_map(&self, id: usize) -> Option<Rc<[u8]>> {
+        self.maps.borrow().iter().find(|(known, _)| *known == id).map(|(_, value)| value.clone())
+    }
+
+    pub(crate) fn remember_map(&self, id: usize, value: &[u8]) {
+        self.maps.borrow_mut().push((id, value.into()));
+    }
+
+    /// Gives half of `$request_id`.
+    pub(crate) fn request_id_half(&self, at: usize) -> u64 {
+        self.request_id.get(at).copied().unwrap_or(0)
+    }
+
+    /// Gives the configuration that the request began with.
+    pub(crate) fn view(&self) -> Option<&Rc<View>> {
+        self.view.as_ref()
+    }
+
+    /// Gives the place that the request is in now.
+    pub(crate) fn place<'a>(&self, view: &'a View) -> &'a Place {
+        let root = view.snapshot.servers[self.server].root;
+        view.snapshot.place(self.place.unwrap_or(root))
+    }
+
+    /// Gives the virtual server.
+    pub(crate) fn server<'a>(&self, view: &'a View) -> &'a Server {
+        &view.snapshot.servers[self.server]
+    }
+
+    /// Gives the value of the first request field of a known name.
+    pub(crate) fn field(&self, name: Name) -> Option<&[u8]> {
+        self.head.fields.first(name).map(|field| field.value.of(&self.input))
+    }
+
+    /// Says whether the response carries no body because of the request.
+    pub(crate) fn is_head(&self) -> bool {
+        self.method == Method::Head
+    }
+
+    /// Says whether the client speaks HTTP/1.1 and so understands chunks.
+    pub(crate) fn is_http11(&self) -> bool {
+        self.head.version == Version::Http11
+    }
+
+    /// Starts over at another URI, as `error_page`, `try_files`, `index` and `X-Accel-Redirect` do.
+    pub(crate) fn redirect(&mut self, uri: &[u8]) {
+        let (path, args) = match memchr::memchr(b'?', uri) {
+            Some(at) => (uri.get(..at).unwrap_or_default(), uri.get(at + 1..)),
+            None => (uri, None),
+        };
+        self.uri.clear();
+        self.uri.extend_from_slice(path);
+        self.args.clear();
+        self.args.extend_from_slice(args.unwrap_or_default());
+        self.raw_uri_valid = false;
+        self.uri_below_alias = false;
+        self.internal = true;
+    }
+}
+
+/// Who is on the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Remote {
+    Tcp(SocketAddr),
+    Unix,
+}
+
+impl Remote {
+    /// Appends the address without port, as `$remote_addr`.
+    pub(crate) fn append_address(&self, out: &mut Vec<u8>) {
+        use std::io::Write;
+        let written = match self {
+            Remote::Tcp(address) => write!(out, "{}", address.ip()),
+            Remote::Unix => write!(out, "unix:"),
+        };
+        debug_assert!(written.is_ok(), "writing to memory doesn't fail");
+    }
+
+    /// Gives the address as octets.
+    pub(crate) fn octets(&self) -> smallvec::SmallVec<[u8; 16]> {
+        match self {
+            Remote::Tcp(SocketAddr::V4(address)) => address.ip().octets().as_slice().into(),
+            Remote::Tcp(SocketAddr::V6(address)) => address.ip().octets().as_slice().into(),
+            Remote::Unix => smallvec::SmallVec::new(),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The thin seam between the phases and the operating system: sockets, timers, buffers, the clock.
+
+pub(crate) mod buffer;
+pub(crate) mod clock;
+pub(crate) mod socket;
+pub(crate) mod spool;
+pub(crate) mod timer;

@@ -1,0 +1,67 @@
+//! One timer per connection, moved lazily.
+//!
+//! Setting a deadline writes a number. The runtime's timer behind it moves only when it fires too early, or when the
+//! new deadline is before it: on a busy connection that is never.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use tokio::time::Sleep;
+
+use super::clock::Clock;
+
+/// How far a deadline may lie ahead; longer ones are cut to it. 30 years, as tokio has it.
+const AHEAD_MAX: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+/// A deadline that can be moved at any time.
+#[derive(Default)]
+pub(crate) struct Timer {
+    deadline: Option<Instant>,
+    armed: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Timer {
+    /// Expires after `time` from now.
+    pub(crate) fn set(&mut self, clock: &Clock, time: Duration) {
+        self.deadline = Some(clock.now() + time.min(AHEAD_MAX));
+    }
+
+    /// Expires at a moment, or never.
+    pub(crate) fn set_at(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
+    }
+
+    /// Gives the moment at which it expires.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Is ready once the deadline has passed; otherwise sees to it that the task is woken then.
+    ///
+    /// The runtime's timer is polled only when it moves: it stays registered with the connection's task, which is the
+    /// only one that ever polls it.
+    pub(crate) fn poll_expired(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline else { return Poll::Pending };
+        let now = clock.now();
+        if now >= deadline {
+            return Poll::Ready(());
+        }
+        if self.armed.is_some_and(|armed| now < armed && armed <= deadline) {
+            return Poll::Pending;
+        }
+        let at = tokio::time::Instant::from_std(deadline);
+        self.armed = Some(deadline);
+        let sleep = match &mut self.sleep {
+            Some(sleep) => {
+                sleep.as_mut().reset(at);
+                sleep
+            }
+            None => self.sleep.insert(Box::pin(tokio::time::sleep_until(at))),
+        };
+        sleep.as_mut().poll(cx)
+    }
+}

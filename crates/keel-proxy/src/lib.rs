@@ -1,0 +1,26 @@
+//! The data plane: the process that clients and peers talk to.
+//!
+//! [`run`] is the whole of it. A control thread takes orders from the supervisor over a unix socket and answers with
+//! reports; worker threads serve. The process holds no file format and no span: it is told a
+//! [`Plan`](keel_model::Plan), builds a snapshot of it without moving traffic, and switches to it when told.
+
+#![forbid(unsafe_code)]
+
+mod accept;
+mod body;
+mod control;
+mod downstream;
+mod error;
+mod exchange;
+mod io;
+mod job;
+mod log;
+mod phase;
+mod relay;
+mod respond;
+mod snapshot;
+mod upstream;
+mod variables;
+mod worker;
+
+pub use control::{Error, run};

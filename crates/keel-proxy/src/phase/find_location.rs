@@ -1,0 +1,53 @@
+//! The phase that finds the location for a path.
+
+use keel_http::RequestBody;
+
+use crate::{
+    job::{Flow, Job},
+    respond,
+    snapshot::{Found, PlaceKind},
+};
+
+/// Finds the location, adds a missing slash, refuses bodies that are too large.
+pub(super) async fn run(job: &mut Job<'_>) -> Flow {
+    let view = job.view.clone();
+    let server = job.ex.server(&view);
+    match server.tree.find(&view.snapshot, &job.ex.uri) {
+        Found::Nowhere => job.ex.place = Some(server.root),
+        Found::Place(place) => job.ex.place = Some(place),
+        Found::Matched(place, regex) => {
+            job.ex.place = Some(place);
+            let uri = std::mem::take(&mut job.ex.uri);
+            job.ex.captures.take(regex, &uri);
+            job.ex.uri = uri;
+        }
+        Found::AddSlash(place) => {
+            job.ex.place = Some(place);
+            let PlaceKind::Prefix(name) = &view.snapshot.place(place).kind else { return Flow::Status(500) };
+            let mut path = Vec::new();
+            keel_http::uri::escape(name.as_bytes(), &mut path);
+            if !job.ex.args.is_empty() {
+                path.push(b'?');
+                path.extend_from_slice(&job.ex.args);
+            }
+            let url = respond::absolute_url(job, &path);
+            return Box::pin(super::error_page::finish_with(job, 301, Some(url))).await;
+        }
+    }
+    job.client.limit_keep_alive(job.worker, job.ex, &view);
+    let core = &view.snapshot.place(job.ex.place.unwrap_or(server.root)).scope.core;
+    if core.internal && !job.ex.internal {
+        return Flow::Status(404);
+    }
+    if let RequestBody::Length(length) = job.ex.head.body
+        && !job.ex.internal
+        && core.client_max_body_size.0 != 0
+        && length > core.client_max_body_size.0
+    {
+        let text = format!("client intended to send too large body: {length} bytes");
+        job.client.log_error(job.worker, job.ex, &text);
+        job.ex.linger = true;
+        return Flow::Status(413);
+    }
+    Flow::Next
+}

@@ -1,0 +1,495 @@
+//! A response's body from peer to client, with back-pressure, and tunnels.
+//!
+//! Bytes wait in memory; once that is full, in a temporary file, so that a slow client doesn't hold up a peer
+//! (`proxy_buffering`, `proxy_max_temp_file_size`). What the client takes as fast as it comes never sees the file.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use keel_http::{body::Decoder, body::each_trailer, encode};
+use keel_model::{LogLevel, ProxyScope};
+
+use crate::{
+    error::PeerFailure,
+    io::spool::Spool,
+    job::Job,
+    upstream::{Exchanged, Framing},
+};
+
+/// Bytes read from a peer at a time while a body streams.
+const READ_BYTES: usize = 32 << 10;
+
+/// Bytes read back from a temporary file at a time.
+const UNSPOOL_BYTES: usize = 64 << 10;
+
+/// How a relay ended.
+pub(crate) enum Ended {
+    /// The client has the whole response. `reusable` says whether the peer's connection is clean.
+    Whole { reusable: bool },
+    /// The peer failed midway.
+    PeerFailed(PeerFailure),
+    /// The client did.
+    ClientGone,
+}
+
+/// One response body on its way.
+pub(crate) struct Relay {
+    decoder: Decoder,
+    framing: Framing,
+    /// What the client gets next: the head, then the body.
+    out: Vec<u8>,
+    out_sent: usize,
+    head_length: usize,
+    /// Scratch for what must be re-framed or spooled.
+    raw: Vec<u8>,
+    spool: Option<Spool>,
+    memory_max: usize,
+    file_max: u64,
+    clean: bool,
+    finished: bool,
+    payload_bytes: u64,
+}
+
+impl Relay {
+    pub(crate) fn new(
+        job: &mut Job<'_>,
+        decoder: Decoder,
+        framing: Framing,
+        scope: &ProxyScope,
+        out: Vec<u8>,
+        head_length: usize,
+    ) -> Self {
+        let side = &job.ex.upstream;
+        let accel = side.head.fields.first(keel_http::Name::XAccelBuffering);
+        let accel = accel.map(|field| field.value.of(&side.input));
+        let buffering = match accel {
+            Some(value) if value.eq_ignore_ascii_case(b"no") => false,
+            Some(value) if value.eq_ignore_ascii_case(b"yes") => true,
+            _ => scope.buffering,
+        };
+        let memory = scope.buffers.size.as_usize().saturating_mul(scope.buffers.count as usize);
+        Self {
+            decoder,
+            framing,
+            out,
+            out_sent: 0,
+            head_length,
+            raw: Vec::new(),
+            spool: None,
+            memory_max: if buffering { memory } else { scope.buffer_size.as_usize() }.max(4 << 10),
+            file_max: if buffering { scope.max_temp_file_size.0 } else { 0 },
+            clean: true,
+            finished: false,
+            payload_bytes: 0,
+        }
+    }
+
+    fn pending(&self) -> usize {
+        self.out.len() - self.out_sent
+    }
+
+    fn spooled(&self) -> u64 {
+        self.spool.as_ref().map_or(0, Spool::pending)
+    }
+
+    /// Says whether more may be read from the peer now.
+    fn has_room(&self) -> bool {
+        self.pending() < self.memory_max || self.spool.as_ref().map_or(0, Spool::len) < self.file_max
+    }
+
+    /// Takes bytes that came from the peer and appends what the client gets of them to `to`.
+    fn take(&mut self, bytes: &[u8], to: &mut Vec<u8>) -> Result<(), PeerFailure> {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.decoder.is_done() {
+                // More than was announced: what it is nobody can know.
+                self.clean = false;
+                break;
+            }
+            let rest = bytes.get(at..).unwrap_or_default();
+            let step = self.decoder.decode(rest).map_err(|_| PeerFailure::Invalid)?;
+            let payload = rest.get(step.payload).unwrap_or_default();
+            self.payload_bytes += payload.len() as u64;
+            match self.framing {
+                Framing::Chunked => encode::chunk(payload, to),
+                Framing::None => {}
+                Framing::Length(_) | Framing::UntilClose => to.extend_from_slice(payload),
+            }
+            at += step.consumed;
+        }
+        Ok(())
+    }
+
+    /// Ends the body for the client, once.
+    fn end(&mut self, trailers: &[u8], to: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.finished, true) || self.framing != Framing::Chunked {
+            return;
+        }
+        to.extend_from_slice(b"0\r\n");
+        to.extend_from_slice(trailers);
+        to.extend_from_slice(b"\r\n");
+    }
+
+    /// Puts bytes behind everything that waits already.
+    fn store(&mut self, mut bytes: Vec<u8>, folder: &std::path::Path) -> std::io::Result<Vec<u8>> {
+        if self.spooled() == 0 && self.pending() < self.memory_max {
+            self.out.extend_from_slice(&bytes);
+        } else {
+            let spool = match &mut self.spool {
+                Some(spool) => spool,
+                None => self.spool.insert(Spool::create(folder)?),
+            };
+            spool.write(&bytes)?;
+        }
+        bytes.clear();
+        Ok(bytes)
+    }
+}
+
+/// Relays a body to its end.
+pub(crate) async fn run(
+    job: &mut Job<'_>,
+    exchanged: &mut Exchanged,
+    mut relay: Box<Relay>,
+    scope: &ProxyScope,
+) -> Ended {
+    let mut input = std::mem::take(&mut job.ex.upstream.input);
+    let mut out = std::mem::take(&mut relay.out);
+    let first = input.get(job.ex.upstream.body_start..).unwrap_or_default();
+    let taken = relay.take(first, &mut out);
+    input.truncate(job.ex.upstream.body_start);
+    job.ex.upstream.input = input;
+    relay.out = out;
+    let ended = match taken {
+        Ok(()) => {
+            if relay.decoder.is_done() {
+                end_body(job, &mut relay, scope);
+            }
+            stream(job, exchanged, &mut relay, scope).await
+        }
+        Err(failure) => Ended::PeerFailed(failure),
+    };
+    let head_length = relay.head_length.min(relay.out.len());
+    if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
+        attempt.response_bytes = relay.payload_bytes;
+        attempt.received_bytes = attempt.received_bytes.max(relay.payload_bytes);
+        attempt.sent_bytes = exchanged.sender.sent;
+    }
+    job.ex.body_bytes_sent = job.ex.bytes_sent.saturating_sub(relay.head_length as u64);
+    if job.ex.sent_head.is_empty() {
+        relay.out.truncate(head_length);
+        job.ex.sent_head = std::mem::take(&mut relay.out);
+    }
+    ended
+}
+
+fn end_body(job: &mut Job<'_>, relay: &mut Relay, scope: &ProxyScope) {
+    let mut kept = Vec::new();
+    let mut tail = Vec::new();
+    if scope.pass_trailers {
+        each_trailer(relay.decoder.trailers(), |name, value| encode::field(name, value, &mut kept));
+        job.ex.upstream.trailers.clone_from(&kept);
+    }
+    if relay.framing == Framing::Chunked {
+        crate::respond::write_trailers(job, job.ex.status, &mut kept);
+    }
+    relay.end(&kept, &mut tail);
+    relay.decoder = match std::mem::take(&mut relay.decoder) {
+        Decoder::UntilClose => Decoder::Done,
+        decoder => decoder,
+    };
+    job.ex.sent_trailers = kept;
+    if relay.spooled() > 0 {
+        if let Some(spool) = &mut relay.spool
+            && spool.write(&tail).is_err()
+        {
+            relay.clean = false;
+        }
+    } else {
+        relay.out.extend_from_slice(&tail);
+    }
+}
+
+async fn stream(
+    job: &mut Job<'_>,
+    exchanged: &mut Exchanged,
+    relay: &mut Relay,
+    scope: &ProxyScope,
+) -> Ended {
+    let send_timeout = crate::respond::send_timeout(job);
+    let mut read_since: Option<Instant> = None;
+    let mut write_since: Option<Instant> = None;
+    poll_fn(|cx| {
+        loop {
+            let mut progress = false;
+            match write(job, relay, cx) {
+                Poll::Ready(Ok(moved)) => {
+                    progress |= moved;
+                    write_since = None;
+                }
+                Poll::Ready(Err(())) => return Poll::Ready(Ended::ClientGone),
+                Poll::Pending => {}
+            }
+            if relay.decoder.is_done() && relay.pending() == 0 && relay.spooled() == 0 {
+                return Poll::Ready(Ended::Whole { reusable: relay.clean });
+            }
+            poll_sender(job, exchanged, cx);
+            let reads = !relay.decoder.is_done() && relay.has_room();
+            if reads {
+                match read(job, exchanged, relay, scope, cx) {
+                    Poll::Ready(Ok(())) => {
+                        progress = true;
+                        read_since = None;
+                    }
+                    Poll::Ready(Err(failure)) => return Poll::Ready(Ended::PeerFailed(failure)),
+                    Poll::Pending => {}
+                }
+            } else {
+                read_since = None;
+            }
+            if progress {
+                continue;
+            }
+            let now = job.worker.clock.now();
+            if reads {
+                read_since.get_or_insert(now);
+            }
+            if relay.pending() > 0 {
+                write_since.get_or_insert(now);
+            }
+            if !scope.ignore_client_abort && exchanged.watch.poll_gone(cx, job.client, now).is_ready() {
+                return Poll::Ready(Ended::ClientGone);
+            }
+            let read_until = read_since.map(|since| since + scope.read_timeout);
+            let write_until = write_since.map(|since| since + send_timeout);
+            let gone_at = exchanged.watch.deadline().filter(|_| relay.pending() == 0);
+            let next = read_until.into_iter().chain(write_until).chain(gone_at).min();
+            job.client.timer.set_at(next);
+            std::task::ready!(job.client.timer.poll_expired(&job.worker.clock, cx));
+            if write_until.is_some_and(|until| now >= until) {
+                job.client.timed_out = true;
+                return Poll::Ready(Ended::ClientGone);
+            }
+            if read_until.is_some_and(|until| now >= until) {
+                return Poll::Ready(Ended::PeerFailed(PeerFailure::Timeout));
+            }
+            return Poll::Ready(Ended::ClientGone);
+        }
+    })
+    .await
+}
+
+/// Sends what waits. Ready with whether anything moved; an error when the client is gone.
+fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Result<bool, ()>> {
+    let mut moved = false;
+    loop {
+        while relay.pending() > 0 {
+            let rest = relay.out.get(relay.out_sent..).unwrap_or_default();
+            match job.client.socket.poll_send(cx, rest) {
+                Poll::Ready(Ok(sent)) => {
+                    relay.out_sent += sent;
+                    job.ex.bytes_sent += sent as u64;
+                    job.ex.head_sent = true;
+                    moved = true;
+                    if relay.out_sent < relay.out.len() || !relay.decoder.is_done() {
+                        job.client.no_delay();
+                    }
+                }
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
+                Poll::Pending => return if moved { Poll::Ready(Ok(true)) } else { Poll::Pending },
+            }
+        }
+        if relay.decoder.is_done() && relay.spooled() == 0 {
+            return Poll::Ready(Ok(moved));
+        }
+        if relay.out_sent > 0 {
+            keep_head(job, relay);
+            relay.out.clear();
+            relay.out_sent = 0;
+        }
+        let Some(spool) = relay.spool.as_mut().filter(|spool| spool.pending() > 0) else {
+            relay.spool = None;
+            return Poll::Ready(Ok(moved));
+        };
+        if spool.read(&mut relay.out, UNSPOOL_BYTES).is_err() {
+            return Poll::Ready(Err(()));
+        }
+    }
+}
+
+/// Keeps the head for variables and logs before its buffer is used for the body.
+fn keep_head(job: &mut Job<'_>, relay: &Relay) {
+    if job.ex.sent_head.is_empty() {
+        let head = relay.out.get(..relay.head_length).unwrap_or_default();
+        job.ex.sent_head.extend_from_slice(head);
+    }
+}
+
+/// Reads once from the peer and stores what came.
+fn read(
+    job: &mut Job<'_>,
+    exchanged: &mut Exchanged,
+    relay: &mut Relay,
+    scope: &ProxyScope,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), PeerFailure>> {
+    let mut raw = std::mem::take(&mut relay.raw);
+    raw.clear();
+    let polled = exchanged.connection.socket.poll_fill(cx, &mut raw, READ_BYTES);
+    let count = match polled {
+        Poll::Pending => {
+            relay.raw = raw;
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(_)) => return Poll::Ready(Err(PeerFailure::Error)),
+        Poll::Ready(Ok(count)) => count,
+    };
+    if count == 0 {
+        if !matches!(relay.decoder, Decoder::UntilClose) {
+            return Poll::Ready(Err(PeerFailure::Error));
+        }
+        relay.clean = false;
+        end_body(job, relay, scope);
+        relay.raw = raw;
+        return Poll::Ready(Ok(()));
+    }
+    if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
+        attempt.received_bytes += count as u64;
+    }
+    let direct = relay.spooled() == 0 && relay.pending() < relay.memory_max;
+    if direct {
+        let mut out = std::mem::take(&mut relay.out);
+        let taken = relay.take(&raw, &mut out);
+        relay.out = out;
+        relay.raw = raw;
+        if let Err(failure) = taken {
+            return Poll::Ready(Err(failure));
+        }
+    } else {
+        let mut framed = Vec::with_capacity(raw.len() + 32);
+        let taken = relay.take(&raw, &mut framed);
+        relay.raw = raw;
+        if let Err(failure) = taken {
+            return Poll::Ready(Err(failure));
+        }
+        if relay.spool.is_none() {
+            job.client.log(
+                job.worker,
+                job.ex,
+                LogLevel::Warn,
+                "an upstream response is buffered to a temporary file while reading upstream",
+            );
+        }
+        if let Err(error) = relay.store(framed, &scope.temp_path) {
+            job.client.log_error(job.worker, job.ex, &format!("a response can't be buffered: {error}"));
+            return Poll::Ready(Err(PeerFailure::Error));
+        }
+    }
+    if relay.decoder.is_done() {
+        end_body(job, relay, scope);
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Goes on sending the request's body to a peer that answers early.
+fn poll_sender(job: &mut Job<'_>, exchanged: &mut Exchanged, cx: &mut Context<'_>) {
+    exchanged.poll_send(cx, job.client, job.ex);
+}
+
+/// One direction of a tunnel.
+#[derive(Default)]
+struct Half {
+    bytes: Vec<u8>,
+    sent: usize,
+    ended: bool,
+    shut: bool,
+}
+
+impl Half {
+    fn is_over(&self) -> bool {
+        self.shut
+    }
+}
+
+/// Copies bytes both ways until both sides have ended, or nothing has come for too long.
+pub(crate) async fn tunnel(job: &mut Job<'_>, mut exchanged: Exchanged, scope: &ProxyScope) {
+    let mut up = Half::default();
+    let mut down = Half::default();
+    let (body_start, consumed) = (job.ex.upstream.body_start, job.ex.consumed);
+    down.bytes.extend_from_slice(job.ex.upstream.input.get(body_start..).unwrap_or_default());
+    up.bytes.extend_from_slice(job.ex.input.get(consumed..).unwrap_or_default());
+    job.ex.consumed = job.ex.input.len();
+    job.client.no_delay();
+    job.client.timer.set(&job.worker.clock, scope.read_timeout);
+    let (worker, client, ex) = (job.worker, &mut *job.client, &mut *job.ex);
+    let mut received = 0u64;
+    poll_fn(|cx| {
+        loop {
+            let peer = &mut exchanged.connection.socket;
+            let first = pump(&mut client.socket, peer, &mut up, cx);
+            let second = pump(peer, &mut client.socket, &mut down, cx);
+            let (Ok(a), Ok(b)) = (first, second) else { return Poll::Ready(()) };
+            ex.bytes_sent += b.1;
+            received += b.1;
+            if up.is_over() && down.is_over() {
+                return Poll::Ready(());
+            }
+            if a.0 || b.0 {
+                client.timer.set(&worker.clock, scope.read_timeout);
+                continue;
+            }
+            return client.timer.poll_expired(&worker.clock, cx);
+        }
+    })
+    .await;
+    job.ex.body_bytes_sent = received;
+    if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
+        attempt.response_bytes += received;
+    }
+}
+
+/// Moves what it can one way; says whether anything moved and how many bytes were sent.
+fn pump(
+    from: &mut crate::io::socket::Socket,
+    to: &mut crate::io::socket::Socket,
+    half: &mut Half,
+    cx: &mut Context<'_>,
+) -> Result<(bool, u64), ()> {
+    let (mut moved, mut sent_now) = (false, 0);
+    if half.sent == half.bytes.len() && !half.ended {
+        half.bytes.clear();
+        half.sent = 0;
+        match from.poll_fill(cx, &mut half.bytes, READ_BYTES / 2) {
+            Poll::Ready(Ok(0)) => {
+                half.ended = true;
+                moved = true;
+            }
+            Poll::Ready(Ok(_)) => moved = true,
+            Poll::Ready(Err(_)) => return Err(()),
+            Poll::Pending => {
+                // A tunnel that idles holds no buffer.
+                half.bytes = Vec::new();
+            }
+        }
+    }
+    while half.sent < half.bytes.len() {
+        match to.poll_send(cx, half.bytes.get(half.sent..).unwrap_or_default()) {
+            Poll::Ready(Ok(sent)) => {
+                half.sent += sent;
+                sent_now += sent as u64;
+                moved = true;
+            }
+            Poll::Ready(Err(_)) => return Err(()),
+            Poll::Pending => break,
+        }
+    }
+    if half.ended && !half.shut && half.sent == half.bytes.len() {
+        to.shutdown_write();
+        half.shut = true;
+        moved = true;
+    }
+    Ok((moved, sent_now))
+}

@@ -1,0 +1,284 @@
+//! A configuration made ready for requests: one immutable value behind one pointer.
+//!
+//! Built from a [`Plan`] without moving traffic; a request takes it once and keeps it to its end. What has a name of
+//! its own (peers, pools, log files) lives elsewhere and is only pointed to.
+
+mod locations;
+mod maps;
+mod program;
+mod servers;
+
+use std::{collections::HashMap, sync::Arc};
+
+use keel_lb::{Drained, Group, Prepared, Registry};
+use keel_model::{
+    Address, ClientSettings, Content, Location, LocationMatcher, Plan, Return, Root, Scope,
+    UpstreamKeepalive, UpstreamName,
+};
+use regex::bytes::{Regex, RegexBuilder};
+
+pub(crate) use locations::{Found, LocationTree};
+pub(crate) use maps::CompiledMap;
+pub(crate) use program::{ProxyProgram, RedirectRule, Route};
+pub(crate) use servers::ServerNames;
+
+use crate::log::{AccessLogs, ErrorLogs, LogFiles};
+
+/// A plan that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CompileError {
+    #[error("the regular expression `{pattern}` can't be used")]
+    Regex { pattern: String, source: regex::Error },
+    #[error("the balancing policy of upstream `{upstream}` can't be used: {reason}")]
+    Policy { upstream: String, reason: String },
+    #[error("the plan refers to {what} that it doesn't have")]
+    Dangling { what: String },
+    #[error("the log `{path}` can't be opened")]
+    Log { path: String, source: std::io::Error },
+}
+
+/// A place of the configuration: a server outside its locations, or a location.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlaceId(u32);
+
+/// What holds in one place.
+pub(crate) struct Place {
+    pub(crate) kind: PlaceKind,
+    /// How much of a URI an `alias` stands for: the name of the location that has it; `None` where that is an
+    /// expression, and without an alias.
+    pub(crate) alias_prefix: Option<usize>,
+    pub(crate) scope: Scope,
+    pub(crate) answer: Option<Return>,
+    pub(crate) proxy: Option<Box<ProxyProgram>>,
+    pub(crate) types: HashMap<String, String>,
+    pub(crate) nested: LocationTree,
+    pub(crate) access_logs: AccessLogs,
+    pub(crate) error_logs: ErrorLogs,
+}
+
+/// Which kind of place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PlaceKind {
+    Server,
+    /// `location /x`, `= /x` and `^~ /x`, with the text.
+    Prefix(String),
+    Regex,
+    Named,
+}
+
+/// A virtual server.
+pub(crate) struct Server {
+    pub(crate) name: String,
+    pub(crate) client: ClientSettings,
+    pub(crate) root: PlaceId,
+    pub(crate) tree: LocationTree,
+    pub(crate) named: HashMap<String, PlaceId>,
+}
+
+/// A socket and who answers on it.
+pub(crate) struct ListenerConf {
+    pub(crate) address: Address,
+    pub(crate) declared_port: u16,
+    pub(crate) keepalive: keel_model::TcpKeepalive,
+    pub(crate) names: ServerNames,
+    pub(crate) by_local_address: HashMap<std::net::SocketAddr, ServerNames>,
+}
+
+/// An upstream and its settings.
+pub(crate) struct UpstreamConf {
+    pub(crate) name: UpstreamName,
+    pub(crate) group: Arc<Group>,
+    pub(crate) keepalive: UpstreamKeepalive,
+    pub(crate) queue: crate::upstream::queue::QueueLength,
+}
+
+/// A configuration made ready for requests.
+pub(crate) struct Snapshot {
+    pub(crate) generation: u64,
+    pub(crate) listeners: Vec<ListenerConf>,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) upstreams: Vec<UpstreamConf>,
+    pub(crate) maps: Vec<CompiledMap>,
+    pub(crate) shutdown_timeout: Option<std::time::Duration>,
+    pub(crate) connections_max: usize,
+    pub(crate) error_log: Arc<keel_telemetry::ErrorLog>,
+    upstream_by_name: HashMap<UpstreamName, usize>,
+    places: Vec<Place>,
+}
+
+impl Snapshot {
+    /// Gives a place. Ids come from this snapshot only.
+    pub(crate) fn place(&self, id: PlaceId) -> &Place {
+        &self.places[id.0 as usize]
+    }
+
+    /// Finds the upstream of a name.
+    pub(crate) fn upstream(&self, name: &str) -> Option<usize> {
+        self.upstream_by_name.get(&UpstreamName(name.to_owned())).copied()
+    }
+
+    /// Finds the listener of an address.
+    pub(crate) fn listener(&self, address: &Address) -> Option<usize> {
+        self.listeners.iter().position(|listener| listener.address == *address)
+    }
+}
+
+/// A snapshot that waits to be committed, with what committing changes elsewhere.
+pub(crate) struct PreparedSnapshot {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) groups: Vec<Prepared>,
+}
+
+/// Builds the snapshot of a plan.
+pub(crate) fn compile(
+    plan: &Plan,
+    registry: &Registry,
+    drained: &Drained,
+    logs: &LogFiles,
+) -> Result<PreparedSnapshot, CompileError> {
+    let mut groups = Vec::new();
+    let mut upstreams = Vec::new();
+    for upstream in &plan.upstreams {
+        let prepared = registry.prepare(upstream, drained.clone()).map_err(|error| CompileError::Policy {
+            upstream: upstream.name.to_string(),
+            reason: error.to_string(),
+        })?;
+        upstreams.push(UpstreamConf {
+            name: upstream.name.clone(),
+            group: prepared.group().clone(),
+            keepalive: upstream.keepalive.clone(),
+            queue: crate::upstream::queue::QueueLength::default(),
+        });
+        groups.push(prepared);
+    }
+    let upstream_by_name = upstreams.iter().enumerate().map(|(id, conf)| (conf.name.clone(), id)).collect();
+    let mut builder = Builder { places: Vec::new(), upstream_by_name: &upstream_by_name, logs };
+    let servers = plan.servers.iter().map(|server| builder.server(server)).collect::<Result<Vec<_>, _>>()?;
+    let places = builder.places;
+    let listeners = plan.listeners.iter().map(|listener| {
+        let by_local_address = listener.by_local_address.iter().map(|(address, default, servers)| {
+            Ok((*address, ServerNames::compile(&plan.servers, *default, servers)?))
+        });
+        Ok(ListenerConf {
+            address: listener.address.clone(),
+            declared_port: listener.declared_port,
+            keepalive: listener.options.keepalive,
+            names: ServerNames::compile(&plan.servers, listener.default_server, &listener.servers)?,
+            by_local_address: by_local_address.collect::<Result<_, CompileError>>()?,
+        })
+    });
+    let snapshot = Snapshot {
+        generation: plan.generation,
+        listeners: listeners.collect::<Result<_, CompileError>>()?,
+        servers,
+        maps: plan.maps.iter().map(CompiledMap::compile).collect::<Result<_, _>>()?,
+        shutdown_timeout: plan.process.shutdown_timeout,
+        connections_max: plan.process.worker_connections as usize,
+        error_log: logs.process_errors(&plan.process.error_logs)?,
+        upstreams,
+        upstream_by_name,
+        places,
+    };
+    Ok(PreparedSnapshot { snapshot: Arc::new(snapshot), groups })
+}
+
+struct Builder<'a> {
+    places: Vec<Place>,
+    upstream_by_name: &'a HashMap<UpstreamName, usize>,
+    logs: &'a LogFiles,
+}
+
+impl Builder<'_> {
+    fn server(&mut self, server: &keel_model::VirtualServer) -> Result<Server, CompileError> {
+        let root = self.place(PlaceKind::Server, &server.scope, server.rewrite.answer.clone(), &[], None)?;
+        let mut named = HashMap::new();
+        let tree = self.tree(&server.locations, Some(&mut named), None)?;
+        Ok(Server {
+            name: server.primary_name().to_owned(),
+            client: server.client.clone(),
+            root,
+            tree,
+            named,
+        })
+    }
+
+    fn place(
+        &mut self,
+        kind: PlaceKind,
+        scope: &Scope,
+        answer: Option<Return>,
+        locations: &[Location],
+        outer: Option<(&Root, Option<usize>)>,
+    ) -> Result<PlaceId, CompileError> {
+        let root = &scope.core.root;
+        let inherited = outer.filter(|(outer, _)| *outer == root).map(|(_, prefix)| prefix);
+        let alias_prefix = match (root, inherited, &kind) {
+            (Root::Alias(_), Some(prefix), _) => prefix,
+            (Root::Alias(_), None, PlaceKind::Prefix(name)) => Some(name.len()),
+            _ => None,
+        };
+        let nested = self.tree(locations, None, Some((root, alias_prefix)))?;
+        let proxy = match &scope.content {
+            Content::Proxy(pass) => {
+                let program = ProxyProgram::compile(pass, &scope.proxy, self.upstream_by_name)?;
+                Some(Box::new(program))
+            }
+            Content::Static => None,
+        };
+        let place = Place {
+            kind,
+            alias_prefix,
+            answer,
+            proxy,
+            types: scope.core.types.iter().cloned().collect(),
+            nested,
+            access_logs: self.logs.access(&scope.log)?,
+            error_logs: self.logs.errors(&scope.core.error_logs)?,
+            scope: scope.clone(),
+        };
+        self.places.push(place);
+        Ok(PlaceId(u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)))
+    }
+
+    fn tree(
+        &mut self,
+        locations: &[Location],
+        mut named: Option<&mut HashMap<String, PlaceId>>,
+        outer: Option<(&Root, Option<usize>)>,
+    ) -> Result<LocationTree, CompileError> {
+        let mut tree = LocationTree::default();
+        for location in locations {
+            let kind = match &location.matcher {
+                LocationMatcher::Exact(text)
+                | LocationMatcher::Prefix(text)
+                | LocationMatcher::PrefixFinal(text) => PlaceKind::Prefix(text.clone()),
+                LocationMatcher::Regex(_) => PlaceKind::Regex,
+                LocationMatcher::Named(_) => PlaceKind::Named,
+            };
+            let answer = location.rewrite.answer.clone();
+            let id = self.place(kind, &location.scope, answer, &location.locations, outer)?;
+            let redirects = matches!(location.scope.content, Content::Proxy(_));
+            match (&location.matcher, &mut named) {
+                (LocationMatcher::Named(name), Some(named)) => {
+                    named.insert(name.clone(), id);
+                }
+                (LocationMatcher::Named(_), None) => {}
+                (LocationMatcher::Exact(text), _) => tree.add_exact(text, id, redirects),
+                (LocationMatcher::Prefix(text), _) => tree.add_prefix(text, id, redirects, true),
+                (LocationMatcher::PrefixFinal(text), _) => tree.add_prefix(text, id, redirects, false),
+                (LocationMatcher::Regex(pattern), _) => tree.add_regex(regex(pattern)?, id),
+            }
+        }
+        tree.finish();
+        Ok(tree)
+    }
+}
+
+/// Compiles a pattern of the configuration.
+pub(crate) fn regex(pattern: &keel_model::Pattern) -> Result<Regex, CompileError> {
+    let mut builder = RegexBuilder::new(&pattern.source);
+    builder
+        .case_insensitive(pattern.ignore_case)
+        .build()
+        .map_err(|source| CompileError::Regex { pattern: pattern.source.clone(), source })
+}

@@ -1,0 +1,74 @@
+//! `map` blocks, ready to be looked up.
+
+use std::collections::HashMap;
+
+use keel_model::{Map, Template};
+use regex::bytes::Regex;
+
+use super::CompileError;
+
+/// One `map` block.
+pub(crate) struct CompiledMap {
+    pub(crate) source: Template,
+    pub(crate) volatile: bool,
+    hostnames: bool,
+    exact: HashMap<Box<[u8]>, Template>,
+    heads: Vec<(Box<[u8]>, Template)>,
+    tails: Vec<(Box<[u8]>, Template)>,
+    regexes: Vec<(Regex, Template)>,
+    default: Template,
+}
+
+impl CompiledMap {
+    pub(super) fn compile(map: &Map) -> Result<Self, CompileError> {
+        let mut compiled = Self {
+            source: map.source.clone(),
+            volatile: map.volatile,
+            hostnames: map.hostnames,
+            exact: HashMap::new(),
+            heads: Vec::new(),
+            tails: Vec::new(),
+            regexes: Vec::new(),
+            default: map.default.clone(),
+        };
+        for (pattern, result) in &map.entries {
+            let lower = pattern.to_ascii_lowercase();
+            let result = result.clone();
+            if map.hostnames && lower.starts_with('.') {
+                let bare = lower.trim_start_matches('.').as_bytes();
+                compiled.exact.entry(bare.into()).or_insert_with(|| result.clone());
+                compiled.heads.push((lower.as_bytes().into(), result));
+            } else if let Some(tail) = lower.strip_prefix('*').filter(|_| map.hostnames) {
+                compiled.heads.push((tail.as_bytes().into(), result));
+            } else if let Some(head) = lower.strip_suffix('*').filter(|_| map.hostnames) {
+                compiled.tails.push((head.as_bytes().into(), result));
+            } else {
+                compiled.exact.entry(lower.into_bytes().into()).or_insert(result);
+            }
+        }
+        compiled.heads.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
+        compiled.tails.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
+        for (pattern, result) in &map.regexes {
+            compiled.regexes.push((super::regex(pattern)?, result.clone()));
+        }
+        Ok(compiled)
+    }
+
+    /// Finds the result for a value, and the expression that matched, whose groups the result may use.
+    pub(crate) fn look_up(&self, value: &[u8]) -> (&Template, Option<&Regex>) {
+        let value = if self.hostnames { value.strip_suffix(b".").unwrap_or(value) } else { value };
+        let lower = value.to_ascii_lowercase();
+        if let Some(result) = self.exact.get(lower.as_slice()) {
+            return (result, None);
+        }
+        let head = self.heads.iter().find(|(text, _)| lower.len() > text.len() && lower.ends_with(text));
+        let tail = || self.tails.iter().find(|(text, _)| lower.len() > text.len() && lower.starts_with(text));
+        if let Some((_, result)) = head.or_else(tail) {
+            return (result, None);
+        }
+        match self.regexes.iter().find(|(regex, _)| regex.is_match(value)) {
+            Some((regex, result)) => (result, Some(regex)),
+            None => (&self.default, None),
+        }
+    }
+}

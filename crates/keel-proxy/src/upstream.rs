@@ -1,0 +1,251 @@
+//! The peers' side: picking one, sending it the request, trying another where that is safe.
+
+mod attempt;
+pub(crate) mod pool;
+pub(crate) mod queue;
+mod request;
+mod response;
+mod retry;
+mod route;
+mod send;
+
+use std::{sync::Arc, time::Instant};
+
+use keel_http::{Version, body::Decoder};
+use keel_lb::{Ask, Attempt, NoPeer, Outcome, PeerState, Pick, Standing};
+use keel_model::ProxyHttpVersion;
+
+pub(crate) use self::{attempt::Exchanged, response::Framing};
+
+use self::{
+    attempt::{Attempted, attempt},
+    retry::Retries,
+    route::Target,
+};
+use crate::{
+    downstream,
+    error::PeerFailure,
+    exchange::AttemptRecord,
+    job::{Flow, Job},
+};
+
+/// Answers a request with what a peer says.
+pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
+    let view = job.view.clone();
+    let place = job.ex.place(&view);
+    let Some(program) = &place.proxy else { return Flow::Status(500) };
+    let scope = &place.scope.proxy;
+    let chunked_to_old =
+        matches!(job.ex.body_left, Decoder::Chunked(_)) && scope.http_version == ProxyHttpVersion::Http10;
+    let streams = !scope.request_buffering && !job.ex.body_left.is_done() && !chunked_to_old;
+    let read = if streams {
+        downstream::expect_continue(job).await
+    } else if downstream::has_body(job) {
+        Box::pin(downstream::read_whole(job)).await
+    } else {
+        Ok(())
+    };
+    if let Err(failure) = read {
+        return body_failed(job, failure);
+    }
+    let target = match route::find(job, program) {
+        Ok(target) => target,
+        Err(status) => return Flow::Status(status),
+    };
+    if let Err(status) = request::write_head(job, program, scope, &target, streams) {
+        return Flow::Status(status);
+    }
+    let after_redirect = !job.ex.upstream.attempts.is_empty();
+    job.ex.upstream.tried.clear();
+    let mut retries = Retries::new(job, scope, &target);
+    let mut found = None;
+    loop {
+        let pick = match found.take() {
+            Some(pick) => pick,
+            None => match pick(job, &target, &retries).await {
+                Ok(pick) => pick,
+                Err(flow) => return flow,
+            },
+        };
+        let began = job.worker.clock.now();
+        let first = job.ex.upstream.tried.is_empty();
+        job.ex.upstream.attempts.push(AttemptRecord::new(&pick, began, after_redirect && first));
+        job.ex.upstream.tried.push(pick.peer().clone());
+        match attempt(job, &pick, &target, scope, streams, &mut retries).await {
+            Attempted::Response(exchanged) => {
+                let status = job.ex.upstream.head.status;
+                let failure = PeerFailure::Status(status);
+                retries.sent = true;
+                let another = scope.next_upstream.statuses.contains(&status)
+                    && retries.may(job, scope, &target, failure);
+                // A response that nobody can better is passed on.
+                found = if another { ask(job, &target, Attempt::Retry).ok() } else { None };
+                if found.is_none() || !retries.allow(job, scope, &target, failure) {
+                    return response::deliver(job, exchanged, pick, &target, program, scope).await;
+                }
+                end_attempt(job, status);
+                report_failure(job, &pick, failure);
+            }
+            Attempted::ClientFailed(failure) => {
+                end_attempt(job, 0);
+                return body_failed(job, failure);
+            }
+            Attempted::ClientGone => {
+                end_attempt(job, 499);
+                return Flow::Status(499);
+            }
+            Attempted::Failed(failure) => {
+                end_attempt(job, failure.status());
+                report_failure(job, &pick, failure);
+                if !retries.allow(job, scope, &target, failure) {
+                    return Flow::Status(failure.status());
+                }
+            }
+        }
+    }
+}
+
+fn body_failed(job: &mut Job<'_>, failure: downstream::BodyFailure) -> Flow {
+    use downstream::BodyFailure;
+    job.ex.keep_alive = false;
+    match failure {
+        BodyFailure::Gone | BodyFailure::TimedOut => {
+            job.ex.status = failure.status();
+            Flow::Close
+        }
+        BodyFailure::TooLarge => {
+            job.client.log_error(job.worker, job.ex, "client intended to send too large chunked body");
+            job.ex.linger = true;
+            Flow::Status(413)
+        }
+        BodyFailure::Broken | BodyFailure::Internal => {
+            // Nothing behind this point can be read as a body or a request.
+            job.ex.body_left = Decoder::Done;
+            job.ex.linger = true;
+            Flow::Status(failure.status())
+        }
+    }
+}
+
+/// Notes how the last attempt ended.
+fn end_attempt(job: &mut Job<'_>, status: u16) {
+    let now = job.worker.clock.now();
+    if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
+        attempt.ended.get_or_insert(now.saturating_duration_since(attempt.began));
+        if attempt.status == 0 {
+            attempt.status = status;
+        }
+    }
+}
+
+fn report_failure(job: &Job<'_>, pick: &Pick, failure: PeerFailure) {
+    // A peer that answers with 403 or 404 isn't ill.
+    if matches!(failure, PeerFailure::Status(403 | 404)) {
+        return;
+    }
+    if pick.report(Outcome::Failure, job.worker.clock.now()) == Standing::Excluded {
+        let level = keel_model::LogLevel::Warn;
+        job.client.log(job.worker, job.ex, level, "upstream server temporarily disabled");
+    }
+}
+
+fn ask(job: &Job<'_>, target: &Target, attempt: Attempt) -> Result<Pick, NoPeer> {
+    target.group().pick(&Ask {
+        now: job.worker.clock.now(),
+        client_key: &job.client.remote.octets(),
+        tried: &job.ex.upstream.tried,
+        attempt,
+        random: job.worker.random(),
+    })
+}
+
+/// Picks a peer, waiting for one that Evenkeel is starting.
+async fn pick(job: &mut Job<'_>, target: &Target, retries: &Retries) -> Result<Pick, Flow> {
+    let view = job.view.clone();
+    let mut waiting: Option<queue::QueuePlace<'_>> = None;
+    loop {
+        let worker = job.worker.clone();
+        let changed = worker.waiters.peers_changed();
+        let mut changed = std::pin::pin!(changed);
+        changed.as_mut().enable();
+        let which = if job.ex.upstream.tried.is_empty() { Attempt::First } else { Attempt::Retry };
+        let reason = match ask(job, target, which) {
+            Ok(pick) => return Ok(pick),
+            Err(reason) => reason,
+        };
+        let group_is_managed = target.group().is_managed();
+        // `managed` decides the answer when nobody comes, the time for how long somebody may.
+        let (wait_max, managed) = match reason {
+            NoPeer::Empty { starting: true, managed }
+            | NoPeer::AllExcluded { starting: true, managed, .. } => (queue::WAIT_MAX, managed),
+            // Every instance failed just now: they may have died together, and the supervisor is about to say so.
+            NoPeer::AllTried if group_is_managed => (queue::NEWS_WAIT_MAX, false),
+            NoPeer::Empty { managed, .. } | NoPeer::AllExcluded { managed, .. }
+                if group_is_managed && retries.happened() =>
+            {
+                (queue::NEWS_WAIT_MAX, managed)
+            }
+            NoPeer::Empty { managed, .. } | NoPeer::AllExcluded { managed, .. } => {
+                return Err(no_peer(job, target, managed));
+            }
+            NoPeer::AllTried | NoPeer::AllBusy => return Err(no_peer(job, target, false)),
+        };
+        let now = job.worker.clock.now();
+        if waiting.is_none() {
+            let counters = &job.worker.counters;
+            let until = now + queue::WAIT_MAX;
+            waiting = target.queue(&view).and_then(|queue| queue.enter(until, counters.clone()));
+        }
+        let Some(until) = waiting.as_ref().map(queue::QueuePlace::until) else {
+            return Err(no_peer(job, target, true));
+        };
+        match attempt::wait_in_queue(job, changed, until.min(now + wait_max)).await {
+            attempt::Waited::Changed => {}
+            attempt::Waited::TimeUp => return Err(no_peer(job, target, managed)),
+            attempt::Waited::ClientGone => return Err(Flow::Status(499)),
+        }
+    }
+}
+
+fn no_peer(job: &mut Job<'_>, target: &Target, managed: bool) -> Flow {
+    job.client.log_error(job.worker, job.ex, "no live upstreams while connecting to upstream");
+    let now = job.worker.clock.now();
+    let mut record = AttemptRecord::nobody(target.name(), now);
+    let status = if managed { 503 } else { 502 };
+    record.status = status;
+    job.ex.upstream.attempts.push(record);
+    if managed {
+        job.ex.retry_after = Some(queue::RETRY_AFTER_S);
+    }
+    Flow::Status(status)
+}
+
+impl AttemptRecord {
+    fn new(pick: &Pick, began: Instant, after_redirect: bool) -> Self {
+        Self { after_redirect, ..Self::begin(Ok(pick.peer().clone()), began) }
+    }
+
+    fn nobody(name: &str, began: Instant) -> Self {
+        Self::begin(Err(name.into()), began)
+    }
+
+    fn begin(peer: Result<Arc<PeerState>, Box<str>>, began: Instant) -> Self {
+        Self {
+            peer,
+            status: 0,
+            began,
+            connected: None,
+            headed: None,
+            ended: None,
+            response_bytes: 0,
+            received_bytes: 0,
+            sent_bytes: 0,
+            after_redirect: false,
+        }
+    }
+}
+
+/// Says whether responses of this version are framed by chunks.
+pub(crate) fn knows_chunks(version: Version) -> bool {
+    version == Version::Http11
+}

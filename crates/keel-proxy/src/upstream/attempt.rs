@@ -1,0 +1,498 @@
+//! One attempt: a connection, the request on it, the response's head.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use keel_http::{Progress, ResponseError};
+use keel_lb::Pick;
+use keel_model::{LogLevel, ProxyScope};
+
+use super::{
+    pool::{PeerConnection, Repeat},
+    retry::Retries,
+    route::Target,
+    send::{SendFailure, Sender},
+};
+use crate::{
+    downstream::{BodyFailure, Client},
+    error::PeerFailure,
+    exchange::Exchange,
+    io::socket::{Peeked, Socket},
+    job::Job,
+};
+
+/// How long a client that has ended its side may wait for a response: it may have closed only that half, but most that
+/// do so are gone. nginx gives up at once.
+const HALF_CLOSED_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How an attempt ended.
+pub(crate) enum Attempted {
+    /// The response's head is in `ex.upstream`; its body follows on the connection.
+    Response(Box<Exchanged>),
+    /// The peer failed.
+    Failed(PeerFailure),
+    /// The client's body couldn't be had.
+    ClientFailed(BodyFailure),
+    /// The client went away.
+    ClientGone,
+}
+
+/// A connection with a response's head read from it.
+pub(crate) struct Exchanged {
+    pub(crate) connection: PeerConnection,
+    pub(crate) sender: Sender,
+    pub(crate) watch: ClientWatch,
+    /// Whether sending the rest of the request failed.
+    pub(crate) unsent: bool,
+}
+
+impl Exchanged {
+    /// Goes on sending the request to a peer that has answered early. What can't be sent isn't missed.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, client: &mut Client, ex: &mut Exchange) {
+        if self.unsent || self.sender.is_done() {
+            return;
+        }
+        let polled = self.sender.poll(cx, &mut self.connection.socket, client, ex);
+        self.unsent = matches!(polled, Poll::Ready(Err(_)));
+    }
+}
+
+/// Watches a client that has nothing to say while its response is being made.
+#[derive(Default)]
+pub(crate) struct ClientWatch {
+    has_more: bool,
+    half_closed: Option<Instant>,
+}
+
+impl ClientWatch {
+    /// Is ready when the client is gone: its connection broke, or it ended its side and no answer came in time.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, client: &Client, now: Instant) -> Poll<()> {
+        if let Some(since) = self.half_closed {
+            if now.saturating_duration_since(since) >= HALF_CLOSED_PATIENCE {
+                return Poll::Ready(());
+            }
+            return Poll::Pending;
+        }
+        if self.has_more {
+            return Poll::Pending;
+        }
+        while let Poll::Ready(ready) = client.socket.poll_read_ready(cx) {
+            if ready.is_err() {
+                return Poll::Ready(());
+            }
+            match client.socket.peek() {
+                Peeked::Bytes => {
+                    self.has_more = true;
+                    return Poll::Pending;
+                }
+                Peeked::End => {
+                    self.half_closed = Some(now);
+                    return Poll::Pending;
+                }
+                Peeked::Broken => return Poll::Ready(()),
+                Peeked::Nothing => client.socket.forget_readiness(),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Gives the moment at which patience ends.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.half_closed.map(|since| since + HALF_CLOSED_PATIENCE)
+    }
+}
+
+/// Why waiting in the queue ended.
+pub(crate) enum Waited {
+    Changed,
+    TimeUp,
+    ClientGone,
+}
+
+/// Waits for a change of peers, the end of the client, or a moment.
+pub(crate) async fn wait_in_queue(
+    job: &mut Job<'_>,
+    mut changed: Pin<&mut impl Future<Output = ()>>,
+    until: Instant,
+) -> Waited {
+    let mut watch = ClientWatch::default();
+    let (worker, client) = (job.worker, &mut *job.client);
+    client.timer.set_at(Some(until));
+    poll_fn(|cx| {
+        if changed.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Waited::Changed);
+        }
+        if watch.poll_gone(cx, client, worker.clock.now()).is_ready() || watch.half_closed.is_some() {
+            return Poll::Ready(Waited::ClientGone);
+        }
+        client.timer.poll_expired(&worker.clock, cx).map(|()| Waited::TimeUp)
+    })
+    .await
+}
+
+/// Sends the request to a peer and reads the head of its response.
+pub(crate) async fn attempt(
+    job: &mut Job<'_>,
+    pick: &Pick,
+    target: &Target,
+    scope: &ProxyScope,
+    streams: bool,
+    retries: &mut Retries,
+) -> Attempted {
+    let repeat = if !streams && job.ex.method.is_idempotent() { Repeat::Allowed } else { Repeat::Forbidden };
+    let mut reused = target.pool().take(pick.peer(), repeat, job.worker.clock.now());
+    loop {
+        let was_reused = reused.is_some();
+        let connection = match reused.take() {
+            Some(connection) => connection,
+            None => match connect(job, pick, scope).await {
+                Ok(connection) => connection,
+                Err(failed) => return failed,
+            },
+        };
+        note_connected(job);
+        // Only where it can matter: the kernel is asked what had been acknowledged before this request.
+        let acked =
+            if was_reused && !job.ex.method.is_idempotent() { acknowledged(&connection) } else { None };
+        let outcome = exchange(job, connection, scope, streams).await;
+        let (attempted, broken, text) = match outcome {
+            Ok(exchanged) => return Attempted::Response(exchanged),
+            Err(ended) => ended,
+        };
+        let Some(broken) = broken else { return attempted };
+        retries.sent |= broken.sent > 0;
+        let nothing_taken = broken.sent == 0 || broken.proves_unread(acked);
+        let may_repeat = !streams && (job.ex.method.is_idempotent() || nothing_taken);
+        if broken.is_stale(was_reused) && (may_repeat || broken.sent == 0) {
+            // The peer closed an idle connection just then: it hasn't failed, and gets the request on a new one.
+            retries.sent = false;
+            job.client.log(job.worker, job.ex, LogLevel::Info, &text);
+            continue;
+        }
+        job.client.log_error(job.worker, job.ex, &text);
+        if nothing_taken {
+            retries.sent = false;
+        }
+        return attempted;
+    }
+}
+
+/// A connection that broke before a response came.
+struct Broken {
+    connection: PeerConnection,
+    sent: u64,
+    received: bool,
+    end: End,
+}
+
+/// How a connection to a peer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// In good order (FIN).
+    Fin,
+    /// By a reset or another error.
+    Error,
+    /// It hasn't: the attempt was given up.
+    GivenUp,
+}
+
+impl Broken {
+    /// Says whether it looks like an idle connection that the peer had closed.
+    fn is_stale(&self, was_reused: bool) -> bool {
+        was_reused && !self.received && self.end != End::GivenUp
+    }
+
+    /// Says whether the kernel proves that the peer has taken nothing of what was sent. A reset never does: it was seen
+    /// with bytes read.
+    fn proves_unread(&self, acked_before: Option<u64>) -> bool {
+        self.end == End::Fin
+            && !self.received
+            && acked_before.is_some()
+            && acked_before == acknowledged(&self.connection)
+    }
+}
+
+fn acknowledged(connection: &PeerConnection) -> Option<u64> {
+    if !connection.socket.is_tcp() {
+        return None;
+    }
+    keel_sys::tcp::tcp_info(&connection.socket).ok().map(|info| info.bytes_acked)
+}
+
+fn note_connected(job: &mut Job<'_>) {
+    let now = job.worker.clock.now();
+    if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
+        attempt.connected = Some(now.saturating_duration_since(attempt.began));
+    }
+}
+
+async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<PeerConnection, Attempted> {
+    let mut connecting = pin!(Socket::connect(&pick.key().address));
+    let mut watch = ClientWatch::default();
+    let (worker, client) = (job.worker, &mut *job.client);
+    let limit = worker.clock.now() + scope.connect_timeout;
+    client.timer.set_at(Some(limit));
+    let outcome = poll_fn(|cx| {
+        if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
+            return Poll::Ready(result.map_err(|error| {
+                let text = format!(
+                    "connect() failed ({}) while connecting to upstream",
+                    crate::phase::files::errno_text(&error)
+                );
+                (Attempted::Failed(PeerFailure::Error), text)
+            }));
+        }
+        let now = worker.clock.now();
+        if !scope.ignore_client_abort && watch.poll_gone(cx, client, now).is_ready() {
+            return Poll::Ready(Err((Attempted::ClientGone, String::new())));
+        }
+        client.timer.set_at(Some(watch.deadline().map_or(limit, |patience| patience.min(limit))));
+        ready!(client.timer.poll_expired(&worker.clock, cx));
+        Poll::Ready(Err(if now >= limit {
+            let text = "upstream timed out (110: Connection timed out) while connecting to upstream";
+            (Attempted::Failed(PeerFailure::Timeout), text.to_owned())
+        } else {
+            (Attempted::ClientGone, String::new())
+        }))
+    });
+    match outcome.await {
+        Ok(socket) => {
+            if scope.socket_keepalive {
+                socket.set_keepalive();
+            }
+            Ok(PeerConnection::new(socket, pick.peer().clone(), job.worker.clock.now()))
+        }
+        Err((attempted, text)) => {
+            if !text.is_empty() {
+                job.client.log_error(job.worker, job.ex, &text);
+            }
+            Err(attempted)
+        }
+    }
+}
+
+/// What became of an attempt: where it failed, also the connection and what is to be logged.
+type ExchangeResult = Result<Box<Exchanged>, (Attempted, Option<Broken>, String)>;
+
+/// Sends the request and reads the response's head, both at once: a peer may answer early.
+async fn exchange(
+    job: &mut Job<'_>,
+    mut connection: PeerConnection,
+    scope: &ProxyScope,
+    streams: bool,
+) -> ExchangeResult {
+    let view = job.view.clone();
+    let core = &job.ex.place(&view).scope.core;
+    let side = &mut job.ex.upstream;
+    if side.input.capacity() == 0 {
+        side.input = job.worker.buffers.take();
+    }
+    side.input.clear();
+    side.head.clear_at(0);
+    side.has_head = false;
+    connection.requests += 1;
+    let sender = Sender::new(job.ex, scope, streams, core.client_max_body_size.0);
+    let mut exchanged =
+        Box::new(Exchanged { connection, sender, watch: ClientWatch::default(), unsent: false });
+    let mut state = Exchanging {
+        scope,
+        body_timeout: core.client_body_timeout,
+        head_max: scope.buffer_size.as_usize().max(HEAD_BYTES_MIN),
+        writable: true,
+        limit: None,
+    };
+    let outcome = poll_fn(|cx| state.poll(cx, job, &mut exchanged)).await;
+    if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
+        attempt.sent_bytes = exchanged.sender.sent;
+        attempt.received_bytes = job.ex.upstream.input.len() as u64;
+    }
+    let (ending, end) = match outcome {
+        Ok(()) => {
+            let now = job.worker.clock.now();
+            if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
+                attempt.headed = Some(now.saturating_duration_since(attempt.began));
+                attempt.status = job.ex.upstream.head.status;
+            }
+            return Ok(exchanged);
+        }
+        Err(ending) => ending,
+    };
+    let received = !job.ex.upstream.input.is_empty();
+    let sent = exchanged.sender.sent;
+    let broken = Broken { connection: exchanged.connection, sent, received, end };
+    Err(ending.explain(broken))
+}
+
+/// A request being sent and a response being awaited.
+struct Exchanging<'a> {
+    scope: &'a ProxyScope,
+    body_timeout: Duration,
+    head_max: usize,
+    /// Whether the peer still takes bytes.
+    writable: bool,
+    /// When waiting ends, and for what; moved with every byte that passes.
+    limit: Option<(Instant, Waiting)>,
+}
+
+type Polled = Poll<Result<(), (Ending, End)>>;
+
+impl Exchanging<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>, job: &mut Job<'_>, exchanged: &mut Exchanged) -> Polled {
+        if self.writable && !exchanged.sender.is_done() {
+            ready_error(self.poll_send(cx, job, exchanged))?;
+        }
+        if let Poll::Ready(outcome) = self.poll_head(cx, job.ex, &mut exchanged.connection) {
+            return Poll::Ready(outcome);
+        }
+        if !self.writable {
+            return Poll::Ready(Err((Ending::Closed, End::Error)));
+        }
+        self.poll_limits(cx, job, exchanged)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, job: &mut Job<'_>, exchanged: &mut Exchanged) -> Polled {
+        let Exchanged { connection, sender, .. } = exchanged;
+        let before = sender.sent;
+        match sender.poll(cx, &mut connection.socket, job.client, job.ex) {
+            Poll::Ready(Ok(())) => self.limit = None,
+            Poll::Ready(Err(SendFailure::Client(failure))) => {
+                return Poll::Ready(Err((Ending::ClientFailed(failure), End::GivenUp)));
+            }
+            // The peer may have answered before it closed: what it said is read first.
+            Poll::Ready(Err(SendFailure::Peer)) => self.writable = false,
+            Poll::Pending if sender.sent > before => self.limit = None,
+            Poll::Pending => {}
+        }
+        Poll::Pending
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        ex: &mut Exchange,
+        connection: &mut PeerConnection,
+    ) -> Polled {
+        loop {
+            let room = self.head_max.saturating_sub(ex.upstream.input.len());
+            if room == 0 {
+                return Poll::Ready(Err((Ending::Invalid(ResponseError::TooLarge), End::GivenUp)));
+            }
+            let length_max = room.max(READ_AT_MOST);
+            match ready!(connection.socket.poll_fill_at_most(cx, &mut ex.upstream.input, length_max)) {
+                Ok(0) => return Poll::Ready(Err((Ending::Closed, End::Fin))),
+                Err(error) => return Poll::Ready(Err((Ending::Broke(error), End::Error))),
+                Ok(_) => self.limit = None,
+            }
+            match read_head(ex) {
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) => {}
+                Err(error) => return Poll::Ready(Err((Ending::Invalid(error), End::GivenUp))),
+            }
+        }
+    }
+
+    /// Is ready when the client is gone or time is up.
+    fn poll_limits(&mut self, cx: &mut Context<'_>, job: &mut Job<'_>, exchanged: &mut Exchanged) -> Polled {
+        let Exchanged { sender, watch, .. } = exchanged;
+        let now = job.worker.clock.now();
+        let body_waits = !sender.is_done() && sender.waits_for_client(job.ex);
+        if !body_waits && !self.scope.ignore_client_abort && watch.poll_gone(cx, job.client, now).is_ready() {
+            return Poll::Ready(Err((Ending::ClientGone, End::GivenUp)));
+        }
+        let (until, waiting) = *self.limit.get_or_insert_with(|| {
+            if sender.is_done() {
+                (now + self.scope.read_timeout, Waiting::Response)
+            } else if body_waits {
+                (now + self.body_timeout, Waiting::Body)
+            } else {
+                (now + self.scope.send_timeout, Waiting::Send)
+            }
+        });
+        job.client.timer.set_at(Some(watch.deadline().map_or(until, |patience| patience.min(until))));
+        ready!(job.client.timer.poll_expired(&job.worker.clock, cx));
+        if now < until {
+            return Poll::Ready(Err((Ending::ClientGone, End::GivenUp)));
+        }
+        job.client.timed_out = waiting == Waiting::Body;
+        Poll::Ready(Err((Ending::TimedOut(waiting), End::GivenUp)))
+    }
+}
+
+/// Lets `?` leave with an error that is there already.
+fn ready_error(polled: Polled) -> Result<(), (Ending, End)> {
+    match polled {
+        Poll::Ready(result) => result,
+        Poll::Pending => Ok(()),
+    }
+}
+
+/// The least room for a response's head, whatever `proxy_buffer_size` says.
+const HEAD_BYTES_MIN: usize = 1 << 10;
+
+/// A read of a head takes at most this much beyond what is allowed for the head: what comes with it of the body.
+const READ_AT_MOST: usize = 8 << 10;
+
+/// Reads the head as far as it has come; interim responses are passed over.
+fn read_head(ex: &mut Exchange) -> Result<bool, ResponseError> {
+    let side = &mut ex.upstream;
+    loop {
+        match side.head.parse(&side.input)? {
+            Progress::Partial => return Ok(false),
+            Progress::Complete(end) if (100..200).contains(&side.head.status) && side.head.status != 101 => {
+                side.head.clear_at(end);
+            }
+            Progress::Complete(end) => {
+                side.body_start = end;
+                side.has_head = true;
+                return Ok(true);
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    Send,
+    Body,
+    Response,
+}
+
+enum Ending {
+    Closed,
+    Broke(std::io::Error),
+    Invalid(ResponseError),
+    TimedOut(Waiting),
+    ClientFailed(BodyFailure),
+    ClientGone,
+}
+
+impl Ending {
+    /// Says what happened, for the log, and what it means for the request.
+    fn explain(self, broken: Broken) -> (Attempted, Option<Broken>, String) {
+        const READING: &str = "while reading response header from upstream";
+        let failed = |failure, text| (Attempted::Failed(failure), Some(broken), text);
+        let without = |attempted| (attempted, None, String::new());
+        match self {
+            Ending::Closed => {
+                failed(PeerFailure::Error, format!("upstream prematurely closed connection {READING}"))
+            }
+            Ending::Broke(error) => {
+                let text = crate::phase::files::errno_text(&error);
+                failed(PeerFailure::Error, format!("recv() failed ({text}) {READING}"))
+            }
+            Ending::Invalid(error) => failed(PeerFailure::Invalid, format!("{error} {READING}")),
+            Ending::TimedOut(Waiting::Body) => without(Attempted::ClientFailed(BodyFailure::TimedOut)),
+            Ending::TimedOut(waiting) => {
+                let what =
+                    if waiting == Waiting::Send { "while sending request to upstream" } else { READING };
+                failed(PeerFailure::Timeout, format!("upstream timed out (110: Connection timed out) {what}"))
+            }
+            Ending::ClientFailed(failure) => without(Attempted::ClientFailed(failure)),
+            Ending::ClientGone => without(Attempted::ClientGone),
+        }
+    }
+}

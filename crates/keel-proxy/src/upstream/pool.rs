@@ -1,0 +1,301 @@
+//! Idle connections to peers: one pool for each upstream and worker.
+//!
+//! A connection is kept for the very peer it leads to, incarnation included, and never handed out once that peer has
+//! left, once anything has come on it unasked, or once it has idled beyond 80 % of what its peer is known to bear.
+//! While it idles the event loop watches it, so that one the peer closes is closed here, too.
+//!
+//! A request that can't be repeated must not meet a peer that closes just then. Of a peer that announces nothing and has
+//! shown nothing yet, it takes only a connection that has idled for a moment, or within 80 % of what another connection
+//! to that peer was seen to bear.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    future::poll_fn,
+    rc::{Rc, Weak},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Wake, Waker},
+    time::{Duration, Instant},
+};
+
+use keel_lb::PeerState;
+use keel_model::{PeerKey, UpstreamKeepalive};
+
+use super::retry::RetryBudget;
+use crate::{
+    io::{
+        socket::{Peeked, Socket},
+        timer::Timer,
+    },
+    worker::Worker,
+};
+
+/// Of the idle time that a peer announces or has shown, the share within which a connection is reused, in percent.
+const IDLE_SHARE: u32 = 80;
+
+/// Connections that have idled less than this are not looked at by a system call before reuse: the event loop tells of
+/// whatever came before its last turn, and peers that close for idleness don't do so after this little.
+const FRESH: Duration = Duration::from_millis(50);
+
+/// Connections that have idled less than this are taken even for what can't be repeated, whatever is known of the peer:
+/// none that keeps connections at all closes them this soon.
+const UNPROVEN: Duration = Duration::from_millis(100);
+
+/// Peers whose idle time is remembered; beyond it all are forgotten and learnt again.
+const SHOWN_MAX: usize = 10_000;
+
+/// A connection to a peer.
+pub(crate) struct PeerConnection {
+    pub(crate) socket: Socket,
+    pub(crate) peer: Arc<PeerState>,
+    /// Requests sent on it.
+    pub(crate) requests: u64,
+    pub(crate) opened: Instant,
+    /// How long the peer lets it idle, if it said so (`Keep-Alive: timeout`).
+    pub(crate) announced_idle: Option<Duration>,
+    watch: Option<Watch>,
+}
+
+/// What tells the pool that something happened on an idle connection.
+struct Watch {
+    id: u64,
+    waker: Waker,
+}
+
+impl PeerConnection {
+    pub(crate) fn new(socket: Socket, peer: Arc<PeerState>, now: Instant) -> Self {
+        Self { socket, peer, requests: 0, opened: now, announced_idle: None, watch: None }
+    }
+}
+
+/// Whether a request may be sent again when its connection turns out to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    Allowed,
+    /// It is not idempotent, or its body is gone once it has been sent.
+    Forbidden,
+}
+
+struct Idle {
+    connection: PeerConnection,
+    since: Instant,
+}
+
+/// The idle connections of one upstream.
+#[derive(Default)]
+pub(crate) struct Pool {
+    /// The one used last is last.
+    idle: RefCell<Vec<Idle>>,
+    settings: RefCell<UpstreamKeepalive>,
+    serial: Cell<u64>,
+    watched: Cell<bool>,
+    events: Arc<Events>,
+    /// The shortest idle time after which a peer has closed a connection.
+    shown_idle: RefCell<HashMap<PeerKey, Duration>>,
+    /// The longest idle time that a connection to a peer was seen to bear, asked for where nothing else is known.
+    borne_idle: RefCell<HashMap<PeerKey, Duration>>,
+    pub(crate) budget: RetryBudget,
+}
+
+/// Idle connections on which something has happened.
+#[derive(Default)]
+struct Events(Mutex<(Vec<u64>, Option<Waker>)>);
+
+impl Events {
+    fn push(&self, id: u64) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.0.push(id);
+        if let Some(waker) = inner.1.take() {
+            waker.wake();
+        }
+    }
+
+    fn drain(&self, cx: &mut Context<'_>) -> Vec<u64> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.1 = Some(cx.waker().clone());
+        std::mem::take(&mut inner.0)
+    }
+}
+
+struct Event {
+    id: u64,
+    events: Arc<Events>,
+}
+
+impl Wake for Event {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.events.push(self.id);
+    }
+}
+
+impl Pool {
+    /// Follows new settings.
+    pub(crate) fn configure(&self, settings: &UpstreamKeepalive) {
+        *self.settings.borrow_mut() = settings.clone();
+        let limit = settings.connections as usize;
+        let mut idle = self.idle.borrow_mut();
+        let surplus = idle.len().saturating_sub(limit);
+        idle.drain(..surplus);
+    }
+
+    /// Takes out a connection to `peer` that may be used again, the one used last first.
+    pub(crate) fn take(&self, peer: &Arc<PeerState>, repeat: Repeat, now: Instant) -> Option<PeerConnection> {
+        let idle_timeout = self.settings.borrow().idle_timeout;
+        loop {
+            let mut idle = self.idle.borrow_mut();
+            let at = idle.iter().rposition(|idle| Arc::ptr_eq(&idle.connection.peer, peer))?;
+            let newest = idle.get(at)?;
+            let idled = now.saturating_duration_since(newest.since);
+            let known = self.idle_bound(&newest.connection);
+            if known.is_none()
+                && repeat == Repeat::Forbidden
+                && idled >= UNPROVEN
+                && idled >= self.proven_idle(&idle, peer, now)
+            {
+                return None;
+            }
+            let Idle { connection, .. } = idle.remove(at);
+            drop(idle);
+            if idled < known.unwrap_or(idle_timeout).min(idle_timeout) && is_quiet(&connection, idled) {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Gives the idle time within which a connection to a peer is sure to be open, from what others to it have borne.
+    fn proven_idle(&self, idle: &[Idle], peer: &Arc<PeerState>, now: Instant) -> Duration {
+        let bears = |idle: &&Idle| {
+            Arc::ptr_eq(&idle.connection.peer, peer) && is_quiet(&idle.connection, Duration::MAX)
+        };
+        // The oldest is first, or nearly so.
+        let oldest = idle.iter().find(bears).map(|idle| now.saturating_duration_since(idle.since));
+        let longest = remember(&self.borne_idle, peer.key(), oldest.unwrap_or_default(), Duration::max);
+        longest * IDLE_SHARE / 100
+    }
+
+    /// Gives the idle time up to which a connection may be reused, where its peer is known to close it.
+    fn idle_bound(&self, connection: &PeerConnection) -> Option<Duration> {
+        let shown = self.shown_idle.borrow();
+        let shown = if shown.is_empty() { None } else { shown.get(connection.peer.key()).copied() };
+        let known = connection.announced_idle.into_iter().chain(shown).min()?;
+        Some(known * IDLE_SHARE / 100)
+    }
+
+    /// Keeps a connection whose response has been read to its end, unless it is used up.
+    pub(crate) fn give(self: &Rc<Self>, worker: &Rc<Worker>, mut connection: PeerConnection) {
+        let now = worker.clock.now();
+        let settings = self.settings.borrow();
+        let spent = connection.requests >= settings.requests
+            || now.saturating_duration_since(connection.opened) >= settings.time;
+        let limit = settings.connections as usize;
+        if limit == 0 || spent || connection.peer.is_closed() || worker.quitting().is_some() {
+            return;
+        }
+        drop(settings);
+        let watch = connection.watch.get_or_insert_with(|| {
+            let id = self.serial.replace(self.serial.get() + 1);
+            let waker = Waker::from(Arc::new(Event { id, events: self.events.clone() }));
+            Watch { id, waker }
+        });
+        if connection.socket.poll_read_ready(&mut Context::from_waker(&watch.waker)).is_ready() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= limit {
+            idle.remove(0);
+        }
+        idle.push(Idle { connection, since: now });
+        if !self.watched.replace(true) {
+            tokio::task::spawn_local(watch_idle(worker.clone(), Rc::downgrade(self)));
+        }
+    }
+
+    /// Closes connections to peers that have left.
+    pub(crate) fn close_left(&self) {
+        self.idle.borrow_mut().retain(|idle| !idle.connection.peer.is_closed());
+    }
+
+    /// Closes what has expired or ended, and gives the moment at which the next one expires.
+    fn sweep(&self, ended: &[u64], now: Instant) -> Option<Instant> {
+        let idle_timeout = self.settings.borrow().idle_timeout;
+        self.idle.borrow_mut().retain(|idle| {
+            let idled = now.saturating_duration_since(idle.since);
+            let id = idle.connection.watch.as_ref().map(|watch| watch.id);
+            if id.is_some_and(|id| ended.contains(&id)) && !is_quiet(&idle.connection, Duration::MAX) {
+                self.learn(&idle.connection, idled);
+                return false;
+            }
+            let bound = self.idle_bound(&idle.connection).unwrap_or(idle_timeout);
+            idled < bound.min(idle_timeout)
+        });
+        self.idle.borrow().iter().map(|idle| idle.since + idle_timeout).min()
+    }
+
+    /// Remembers after what idle time a peer has closed.
+    fn learn(&self, connection: &PeerConnection, idled: Duration) {
+        // A peer that goes away closes everything at once, and that says nothing about its idle time.
+        if idled < Duration::from_millis(500) {
+            return;
+        }
+        remember(&self.shown_idle, connection.peer.key(), idled, Duration::min);
+    }
+}
+
+/// Joins what is known of a peer with what was seen, and gives the result.
+fn remember(
+    known: &RefCell<HashMap<PeerKey, Duration>>,
+    peer: &PeerKey,
+    seen: Duration,
+    join: fn(Duration, Duration) -> Duration,
+) -> Duration {
+    let mut known = known.borrow_mut();
+    if let Some(value) = known.get_mut(peer) {
+        *value = join(*value, seen);
+        return *value;
+    }
+    if known.len() >= SHOWN_MAX {
+        known.clear();
+    }
+    known.insert(peer.clone(), seen);
+    seen
+}
+
+/// Says whether nothing has come on an idle connection: no byte, no end, no error.
+fn is_quiet(connection: &PeerConnection, idled: Duration) -> bool {
+    let Some(watch) = &connection.watch else { return false };
+    if connection.socket.poll_read_ready(&mut Context::from_waker(&watch.waker)).is_ready() {
+        // A readiness that was already consumed tells nothing: look.
+        return connection.socket.peek() == Peeked::Nothing;
+    }
+    idled < FRESH || connection.socket.peek() == Peeked::Nothing
+}
+
+/// Watches the idle connections of one pool for as long as the pool lives.
+async fn watch_idle(worker: Rc<Worker>, pool: Weak<Pool>) {
+    let mut timer = Timer::default();
+    loop {
+        let Some(alive) = pool.upgrade() else { return };
+        let next = alive.sweep(&[], worker.clock.now());
+        timer.set_at(next.or_else(|| worker.clock.now().checked_add(WATCH_EVERY)));
+        let events = alive.events.clone();
+        drop(alive);
+        let ended = poll_fn(|cx| {
+            let ended = events.drain(cx);
+            if !ended.is_empty() {
+                return Poll::Ready(ended);
+            }
+            timer.poll_expired(&worker.clock, cx).map(|()| Vec::new())
+        });
+        let ended = ended.await;
+        if let Some(alive) = pool.upgrade() {
+            alive.sweep(&ended, worker.clock.now());
+        }
+    }
+}
+
+/// How often an empty pool looks whether it is still needed.
+const WATCH_EVERY: Duration = Duration::from_secs(60);

@@ -1,0 +1,153 @@
+//! Whether a request may be sent to another peer.
+//!
+//! Nothing is ever sent twice unless that is safe: none of its bytes left, or it is idempotent and no byte of a response
+//! went to the client. Within that, `proxy_next_upstream` and its limits decide, and a budget that keeps a failing
+//! upstream from being flooded with second attempts.
+
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
+
+use keel_model::ProxyScope;
+
+use super::route::Target;
+use crate::{error::PeerFailure, job::Job};
+
+/// Retries that each first attempt earns, in hundredths.
+const EARNED_PER_REQUEST: u32 = 20;
+
+/// Retries that each second earns, in hundredths.
+const EARNED_PER_SECOND: u32 = 1000;
+
+/// What may be saved up, in hundredths; a new upstream begins with it.
+const SAVED_MAX: u32 = 10_000;
+
+/// Peers that one request tries at most, however many there are.
+const TRIES_MAX: u32 = 1000;
+
+/// Replacements of dead instances that one request tries besides, where Evenkeel runs them.
+const REPLACED_MAX: u32 = 8;
+
+/// How many retries one upstream is allowed by one worker.
+pub(crate) struct RetryBudget {
+    saved: Cell<u32>,
+    since: Cell<Option<Instant>>,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { saved: Cell::new(SAVED_MAX), since: Cell::new(None) }
+    }
+}
+
+impl RetryBudget {
+    fn earn(&self, more: u32) {
+        self.saved.set(self.saved.get().saturating_add(more).min(SAVED_MAX));
+    }
+
+    /// Counts a first attempt.
+    pub(crate) fn first_attempt(&self) {
+        self.earn(EARNED_PER_REQUEST);
+    }
+
+    /// Takes one retry; false when there is none left.
+    pub(crate) fn take(&self, now: Instant) -> bool {
+        let since = self.since.replace(Some(now)).unwrap_or(now);
+        let milliseconds =
+            u32::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u32::MAX);
+        self.earn(milliseconds.min(60_000) * (EARNED_PER_SECOND / 1000));
+        match self.saved.get().checked_sub(100) {
+            Some(left) => {
+                self.saved.set(left);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// What one request may still try.
+pub(crate) struct Retries {
+    left: u32,
+    deadline: Option<Instant>,
+    /// Whether any byte of the request has left on the attempt before.
+    pub(super) sent: bool,
+    /// Whether the request's body is gone once it has been sent (`proxy_request_buffering off`).
+    streams: bool,
+    happened: bool,
+}
+
+impl Retries {
+    pub(super) fn new(job: &Job<'_>, scope: &ProxyScope, target: &Target) -> Self {
+        target.pool().budget.first_attempt();
+        let limit = scope.next_upstream.timeout_total;
+        let deadline = (limit > Duration::ZERO).then(|| job.worker.clock.now() + limit);
+        Self { left: u32::MAX, deadline, sent: false, streams: !job.ex.body_left.is_done(), happened: false }
+    }
+
+    /// Says whether there has been more than one attempt.
+    pub(super) fn happened(&self) -> bool {
+        self.happened
+    }
+
+    /// Decides whether another peer is tried after this failure.
+    pub(super) fn allow(
+        &mut self,
+        job: &Job<'_>,
+        scope: &ProxyScope,
+        target: &Target,
+        failure: PeerFailure,
+    ) -> bool {
+        if !self.may(job, scope, target, failure) || !target.pool().budget.take(job.worker.clock.now()) {
+            return false;
+        }
+        self.left -= 1;
+        self.sent = false;
+        self.happened = true;
+        true
+    }
+
+    /// Says whether another peer could be tried, without deciding it.
+    pub(super) fn may(
+        &mut self,
+        job: &Job<'_>,
+        scope: &ProxyScope,
+        target: &Target,
+        failure: PeerFailure,
+    ) -> bool {
+        let next = &scope.next_upstream;
+        if self.left == u32::MAX {
+            let peers = u32::try_from(target.group().peers().len()).unwrap_or(TRIES_MAX).min(TRIES_MAX);
+            let replaced = if target.group().is_managed() { REPLACED_MAX } else { 0 };
+            let peers = peers + replaced;
+            let tries = if next.tries == 0 { peers } else { next.tries.min(peers) };
+            self.left = tries.saturating_sub(1);
+        }
+        let named = match failure {
+            PeerFailure::Error => next.error,
+            PeerFailure::Timeout => next.timeout,
+            PeerFailure::Invalid => next.invalid_header,
+            PeerFailure::Status(status) => next.statuses.contains(&status),
+        };
+        let safe = !self.sent || (!self.streams && (job.ex.method.is_idempotent() || next.non_idempotent));
+        let in_time = self.deadline.is_none_or(|deadline| job.worker.clock.now() < deadline);
+        named && safe && in_time && self.left > 0 && !job.ex.head_sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_runs_out_and_recovers() {
+        let budget = RetryBudget::default();
+        let start = Instant::now();
+        let taken = (0..1000).filter(|_| budget.take(start)).count();
+        assert_eq!(taken, 100);
+        (0..5).for_each(|_| budget.first_attempt());
+        assert!(budget.take(start) && !budget.take(start));
+        assert!(budget.take(start + Duration::from_secs(1)));
+    }
+}

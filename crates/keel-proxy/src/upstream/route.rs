@@ -1,0 +1,170 @@
+//! Which group of peers a request goes to.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+
+use keel_lb::Group;
+use keel_model::{Address, Peer, PeerSet, Upstream, UpstreamKeepalive, UpstreamName};
+
+use super::{pool::Pool, queue::QueueLength};
+use crate::{
+    job::Job,
+    snapshot::{ProxyProgram, Route},
+    worker::View,
+};
+
+/// Groups for addresses that only requests name; beyond it all are forgotten.
+const DYNAMIC_MAX: usize = 1024;
+
+/// A group and this worker's connections to it.
+pub(crate) enum Target {
+    Known { upstream: usize, view: Rc<View> },
+    Dynamic { name: String, group: Arc<Group>, pool: Rc<Pool>, uri: Option<Vec<u8>> },
+}
+
+impl Target {
+    pub(crate) fn group(&self) -> &Arc<Group> {
+        match self {
+            Target::Known { upstream, view } => &view.snapshot.upstreams[*upstream].group,
+            Target::Dynamic { group, .. } => group,
+        }
+    }
+
+    pub(crate) fn pool(&self) -> &Rc<Pool> {
+        match self {
+            Target::Known { upstream, view } => &view.pools[*upstream],
+            Target::Dynamic { pool, .. } => pool,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Target::Known { upstream, view } => &view.snapshot.upstreams[*upstream].name.0,
+            Target::Dynamic { name, .. } => name,
+        }
+    }
+
+    pub(super) fn queue<'a>(&self, view: &'a View) -> Option<&'a QueueLength> {
+        match self {
+            Target::Known { upstream, .. } => view.snapshot.upstreams.get(*upstream).map(|conf| &conf.queue),
+            Target::Dynamic { .. } => None,
+        }
+    }
+
+    /// Gives the URI that came with an evaluated address.
+    pub(super) fn uri(&self) -> Option<&[u8]> {
+        match self {
+            Target::Known { .. } => None,
+            Target::Dynamic { uri, .. } => uri.as_deref(),
+        }
+    }
+}
+
+/// Finds the group of a location, evaluating its name where it depends on the request.
+pub(super) fn find(job: &mut Job<'_>, program: &ProxyProgram) -> Result<Target, u16> {
+    let template = match &program.route {
+        Route::Upstream(upstream) => {
+            return Ok(Target::Known { upstream: *upstream, view: job.view.clone() });
+        }
+        Route::Evaluated(template) => template,
+    };
+    let text = job.text(template);
+    let text = text.strip_prefix(b"http://").map_or(text.clone(), <[u8]>::to_vec);
+    let (host, uri) = split(&text);
+    let host = String::from_utf8_lossy(host).into_owned();
+    if host.is_empty() {
+        job.client.log_error(job.worker, job.ex, "no host in upstream");
+        return Err(500);
+    }
+    if uri.is_none()
+        && let Some(upstream) = job.view.snapshot.upstream(&host)
+    {
+        return Ok(Target::Known { upstream, view: job.view.clone() });
+    }
+    let uri = uri.map(<[u8]>::to_vec);
+    if let Some((group, pool)) = job.worker.dynamic.borrow().get(host.as_bytes()) {
+        return Ok(Target::Dynamic { name: host, group: group.clone(), pool: pool.clone(), uri });
+    }
+    if let Some(upstream) = job.view.snapshot.upstream(&host) {
+        let view = job.view.clone();
+        let (group, pool) = (view.snapshot.upstreams[upstream].group.clone(), view.pools[upstream].clone());
+        return Ok(Target::Dynamic { name: host, group, pool, uri });
+    }
+    let Some(address) = parse_address(&host) else {
+        let text = format!("no resolver defined to resolve {}", host.split(':').next().unwrap_or_default());
+        job.client.log_error(job.worker, job.ex, &text);
+        return Err(502);
+    };
+    let upstream = Upstream {
+        name: UpstreamName(host.clone()),
+        policy: keel_model::PolicyConfig::default(),
+        keepalive: UpstreamKeepalive::default(),
+        zone: None,
+        peers: PeerSet { peers: vec![Peer::new(address, host.clone())], starting: false, managed: false },
+    };
+    let group = Group::new(&upstream, &job.worker.registry, Arc::new(|_, _| {})).map_err(|_| 500u16)?;
+    let pool = Rc::new(Pool::default());
+    pool.configure(&upstream.keepalive);
+    let mut dynamic = job.worker.dynamic.borrow_mut();
+    if dynamic.len() >= DYNAMIC_MAX {
+        dynamic.clear();
+    }
+    dynamic.insert(host.clone().into_bytes(), (group.clone(), pool.clone()));
+    Ok(Target::Dynamic { name: host, group, pool, uri })
+}
+
+/// Splits `host:port/uri`; a unix socket's path ends at a colon.
+fn split(text: &[u8]) -> (&[u8], Option<&[u8]>) {
+    if text.starts_with(b"unix:") {
+        let rest = text.get(5..).unwrap_or_default();
+        return match memchr::memchr(b':', rest) {
+            Some(colon) => (text.get(..5 + colon).unwrap_or_default(), rest.get(colon + 1..)),
+            None => (text, None),
+        };
+    }
+    match memchr::memchr2(b'/', b'?', text) {
+        Some(slash) => (text.get(..slash).unwrap_or_default(), text.get(slash..)),
+        None => (text, None),
+    }
+}
+
+fn parse_address(host: &str) -> Option<Address> {
+    if let Some(path) = host.strip_prefix("unix:") {
+        return Some(Address::Unix(path.into()));
+    }
+    let with_port = host.parse::<SocketAddr>().ok();
+    let bare = || host.trim_matches(['[', ']']).parse().ok().map(|ip| SocketAddr::new(ip, 80));
+    let local = || {
+        let port = host.strip_prefix("localhost")?;
+        let port = if port.is_empty() { 80 } else { port.strip_prefix(':')?.parse().ok()? };
+        Some(SocketAddr::from(([127, 0, 0, 1], port)))
+    };
+    with_port.or_else(bare).or_else(local).map(Address::Tcp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_addresses_from_uris() {
+        let check = |text: &str, host: &str, uri: Option<&str>| {
+            assert_eq!(split(text.as_bytes()), (host.as_bytes(), uri.map(str::as_bytes)), "{text}");
+        };
+        check("127.0.0.1:80/a?b", "127.0.0.1:80", Some("/a?b"));
+        check("u", "u", None);
+        check("u?x", "u", Some("?x"));
+        check("unix:/a/b:/c", "unix:/a/b", Some("/c"));
+        check("unix:/a/b", "unix:/a/b", None);
+    }
+
+    #[test]
+    fn reads_addresses() {
+        let tcp = |text: &str| Some(Address::Tcp(text.parse().unwrap()));
+        assert_eq!(parse_address("127.0.0.1:5"), tcp("127.0.0.1:5"));
+        assert_eq!(parse_address("127.0.0.1"), tcp("127.0.0.1:80"));
+        assert_eq!(parse_address("[::1]"), tcp("[::1]:80"));
+        assert_eq!(parse_address("localhost:81"), tcp("127.0.0.1:81"));
+        assert_eq!(parse_address("unix:/x"), Some(Address::Unix("/x".into())));
+        assert_eq!(parse_address("example.org"), None);
+    }
+}

@@ -1,0 +1,174 @@
+//! Sending a request: head, and body from memory, from a file, or from the client as it comes.
+
+use std::task::{Context, Poll, ready};
+
+use keel_http::encode;
+use keel_model::ProxyScope;
+
+use crate::{
+    body::RequestBodyStore,
+    downstream::{BodyFailure, Client, poll_body},
+    exchange::Exchange,
+    io::socket::Socket,
+};
+
+/// Bytes of a body read from a file, or gathered from the client, before they are sent.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Sends one request once.
+pub(crate) struct Sender {
+    head_sent: usize,
+    source: Source,
+    piece: Vec<u8>,
+    piece_sent: usize,
+    pub(crate) sent: u64,
+    done: bool,
+}
+
+enum Source {
+    /// Everything is behind the head already.
+    None,
+    Memory {
+        at: usize,
+    },
+    File,
+    Client {
+        chunked: bool,
+        total: u64,
+        size_max: u64,
+    },
+}
+
+/// Why sending stopped.
+pub(crate) enum SendFailure {
+    /// The peer takes no more.
+    Peer,
+    /// The client's body can't be had.
+    Client(BodyFailure),
+}
+
+impl Sender {
+    pub(super) fn new(ex: &mut Exchange, scope: &ProxyScope, streams: bool, size_max: u64) -> Self {
+        let source = if streams {
+            let chunked = matches!(ex.head.body, keel_http::RequestBody::Chunked);
+            Source::Client { chunked, total: 0, size_max: if size_max == 0 { u64::MAX } else { size_max } }
+        } else if super::request::holds_body(&ex.body, scope) {
+            Source::None
+        } else {
+            match &mut ex.body {
+                RequestBodyStore::None => Source::None,
+                RequestBodyStore::Memory(_) => Source::Memory { at: 0 },
+                RequestBodyStore::File(spool) => {
+                    spool.rewind();
+                    Source::File
+                }
+            }
+        };
+        Self { head_sent: 0, source, piece: Vec::new(), piece_sent: 0, sent: 0, done: false }
+    }
+
+    /// Says whether everything has been sent.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Says whether it waits for the client rather than for the peer.
+    pub(crate) fn waits_for_client(&self, ex: &Exchange) -> bool {
+        matches!(self.source, Source::Client { .. })
+            && self.head_sent >= ex.upstream.request.len()
+            && self.piece_sent >= self.piece.len()
+    }
+
+    /// Sends as much as the peer takes. Ready when all is sent.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut Socket,
+        client: &mut Client,
+        ex: &mut Exchange,
+    ) -> Poll<Result<(), SendFailure>> {
+        while self.head_sent < ex.upstream.request.len() {
+            let rest = ex.upstream.request.get(self.head_sent..).unwrap_or_default();
+            let more = ready!(socket.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
+            self.head_sent += more;
+            self.sent += more as u64;
+        }
+        while !self.done {
+            while self.piece_sent < self.piece.len() {
+                let rest = self.piece.get(self.piece_sent..).unwrap_or_default();
+                let more = ready!(socket.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
+                self.piece_sent += more;
+                self.sent += more as u64;
+            }
+            self.piece.clear();
+            self.piece_sent = 0;
+            ready!(self.poll_piece(cx, socket, client, ex))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gets the next piece of the body.
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut Socket,
+        client: &mut Client,
+        ex: &mut Exchange,
+    ) -> Poll<Result<(), SendFailure>> {
+        match &mut self.source {
+            Source::None => self.done = true,
+            Source::Memory { at } => {
+                let RequestBodyStore::Memory(bytes) = &ex.body else {
+                    self.done = true;
+                    return Poll::Ready(Ok(()));
+                };
+                while *at < bytes.len() {
+                    let rest = bytes.get(*at..).unwrap_or_default();
+                    let more = ready!(socket.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
+                    *at += more;
+                    self.sent += more as u64;
+                }
+                self.done = true;
+            }
+            Source::File => {
+                let RequestBodyStore::File(spool) = &mut ex.body else {
+                    self.done = true;
+                    return Poll::Ready(Ok(()));
+                };
+                let read = spool.read(&mut self.piece, PIECE_BYTES);
+                let read = read.map_err(|_| SendFailure::Client(BodyFailure::Internal))?;
+                self.done = read == 0;
+            }
+            Source::Client { chunked, total, size_max } => {
+                if ex.body_left.is_done() {
+                    self.done = true;
+                    return Poll::Ready(Ok(()));
+                }
+                let mut payload = std::mem::take(&mut self.piece);
+                let polled = poll_body(cx, client, ex, &mut payload);
+                let result = match polled {
+                    Poll::Pending => {
+                        self.piece = payload;
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(result) => result,
+                };
+                let length = result.map_err(SendFailure::Client)?;
+                *total += length as u64;
+                if *total > *size_max {
+                    return Poll::Ready(Err(SendFailure::Client(BodyFailure::TooLarge)));
+                }
+                if *chunked {
+                    let mut framed = Vec::with_capacity(payload.len() + 16);
+                    encode::chunk(&payload, &mut framed);
+                    if ex.body_left.is_done() {
+                        framed.extend_from_slice(encode::LAST_CHUNK);
+                    }
+                    payload = framed;
+                }
+                self.piece = payload;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

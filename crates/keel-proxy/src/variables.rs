@@ -1,0 +1,546 @@
+//! The values of variables, looked up when something reads them.
+
+use std::{io::Write, net::SocketAddr, rc::Rc, time::Duration};
+
+use keel_http::{Name, Version};
+use keel_model::{Part, Template, Variable};
+
+use crate::{
+    downstream::Client,
+    exchange::{AttemptRecord, Exchange, Remote},
+    worker::{View, Worker},
+};
+
+/// How deep maps may refer to each other.
+const MAP_DEPTH_MAX: u32 = 16;
+
+/// What variables are looked up in.
+#[derive(Clone, Copy)]
+pub(crate) struct Lookup<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) client: &'a Client,
+    pub(crate) ex: &'a Exchange,
+    pub(crate) view: &'a Rc<View>,
+    /// The response's head while it is being written.
+    pub(crate) head: Option<&'a [u8]>,
+}
+
+impl Lookup<'_> {
+    /// Appends a template's text.
+    pub(crate) fn append_template(&self, template: &Template, out: &mut Vec<u8>) {
+        self.template(template, out, 0);
+    }
+
+    /// Appends a variable's value; false where it has none.
+    pub(crate) fn append(&self, variable: &Variable, out: &mut Vec<u8>) -> bool {
+        self.variable(variable, out, 0)
+    }
+
+    fn template(&self, template: &Template, out: &mut Vec<u8>, depth: u32) {
+        for part in &template.parts {
+            match part {
+                Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Variable(variable) => {
+                    self.variable(variable, out, depth);
+                }
+            }
+        }
+    }
+
+    fn variable(&self, variable: &Variable, out: &mut Vec<u8>, depth: u32) -> bool {
+        match variable {
+            Variable::Map(id) => self.map(id.0 as usize, out, depth),
+            Variable::Capture(0) => false,
+            Variable::Capture(number) => put(out, self.ex.captures.group(*number)),
+            Variable::NamedCapture(name) => put(out, self.ex.captures.named(name)),
+            _ => self
+                .request_value(variable, out)
+                .or_else(|| self.connection_value(variable, out))
+                .or_else(|| self.response_value(variable, out))
+                .or_else(|| self.upstream_value(variable, out))
+                .unwrap_or(false),
+        }
+    }
+
+    /// Values that come from the request; `None` for variables of other kinds.
+    fn request_value(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
+        let ex = self.ex;
+        let head = &ex.head;
+        Some(match variable {
+            Variable::Request => put_some(out, head.line.of(&ex.input)),
+            Variable::RequestMethod => put_some(out, head.method.of(&ex.input)),
+            Variable::RequestUri => put_some(out, head.target.raw.of(&ex.input)),
+            Variable::Uri => put(out, Some(&ex.uri)),
+            Variable::Args => put_some(out, &ex.args),
+            Variable::IsArgs => put(out, Some(if ex.args.is_empty() { b"" } else { b"?" })),
+            Variable::Arg(name) => put(out, argument(&ex.args, name.as_bytes())),
+            Variable::Host => {
+                if ex.host.is_empty() {
+                    put(out, Some(ex.server(self.view).name.as_bytes()))
+                } else {
+                    put(out, Some(&ex.host))
+                }
+            }
+            Variable::RequestPort => match ex.host_port {
+                Some(port) => number(out, u64::from(port)),
+                None => false,
+            },
+            Variable::IsRequestPort => put(out, Some(if ex.host_port.is_some() { b":" } else { b"" })),
+            Variable::ServerName => put(out, Some(ex.server(self.view).name.as_bytes())),
+            Variable::ServerProtocol => put_some(
+                out,
+                match head.version {
+                    _ if head.method.is_empty() => b"",
+                    Version::Http09 => b"HTTP/0.9",
+                    Version::Http10 => b"HTTP/1.0",
+                    Version::Http11 => b"HTTP/1.1",
+                },
+            ),
+            Variable::Scheme => put(out, Some(b"http")),
+            Variable::Https => put(out, Some(b"")),
+            Variable::ContentLength => put(out, ex.field(Name::ContentLength)),
+            Variable::ContentType => put(out, ex.field(Name::ContentType)),
+            Variable::RequestHeader(name) => self.request_header(name, out),
+            Variable::Cookie(name) => {
+                let fields = head.fields.all(Name::Cookie).map(|field| field.value.of(&ex.input));
+                put(out, cookie(fields, name.as_bytes()))
+            }
+            Variable::RequestLength => number(out, (ex.head_end as u64) + ex.body_bytes_read),
+            Variable::RequestTime => {
+                let began = ex.started.unwrap_or_else(|| self.worker.clock.now());
+                seconds(out, self.worker.clock.now().saturating_duration_since(began))
+            }
+            Variable::RequestId => return Some(self.request_id(out)),
+            Variable::RequestBody => match &ex.body {
+                crate::body::RequestBodyStore::Memory(bytes) => put_some(out, bytes),
+                _ => false,
+            },
+            Variable::RequestBodyFile => false,
+            Variable::RequestCompletion => put(out, Some(if ex.complete { b"OK" } else { b"" })),
+            Variable::RequestFilename => put(out, Some(&crate::phase::files::file_name(*self))),
+            Variable::DocumentRoot => put(out, Some(&crate::phase::files::root_of(*self))),
+            Variable::RealpathRoot => {
+                let root = crate::phase::files::root_of(*self);
+                let path = std::str::from_utf8(&root).ok().and_then(|path| std::fs::canonicalize(path).ok());
+                put(out, path.as_ref().map(|path| path.as_os_str().as_encoded_bytes()))
+            }
+            Variable::RemoteUser => self.remote_user(out),
+            Variable::LimitRate => put(out, Some(b"0")),
+            _ => return None,
+        })
+    }
+
+    /// Values that come from the connection and the process.
+    fn connection_value(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
+        let client = self.client;
+        let clock = &self.worker.clock;
+        Some(match variable {
+            Variable::RemoteAddr => {
+                client.remote.append_address(out);
+                true
+            }
+            Variable::RemotePort => match client.remote {
+                Remote::Tcp(address) => number(out, u64::from(address.port())),
+                Remote::Unix => put(out, Some(b"")),
+            },
+            Variable::BinaryRemoteAddr => match client.remote {
+                Remote::Tcp(_) => put(out, Some(&client.remote.octets())),
+                Remote::Unix => put(out, Some(b"unix:")),
+            },
+            Variable::ServerAddr => match client.local_address() {
+                Some(address) => show(out, address.ip()),
+                None => put(out, Some(client.listener.to_string().as_bytes())),
+            },
+            Variable::ServerPort => match client.local_address() {
+                Some(address) => self.server_port(address, out),
+                None => put(out, Some(b"")),
+            },
+            Variable::Connection => number(out, client.number),
+            Variable::ConnectionRequests => number(out, client.requests),
+            Variable::ConnectionTime => seconds(out, clock.now().saturating_duration_since(client.accepted)),
+            Variable::Msec => seconds(out, clock.unix()),
+            Variable::TimeLocal => self.time_local(out),
+            Variable::TimeIso8601 => self.time_iso8601(out),
+            Variable::Pid => number(out, u64::from(std::process::id())),
+            Variable::Pipe => put(out, Some(if client.pipelined { b"p" } else { b"." })),
+            Variable::Hostname => put(out, Some(self.worker.hostname.as_bytes())),
+            Variable::NginxVersion => put(out, Some(crate::respond::NGINX_VERSION.as_bytes())),
+            Variable::TcpinfoRtt => self.tcp_info(out, |info| micros(info.rtt)),
+            Variable::TcpinfoRttvar => self.tcp_info(out, |info| micros(info.rttvar)),
+            Variable::TcpinfoSndCwnd => self.tcp_info(out, |info| info.snd_cwnd.into()),
+            Variable::TcpinfoRcvSpace => self.tcp_info(out, |info| info.rcv_space.into()),
+            _ => return None,
+        })
+    }
+
+    /// Values that come from the response.
+    fn response_value(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
+        let ex = self.ex;
+        Some(match variable {
+            Variable::Status => {
+                if write!(out, "{:03}", ex.status).is_err() {
+                    return Some(false);
+                }
+                true
+            }
+            Variable::BytesSent => number(out, ex.bytes_sent),
+            Variable::BodyBytesSent => number(out, ex.body_bytes_sent),
+            Variable::SentHeader(name) => {
+                joined(out, lines(self.head.unwrap_or(&ex.sent_head)).skip(1), name)
+            }
+            Variable::SentTrailer(name) => joined(out, lines(&ex.sent_trailers), name),
+            _ => return None,
+        })
+    }
+
+    /// Values that come from the peers' side.
+    fn upstream_value(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
+        let side = &self.ex.upstream;
+        let proxy = || self.ex.place(self.view).proxy.as_ref();
+        Some(match variable {
+            Variable::ProxyHost => match proxy() {
+                Some(proxy) => {
+                    self.append_template(&proxy.pass.host, out);
+                    true
+                }
+                None => false,
+            },
+            Variable::ProxyPort => put(out, proxy().map(|proxy| proxy.pass.port.as_bytes())),
+            Variable::ProxyAddXForwardedFor => {
+                for field in self.ex.head.fields.all(Name::XForwardedFor) {
+                    out.extend_from_slice(field.value.of(&self.ex.input));
+                    out.extend_from_slice(b", ");
+                }
+                self.client.remote.append_address(out);
+                true
+            }
+            Variable::UpstreamAddr => self.attempts(out, |attempt, out| attempt.append_address(out)),
+            Variable::UpstreamInstance => self.attempts(out, |attempt, out| {
+                put(out, attempt.peer.as_ref().ok().and_then(|peer| peer.instance()).map(str::as_bytes))
+            }),
+            Variable::UpstreamStatus => self
+                .attempts(out, |attempt, out| attempt.status != 0 && number(out, u64::from(attempt.status))),
+            Variable::UpstreamConnectTime => {
+                self.attempts(out, |attempt, out| optional(out, attempt.connected))
+            }
+            Variable::UpstreamHeaderTime => self.attempts(out, |attempt, out| optional(out, attempt.headed)),
+            Variable::UpstreamResponseTime => self.attempts(out, |attempt, out| optional(out, attempt.ended)),
+            Variable::UpstreamResponseLength => {
+                self.attempts(out, |attempt, out| number(out, attempt.response_bytes))
+            }
+            Variable::UpstreamBytesReceived => {
+                self.attempts(out, |attempt, out| number(out, attempt.received_bytes))
+            }
+            Variable::UpstreamBytesSent => self.attempts(out, |attempt, out| number(out, attempt.sent_bytes)),
+            Variable::UpstreamHeader(name) => self.upstream_header(name, out),
+            Variable::UpstreamTrailer(name) => joined(out, lines(&side.trailers), name),
+            Variable::UpstreamCookie(name) if side.has_head => {
+                let fields = side.head.fields.all(Name::SetCookie).map(|field| field.value.of(&side.input));
+                put(out, set_cookie(fields, name.as_bytes()))
+            }
+            _ => return None,
+        })
+    }
+
+    fn map(&self, id: usize, out: &mut Vec<u8>, depth: u32) -> bool {
+        let Some(map) = self.view.snapshot.maps.get(id) else { return false };
+        if depth >= MAP_DEPTH_MAX {
+            return false;
+        }
+        if !map.volatile
+            && let Some(known) = self.ex.known_map(id)
+        {
+            out.extend_from_slice(&known);
+            return true;
+        }
+        let mut value = Vec::new();
+        self.template(&map.source, &mut value, depth + 1);
+        let (result, regex) = map.look_up(&value);
+        let start = out.len();
+        match regex {
+            Some(regex) => self.template_with(result, regex, &value, out, depth + 1),
+            None => self.template(result, out, depth + 1),
+        }
+        if !map.volatile {
+            self.ex.remember_map(id, out.get(start..).unwrap_or_default());
+        }
+        true
+    }
+
+    /// Evaluates a map's result, in which captures are those of the map's own expression.
+    fn template_with(
+        &self,
+        template: &Template,
+        regex: &regex::bytes::Regex,
+        subject: &[u8],
+        out: &mut Vec<u8>,
+        depth: u32,
+    ) {
+        if let Some(found) = regex.captures(subject) {
+            self.with_groups(template, &found, out, depth);
+        }
+    }
+
+    /// Evaluates a template in which captures are those of an expression of its own.
+    pub(crate) fn append_with_groups(
+        &self,
+        template: &Template,
+        found: &regex::bytes::Captures<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        self.with_groups(template, found, out, 0);
+    }
+
+    fn with_groups(
+        &self,
+        template: &Template,
+        found: &regex::bytes::Captures<'_>,
+        out: &mut Vec<u8>,
+        depth: u32,
+    ) {
+        for part in &template.parts {
+            match part {
+                Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Variable(Variable::Capture(number)) => {
+                    let group = found.get(usize::from(*number));
+                    out.extend_from_slice(group.map(|group| group.as_bytes()).unwrap_or_default());
+                }
+                Part::Variable(Variable::NamedCapture(name)) if found.name(name).is_some() => {
+                    out.extend_from_slice(found.name(name).map(|group| group.as_bytes()).unwrap_or_default());
+                }
+                Part::Variable(variable) => {
+                    self.variable(variable, out, depth);
+                }
+            }
+        }
+    }
+
+    /// `$http_name`: several fields of one name are joined, `Cookie` with `;`.
+    fn request_header(&self, name: &str, out: &mut Vec<u8>) -> bool {
+        let separator: &[u8] = if name == "cookie" { b"; " } else { b", " };
+        let ex = self.ex;
+        let fields = ex.head.fields.iter().map(|field| (field.name.of(&ex.input), field.value.of(&ex.input)));
+        joined_by(out, fields, name, separator)
+    }
+
+    fn upstream_header(&self, name: &str, out: &mut Vec<u8>) -> bool {
+        let side = &self.ex.upstream;
+        if !side.has_head {
+            return false;
+        }
+        let fields = side.head.fields.iter();
+        let fields = fields.map(|field| (field.name.of(&side.input), field.value.of(&side.input)));
+        joined_by(out, fields, name, b", ")
+    }
+
+    fn remote_user(&self, out: &mut Vec<u8>) -> bool {
+        let Some(value) = self.ex.field(Name::Authorization) else { return false };
+        let Some((scheme, credentials)) = value.split_at_checked(6) else { return false };
+        if !scheme.eq_ignore_ascii_case(b"basic ") {
+            return false;
+        }
+        let decoded = base64(credentials.trim_ascii());
+        let user = decoded.as_deref().and_then(|text| text.split(|byte| *byte == b':').next());
+        put(out, user)
+    }
+
+    fn request_id(&self, out: &mut Vec<u8>) -> bool {
+        for at in 0..2 {
+            if write!(out, "{:016x}", self.ex.request_id_half(at)).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn server_port(&self, address: SocketAddr, out: &mut Vec<u8>) -> bool {
+        let listener = self.view.snapshot.listener(&self.client.listener);
+        let declared = listener.and_then(|listener| self.view.snapshot.listeners.get(listener));
+        number(out, u64::from(declared.map_or(address.port(), |listener| listener.declared_port)))
+    }
+
+    fn time_local(&self, out: &mut Vec<u8>) -> bool {
+        put(out, Some(self.worker.time_text.borrow_mut().local(self.worker.system_time()).as_bytes()))
+    }
+
+    fn time_iso8601(&self, out: &mut Vec<u8>) -> bool {
+        put(out, Some(self.worker.time_text.borrow_mut().iso8601(self.worker.system_time()).as_bytes()))
+    }
+
+    fn tcp_info(&self, out: &mut Vec<u8>, pick: impl Fn(&keel_sys::tcp::TcpInfo) -> u64) -> bool {
+        match keel_sys::tcp::tcp_info(&self.client.socket) {
+            Ok(info) => number(out, pick(&info)),
+            Err(_) => false,
+        }
+    }
+
+    /// Lists a value of every attempt, as nginx: `, ` between peers, ` : ` where a redirect led to another location.
+    fn attempts(&self, out: &mut Vec<u8>, each: impl Fn(&AttemptRecord, &mut Vec<u8>) -> bool) -> bool {
+        let attempts = &self.ex.upstream.attempts;
+        for (at, attempt) in attempts.iter().enumerate() {
+            if at > 0 {
+                out.extend_from_slice(if attempt.after_redirect { b" : " } else { b", " });
+            }
+            if !each(attempt, out) {
+                out.push(b'-');
+            }
+        }
+        !attempts.is_empty()
+    }
+}
+
+fn put(out: &mut Vec<u8>, value: Option<&[u8]>) -> bool {
+    if let Some(value) = value {
+        out.extend_from_slice(value);
+    }
+    value.is_some()
+}
+
+/// Like [`put`] for values that are missing when empty.
+fn put_some(out: &mut Vec<u8>, value: &[u8]) -> bool {
+    out.extend_from_slice(value);
+    !value.is_empty()
+}
+
+fn number(out: &mut Vec<u8>, value: u64) -> bool {
+    keel_http::encode::decimal(value, out);
+    true
+}
+
+fn show(out: &mut Vec<u8>, value: impl std::fmt::Display) -> bool {
+    write!(out, "{value}").is_ok()
+}
+
+fn seconds(out: &mut Vec<u8>, time: Duration) -> bool {
+    write!(out, "{}.{:03}", time.as_secs(), time.subsec_millis()).is_ok()
+}
+
+fn optional(out: &mut Vec<u8>, time: Option<Duration>) -> bool {
+    time.is_some_and(|time| seconds(out, time))
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Gives the value of `name=` in a query; names match without regard to case, as in nginx.
+fn argument<'a>(args: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    args.split(|byte| *byte == b'&').find_map(|pair| {
+        let (key, value) = pair.split_at_checked(name.len())?;
+        if key.eq_ignore_ascii_case(name) { value.strip_prefix(b"=") } else { None }
+    })
+}
+
+fn cookie<'a>(fields: impl Iterator<Item = &'a [u8]>, name: &[u8]) -> Option<&'a [u8]> {
+    fields.flat_map(|field| field.split(|byte| *byte == b';')).find_map(|pair| {
+        let (key, value) = pair.trim_ascii_start().split_at_checked(name.len())?;
+        let value = value.trim_ascii_start().strip_prefix(b"=")?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+    })
+}
+
+fn set_cookie<'a>(fields: impl Iterator<Item = &'a [u8]>, name: &[u8]) -> Option<&'a [u8]> {
+    let mut first = fields.filter_map(|field| field.split(|byte| *byte == b';').next());
+    first.find_map(|pair| {
+        let (key, value) = pair.trim_ascii_start().split_at_checked(name.len())?;
+        let value = value.trim_ascii_start().strip_prefix(b"=")?;
+        let spaces = value.iter().take_while(|byte| **byte == b' ').count();
+        if key.eq_ignore_ascii_case(name) { value.get(spaces..) } else { None }
+    })
+}
+
+/// Splits written field lines into names and values.
+fn lines(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    head.split(|byte| *byte == b'\n').filter_map(|line| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+        let (name, value) = line.split_at_checked(colon)?;
+        Some((name, value.strip_prefix(b":").unwrap_or(value).trim_ascii()))
+    })
+}
+
+fn joined<'a>(out: &mut Vec<u8>, fields: impl Iterator<Item = (&'a [u8], &'a [u8])>, name: &str) -> bool {
+    joined_by(out, fields, name, b", ")
+}
+
+fn joined_by<'a>(
+    out: &mut Vec<u8>,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    name: &str,
+    separator: &[u8],
+) -> bool {
+    let mut any = false;
+    for (field, value) in fields {
+        if is_called(field, name) {
+            if any {
+                out.extend_from_slice(separator);
+            }
+            out.extend_from_slice(value);
+            any = true;
+        }
+    }
+    any
+}
+
+/// Compares a field's name with a variable's, which is in lower case with `_` for `-`.
+fn is_called(field: &[u8], variable: &str) -> bool {
+    let plain = |byte: &u8| if *byte == b'-' { b'_' } else { byte.to_ascii_lowercase() };
+    field.len() == variable.len() && field.iter().map(plain).eq(variable.bytes())
+}
+
+fn base64(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len() * 3 / 4);
+    let (mut bits, mut count) = (0u32, 0);
+    for byte in text.iter().take_while(|byte| **byte != b'=') {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' | b'-' => 62,
+            b'/' | b'_' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            out.push((bits >> count & 0xff) as u8);
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_arguments() {
+        assert_eq!(argument(b"a=1&bc=2&c=3", b"c"), Some(b"3".as_slice()));
+        assert_eq!(argument(b"A=1", b"a"), Some(b"1".as_slice()));
+        assert_eq!(argument(b"ab&a", b"a"), None);
+    }
+
+    #[test]
+    fn finds_cookies() {
+        let fields: [&[u8]; 2] = [b"x=1; y = 2 ;z=3", b"w=4"];
+        let find = |name: &[u8]| cookie(fields.iter().copied(), name);
+        assert_eq!(find(b"y"), Some(b"2".as_slice()));
+        assert_eq!(find(b"w"), Some(b"4".as_slice()));
+        assert_eq!(find(b"v"), None);
+    }
+
+    #[test]
+    fn decodes_base64() {
+        assert_eq!(base64(b"dXNlcjpwYXNz").as_deref(), Some(b"user:pass".as_slice()));
+        assert_eq!(base64(b"YQ==").as_deref(), Some(b"a".as_slice()));
+        assert_eq!(base64(b"!"), None);
+    }
+
+    #[test]
+    fn joins_fields_of_one_name() {
+        let mut out = Vec::new();
+        assert!(joined(&mut out, lines(b"X-A: 1\r\nB: 2\r\nx-a: 3\r\n"), "x_a"));
+        assert_eq!(out, b"1, 3");
+    }
+}

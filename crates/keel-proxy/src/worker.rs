@@ -1,0 +1,273 @@
+//! One worker: a thread with its own event loop, connections, buffers, timers and pools.
+//!
+//! Nothing here is shared with other workers but the snapshot, the peers and the logs. Orders come over a channel;
+//! the loop acts on them between requests.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::Waker,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use keel_lb::{Group, Registry};
+use keel_model::{Address, LogLevel, UpstreamName};
+use keel_telemetry::{TimeText, WorkerCounters};
+use slab::Slab;
+use tokio::sync::mpsc;
+
+use crate::{
+    accept::{self, Listening},
+    exchange::Exchange,
+    io::{buffer::BufferPool, clock, clock::Clock},
+    log,
+    snapshot::Snapshot,
+    upstream::{pool::Pool, queue::Waiters},
+};
+
+/// Exchanges that one worker keeps for reuse.
+const EXCHANGES_POOLED_MAX: usize = 256;
+
+/// What the control thread tells a worker.
+pub(crate) enum WorkerOrder {
+    /// Take this configuration for new requests and these sockets for new connections.
+    Commit { snapshot: Arc<Snapshot>, sockets: Vec<(Address, std::os::fd::OwnedFd)>, done: Acknowledge },
+    /// The peers of some upstream have changed: close idle connections to those that left, let waiting requests look.
+    PeersChanged,
+    /// Accept no more and end once the last connection has.
+    Quit,
+}
+
+/// Tells the control thread that an order has been carried out, when dropped.
+pub(crate) struct Acknowledge(
+    #[expect(dead_code, reason = "its end is the message")] std::sync::mpsc::Sender<()>,
+);
+
+impl Acknowledge {
+    pub(crate) fn new(sender: std::sync::mpsc::Sender<()>) -> Self {
+        Self(sender)
+    }
+}
+
+/// A snapshot with this worker's pools for its upstreams.
+pub(crate) struct View {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) pools: Vec<Rc<Pool>>,
+}
+
+/// A group for an address that only a request names, and this worker's pool for it.
+pub(crate) type DynamicGroup = (Arc<Group>, Rc<Pool>);
+
+/// What the loop of one worker holds.
+pub(crate) struct Worker {
+    pub(crate) clock: Clock,
+    pub(crate) buffers: BufferPool,
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) index: usize,
+    pub(crate) hostname: String,
+    pub(crate) time_text: RefCell<TimeText>,
+    pub(crate) registry: Registry,
+    pub(crate) waiters: Waiters,
+    /// Groups for addresses that only a request names (`proxy_pass http://$name`).
+    pub(crate) dynamic: RefCell<HashMap<Vec<u8>, DynamicGroup>>,
+    view: RefCell<Rc<View>>,
+    pools: RefCell<HashMap<UpstreamName, Rc<Pool>>>,
+    #[expect(clippy::vec_box, reason = "an exchange is too large to be moved in and out for each request")]
+    exchanges: RefCell<Vec<Box<Exchange>>>,
+    quitting: Cell<Option<Instant>>,
+    wakers: RefCell<Slab<Waker>>,
+    listening: RefCell<HashMap<Address, Listening>>,
+    connection_serial: Arc<AtomicU64>,
+    random: Cell<u64>,
+}
+
+/// What a worker is made from.
+pub(crate) struct WorkerSetup {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) registry: Registry,
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) index: usize,
+    pub(crate) connection_serial: Arc<AtomicU64>,
+    pub(crate) seed: u64,
+    pub(crate) orders: mpsc::UnboundedReceiver<WorkerOrder>,
+}
+
+impl Worker {
+    /// Runs the loop until it is told to quit and the last connection has ended.
+    pub(crate) fn run(setup: WorkerSetup) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .on_thread_unpark(clock::turn)
+            .event_interval(EVENT_INTERVAL)
+            .build_local(tokio::runtime::LocalOptions::default())?;
+        runtime.block_on(Self::main(setup));
+        Ok(())
+    }
+
+    async fn main(mut setup: WorkerSetup) {
+        let worker = Rc::new(Self {
+            clock: Clock::new(),
+            buffers: BufferPool::default(),
+            counters: setup.counters,
+            index: setup.index,
+            hostname: keel_sys::hostname(),
+            time_text: RefCell::new(TimeText::new()),
+            registry: setup.registry,
+            waiters: Waiters::default(),
+            dynamic: RefCell::default(),
+            view: RefCell::new(Rc::new(View { snapshot: setup.snapshot.clone(), pools: Vec::new() })),
+            pools: RefCell::default(),
+            exchanges: RefCell::default(),
+            quitting: Cell::new(None),
+            wakers: RefCell::default(),
+            listening: RefCell::default(),
+            connection_serial: setup.connection_serial,
+            random: Cell::new(setup.seed | 1),
+        });
+        worker.take_snapshot(setup.snapshot);
+        while let Some(order) = setup.orders.recv().await {
+            match order {
+                WorkerOrder::Commit { snapshot, sockets, done } => {
+                    worker.take_snapshot(snapshot);
+                    worker.take_sockets(sockets);
+                    drop(done);
+                }
+                WorkerOrder::PeersChanged => {
+                    worker.pools.borrow().values().for_each(|pool| pool.close_left());
+                    worker.waiters.wake_all();
+                }
+                WorkerOrder::Quit => {
+                    worker.quit().await;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take_snapshot(&self, snapshot: Arc<Snapshot>) {
+        let mut pools = self.pools.borrow_mut();
+        let before = std::mem::take(&mut *pools);
+        for upstream in &snapshot.upstreams {
+            let pool = before.get(&upstream.name).cloned().unwrap_or_default();
+            pool.configure(&upstream.keepalive);
+            pools.insert(upstream.name.clone(), pool);
+        }
+        let of = |name: &UpstreamName| pools.get(name).cloned().unwrap_or_default();
+        let view = View { pools: snapshot.upstreams.iter().map(|conf| of(&conf.name)).collect(), snapshot };
+        drop(before);
+        *self.view.borrow_mut() = Rc::new(view);
+        self.waiters.wake_all();
+    }
+
+    fn take_sockets(self: &Rc<Self>, sockets: Vec<(Address, std::os::fd::OwnedFd)>) {
+        let view = self.view();
+        let mut listening = self.listening.borrow_mut();
+        listening.retain(|address, socket| {
+            let stays = view.snapshot.listener(address).is_some();
+            if !stays {
+                socket.close();
+            }
+            stays
+        });
+        for (address, socket) in sockets {
+            match accept::listen(self, address.clone(), socket) {
+                Ok(socket) => {
+                    listening.insert(address, socket);
+                }
+                Err(error) => {
+                    self.alert(format_args!("a listening socket on {address} is unusable: {error}"))
+                }
+            }
+        }
+    }
+
+    async fn quit(self: &Rc<Self>) {
+        let sockets: Vec<Listening> = self.listening.borrow_mut().drain().map(|(_, socket)| socket).collect();
+        for socket in sockets {
+            socket.close();
+            socket.ended().await;
+        }
+        self.quitting.set(Some(self.clock.now()));
+        self.wakers.borrow().iter().for_each(|(_, waker)| waker.wake_by_ref());
+        self.waiters.wake_all();
+        let limit = self.view().snapshot.shutdown_timeout;
+        let all_gone = async {
+            while self.counters.active.get() > 0 {
+                self.waiters.connection_ended().await;
+            }
+        };
+        match limit {
+            Some(limit) => drop(tokio::time::timeout(limit, all_gone).await),
+            None => all_gone.await,
+        }
+    }
+
+    /// Gives the configuration for a request that begins now.
+    pub(crate) fn view(&self) -> Rc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Logs what concerns the whole process.
+    pub(crate) fn alert(&self, text: std::fmt::Arguments<'_>) {
+        log::process_entry(&self.view().snapshot.error_log, LogLevel::Alert, text);
+    }
+
+    /// Gives this turn's time of day.
+    pub(crate) fn system_time(&self) -> SystemTime {
+        UNIX_EPOCH + self.clock.unix()
+    }
+
+    /// Says since when this worker takes no new connections.
+    pub(crate) fn quitting(&self) -> Option<Instant> {
+        self.quitting.get()
+    }
+
+    /// Gives the next connection's number, unique over all workers.
+    pub(crate) fn next_connection(&self) -> u64 {
+        self.connection_serial.fetch_add(1, Relaxed)
+    }
+
+    /// Lets a quitting worker wake a connection; gives its place in the list.
+    pub(crate) fn register(&self, waker: Waker) -> usize {
+        self.wakers.borrow_mut().insert(waker)
+    }
+
+    /// Forgets a connection that has ended.
+    pub(crate) fn forget(&self, place: Option<usize>) {
+        if let Some(place) = place {
+            self.wakers.borrow_mut().try_remove(place);
+        }
+        self.counters.active.sub(1);
+        self.waiters.wake_ended();
+    }
+
+    pub(crate) fn take_exchange(&self) -> Box<Exchange> {
+        self.exchanges.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_exchange(&self, exchange: Box<Exchange>) {
+        let mut exchanges = self.exchanges.borrow_mut();
+        if exchanges.len() < EXCHANGES_POOLED_MAX {
+            exchanges.push(exchange);
+        }
+    }
+
+    /// Gives a random number that needn't be unpredictable (xorshift64*, Vigna 2014).
+    pub(crate) fn random(&self) -> u64 {
+        let mut state = self.random.get();
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        self.random.set(state);
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+/// Tasks polled between two looks at the sockets. Higher than tokio's 61: one wait hands out many ready connections,
+/// and each is served in one poll.
+const EVENT_INTERVAL: u32 = 127;
