@@ -1,0 +1,22 @@
+//! The control plane: from files to a plan, from a plan to running processes, and from one plan to the next.
+//!
+//! Nothing here speaks to a network client. What fails, fails in `prepare`, while the old configuration serves on;
+//! `commit` can't fail.
+
+#![forbid(unsafe_code)]
+
+mod configuration;
+mod data_plane;
+mod peers;
+pub mod project;
+mod resolve;
+mod serve;
+mod sockets;
+mod traffic;
+
+pub use configuration::{Configuration, Ready, ServeOptions};
+pub use peers::{Binding, Entry, Pool, Pools};
+pub use resolve::{ServiceNames, bind};
+pub use serve::{ServeError, ServeObserver, ServeSignal, chain, serve};
+pub use sockets::{ListenError, Sharing};
+pub use traffic::{ApplyError, DataPlaneCommand, Traffic, TrafficNotice, own_program};

@@ -1,0 +1,461 @@
+//! Both files as one: what runs, and how traffic reaches it.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use keel_compose::{Project, SeatFiles, balancer_seat, is_balancer_seat};
+use keel_diag::{Diagnostic, Severity, Sources, Span};
+use keel_model::{Address, Dependency, Plan, Port, Protocol, Run, Service, ServiceName};
+use keel_nginx::{Files, HostFiles, MainSettings};
+use sha2::{Digest, Sha256};
+
+use super::{
+    direct::{DirectPort, direct_configuration},
+    merge::append,
+    process::{hex, process_spec},
+    seat::{ImageFiles, place_listeners, place_paths, published},
+};
+use crate::{
+    configuration::{MissingUser, settle_user},
+    peers::{Binding, Entry},
+    resolve::{ServiceNames, bind},
+};
+
+/// Where a project's files are, and the folders that Evenkeel may use.
+#[derive(Clone, Debug)]
+pub struct ProjectOptions {
+    /// Which Compose files.
+    pub compose: keel_compose::Options,
+    /// Holds a folder for each project: logs, spooled bodies.
+    pub state: PathBuf,
+    /// Holds what can be made again: virtual environments.
+    pub cache: PathBuf,
+}
+
+/// What came of reading a project's files.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// The texts that the diagnostics point into.
+    pub sources: Sources,
+    /// Everything that is to be said about them, errors in single services included.
+    pub diagnostics: Vec<Diagnostic>,
+    /// What can be put into effect; `None` if an error concerns the whole.
+    pub joined: Option<Joined>,
+}
+
+/// Both files, resolved.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// The project's name.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The Compose files in effect.
+    pub files: Vec<PathBuf>,
+    /// The data plane's plan; peer sets are empty until instances are known.
+    pub plan: Plan,
+    /// What each upstream's servers stand for.
+    pub bindings: Vec<Binding>,
+    /// What is to run.
+    pub services: Vec<Service>,
+    /// Services that no active profile enables, with the number of instances they get when they are started by name.
+    pub dormant: BTreeMap<ServiceName, u32>,
+    /// The balancer's seat, if a service has it.
+    pub seat: Option<Seat>,
+    /// Which line of the Compose file publishes which address.
+    pub published_at: BTreeMap<Address, Span>,
+    /// The nginx.conf that Evenkeel wrote for published ports, if it did.
+    pub written_configuration: Option<String>,
+}
+
+/// The balancer's seat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// The service.
+    pub service: String,
+    /// Its own loopback address, where instances reach it.
+    pub address: Option<IpAddr>,
+}
+
+impl ProjectOptions {
+    /// Reads and joins the files.
+    pub fn read(&self) -> Reading {
+        let mut reading = Reading::default();
+        let loaded = keel_compose::load(&self.compose, &mut reading.sources);
+        reading.diagnostics = loaded.diagnostics;
+        if let Some(project) = loaded.project.filter(|project| project.sound) {
+            let state = self.state.join(&project.name);
+            let reader = Reader {
+                project: &project,
+                state,
+                cache: &self.cache,
+                reading: &mut reading,
+                published_at: BTreeMap::new(),
+            };
+            let joined = reader.join();
+            reading.joined = joined;
+        }
+        reading
+    }
+
+    /// Gives the project's name, even if much else in the files is wrong.
+    ///
+    /// # Errors
+    /// When there is no Compose file, or its first one can't be read at all.
+    pub fn project_name(&self) -> io::Result<String> {
+        let loaded = keel_compose::load(&self.compose, &mut Sources::default());
+        match (loaded.project, &self.compose.project_name) {
+            (Some(project), _) => Ok(project.name),
+            (None, Some(name)) => Ok(name.clone()),
+            (None, None) => {
+                let first = loaded.diagnostics.into_iter().find(|one| one.severity == Severity::Error);
+                let message = first.map_or_else(|| "no Compose file here".to_owned(), |one| one.message);
+                Err(io::Error::new(io::ErrorKind::NotFound, message))
+            }
+        }
+    }
+}
+
+struct Reader<'a> {
+    project: &'a Project,
+    state: PathBuf,
+    cache: &'a Path,
+    reading: &'a mut Reading,
+    published_at: BTreeMap<Address, Span>,
+}
+
+impl Reader<'_> {
+    fn join(mut self) -> Option<Joined> {
+        let project = self.project;
+        let seat_service = balancer_seat(project);
+        let seat = seat_service.map(|service| Seat {
+            service: service.name.value.clone(),
+            address: keel_runner::seat_address(&project.name, &service.name.value),
+        });
+        let names = service_names(project, seat.as_ref());
+        let errors_before = self.errors();
+        let mut loaded = self.read_nginx(seat_service, seat.as_ref());
+        let nginx_failed = self.errors() > errors_before;
+        let (mut services, dormant) = self.services(seat.as_ref());
+        let nothing_runs = services.iter().all(|service| is_seat(service, seat.as_ref()));
+        if nothing_runs && !nginx_failed {
+            self.reading
+                .diagnostics
+                .push(Diagnostic::error("join::nothing-runs", "no service can be run here"));
+        }
+        let written_configuration = self.direct_ports(seat_service, &mut loaded);
+        let Some((mut configuration, main)) = loaded.filter(|_| !nginx_failed && !nothing_runs) else {
+            self.nothing_to_balance(nginx_failed);
+            return None;
+        };
+        let (bindings, problems) = bind(&configuration.upstreams, &names);
+        let unknown_name = !problems.is_empty();
+        self.reading.diagnostics.extend(problems);
+        settle_user(&mut configuration.plan, &main, MissingUser::MeansNobody);
+        if unknown_name {
+            return None;
+        }
+        add_balanced_ports(&mut services, &bindings);
+        Some(Joined {
+            name: project.name.clone(),
+            folder: project.folder.clone(),
+            files: project.files.clone(),
+            plan: configuration.plan,
+            bindings,
+            services,
+            dormant,
+            seat,
+            published_at: self.published_at,
+            written_configuration,
+        })
+    }
+
+    fn errors(&self) -> usize {
+        self.reading.diagnostics.iter().filter(|one| one.severity == Severity::Error).count()
+    }
+
+    /// Reads the seat's nginx.conf, or one that lies in the folder although no service has the seat.
+    fn read_nginx(
+        &mut self,
+        service: Option<&keel_compose::Service>,
+        seat: Option<&Seat>,
+    ) -> Option<(keel_nginx::Configuration, MainSettings)> {
+        let Some(service) = service else {
+            let path = self.project.folder.join("nginx.conf");
+            let options = keel_nginx::Options {
+                prefix: self.project.folder.clone(),
+                conf_path: path.clone(),
+                globals: Vec::new(),
+            };
+            let mut configuration = if path.exists() { self.load_nginx(&options, &HostFiles) } else { None }?;
+            let main = configuration.main.clone();
+            place_paths(&mut configuration.plan, "balancer", &SeatFiles::default(), &self.state);
+            return Some((configuration, main));
+        };
+        let files = SeatFiles::of(service);
+        let options = keel_nginx::Options {
+            prefix: "/etc/nginx".into(),
+            conf_path: "/etc/nginx/nginx.conf".into(),
+            globals: Vec::new(),
+        };
+        let mut configuration = self.load_nginx(&options, &ImageFiles { files: &files })?;
+        let own = seat.and_then(|seat| seat.address);
+        self.reading.diagnostics.extend(place_listeners(
+            &mut configuration.plan,
+            service,
+            own,
+            &mut self.published_at,
+        ));
+        place_paths(&mut configuration.plan, &service.name.value, &files, &self.state);
+        let main = configuration.main.clone();
+        Some((configuration, main))
+    }
+
+    fn load_nginx(
+        &mut self,
+        options: &keel_nginx::Options,
+        files: &dyn Files,
+    ) -> Option<keel_nginx::Configuration> {
+        let loaded = keel_nginx::load(options, files, &mut self.reading.sources);
+        self.reading.diagnostics.extend(loaded.diagnostics);
+        loaded.configuration
+    }
+
+    fn services(&mut self, seat: Option<&Seat>) -> (Vec<Service>, BTreeMap<ServiceName, u32>) {
+        let mut services = Vec::new();
+        let mut dormant = BTreeMap::new();
+        for service in self.project.services.values() {
+            let name = ServiceName(service.name.value.clone());
+            if let Some(seat) = seat.filter(|seat| seat.service == name.0) {
+                services.extend(seat_as_service(service, seat));
+                continue;
+            }
+            // A second balancer would be run by nobody, and its image can't be.
+            if service.faulty || (is_balancer_seat(service) && service.process.is_none()) {
+                continue;
+            }
+            let Some(run) = self.run(service) else { continue };
+            let replicas = service.replicas();
+            if !service.enabled {
+                dormant.insert(name.clone(), replicas);
+            }
+            let lowered = lower(service, run, if service.enabled { replicas } else { 0 });
+            services.push(lowered);
+        }
+        drop_missing_dependencies(&mut services);
+        (services, dormant)
+    }
+
+    fn run(&mut self, service: &keel_compose::Service) -> Option<Run> {
+        let address = service.process.as_ref().and_then(|own| own.address.as_ref());
+        match address {
+            Some(address) => Some(Run::External(address.value)),
+            None => process_spec(self.project, service, self.cache, &mut self.reading.diagnostics)
+                .map(Run::Process),
+        }
+    }
+
+    /// Balances published ports of services other than the seat; gives the configuration that was written for that.
+    fn direct_ports(
+        &mut self,
+        seat: Option<&keel_compose::Service>,
+        loaded: &mut Option<(keel_nginx::Configuration, MainSettings)>,
+    ) -> Option<String> {
+        let mut ports = Vec::new();
+        for service in self.project.services.values() {
+            let is_seat = seat.is_some_and(|seat| seat.name.value == service.name.value);
+            let elsewhere = service.process.as_ref().is_some_and(|own| own.address.is_some());
+            if is_seat || elsewhere || service.faulty || !service.enabled || is_balancer_seat(service) {
+                continue;
+            }
+            for mapping in service.ports.iter().filter(|mapping| mapping.protocol == Protocol::Tcp) {
+                let listen: Vec<String> = published(mapping).iter().map(SocketAddr::to_string).collect();
+                if !listen.is_empty() {
+                    ports.push((
+                        mapping.span,
+                        DirectPort { service: service.name.value.clone(), target: mapping.target, listen },
+                    ));
+                }
+            }
+        }
+        self.name_clashes(&mut ports, loaded.as_ref());
+        if ports.is_empty() {
+            return None;
+        }
+        for (span, port) in &ports {
+            let addresses = port.listen.iter().filter_map(|text| text.parse().ok());
+            self.published_at.extend(addresses.map(|address| (Address::Tcp(address), *span)));
+        }
+        let ports: Vec<DirectPort> = ports.into_iter().map(|(_, port)| port).collect();
+        let text = direct_configuration(&ports);
+        let options = keel_nginx::Options {
+            prefix: self.state.clone(),
+            conf_path: self.state.join("published-ports.conf"),
+            globals: Vec::new(),
+        };
+        let mut written = self.load_nginx(&options, &Written(&text))?;
+        place_paths(&mut written.plan, "published-ports", &SeatFiles::default(), &self.state);
+        match loaded {
+            Some((configuration, _)) => append(configuration, written),
+            None => {
+                let main = written.main.clone();
+                *loaded = Some((written, main));
+            }
+        }
+        Some(text)
+    }
+
+    /// Two services, or a service and nginx.conf, that want one address of the host: the first keeps it.
+    fn name_clashes(
+        &mut self,
+        ports: &mut Vec<(Span, DirectPort)>,
+        loaded: Option<&(keel_nginx::Configuration, MainSettings)>,
+    ) {
+        let mut taken: BTreeMap<String, String> = BTreeMap::new();
+        for listener in loaded.iter().flat_map(|(configuration, _)| &configuration.plan.listeners) {
+            taken.insert(listener.address.to_string(), "nginx.conf".into());
+        }
+        ports.retain(|(span, port)| {
+            let clash = port.listen.iter().find_map(|address| Some((address, taken.get(address)?)));
+            if let Some((address, holder)) = clash {
+                self.reading.diagnostics.push(
+                    Diagnostic::error("join::port-clash", format!("{address} is published twice"))
+                        .at(*span, format!("`{}` and {holder} both want it; {holder} keeps it", port.service))
+                        .help("publish one of them under another port"),
+                );
+                return false;
+            }
+            for address in &port.listen {
+                taken.insert(address.clone(), format!("`{}`", port.service));
+            }
+            true
+        });
+    }
+
+    fn nothing_to_balance(&mut self, nginx_failed: bool) {
+        // Where something else is wrong, that is what is to be mended first.
+        if nginx_failed || self.errors() > 0 || self.project.services.values().any(|service| service.faulty) {
+            return;
+        }
+        self.reading.diagnostics.push(
+            Diagnostic::error("join::nothing-to-balance", "no service publishes a port")
+                .help("publish one: `ports: [\"8080:5000\"]`")
+                .help("or add a service `image: nginx` with an nginx.conf mounted to /etc/nginx/nginx.conf"),
+        );
+    }
+}
+
+/// The text that Evenkeel wrote, as the only file there is.
+struct Written<'a>(&'a str);
+
+impl Files for Written<'_> {
+    fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
+        Ok(self.0.as_bytes().to_vec())
+    }
+
+    fn glob(&self, _: &Path) -> Vec<PathBuf> {
+        Vec::new()
+    }
+}
+
+/// Collects the names under which services are found: their own, then aliases, which several may share.
+fn service_names(project: &Project, seat: Option<&Seat>) -> ServiceNames {
+    let mut names = ServiceNames::new();
+    let is_seat =
+        |service: &keel_compose::Service| seat.is_some_and(|seat| seat.service == service.name.value);
+    let services = || project.services.values().filter(|service| !is_seat(service));
+    for service in services() {
+        let name = ServiceName(service.name.value.clone());
+        names.insert(service.name.value.to_ascii_lowercase(), vec![name]);
+    }
+    for service in services() {
+        for alias in service.aliases() {
+            let named = names.entry(alias.to_ascii_lowercase()).or_default();
+            let name = ServiceName(service.name.value.clone());
+            let is_service = project.services.contains_key(alias);
+            if !is_service && !named.contains(&name) {
+                named.push(name);
+            }
+        }
+    }
+    names
+}
+
+fn is_seat(service: &Service, seat: Option<&Seat>) -> bool {
+    seat.is_some_and(|seat| seat.service == service.name.0)
+}
+
+/// The seat as the runner sees it: found at its address, run by nobody.
+fn seat_as_service(service: &keel_compose::Service, seat: &Seat) -> Option<Service> {
+    let port = service.container_ports().first().map_or(80, |port| port.number);
+    let address = SocketAddr::new(seat.address?, port);
+    let mut lowered = lower(service, Run::External(address), 1);
+    lowered.depends_on.clear();
+    Some(lowered)
+}
+
+fn lower(service: &keel_compose::Service, run: Run, replicas: u32) -> Service {
+    let dependency = |one: &keel_compose::DependsOn| Dependency {
+        service: ServiceName(one.service.value.clone()),
+        condition: one.condition,
+        required: one.required,
+        restart: one.restart,
+    };
+    Service {
+        name: ServiceName(service.name.value.clone()),
+        replicas,
+        instance_name: service.container_name.as_ref().map(|name| name.value.clone()),
+        run,
+        ports: service.container_ports(),
+        aliases: service.aliases().map(str::to_owned).collect(),
+        healthcheck: service.effective_healthcheck(),
+        restart: service.restart_policy(),
+        depends_on: service.depends_on.iter().map(dependency).collect(),
+        stop: service.stop(),
+        digest: String::new(),
+    }
+}
+
+/// Waiting for a service that doesn't run here would be waiting for ever; why it doesn't has been said.
+fn drop_missing_dependencies(services: &mut [Service]) {
+    let names: Vec<ServiceName> = services.iter().map(|service| service.name.clone()).collect();
+    for service in services {
+        service.depends_on.retain(|dependency| names.contains(&dependency.service));
+    }
+}
+
+/// Tells services which of their ports are balanced: an instance is ready when it listens on the first of them. Then
+/// their digests can be made.
+fn add_balanced_ports(services: &mut [Service], bindings: &[Binding]) {
+    let balanced: Vec<(&ServiceName, u16)> = bindings
+        .iter()
+        .flat_map(|binding| &binding.entries)
+        .filter_map(|entry| match entry {
+            Entry::Services { services, port, .. } => Some(services.iter().map(|service| (service, *port))),
+            Entry::Fixed(_) => None,
+        })
+        .flatten()
+        .collect();
+    for service in services {
+        let own = balanced.iter().filter(|(name, _)| **name == service.name);
+        let mut ports: Vec<Port> =
+            own.map(|(_, number)| Port { number: *number, protocol: Protocol::Tcp }).collect();
+        ports.append(&mut service.ports);
+        for port in ports {
+            if !service.ports.contains(&port) {
+                service.ports.push(port);
+            }
+        }
+        service.digest = digest(service);
+    }
+}
+
+/// Digests everything that asks for new instances when it changes; the number of instances doesn't.
+fn digest(service: &Service) -> String {
+    let subject = Service { replicas: 0, digest: String::new(), ..service.clone() };
+    hex(&Sha256::digest(format!("{subject:?}").as_bytes()), 16)
+}

@@ -1,0 +1,16 @@
+//! A folder with a Compose file, and perhaps an nginx.conf: read, joined and run.
+
+mod command;
+mod direct;
+mod joined;
+mod merge;
+mod path_map;
+mod process;
+mod seat;
+mod supervise;
+
+pub use command::{UpError, UpOptions};
+pub use direct::{DirectPort, direct_configuration};
+pub use joined::{Joined, ProjectOptions, Reading, Seat};
+pub use path_map::PathMap;
+pub use supervise::{ApplyRequest, ProjectError, ProjectEvent, RunningProject};

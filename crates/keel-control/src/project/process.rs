@@ -1,0 +1,307 @@
+//! From a Compose service to a local process.
+//!
+//! What a container would run is found out as the engine does — entrypoint, command, the Dockerfile's — and its paths
+//! are mapped to this host. What can't be honoured is named before anything starts, with what to write instead.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use keel_compose::{Dockerfile, MountSource, Origin, Project, RunCommand, SeatFiles, Service, Spanned};
+use keel_diag::{Diagnostic, Span};
+use keel_model::{BuildStep, ProcessSpec};
+use sha2::{Digest, Sha256};
+
+use super::path_map::PathMap;
+
+/// Makes the process that stands for a service. `None` if it can't run here; the diagnostics say why.
+pub(super) fn process_spec(
+    project: &Project,
+    service: &Service,
+    cache: &Path,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<ProcessSpec> {
+    let own = service.process.as_ref();
+    let dockerfile = service.dockerfile.as_ref();
+    let Some((argv, argv_span)) = command_line(service) else {
+        diagnostics.push(nothing_to_run(service));
+        return None;
+    };
+    let map = path_map(service, diagnostics);
+    let working_dir = working_dir(project, service, &map, diagnostics)?;
+    let argv: Vec<String> = argv.iter().map(|word| map.map_word(word)).collect();
+    let mut build = Vec::new();
+    if let Some(line) = own.and_then(|own| own.build.as_ref()) {
+        let folder = service.host_folder(project).to_owned();
+        build.push(BuildStep::Shell { command: line.value.clone(), working_dir: folder });
+    } else {
+        name_skipped_runs(service, diagnostics);
+    }
+    let venv = virtual_environment(service, &argv, &map, &working_dir, cache);
+    let path_prefix = match &venv {
+        Some(BuildStep::Pip { venv, .. }) => vec![venv.join("bin")],
+        _ => Vec::new(),
+    };
+    build.extend(venv);
+    check_program(service, &argv, argv_span, &working_dir, &build, diagnostics)?;
+    let mut environment = BTreeMap::new();
+    let built = dockerfile.iter().flat_map(|dockerfile| &dockerfile.environment);
+    let extra = own.iter().flat_map(|own| &own.environment);
+    for (name, value) in built.chain(&service.environment).chain(extra) {
+        environment.insert(name.clone(), value.value.clone());
+    }
+    if let Some(user) = dockerfile.and_then(|dockerfile| dockerfile.user.as_ref()) {
+        diagnostics.push(
+            Diagnostic::warning(
+                "process::user",
+                format!(
+                    "`{}` runs as the user who runs Evenkeel, not as `{}`",
+                    service.name.value, user.value
+                ),
+            )
+            .at(user.span, "USER isn't honoured for local processes"),
+        );
+    }
+    Some(ProcessSpec { argv, environment, working_dir, build, path_map: map.into_entries(), path_prefix })
+}
+
+/// Finds what is run: `x-process.command`, else entrypoint and command as Compose joins them.
+fn command_line(service: &Service) -> Option<(Vec<String>, Span)> {
+    if let Some(own) = service.process.as_ref().and_then(|own| own.command.as_ref()) {
+        return Some((own.value.clone(), own.span)).filter(|(argv, _)| !argv.is_empty());
+    }
+    let dockerfile = service.dockerfile.as_ref();
+    let entrypoint = service
+        .entrypoint
+        .as_ref()
+        .or_else(|| dockerfile.and_then(|dockerfile| dockerfile.entrypoint.as_ref()));
+    let built = dockerfile.and_then(|dockerfile| dockerfile.command.as_ref());
+    // An entrypoint of the file's own makes the image's command void.
+    let command = service.command.as_ref().or(built.filter(|_| service.entrypoint.is_none()));
+    let words = |part: Option<&Spanned<Vec<String>>>| part.map(|part| part.value.clone()).unwrap_or_default();
+    let argv = [words(entrypoint), words(command)].concat();
+    let span = command.or(entrypoint).map_or(service.name.span, |part| part.span);
+    (!argv.is_empty()).then_some((argv, span))
+}
+
+fn nothing_to_run(service: &Service) -> Diagnostic {
+    let name = &service.name.value;
+    match &service.image {
+        Some(image) if service.build.is_none() => {
+            let port = service.container_ports().first().map_or(5432, |port| port.number);
+            Diagnostic::warning(
+                "process::image-only",
+                format!("`{name}` has only an image, so it isn't run as a local process"),
+            )
+            .at(image.span, "an image can't be run without a container engine")
+            .help(format!(
+                "say where it is found instead:\n    {name}:\n      x-process:\n        address: 127.0.0.1:{port}"
+            ))
+            .help(format!("or what to run here:\n    {name}:\n      x-process:\n        command: ..."))
+        }
+        _ => Diagnostic::error("process::no-command", format!("`{name}` doesn't say what to run"))
+            .at(service.name.span, "neither a command nor a Dockerfile's CMD or ENTRYPOINT")
+            .help(format!(
+                "add `command:`, or x-process:\n    {name}:\n      x-process:\n        command: ..."
+            )),
+    }
+}
+
+fn path_map(service: &Service, diagnostics: &mut Vec<Diagnostic>) -> PathMap {
+    let mut map = PathMap::default();
+    let files = SeatFiles::of(service);
+    // A file copied under its own name makes its folder known too, for a working directory that nothing else covers.
+    for entry in &files.entries {
+        if let Origin::Host(host) = &entry.origin
+            && host.is_file()
+            && host.file_name() == entry.container.file_name()
+            && let (Some(folder), Some(host_folder)) = (entry.container.parent(), host.parent())
+            && folder != Path::new("/")
+        {
+            map.add(folder, host_folder);
+        }
+    }
+    for entry in &files.entries {
+        match &entry.origin {
+            Origin::Host(host) => map.add(&entry.container, host),
+            Origin::Text(_) => diagnostics.push(
+                Diagnostic::warning(
+                    "process::inline-file",
+                    format!("{} isn't placed for a local process", entry.container.display()),
+                )
+                .at(entry.span, "its content stands in the file")
+                .help("put the content into a file of this folder and mount that"),
+            ),
+        }
+    }
+    for mount in &service.volumes {
+        if let MountSource::Named(name) = &mount.source {
+            diagnostics.push(
+                Diagnostic::warning(
+                    "process::volume",
+                    format!("the volume `{name}` isn't mounted for a local process"),
+                )
+                .at(mount.span, format!("{} is this host's own", mount.target))
+                .help("mount a folder of this host instead, or tell the program another path with `environment`"),
+            );
+        }
+    }
+    map
+}
+
+fn working_dir(
+    project: &Project,
+    service: &Service,
+    map: &PathMap,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<PathBuf> {
+    let built = service.dockerfile.as_ref().and_then(|dockerfile| dockerfile.working_dir.as_ref());
+    let folder = service.host_folder(project).to_owned();
+    let Some(wanted) = service.working_dir.as_ref().or(built) else { return Some(folder) };
+    if let Some(mapped) = map.map(&wanted.value) {
+        return Some(mapped);
+    }
+    let here = project.folder.join(&wanted.value);
+    if here.is_dir() {
+        return Some(here);
+    }
+    if service.process.as_ref().is_some_and(|own| own.command.is_some()) {
+        return Some(folder);
+    }
+    diagnostics.push(
+        Diagnostic::error("process::no-folder", format!("{} isn't there on this host", wanted.value))
+            .at(wanted.span, format!("`{}` runs in this folder", service.name.value))
+            .help("copy or mount a folder of this host there, or say what to run with `x-process: command:`"),
+    );
+    None
+}
+
+/// RUN lines other than `pip install` are not run: say so once for each service.
+fn name_skipped_runs(service: &Service, diagnostics: &mut Vec<Diagnostic>) {
+    let Some(dockerfile) = &service.dockerfile else { return };
+    let skipped: Vec<_> = dockerfile
+        .runs
+        .iter()
+        .filter(|run| run.commands.iter().any(|command| matches!(command, RunCommand::Other(_))))
+        .collect();
+    if skipped.is_empty() || service.process.as_ref().is_some_and(|own| own.command.is_some()) {
+        return;
+    }
+    let mut diagnostic = Diagnostic::warning(
+        "process::run-skipped",
+        format!("{} RUN line(s) of `{}` are not run for local processes", skipped.len(), service.name.value),
+    );
+    for run in skipped {
+        diagnostic = diagnostic.at(run.span, "not run");
+    }
+    diagnostics.push(
+        diagnostic.help("if this host lacks what they install, say how to build with `x-process: build:`"),
+    );
+}
+
+/// Decides about a virtual environment: where `pip install` is run, and where an image of Python gives a `python` that
+/// this host hasn't under that name.
+fn virtual_environment(
+    service: &Service,
+    argv: &[String],
+    map: &PathMap,
+    working_dir: &Path,
+    cache: &Path,
+) -> Option<BuildStep> {
+    let dockerfile = service.dockerfile.as_ref()?;
+    let installs: Vec<Vec<String>> = dockerfile
+        .pip_installs()
+        .map(|words| words.iter().map(|word| map.map_word(word)).collect())
+        .collect();
+    let lacks_python =
+        argv.first().is_some_and(|program| program == "python") && find_program("python").is_none();
+    if installs.is_empty() && !lacks_python {
+        return None;
+    }
+    let runs_in =
+        dockerfile.runs.iter().find(|run| run.commands.iter().any(|c| matches!(c, RunCommand::Pip(_))));
+    let folder = runs_in.and_then(|run| map.map(&run.working_dir)).unwrap_or_else(|| working_dir.to_owned());
+    let digest = pip_digest(dockerfile, &installs, &folder);
+    Some(BuildStep::Pip { installs, venv: cache.join("venv").join(digest), working_dir: folder })
+}
+
+/// Digests what decides the content of a virtual environment: the arguments, the requirement files, the interpreter.
+fn pip_digest(dockerfile: &Dockerfile, installs: &[Vec<String>], folder: &Path) -> String {
+    let mut hash = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    add(find_program("python3")
+        .and_then(|path| path.canonicalize().ok())
+        .unwrap_or_default()
+        .as_os_str()
+        .as_encoded_bytes());
+    add(dockerfile.base.as_ref().map_or("", |base| &base.value).as_bytes());
+    for words in installs {
+        for word in words {
+            add(word.as_bytes());
+            // A requirement file, a constraint file, or a project of one's own: its description counts.
+            for path in [
+                folder.join(word),
+                folder.join(word).join("pyproject.toml"),
+                folder.join(word).join("setup.py"),
+            ] {
+                if let Ok(content) = std::fs::read(path) {
+                    add(&content);
+                }
+            }
+        }
+        add(b"\0");
+    }
+    hex(&hash.finalize(), 16)
+}
+
+/// Writes the first bytes of a digest in hexadecimal.
+pub(super) fn hex(bytes: &[u8], length: usize) -> String {
+    bytes.iter().take(length).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Checks that the program is there, before anything starts. What a build makes is checked when it has been built.
+fn check_program(
+    service: &Service,
+    argv: &[String],
+    span: Span,
+    working_dir: &Path,
+    build: &[BuildStep],
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<()> {
+    let program = argv.first()?;
+    let is_there = if program.contains('/') {
+        working_dir.join(program).exists()
+    } else {
+        find_program(program).is_some()
+    };
+    if is_there || !build.is_empty() {
+        return Some(());
+    }
+    let name = &service.name.value;
+    let diagnostic = if program.starts_with('/') {
+        Diagnostic::error("process::no-path", format!("{program} isn't there on this host"))
+            .at(span, format!("`{name}` would run it"))
+    } else {
+        Diagnostic::error("process::no-program", format!("`{program}` is not found on this host"))
+            .at(span, format!("`{name}` would run it"))
+    };
+    diagnostics.push(diagnostic.help(format!(
+        "install it, or say what to run here:\n    {name}:\n      x-process:\n        command: ..."
+    )));
+    None
+}
+
+/// Looks a program up in this process's PATH.
+fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}

@@ -1,0 +1,370 @@
+//! A running project: instances on one side, traffic on the other, and what passes between them.
+//!
+//! One task carries news: a pool that changed becomes a new peer set; a peer that has drained lets its instance be
+//! stopped. Commands don't pass through it, so that a stop that drains for half a minute delays nothing else; only
+//! putting files into effect is one at a time.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use keel_model::{DataPlaneStatus, PeerKey, PeerSet, Plan, ServiceName, UpstreamName};
+use keel_runner::{Notice, Runner};
+use tokio::sync::{Mutex as AsyncMutex, broadcast, mpsc, oneshot};
+
+use super::{command::InEffect, joined::Joined};
+use crate::{
+    configuration::{create_temp_folders, fill_peers},
+    peers::{Binding, Pool, Pools},
+    traffic::{ApplyError, Traffic, TrafficNotice},
+};
+
+/// Events kept for a slow listener; what it misses beyond that it is told in number.
+const EVENTS_MAX: usize = 1024;
+
+/// How long requests in flight get when everything ends, unless the user says otherwise.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Something that a person who watches wants to see.
+#[derive(Clone, Debug)]
+pub enum ProjectEvent {
+    /// From the runner.
+    Runner(Notice),
+    /// The data plane died and another takes its place.
+    DataPlaneLost,
+    /// A data plane serves.
+    Serving {
+        /// Its process id.
+        pid: u32,
+    },
+}
+
+/// Why a project's files could not be put into effect.
+#[derive(Debug, thiserror::Error)]
+pub enum ProjectError {
+    /// The traffic side: sockets, logs, the data plane. Nothing has changed.
+    #[error(transparent)]
+    Traffic(#[from] ApplyError),
+    /// The instances. Traffic follows the new files already.
+    #[error(transparent)]
+    Runner(#[from] keel_runner::Error),
+    /// A folder for bodies could not be made.
+    #[error("can't create a folder for temporary files")]
+    TempFolder(#[source] std::io::Error),
+}
+
+/// A running project; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct RunningProject {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    runner: Runner,
+    traffic: Traffic,
+    state: Mutex<State>,
+    /// Held while files are put into effect.
+    applying: AsyncMutex<()>,
+    events: broadcast::Sender<ProjectEvent>,
+    /// Answered when all news so far have been carried.
+    carried: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    in_effect: Mutex<Option<InEffect>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bindings: Vec<Binding>,
+    /// Current peers of each binding, as the data plane was told last.
+    sets: BTreeMap<UpstreamName, PeerSet>,
+    pools: Pools,
+    drains: Drains,
+}
+
+/// What an `up` does besides following the files.
+#[derive(Clone, Debug, Default)]
+pub struct ApplyRequest {
+    /// Replace instances even if nothing about them changed.
+    pub force_recreate: bool,
+    /// Run builds again.
+    pub build: bool,
+    /// Only these services, and what they depend on; all where empty.
+    pub only: Vec<ServiceName>,
+}
+
+impl RunningProject {
+    /// Brings runner and traffic together on the current tokio runtime. Nothing runs until [`apply`](Self::apply).
+    pub fn start(
+        runner: Runner,
+        notices: mpsc::UnboundedReceiver<Notice>,
+        traffic: Traffic,
+        traffic_notices: mpsc::UnboundedReceiver<TrafficNotice>,
+    ) -> Self {
+        let (events, _) = broadcast::channel(EVENTS_MAX);
+        let (carried, asked) = mpsc::unbounded_channel();
+        let shared = Shared {
+            runner,
+            traffic,
+            state: Mutex::new(State::default()),
+            applying: AsyncMutex::new(()),
+            events,
+            carried,
+            in_effect: Mutex::new(None),
+        };
+        let project = Self { shared: Arc::new(shared) };
+        tokio::spawn(project.clone().carry_news(notices, traffic_notices, asked));
+        project
+    }
+
+    /// Puts files into effect: first the traffic's side, whose failure changes nothing, then the instances'. Returns
+    /// when the instances have reached their state.
+    ///
+    /// # Errors
+    /// See [`ProjectError`].
+    pub async fn apply(&self, joined: &Joined, request: ApplyRequest) -> Result<(), ProjectError> {
+        let _one_at_a_time = self.shared.applying.lock().await;
+        create_temp_folders(&joined.plan).map_err(ProjectError::TempFolder)?;
+        let mut plan = joined.plan.clone();
+        {
+            let mut state = self.state();
+            state.expect_new(joined, &request);
+            fill_peers(&mut plan, &joined.bindings, &state.pools);
+        }
+        self.shared.traffic.apply(plan.clone()).await?;
+        {
+            let mut state = self.state();
+            state.bindings.clone_from(&joined.bindings);
+            state.take_sets(&plan);
+            // Pools may have changed while the data plane prepared.
+            state.publish_all(&self.shared.traffic);
+        }
+        let options = keel_runner::ApplyOptions {
+            force_recreate: request.force_recreate,
+            build: request.build,
+            only: (!request.only.is_empty()).then_some(request.only),
+        };
+        self.shared.runner.apply(joined.services.clone(), options).await?;
+        self.settle().await;
+        Ok(())
+    }
+
+    /// Returns when traffic follows everything that the runner has said so far. Every command ends with this, so that
+    /// what its caller sees next is what he asked for.
+    pub async fn settle(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.shared.carried.send(reply).is_ok() {
+            drop(answer.await);
+        }
+        self.shared.traffic.settle().await;
+    }
+
+    /// Gives the runner: instances, logs, commands.
+    pub fn runner(&self) -> &Runner {
+        &self.shared.runner
+    }
+
+    /// Gives the traffic side.
+    pub fn traffic(&self) -> &Traffic {
+        &self.shared.traffic
+    }
+
+    /// Asks the data plane for its counts.
+    pub async fn status(&self) -> Option<DataPlaneStatus> {
+        self.shared.traffic.status().await
+    }
+
+    /// Listens to what happens from now on.
+    pub fn events(&self) -> broadcast::Receiver<ProjectEvent> {
+        self.shared.events.subscribe()
+    }
+
+    /// Ends the project: listeners first, then what is in flight, then the instances, whoever depends on others first.
+    pub async fn down(&self, drain_timeout: Option<Duration>) -> Result<(), keel_runner::Error> {
+        let limit = drain_timeout.unwrap_or(DRAIN_TIMEOUT);
+        if tokio::time::timeout(limit, self.shared.traffic.quit()).await.is_err() {
+            self.shared.traffic.stop().await;
+        }
+        self.state().drains.traffic_ended(&self.shared.runner);
+        self.shared.runner.down().await
+    }
+
+    async fn carry_news(
+        self,
+        mut notices: mpsc::UnboundedReceiver<Notice>,
+        mut traffic_notices: mpsc::UnboundedReceiver<TrafficNotice>,
+        mut asked: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+    ) {
+        loop {
+            // Traffic's side may end before the runner's: `down` stops instances when no traffic is left.
+            let event = tokio::select! {
+                biased;
+                notice = notices.recv() => match notice {
+                    Some(notice) => {
+                        self.runner_says(&notice);
+                        ProjectEvent::Runner(notice)
+                    }
+                    None => return,
+                },
+                Some(notice) = traffic_notices.recv() => match self.traffic_says(notice) {
+                    Some(event) => event,
+                    None => continue,
+                },
+                // Last: whoever asks gets an answer when nothing else is left to carry.
+                Some(reply) = asked.recv() => {
+                    _ = reply.send(());
+                    continue;
+                }
+            };
+            // Nobody listening is fine.
+            drop(self.shared.events.send(event));
+        }
+    }
+
+    fn runner_says(&self, notice: &Notice) {
+        let mut state = self.state();
+        match notice {
+            Notice::Pool { service, instances, starting } => {
+                let pool = Pool { instances: instances.clone(), starting: *starting };
+                state.pool_changed(service, pool, &self.shared.traffic);
+            }
+            Notice::Draining { instance, incarnation } => {
+                state.drains.draining(instance, *incarnation, &self.shared.runner);
+            }
+            _ => {}
+        }
+    }
+
+    fn traffic_says(&self, notice: TrafficNotice) -> Option<ProjectEvent> {
+        match notice {
+            TrafficNotice::Drained { upstream, peer } => {
+                self.state().drains.drained(&upstream, &peer, &self.shared.runner);
+                None
+            }
+            TrafficNotice::DataPlaneLost => Some(ProjectEvent::DataPlaneLost),
+            TrafficNotice::Serving { pid } => Some(ProjectEvent::Serving { pid }),
+        }
+    }
+
+    pub(super) fn files_in_effect(&self) -> &Mutex<Option<InEffect>> {
+        &self.shared.in_effect
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Counts services that are about to be started as starting, so that the first requests wait for them.
+    fn expect_new(&mut self, joined: &Joined, request: &ApplyRequest) {
+        for service in joined.services.iter().filter(|service| service.replicas > 0) {
+            let is_meant = request.only.is_empty() || request.only.contains(&service.name);
+            if is_meant && !self.pools.contains_key(&service.name) {
+                self.pools.insert(service.name.clone(), Pool { starting: true, ..Pool::default() });
+            }
+        }
+    }
+
+    fn pool_changed(&mut self, service: &ServiceName, pool: Pool, traffic: &Traffic) {
+        self.pools.insert(service.clone(), pool);
+        let bindings = self.bindings.iter().filter(|binding| binding.services().any(|one| one == service));
+        for binding in bindings {
+            publish(binding, &self.pools, &mut self.sets, &mut self.drains, traffic);
+        }
+    }
+
+    /// Takes over the peer sets that a plan brought along.
+    fn take_sets(&mut self, plan: &Plan) {
+        let sets: BTreeMap<_, _> =
+            plan.upstreams.iter().map(|upstream| (upstream.name.clone(), upstream.peers.clone())).collect();
+        let none = PeerSet::default();
+        for (upstream, old) in std::mem::replace(&mut self.sets, sets) {
+            let new = self.sets.get(&upstream).unwrap_or(&none);
+            self.drains.compare(&upstream, old, new);
+        }
+    }
+
+    fn publish_all(&mut self, traffic: &Traffic) {
+        for binding in &self.bindings {
+            publish(binding, &self.pools, &mut self.sets, &mut self.drains, traffic);
+        }
+    }
+}
+
+fn publish(
+    binding: &Binding,
+    pools: &Pools,
+    sets: &mut BTreeMap<UpstreamName, PeerSet>,
+    drains: &mut Drains,
+    traffic: &Traffic,
+) {
+    let set = binding.peer_set(pools);
+    let old = sets.insert(binding.upstream.clone(), set.clone()).unwrap_or_default();
+    // Sent even if it is as it was: one made for the plan before may have been sent meanwhile. `Traffic` drops repeats.
+    drains.compare(&binding.upstream, old, &set);
+    traffic.set_peers(binding.upstream.clone(), set);
+}
+
+/// Instances that left upstreams and may still have requests in flight there.
+#[derive(Debug, Default)]
+struct Drains {
+    leaving: HashMap<(String, u64), Leaving>,
+    traffic_is_over: bool,
+}
+
+#[derive(Debug, Default)]
+struct Leaving {
+    /// Where requests may still be in flight.
+    upstreams: HashSet<(UpstreamName, PeerKey)>,
+    /// Whether the runner waits for word.
+    awaited: bool,
+}
+
+impl Drains {
+    /// Notes the instances that a new set hasn't any more.
+    fn compare(&mut self, upstream: &UpstreamName, old: PeerSet, new: &PeerSet) {
+        if self.traffic_is_over {
+            return;
+        }
+        let left = old.peers.into_iter().filter(|peer| new.peers.iter().all(|other| other.key != peer.key));
+        for peer in left {
+            if let Some(instance) = peer.instance {
+                let leaving = self.leaving.entry((instance, peer.key.incarnation)).or_default();
+                leaving.upstreams.insert((upstream.clone(), peer.key));
+            }
+        }
+    }
+
+    fn draining(&mut self, instance: &str, incarnation: u64, runner: &Runner) {
+        let key = (instance.to_owned(), incarnation);
+        match self.leaving.get_mut(&key) {
+            Some(leaving) if !leaving.upstreams.is_empty() => leaving.awaited = true,
+            _ => {
+                self.leaving.remove(&key);
+                runner.drained(instance, incarnation);
+            }
+        }
+    }
+
+    fn drained(&mut self, upstream: &UpstreamName, peer: &PeerKey, runner: &Runner) {
+        let drained = (upstream.clone(), peer.clone());
+        self.leaving.retain(|(instance, incarnation), leaving| {
+            let is_last = leaving.upstreams.remove(&drained) && leaving.upstreams.is_empty();
+            if is_last && leaving.awaited {
+                runner.drained(instance, *incarnation);
+            }
+            !is_last
+        });
+    }
+
+    fn traffic_ended(&mut self, runner: &Runner) {
+        self.traffic_is_over = true;
+        for ((instance, incarnation), leaving) in self.leaving.drain() {
+            if leaving.awaited {
+                runner.drained(&instance, incarnation);
+            }
+        }
+    }
+}

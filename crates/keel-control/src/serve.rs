@@ -1,0 +1,172 @@
+//! The balancer alone: nginx's master process, with its signals and pid file.
+
+use std::{io, path::Path};
+
+use keel_diag::{Diagnostic, Sources};
+use tokio::sync::mpsc;
+
+use crate::{
+    configuration::{Ready, ServeOptions, create_temp_folders},
+    sockets::Sharing,
+    traffic::{ApplyError, DataPlaneCommand, Traffic, TrafficNotice},
+};
+
+/// What the operator asks of a running balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServeSignal {
+    /// Read the configuration again (HUP).
+    Reload,
+    /// Open the logs again (USR1).
+    Reopen,
+    /// Finish what is in flight, then end (QUIT).
+    Quit,
+    /// End at once (TERM, INT).
+    Stop,
+}
+
+/// Why the balancer can't run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The first configuration could not be put into effect.
+    #[error("can't serve this configuration")]
+    Apply(#[from] ApplyError),
+    /// The pid file could not be written.
+    #[error("can't write the pid file {path}")]
+    PidFile {
+        /// Which file.
+        path: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A folder for request and response bodies could not be made.
+    #[error("can't create a folder for temporary files")]
+    TempFolder(#[source] io::Error),
+}
+
+/// What the caller does when things happen.
+pub trait ServeObserver {
+    /// The ports listen and the pid file is there.
+    fn started(&mut self);
+    /// A configuration was read again: show what is to be said of it.
+    fn diagnosed(&mut self, diagnostics: &[Diagnostic], sources: &Sources);
+    /// A configuration is in effect, with these logs.
+    fn applied(&mut self, ready: &Ready);
+}
+
+/// Serves until told to end.
+///
+/// # Errors
+/// When the first configuration can't be put into effect. Later ones that fail leave the one before in effect.
+pub async fn serve(
+    options: &ServeOptions,
+    first: Ready,
+    mut signals: mpsc::UnboundedReceiver<ServeSignal>,
+    observer: &mut dyn ServeObserver,
+) -> Result<(), ServeError> {
+    create_temp_folders(&first.plan).map_err(ServeError::TempFolder)?;
+    let (traffic, mut notices) = Traffic::start(DataPlaneCommand::default(), Sharing::Exclusive);
+    traffic.apply(first.plan.clone()).await?;
+    let pid = PidFile::write(&first.main.pid)?;
+    observer.applied(&first);
+    observer.started();
+    loop {
+        tokio::select! {
+            signal = signals.recv() => match signal {
+                Some(ServeSignal::Reload) => reload(options, &traffic, observer).await,
+                Some(ServeSignal::Reopen) => {
+                    tracing::info!("reopening logs");
+                    if let Err(error) = traffic.reopen_logs().await {
+                        tracing::error!("{}", chain(&error));
+                    }
+                }
+                Some(ServeSignal::Quit) => {
+                    tracing::info!("gracefully shutting down");
+                    quit(&traffic, &mut signals).await;
+                    break;
+                }
+                Some(ServeSignal::Stop) | None => {
+                    traffic.stop().await;
+                    break;
+                }
+            },
+            Some(notice) = notices.recv() => log_notice(&notice),
+        }
+    }
+    drop(pid);
+    tracing::info!("exit");
+    Ok(())
+}
+
+async fn quit(traffic: &Traffic, signals: &mut mpsc::UnboundedReceiver<ServeSignal>) {
+    let graceful = traffic.quit();
+    tokio::pin!(graceful);
+    loop {
+        tokio::select! {
+            () = &mut graceful => return,
+            signal = signals.recv() => if matches!(signal, Some(ServeSignal::Stop) | None) {
+                return traffic.stop().await;
+            },
+        }
+    }
+}
+
+async fn reload(options: &ServeOptions, traffic: &Traffic, observer: &mut dyn ServeObserver) {
+    tracing::info!("reconfiguring");
+    let reader = options.clone();
+    // Reading asks the resolver, which may take its time: traffic doesn't wait for that, other signals do.
+    let Ok(read) = tokio::task::spawn_blocking(move || reader.read()).await else {
+        tracing::error!("the configuration's reader failed; the configuration in effect stays");
+        return;
+    };
+    observer.diagnosed(&read.diagnostics, &read.sources);
+    let Some(ready) = read.ready else {
+        tracing::error!("the new configuration has errors; the one in effect stays");
+        return;
+    };
+    let outcome = match create_temp_folders(&ready.plan) {
+        Ok(()) => traffic.apply(ready.plan.clone()).await.map_err(ServeError::Apply),
+        Err(error) => Err(ServeError::TempFolder(error)),
+    };
+    match outcome {
+        Ok(()) => observer.applied(&ready),
+        Err(error) => tracing::error!("{}; the configuration in effect stays", chain(&error)),
+    }
+}
+
+fn log_notice(notice: &TrafficNotice) {
+    match notice {
+        TrafficNotice::Serving { pid } => tracing::info!("start data plane process {pid}"),
+        TrafficNotice::DataPlaneLost | TrafficNotice::Drained { .. } => {}
+    }
+}
+
+/// Gives an error with its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// The file that tells others whom to signal. Removed when the balancer ends.
+struct PidFile<'a>(&'a Path);
+
+impl<'a> PidFile<'a> {
+    fn write(path: &'a Path) -> Result<Self, ServeError> {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|source| ServeError::PidFile { path: path.display().to_string(), source })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PidFile<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(self.0) {
+            tracing::warn!("can't remove the pid file {}: {error}", self.0.display());
+        }
+    }
+}
