@@ -1,0 +1,160 @@
+//! What is said over the control socket: HTTP/1.1 with JSON, under `/v1`.
+//!
+//! A command that takes its time answers with one JSON object a line ([`Message`]): what happens on the way, and as the
+//! last line its outcome. New fields may appear within a version; a field never changes its meaning.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /v1/project`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectInfo {
+    /// The project's name.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The Compose files in effect.
+    pub files: Vec<PathBuf>,
+    /// The supervisor's process.
+    pub pid: u32,
+    /// The supervisor's version.
+    pub version: String,
+    /// Addresses that clients connect to.
+    pub listeners: Vec<String>,
+    /// The service whose seat Evenkeel takes, if any.
+    pub balancer: Option<String>,
+}
+
+/// `GET /v1/instances`: one of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceInfo {
+    /// Its name.
+    pub name: String,
+    /// Its service.
+    pub service: String,
+    /// `starting`, `ready`, `unhealthy`, `draining`, `stopping`, `exited` or `crash-loop`.
+    pub state: String,
+    /// The process it runs as.
+    pub pid: Option<u32>,
+    /// Its own address.
+    pub address: Option<String>,
+    /// Its ports.
+    pub ports: Vec<String>,
+    /// Seconds since the state holds.
+    pub since_s: u64,
+    /// How often it was started again because it had ended.
+    pub restarts: u32,
+    /// How its last process ended.
+    pub exit: Option<String>,
+    /// What its last healthcheck printed, if that failed.
+    pub health: Option<String>,
+    /// What else should be known.
+    pub note: Option<String>,
+    /// First attempts given to it since it started.
+    pub requests: u64,
+    /// Requests in flight to it.
+    pub in_flight: u32,
+    /// Attempts that failed.
+    pub failures: u64,
+}
+
+/// What `POST /v1/up` asks for. The files are read by the supervisor, with these as the caller's surroundings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpRequest {
+    /// Where the files are and which count.
+    pub files: FileChoice,
+    /// Replace instances even if nothing about them changed.
+    pub force_recreate: bool,
+    /// Run builds again.
+    pub build: bool,
+    /// Numbers of instances that differ from the files'.
+    pub scale: Vec<(String, u32)>,
+    /// Only these services and what they depend on.
+    pub services: Vec<String>,
+}
+
+/// Which files make up a project.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileChoice {
+    /// The folder in which they are looked for.
+    pub folder: PathBuf,
+    /// `-f`, in order; what Compose looks for where empty.
+    pub files: Vec<PathBuf>,
+    /// `-p`.
+    pub project_name: Option<String>,
+    /// `--profile`.
+    pub profiles: Vec<String>,
+    /// `--env-file`.
+    pub env_files: Vec<PathBuf>,
+    /// The caller's environment, for `${...}`.
+    pub environment: std::collections::BTreeMap<String, String>,
+}
+
+/// What `POST /v1/{start,stop,restart,kill,scale,down}` ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRequest {
+    /// Services or instances; all where empty.
+    pub names: Vec<String>,
+    /// Seconds that what is in flight may take.
+    pub drain_timeout_s: Option<u64>,
+    /// The signal's number, for `kill`.
+    pub signal: Option<i32>,
+    /// Services and how many instances each should have, for `scale`.
+    pub scale: Vec<(String, u32)>,
+}
+
+/// One line of the answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Message {
+    /// A line of a build, a step begun.
+    Progress {
+        /// The service it is for.
+        service: String,
+        /// The line.
+        text: String,
+    },
+    /// An instance's state changed.
+    State {
+        /// Which instance.
+        instance: String,
+        /// Its state now.
+        state: String,
+        /// What else should be known.
+        note: Option<String>,
+    },
+    /// Something to be known, from the files or from the way.
+    Warning {
+        /// As it is shown to a person.
+        text: String,
+    },
+    /// Output of an instance.
+    Output {
+        /// Which instance.
+        instance: String,
+        /// The line without its end.
+        line: String,
+    },
+    /// It is done. The last line.
+    Done,
+    /// It failed. The last line.
+    Failed(Failure),
+}
+
+/// Why a command failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What is wrong, as it is shown to a person.
+    pub text: String,
+    /// What can be done.
+    pub hints: Vec<String>,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Failure {}

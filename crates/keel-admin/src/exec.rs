@@ -1,0 +1,290 @@
+//! Commands in instances: a two-way stream of frames over an upgraded control connection.
+//!
+//! A frame is one byte that tells what it is, the length of its content as u32 in little endian, and the content.
+
+use std::io;
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use keel_runner::{Exec, ExecOutput, ExecRequest, TerminalSize};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::{
+    api::Failure,
+    server::{Server, fail, on_upgrade, runner_failure},
+};
+
+/// The protocol's name in `Upgrade`.
+pub(crate) const PROTOCOL: &str = "evenkeel-exec";
+
+/// The longest content of a frame, in bytes.
+const FRAME_BYTES_MAX: usize = 64 << 10;
+/// Bytes read at a time.
+const READ_BYTES: usize = 16 << 10;
+/// The longest request that opens a stream, in bytes.
+const OPEN_BYTES_MAX: usize = 1 << 20;
+
+/// `POST /v1/exec` and `POST /v1/run`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecOpen {
+    /// The instance, or for `run` the service.
+    pub name: String,
+    /// The program and its arguments; for `run` empty for the service's own.
+    pub argv: Vec<String>,
+    /// Rows and columns of the caller's terminal, if the command is to have one.
+    pub terminal: Option<(u16, u16)>,
+    /// Variables on top of the instance's.
+    pub environment: Vec<(String, String)>,
+}
+
+/// What goes over the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// For the command's standard input; empty closes it.
+    Input(Vec<u8>),
+    /// The caller's terminal has these rows and columns now.
+    Resize(u16, u16),
+    /// A signal for the command.
+    Signal(i32),
+    /// From the command's standard output, or its terminal.
+    Output(Vec<u8>),
+    /// From the command's standard error.
+    Error(Vec<u8>),
+    /// The command has ended: the last frame.
+    Exit(i32),
+    /// The command could not be run: the last frame.
+    Failed(String),
+}
+
+impl Frame {
+    fn encode(&self) -> Vec<u8> {
+        let (kind, content) = match self {
+            Self::Input(bytes) => (0, bytes.clone()),
+            Self::Resize(rows, columns) => (1, [rows.to_le_bytes(), columns.to_le_bytes()].concat()),
+            Self::Signal(number) => (2, number.to_le_bytes().to_vec()),
+            Self::Output(bytes) => (3, bytes.clone()),
+            Self::Error(bytes) => (4, bytes.clone()),
+            Self::Exit(status) => (5, status.to_le_bytes().to_vec()),
+            Self::Failed(text) => (6, text.clone().into_bytes()),
+        };
+        let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
+        let mut bytes = vec![kind];
+        bytes.extend(length.to_le_bytes());
+        bytes.extend(content);
+        bytes
+    }
+
+    fn decode(kind: u8, content: Vec<u8>) -> io::Result<Self> {
+        let number = |bytes: &[u8]| bytes.try_into().map(i32::from_le_bytes).map_err(|_| bad("a number"));
+        Ok(match kind {
+            0 => Self::Input(content),
+            1 => match content.as_slice() {
+                [a, b, c, d] => Self::Resize(u16::from_le_bytes([*a, *b]), u16::from_le_bytes([*c, *d])),
+                _ => return Err(bad("a size")),
+            },
+            2 => Self::Signal(number(&content)?),
+            3 => Self::Output(content),
+            4 => Self::Error(content),
+            5 => Self::Exit(number(&content)?),
+            6 => Self::Failed(String::from_utf8_lossy(&content).into_owned()),
+            _ => return Err(bad("a known kind of frame")),
+        })
+    }
+}
+
+fn bad(what: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("expected {what}; is the supervisor of another version?"),
+    )
+}
+
+/// Reads frames.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    reader: R,
+    /// What came of frames that aren't complete.
+    held: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Reads from this.
+    pub fn new(reader: R) -> Self {
+        Self { reader, held: Vec::new() }
+    }
+
+    /// Reads the next frame; `None` at the end of the stream. May be cancelled and called anew.
+    ///
+    /// # Errors
+    /// When the stream breaks, or what comes is no frame.
+    pub async fn next(&mut self) -> io::Result<Option<Frame>> {
+        loop {
+            if let Some(frame) = self.take()? {
+                return Ok(Some(frame));
+            }
+            self.held.reserve(READ_BYTES);
+            if self.reader.read_buf(&mut self.held).await? == 0 {
+                return if self.held.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
+            }
+        }
+    }
+
+    /// Takes a frame out of what came, if there is a whole one.
+    fn take(&mut self) -> io::Result<Option<Frame>> {
+        let Some((header, rest)) = self.held.split_first_chunk::<5>() else { return Ok(None) };
+        let [kind, length @ ..] = *header;
+        let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+        if length > FRAME_BYTES_MAX {
+            return Err(bad("a shorter frame"));
+        }
+        let Some(content) = rest.get(..length).map(<[u8]>::to_vec) else { return Ok(None) };
+        self.held.drain(..header.len() + length);
+        Frame::decode(kind, content).map(Some)
+    }
+}
+
+/// Writes frames.
+#[derive(Debug)]
+pub struct FrameWriter<W>(pub W);
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    /// Writes a frame.
+    ///
+    /// # Errors
+    /// When the stream breaks.
+    pub async fn send(&mut self, frame: &Frame) -> io::Result<()> {
+        self.0.write_all(&frame.encode()).await?;
+        self.0.flush().await
+    }
+}
+
+pub(crate) async fn exec(State(server): State<Server>, request: Request) -> Response {
+    open(request, move |open| async move { server.project.runner().exec(open).await }).await
+}
+
+pub(crate) async fn run_once(State(server): State<Server>, request: Request) -> Response {
+    open(request, move |open| async move { server.project.runner().run_once(open).await }).await
+}
+
+async fn open<F, Fut>(mut request: Request, start: F) -> Response
+where
+    F: FnOnce(ExecRequest) -> Fut,
+    Fut: Future<Output = Result<Exec, keel_runner::Error>>,
+{
+    let upgrade = hyper::upgrade::on(&mut request);
+    let body = match axum::body::to_bytes(request.into_body(), OPEN_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(error) => return fail(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let open: ExecOpen = match serde_json::from_slice(&body) {
+        Ok(open) => open,
+        Err(error) => return fail(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let request = ExecRequest {
+        name: open.name,
+        argv: open.argv,
+        environment: open.environment,
+        terminal: open.terminal.map(|(rows, columns)| TerminalSize { rows, columns }),
+    };
+    let exec = match start(request).await {
+        Ok(exec) => exec,
+        Err(error) => {
+            let failure: Failure = runner_failure(error);
+            return (StatusCode::UNPROCESSABLE_ENTITY, Json(failure)).into_response();
+        }
+    };
+    on_upgrade(upgrade, move |stream| async move {
+        if let Err(error) = relay(stream, exec).await {
+            tracing::debug!("a command's stream ended: {error}");
+        }
+    });
+    (StatusCode::SWITCHING_PROTOCOLS, [(header::CONNECTION, "upgrade"), (header::UPGRADE, PROTOCOL)])
+        .into_response()
+}
+
+/// Carries frames both ways until the command ends. A client that leaves ends the command's input, and a command with
+/// a terminal gets the hang-up that a terminal's end is.
+async fn relay(stream: impl AsyncRead + AsyncWrite + Unpin, mut exec: Exec) -> io::Result<()> {
+    let (reader, writer) = tokio::io::split(stream);
+    let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter(writer));
+    let mut client_is_there = true;
+    loop {
+        tokio::select! {
+            output = exec.next() => match output {
+                ExecOutput::Output(bytes) => writer.send(&Frame::Output(bytes)).await?,
+                ExecOutput::Error(bytes) => writer.send(&Frame::Error(bytes)).await?,
+                ExecOutput::Exit(status) => return writer.send(&Frame::Exit(status)).await,
+            },
+            frame = reader.next(), if client_is_there && exec.takes_input() => match frame? {
+                Some(Frame::Input(bytes)) if bytes.is_empty() => exec.close_input(),
+                Some(Frame::Input(bytes)) => exec.write(&bytes),
+                Some(Frame::Resize(rows, columns)) => exec.resize(TerminalSize { rows, columns })?,
+                Some(Frame::Signal(number)) => exec.signal(number)?,
+                Some(_) => {}
+                None => {
+                    client_is_there = false;
+                    exec.hang_up();
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_survive_the_wire() {
+        let frames = [
+            Frame::Input(b"in".to_vec()),
+            Frame::Input(Vec::new()),
+            Frame::Resize(24, 80),
+            Frame::Signal(2),
+            Frame::Output(vec![0; 4096]),
+            Frame::Error(b"e".to_vec()),
+            Frame::Exit(-1),
+            Frame::Failed("no".into()),
+        ];
+        let mut bytes = Vec::new();
+        for frame in &frames {
+            FrameWriter(&mut bytes).send(frame).await.unwrap();
+        }
+        let mut reader = FrameReader::new(bytes.as_slice());
+        for frame in &frames {
+            assert_eq!(reader.next().await.unwrap().as_ref(), Some(frame));
+        }
+        assert_eq!(reader.next().await.unwrap(), None);
+        // Given up in the middle of a frame, a reader loses nothing of it.
+        for at in 0..bytes.len() {
+            let (reader, mut writer) = tokio::io::duplex(bytes.len());
+            let mut reader = FrameReader::new(reader);
+            writer.write_all(&bytes[..at]).await.unwrap();
+            let mut seen = Vec::new();
+            loop {
+                tokio::select! {
+                    biased;
+                    frame = reader.next() => seen.push(frame.unwrap().unwrap()),
+                    () = std::future::ready(()) => break,
+                }
+            }
+            writer.write_all(&bytes[at..]).await.unwrap();
+            drop(writer);
+            while let Some(frame) = reader.next().await.unwrap() {
+                seen.push(frame);
+            }
+            assert_eq!(seen, frames, "split at {at}");
+        }
+        assert!(FrameReader::new(&[9, 0, 0, 0, 0][..]).next().await.is_err());
+        assert!(FrameReader::new(&[0, 255, 255, 255, 255][..]).next().await.is_err());
+    }
+}

@@ -1,0 +1,21 @@
+//! The control socket: HTTP with JSON, server and client.
+//!
+//! A unix socket of mode 0600 is all the protection there is and all that is needed: who can open it is the user
+//! himself. Nothing here listens on TCP.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+mod client;
+mod exec;
+mod paths;
+mod server;
+mod socket;
+mod text;
+
+pub use client::{Client, ClientError, Lines};
+pub use exec::{ExecOpen, Frame, FrameReader, FrameWriter};
+pub use paths::{Paths, runtime_folder};
+pub use server::{Shown, serve};
+pub use socket::{Claim, ClaimError};
+pub use text::Describe;

@@ -1,0 +1,419 @@
+//! The supervisor's side of the control socket.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use bytes::Bytes;
+use hyper_util::rt::TokioIo;
+use keel_control::project::{ProjectEvent, RunningProject, UpError, UpOptions};
+use keel_model::ServiceName;
+use keel_runner::{CommandError, InstanceState, InstanceStatus, Notice};
+use serde::Deserialize;
+use tokio::{
+    net::UnixListener,
+    sync::{Notify, broadcast, mpsc},
+};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+
+use crate::{
+    api::{Failure, InstanceInfo, InstanceRequest, Message, ProjectInfo, UpRequest},
+    exec,
+    text::Describe,
+};
+
+/// Lines of an answer that wait for a slow client, before what produces them waits.
+const LINES_MAX: usize = 256;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) project: RunningProject,
+    /// Called when `down` was asked for over the socket.
+    ended: Arc<Notify>,
+    describe: Arc<dyn Describe>,
+}
+
+/// Serves the control socket until the task is dropped.
+///
+/// `ended` is notified once a client's `down` has been carried out. `describe` turns diagnostics into text.
+pub async fn serve(
+    listener: UnixListener,
+    project: RunningProject,
+    ended: Arc<Notify>,
+    describe: Arc<dyn Describe>,
+) -> std::io::Result<()> {
+    let server = Server { project, ended, describe };
+    let v1 = Router::new()
+        .route("/project", get(project_info))
+        .route("/instances", get(instances))
+        .route("/plan", get(plan))
+        .route("/logs", get(logs))
+        .route("/up", post(up))
+        .route("/reload", post(reload))
+        .route("/start", post(start))
+        .route("/stop", post(stop))
+        .route("/restart", post(restart))
+        .route("/kill", post(kill))
+        .route("/scale", post(scale))
+        .route("/down", post(down))
+        .route("/exec", post(exec::exec))
+        .route("/run", post(exec::run_once));
+    axum::serve(listener, Router::new().nest("/v1", v1).with_state(server)).await
+}
+
+async fn project_info(State(server): State<Server>) -> Response {
+    let Some(joined) = server.project.joined() else {
+        return fail(StatusCode::SERVICE_UNAVAILABLE, "the project is still being read".into());
+    };
+    let info = ProjectInfo {
+        name: joined.name,
+        folder: joined.folder,
+        files: joined.files,
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        listeners: joined.plan.listeners.iter().map(|listener| listener.address.to_string()).collect(),
+        balancer: joined.seat.map(|seat| seat.service),
+    };
+    Json(info).into_response()
+}
+
+async fn plan(State(server): State<Server>) -> Response {
+    match server.project.joined() {
+        Some(joined) => Json(joined.plan).into_response(),
+        None => fail(StatusCode::SERVICE_UNAVAILABLE, "the project is still being read".into()),
+    }
+}
+
+async fn instances(State(server): State<Server>) -> Response {
+    let statuses = match server.project.runner().instances().await {
+        Ok(statuses) => statuses,
+        Err(error) => return fail(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    };
+    let traffic = server.project.status().await.unwrap_or_default();
+    let infos: Vec<InstanceInfo> = statuses
+        .into_iter()
+        .map(|status| {
+            let peers = traffic.peers.iter().filter(|peer| {
+                peer.instance.as_ref() == Some(&status.name) && peer.peer.incarnation == status.incarnation
+            });
+            let (mut requests, mut in_flight, mut failures) = (0, 0, 0);
+            for peer in peers {
+                requests += peer.first_attempts;
+                in_flight += peer.in_flight;
+                failures += peer.failures;
+            }
+            InstanceInfo { requests, in_flight, failures, ..describe_instance(status) }
+        })
+        .collect();
+    Json(infos).into_response()
+}
+
+fn describe_instance(status: InstanceStatus) -> InstanceInfo {
+    InstanceInfo {
+        name: status.name,
+        service: status.service.0,
+        state: status.state.to_string(),
+        pid: status.pid,
+        address: status.address.map(|address| address.to_string()),
+        ports: status.ports,
+        since_s: status.since.elapsed().unwrap_or_default().as_secs(),
+        restarts: status.restarts,
+        exit: status.exit.map(|exit| exit.to_string()),
+        health: status.health.filter(|health| !health.passed).map(|health| health.output),
+        note: status.note,
+        requests: 0,
+        in_flight: 0,
+        failures: 0,
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct LogsQuery {
+    /// Names, separated by commas.
+    names: String,
+    /// Lines of each instance at most, from the end.
+    tail: Option<usize>,
+    follow: bool,
+}
+
+async fn logs(State(server): State<Server>, Query(query): Query<LogsQuery>) -> Response {
+    let names: Vec<String> =
+        query.names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let (lines, mut news) = match server.project.runner().logs(names, query.tail).await {
+        Ok(logs) => logs,
+        Err(error) => return fail(StatusCode::NOT_FOUND, error.to_string()),
+    };
+    let (sender, receiver) = mpsc::channel(LINES_MAX);
+    tokio::spawn(async move {
+        let message =
+            |line: keel_runner::LogLine| Message::Output { instance: line.instance, line: line.text };
+        for line in lines {
+            if sender.send(message(line)).await.is_err() {
+                return;
+            }
+        }
+        if !query.follow {
+            return;
+        }
+        loop {
+            tokio::select! {
+                line = news.recv() => match line {
+                    Some(line) => if sender.send(message(line)).await.is_err() { return },
+                    None => return,
+                },
+                () = sender.closed() => return,
+            }
+        }
+    });
+    stream(receiver)
+}
+
+async fn up(State(server): State<Server>, Json(request): Json<UpRequest>) -> Response {
+    run(server, move |server| async move {
+        let options = UpOptions {
+            project: request.files.into(),
+            scale: services(request.scale),
+            force_recreate: request.force_recreate,
+            build: request.build,
+            only: request.services.into_iter().map(ServiceName).collect(),
+        };
+        let outcome = server.project.up(options).await;
+        server.read_outcome(outcome)
+    })
+}
+
+async fn reload(State(server): State<Server>) -> Response {
+    run(server, move |server| async move {
+        let outcome = server.project.reload().await;
+        server.read_outcome(outcome)
+    })
+}
+
+async fn start(State(server): State<Server>, Json(request): Json<InstanceRequest>) -> Response {
+    run(server, move |server| async move {
+        server
+            .project
+            .start_instances(request.names)
+            .await
+            .map(|()| Vec::new())
+            .map_err(|error| server.failure(error))
+    })
+}
+
+async fn stop(State(server): State<Server>, Json(request): Json<InstanceRequest>) -> Response {
+    run(server, move |server| async move {
+        let patience = request.drain_timeout_s.map(Duration::from_secs);
+        server.settled(server.project.runner().stop(request.names, patience).await).await
+    })
+}
+
+async fn restart(State(server): State<Server>, Json(request): Json<InstanceRequest>) -> Response {
+    run(server, move |server| async move {
+        let patience = request.drain_timeout_s.map(Duration::from_secs);
+        server.settled(server.project.runner().restart(request.names, patience).await).await
+    })
+}
+
+async fn kill(State(server): State<Server>, Json(request): Json<InstanceRequest>) -> Response {
+    run(server, move |server| async move {
+        const SIGKILL: i32 = 9;
+        let signal = request.signal.unwrap_or(SIGKILL);
+        server.settled(server.project.runner().kill(request.names, signal).await).await
+    })
+}
+
+async fn scale(State(server): State<Server>, Json(request): Json<InstanceRequest>) -> Response {
+    run(server, move |server| async move {
+        let outcome = server.project.scale(&services(request.scale)).await;
+        outcome.map(|()| Vec::new()).map_err(|error| server.failure(error))
+    })
+}
+
+async fn down(State(server): State<Server>, Json(request): Json<InstanceRequest>) -> Response {
+    run(server, move |server| async move {
+        let patience = request.drain_timeout_s.map(Duration::from_secs);
+        let outcome = server.project.down(patience).await;
+        server.ended.notify_one();
+        outcome.map(|()| Vec::new()).map_err(runner_failure)
+    })
+}
+
+fn services(scale: Vec<(String, u32)>) -> BTreeMap<ServiceName, u32> {
+    scale.into_iter().map(|(name, replicas)| (ServiceName(name), replicas)).collect()
+}
+
+pub(crate) fn runner_failure(error: keel_runner::Error) -> Failure {
+    Failure { text: keel_control::chain(&error), hints: Vec::new() }
+}
+
+impl Server {
+    /// Ends a command: its outcome holds once traffic follows it.
+    async fn settled(&self, outcome: Result<(), keel_runner::Error>) -> Result<Vec<String>, Failure> {
+        self.project.settle().await;
+        match outcome {
+            Ok(()) => Ok(Vec::new()),
+            Err(error) => Err(Failure { hints: self.near_names(&error).await, ..runner_failure(error) }),
+        }
+    }
+
+    /// Suggests the names that an unknown one may be meant for.
+    async fn near_names(&self, error: &keel_runner::Error) -> Vec<String> {
+        let keel_runner::Error::Command(CommandError::UnknownName { name }) = error else {
+            return Vec::new();
+        };
+        let statuses = self.project.runner().instances().await.unwrap_or_default();
+        let known = statuses.iter().flat_map(|status| [status.name.as_str(), status.service.0.as_str()]);
+        let near = keel_diag::suggest(name, known);
+        near.iter().map(|near| format!("did you mean `{near}`?")).collect()
+    }
+
+    fn read_outcome(
+        &self,
+        outcome: Result<keel_control::project::Reading, UpError>,
+    ) -> Result<Vec<String>, Failure> {
+        match outcome {
+            Ok(reading) => Ok(self.describe.diagnostics(&reading)),
+            Err(error) => Err(self.failure(error)),
+        }
+    }
+
+    fn failure(&self, error: UpError) -> Failure {
+        match &error {
+            UpError::Files(reading) => {
+                let mut text = self.describe.diagnostics(reading).join("\n");
+                if text.is_empty() {
+                    text = "the files can't be used".into();
+                }
+                Failure { text, hints: Vec::new() }
+            }
+            UpError::UnknownService { suggestion, .. } => {
+                let hints = suggestion.iter().map(|name| format!("did you mean `{name}`?")).collect();
+                Failure { text: error.to_string(), hints }
+            }
+            UpError::FixedName { .. } => Failure {
+                text: error.to_string(),
+                hints: vec!["remove `container_name`, so that instances are named by number".into()],
+            },
+            other => Failure { text: keel_control::chain(other), hints: Vec::new() },
+        }
+    }
+}
+
+/// Runs a command, with what happens on the way as lines before its outcome. The command goes on if the client leaves.
+fn run<F, Fut>(server: Server, command: F) -> Response
+where
+    F: FnOnce(Server) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<Vec<String>, Failure>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(LINES_MAX);
+    let mut events = server.project.events();
+    let mut shown = Shown::default();
+    tokio::spawn(async move {
+        let command = command(server);
+        tokio::pin!(command);
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut command => break outcome,
+                event = events.recv() => match event {
+                    Ok(event) => if let Some(message) = shown.message(event) {
+                        // A client that left, or that reads slower than a build writes, misses lines; no more.
+                        drop(sender.try_send(message));
+                    },
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => break command.await,
+                },
+            }
+        };
+        while let Ok(event) = events.try_recv() {
+            if let Some(message) = shown.message(event) {
+                drop(sender.try_send(message));
+            }
+        }
+        let last = match outcome {
+            Ok(warnings) => {
+                for text in warnings {
+                    drop(sender.send(Message::Warning { text }).await);
+                }
+                Message::Done
+            }
+            Err(failure) => Message::Failed(failure),
+        };
+        drop(sender.send(last).await);
+    });
+    stream(receiver)
+}
+
+/// What a person who watches has been shown, so that nothing is said twice.
+#[derive(Debug, Default)]
+pub struct Shown {
+    states: HashMap<String, (InstanceState, Option<String>)>,
+}
+
+impl Shown {
+    /// Gives what is to be shown of an event, if anything.
+    pub fn message(&mut self, event: ProjectEvent) -> Option<Message> {
+        match event {
+            ProjectEvent::Runner(Notice::Progress { service, text }) => {
+                Some(Message::Progress { service: service.0, text })
+            }
+            ProjectEvent::Runner(Notice::State(status)) => {
+                let now = (status.state, status.note.clone());
+                let before = self.states.insert(status.name.clone(), now.clone());
+                (before.as_ref() != Some(&now) && status.state != InstanceState::Draining).then(|| {
+                    Message::State {
+                        instance: status.name,
+                        state: status.state.to_string(),
+                        note: status.note,
+                    }
+                })
+            }
+            ProjectEvent::Runner(Notice::Slow { instance, why }) => {
+                Some(Message::Warning { text: format!("{instance} isn't ready yet: {why}") })
+            }
+            ProjectEvent::DataPlaneLost => {
+                Some(Message::Warning { text: "the data plane died; another takes its place".into() })
+            }
+            ProjectEvent::Runner(_) | ProjectEvent::Serving { .. } => None,
+        }
+    }
+}
+
+fn stream(receiver: mpsc::Receiver<Message>) -> Response {
+    let lines = ReceiverStream::new(receiver).map(|message| {
+        let mut line = serde_json::to_vec(&message).unwrap_or_default();
+        line.push(b'\n');
+        Ok::<_, Infallible>(Bytes::from(line))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+pub(crate) fn fail(status: StatusCode, text: String) -> Response {
+    (status, Json(Failure { text, hints: Vec::new() })).into_response()
+}
+
+/// Waits for a connection that was upgraded; hands it to `serve` in a task of its own.
+pub(crate) fn on_upgrade<F, Fut>(upgrade: hyper::upgrade::OnUpgrade, serve: F)
+where
+    F: FnOnce(TokioIo<hyper::upgrade::Upgraded>) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(stream) => serve(TokioIo::new(stream)).await,
+            Err(error) => tracing::debug!("a control connection was not upgraded: {error}"),
+        }
+    });
+}
