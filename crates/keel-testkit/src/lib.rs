@@ -1,0 +1,21 @@
+//! For tests only: the real binary, scripted peers, a client, load with a ledger.
+//!
+//! Blocking and simple on purpose: what judges the product shares no code with it, so that one mistake isn't made twice.
+//! Everything has a deadline; nothing sleeps to wait for something that can be observed.
+
+#![forbid(unsafe_code)]
+
+mod binary;
+mod client;
+mod load;
+mod peer;
+mod project;
+
+pub use binary::{Binary, Running, free_port, wait_until};
+pub use client::{Client, Response, get};
+pub use load::{Ledger, Load, Outcome, Report};
+pub use peer::{Peer, PeerBehaviour};
+pub use project::Project;
+
+/// How long anything may take before a test gives up.
+pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(20);
