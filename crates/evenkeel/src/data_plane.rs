@@ -1,0 +1,21 @@
+//! `evenkeel data-plane`: the body of the process that serves connections. People don't call it.
+
+use std::{os::fd::AsFd, process::ExitCode};
+
+/// Serves until the channel on standard input closes.
+pub(crate) fn run() -> ExitCode {
+    let channel = match std::io::stdin().as_fd().try_clone_to_owned() {
+        Ok(channel) => channel,
+        Err(error) => {
+            eprintln!("evenkeel: the data plane has no channel to its supervisor: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match keel_proxy::run(channel) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("evenkeel: the data plane failed: {}", keel_control::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

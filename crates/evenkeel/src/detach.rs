@@ -1,0 +1,129 @@
+//! Going to the background without fork: the program starts itself again, detached, and waits for its word.
+//!
+//! The child's standard output and error are one pipe; what it writes there is shown on standard error. A byte
+//! that no text has says that it is up, and this process ends with 0; if it ends before that, this process ends with its status. Nothing
+//! that stays holds the caller's own descriptors, so `evenkeel up -d | cat` ends too.
+
+use std::{
+    io::{Read, Write},
+    os::fd::AsFd,
+    process::{Command, ExitCode, Stdio},
+};
+
+/// Set in the environment of the detached child.
+const MARK: &str = "EVENKEEL_DETACHED";
+
+/// The last byte that the child writes; no text has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// All of it is up.
+    Up = 0,
+    /// It stays, and something of it isn't up: that has been said.
+    UpInPart = 1,
+}
+
+impl Word {
+    fn of(byte: u8) -> Option<Self> {
+        [Self::Up, Self::UpInPart].into_iter().find(|word| *word as u8 == byte)
+    }
+}
+
+/// Which side of the detachment this process is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The one the user started.
+    Foreground,
+    /// The one that stays.
+    Detached,
+}
+
+/// Says which side this process is on.
+pub(crate) fn side() -> Side {
+    if std::env::var_os(MARK).is_some() { Side::Detached } else { Side::Foreground }
+}
+
+/// Starts this program again, detached, and waits until it is up or has failed.
+pub(crate) fn start_detached() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new(keel_control::own_program());
+    if let Some(name) = arguments.next() {
+        std::os::unix::process::CommandExt::arg0(&mut command, name);
+    }
+    command.args(arguments).env(MARK, "1").stdin(Stdio::null());
+    let spawned = std::io::pipe().and_then(|(reader, writer)| {
+        let child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
+        // The command holds the writing end: the pipe must end with the child.
+        drop(command);
+        Ok((child, reader))
+    });
+    let (mut child, reader) = match spawned {
+        Ok(spawned) => spawned,
+        Err(error) => {
+            eprintln!("evenkeel: can't go to the background: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match show_until_up(reader) {
+        Some(Word::Up) => return ExitCode::SUCCESS,
+        Some(Word::UpInPart) => return ExitCode::FAILURE,
+        None => {}
+    }
+    match child.wait() {
+        Ok(status) => ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Copies what the child says to standard error until it says that it is up, or ends.
+fn show_until_up(mut output: impl Read) -> Option<Word> {
+    let mut buffer = [0; 4096];
+    loop {
+        let said = match output.read(&mut buffer) {
+            Ok(0) => return None,
+            Ok(length) => buffer.get(..length).unwrap_or_default(),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(_) => return None,
+        };
+        // Another thread's line may come behind the byte before the child lets go of the pipe.
+        let found = said.iter().enumerate().find_map(|(at, byte)| Some((at, Word::of(*byte)?)));
+        let text = found.map_or(said, |(at, _)| said.get(..at).unwrap_or_default());
+        // A reader that has gone away changes nothing about what the child does.
+        drop(std::io::stderr().write_all(text));
+        if let Some((_, word)) = found {
+            return Some(word);
+        }
+    }
+}
+
+/// In the detached child, before anything else: leaves the terminal's session.
+pub(crate) fn enter() {
+    if let Err(error) = rustix::process::setsid() {
+        tracing::debug!("no session of its own: {error}");
+    }
+}
+
+/// In the detached child, when it is up: lets the foreground process go, and says nothing to its terminal any more.
+///
+/// # Errors
+/// When `/dev/null` can't be opened.
+pub(crate) fn release(word: Word) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout();
+    stdout.write_all(&[word as u8])?;
+    stdout.flush()?;
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(null.as_fd())?;
+    rustix::stdio::dup2_stderr(null.as_fd())?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_is_heard_wherever_it_stands() {
+        assert_eq!(show_until_up(&b"web-1: ready\n\0"[..]), Some(Word::Up));
+        assert_eq!(show_until_up(&b"\x01web-1: starting\n"[..]), Some(Word::UpInPart));
+        assert_eq!(show_until_up(&b"error\n"[..]), None);
+    }
+}

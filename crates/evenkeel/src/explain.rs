@@ -1,0 +1,28 @@
+//! `evenkeel explain`: what a directive of nginx.conf does here.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use crate::project::Hinted;
+
+/// `explain`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A directive of nginx.conf
+    #[arg(value_name = "DIRECTIVE")]
+    name: String,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let text = keel_nginx::explain(&args.name).ok_or_else(|| {
+        Hinted::new(
+            format!("`{}` is not a directive that Evenkeel or nginx knows", args.name),
+            "docs/reference/directives.md lists all of them",
+        )
+    })?;
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,170 @@
+//! `start`, `stop`, `restart`, `kill`, `scale`, `reload`, `down`: one word to the supervisor each.
+
+use std::process::ExitCode;
+
+use keel_admin::{
+    ClientError,
+    api::{InstanceRequest, ProjectInfo},
+};
+
+use crate::project::{Hinted, ProjectArgs, block_on, show_message};
+
+/// Names of services or instances.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NamesArgs {
+    /// Services or instances; all where none is given
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+}
+
+/// Names, and how long what is in flight may take.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DrainArgs {
+    /// Services or instances; all where none is given
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Seconds that requests in flight get, tunnels included
+    #[arg(short = 't', long = "timeout", value_name = "SECONDS")]
+    timeout: Option<u64>,
+}
+
+/// `kill`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct KillArgs {
+    /// Services or instances
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<String>,
+    /// Signal, by name or number
+    #[arg(short = 's', long, value_name = "SIGNAL", default_value = "SIGKILL")]
+    signal: String,
+}
+
+/// `scale`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ScaleArgs {
+    /// Service and how many instances it should have
+    #[arg(value_name = "SERVICE=COUNT", required = true, value_parser = parse_scale)]
+    pub(crate) scale: Vec<(String, u32)>,
+}
+
+/// `down`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DownArgs {
+    /// Seconds that requests in flight get, tunnels included
+    #[arg(short = 't', long = "timeout", value_name = "SECONDS")]
+    timeout: Option<u64>,
+}
+
+/// Reads `app=3`.
+pub(crate) fn parse_scale(text: &str) -> Result<(String, u32), String> {
+    let (service, count) = text.split_once('=').ok_or("write it as SERVICE=COUNT, for example app=3")?;
+    let count = count.parse().map_err(|_| format!("`{count}` is not a number of instances"))?;
+    Ok((service.to_owned(), count))
+}
+
+pub(crate) fn start(project: &ProjectArgs, args: NamesArgs) -> anyhow::Result<ExitCode> {
+    command(project, "/v1/start", &InstanceRequest { names: args.names, ..InstanceRequest::default() })
+}
+
+pub(crate) fn stop(project: &ProjectArgs, args: DrainArgs) -> anyhow::Result<ExitCode> {
+    command(project, "/v1/stop", &args.request())
+}
+
+pub(crate) fn restart(project: &ProjectArgs, args: DrainArgs) -> anyhow::Result<ExitCode> {
+    command(project, "/v1/restart", &args.request())
+}
+
+pub(crate) fn kill(project: &ProjectArgs, args: KillArgs) -> anyhow::Result<ExitCode> {
+    let signal = signal_number(&args.signal)?;
+    let request = InstanceRequest { names: args.names, signal: Some(signal), ..InstanceRequest::default() };
+    command(project, "/v1/kill", &request)
+}
+
+pub(crate) fn scale(project: &ProjectArgs, args: ScaleArgs) -> anyhow::Result<ExitCode> {
+    command(project, "/v1/scale", &InstanceRequest { scale: args.scale, ..InstanceRequest::default() })
+}
+
+pub(crate) fn reload(project: &ProjectArgs) -> anyhow::Result<ExitCode> {
+    command(project, "/v1/reload", &InstanceRequest::default())
+}
+
+pub(crate) fn down(project: &ProjectArgs, args: &DownArgs) -> anyhow::Result<ExitCode> {
+    let request = InstanceRequest { drain_timeout_s: args.timeout, ..InstanceRequest::default() };
+    let client = project.client()?;
+    block_on(async {
+        match client.command("/v1/down", &request, show_message).await {
+            // The supervisor is gone: its last word may have been lost on the way.
+            Err(ClientError::Broken(_)) if client.get::<ProjectInfo>("/v1/project").await.is_err() => {}
+            outcome => outcome?,
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+impl DrainArgs {
+    fn request(self) -> InstanceRequest {
+        InstanceRequest { names: self.names, drain_timeout_s: self.timeout, ..InstanceRequest::default() }
+    }
+}
+
+fn command(project: &ProjectArgs, path: &str, request: &InstanceRequest) -> anyhow::Result<ExitCode> {
+    let client = project.client()?;
+    block_on(async {
+        client.command(path, request, show_message).await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The signals that people send to services; numbers are Linux's on every architecture but a few.
+const SIGNALS: &[(&str, i32)] = &[
+    ("HUP", 1),
+    ("INT", 2),
+    ("QUIT", 3),
+    ("ABRT", 6),
+    ("KILL", 9),
+    ("USR1", 10),
+    ("USR2", 12),
+    ("PIPE", 13),
+    ("ALRM", 14),
+    ("TERM", 15),
+    ("CONT", 18),
+    ("STOP", 19),
+    ("TSTP", 20),
+    ("WINCH", 28),
+];
+
+fn signal_number(text: &str) -> anyhow::Result<i32> {
+    if let Some(number) = text.parse().ok().filter(|number| (1..=64).contains(number)) {
+        return Ok(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number).ok_or_else(|| {
+        let names: Vec<_> = SIGNALS.iter().map(|(name, _)| *name).collect();
+        Hinted::new(format!("`{text}` is no signal"), format!("one of {}, or a number", names.join(", ")))
+            .into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_signals_as_people_write_them() {
+        for text in ["9", "KILL", "SIGKILL", "sigkill", "kill"] {
+            assert_eq!(signal_number(text).unwrap(), 9, "{text}");
+        }
+        for text in ["0", "65", "SIGFOO", ""] {
+            assert!(signal_number(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_numbers_of_instances() {
+        assert_eq!(parse_scale("app=3").unwrap(), ("app".to_owned(), 3));
+        for text in ["app", "app=", "app=-1", "app=x"] {
+            assert!(parse_scale(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Evenkeel runs a service's instances and balances requests over them without losing one.
+//!
+//! This file only finds out which command is meant; each command is one file.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod data_plane;
+mod detach;
+mod doctor;
+mod exec;
+mod explain;
+mod instances;
+mod log;
+mod logs;
+mod output;
+mod project;
+mod ps;
+mod serve;
+mod up;
+
+use std::{ffi::OsString, path::Path, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use project::ProjectArgs;
+
+/// Runs a service's instances and balances requests over them without losing one
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    project: ProjectArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the project of this folder, or apply what has changed in its files
+    Up(up::Args),
+    /// Stop everything: listeners first, then instances
+    Down(instances::DownArgs),
+    /// List the instances
+    Ps(ps::Args),
+    /// Show what instances write
+    Logs(logs::Args),
+    /// Start instances that are stopped, or services that no profile enables
+    Start(instances::NamesArgs),
+    /// Take instances out of the pool, let their requests finish, then stop them
+    Stop(instances::DrainArgs),
+    /// Replace instances one by one: the new one first
+    Restart(instances::DrainArgs),
+    /// Send a signal to instances, without draining
+    Kill(instances::KillArgs),
+    /// Set how many instances a service has
+    Scale(instances::ScaleArgs),
+    /// Run a command in an instance
+    Exec(exec::ExecArgs),
+    /// Run a command in a new instance of a service
+    Run(exec::RunArgs),
+    /// Read the files again and apply what has changed
+    Reload,
+    /// Print the joined, resolved plan
+    Config(config::Args),
+    /// Say what this machine lets local processes have
+    Doctor,
+    /// Say what a directive of nginx.conf does
+    Explain(explain::Args),
+    /// Balance as an nginx.conf says, with nginx's options and signals
+    Serve(serve::Args),
+    /// Serve connections for the supervisor that started this process
+    #[command(hide = true)]
+    DataPlane,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let program = arguments.first().map(Path::new).and_then(Path::file_name);
+    if program.is_some_and(|name| name == "nginx") && arguments.get(1).is_none_or(|word| word != "data-plane")
+    {
+        return serve::run(serve::Args::parse_from(arguments), serve::Style::Nginx);
+    }
+    let Cli { command, project } = Cli::parse_from(arguments);
+    let project = &project;
+    if !matches!(command, Command::Serve(_) | Command::DataPlane) {
+        log::to_stderr();
+    }
+    let outcome = match command {
+        Command::Up(args) => up::run(project, &args),
+        Command::Down(args) => instances::down(project, &args),
+        Command::Ps(args) => ps::run(project, &args),
+        Command::Logs(args) => logs::run(project, &args),
+        Command::Start(args) => instances::start(project, args),
+        Command::Stop(args) => instances::stop(project, args),
+        Command::Restart(args) => instances::restart(project, args),
+        Command::Kill(args) => instances::kill(project, args),
+        Command::Scale(args) => instances::scale(project, args),
+        Command::Exec(args) => exec::exec(project, args),
+        Command::Run(args) => exec::run(project, args),
+        Command::Reload => instances::reload(project),
+        Command::Config(args) => config::run(project, &args),
+        Command::Doctor => doctor::run(),
+        Command::Explain(args) => explain::run(&args),
+        Command::Serve(args) => return serve::run(args, serve::Style::Evenkeel),
+        Command::DataPlane => return data_plane::run(),
+    };
+    outcome.unwrap_or_else(|error| project::fail(&error))
+}

@@ -1,0 +1,54 @@
+//! Lines of instances, each behind its instance's name.
+
+use std::{
+    collections::HashMap,
+    io::{self, IsTerminal},
+};
+
+use crate::project::escape;
+
+/// Colours that are readable on dark and on light.
+const COLORS: &[&str] = &["36", "33", "32", "35", "34", "96", "93", "92", "95", "94"];
+
+/// Puts names before lines, in columns and colours.
+#[derive(Debug)]
+pub(crate) struct Prefixes {
+    colored: bool,
+    width: usize,
+    known: HashMap<String, &'static str>,
+}
+
+impl Prefixes {
+    /// Colours if standard output is a terminal and `NO_COLOR` isn't set.
+    pub(crate) fn new() -> Self {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { colored: wanted && io::stdout().is_terminal(), width: 0, known: HashMap::new() }
+    }
+
+    /// Gives a line as it is shown.
+    pub(crate) fn line(&mut self, instance: &str, text: &str) -> String {
+        self.width = self.width.max(instance.chars().count());
+        let next = COLORS.get(self.known.len() % COLORS.len()).copied().unwrap_or("0");
+        let color = *self.known.entry(instance.to_owned()).or_insert(next);
+        let (width, text) = (self.width, escape(text));
+        if self.colored {
+            format!("\x1b[{color}m{instance:width$} |\x1b[0m {text}\x1b[0m")
+        } else {
+            format!("{instance:width$} | {text}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_line_up_as_they_become_known() {
+        let mut prefixes = Prefixes { colored: false, width: 0, known: HashMap::new() };
+        assert_eq!(prefixes.line("app-1", "one"), "app-1 | one");
+        assert_eq!(prefixes.line("db", "two"), "db    | two");
+        prefixes.colored = true;
+        assert_eq!(prefixes.line("db", "x"), "\x1b[33mdb    |\x1b[0m x\x1b[0m");
+    }
+}

@@ -1,0 +1,196 @@
+//! Which project a command means, and how to reach the supervisor of it.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use keel_admin::{
+    Client, ClientError, Paths,
+    api::{FileChoice, Message, ProjectInfo},
+};
+use keel_control::project::{ProjectOptions, Reading};
+use keel_diag::{Color, Format};
+
+/// Options by which a project is found, as Compose has them.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct ProjectArgs {
+    /// Compose file; may be given several times, later ones win
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Name of the project, instead of the file's or the folder's
+    #[arg(short = 'p', long, value_name = "NAME")]
+    project_name: Option<String>,
+    /// Folder in which files are looked for, instead of this one
+    #[arg(long, value_name = "FOLDER", global = true)]
+    project_directory: Option<PathBuf>,
+    /// Profile to enable; may be given several times
+    #[arg(long, value_name = "PROFILE", global = true)]
+    profile: Vec<String>,
+    /// File with variables, instead of .env
+    #[arg(long, value_name = "FILE", global = true)]
+    env_file: Vec<PathBuf>,
+}
+
+impl ProjectArgs {
+    /// Gives the choice in a form that can be sent to a supervisor: paths absolute, the environment included.
+    pub(crate) fn choice(&self) -> io::Result<FileChoice> {
+        let here = std::env::current_dir()?;
+        let folder = self.project_directory.as_ref().map_or_else(|| here.clone(), |folder| here.join(folder));
+        let text = |os: std::ffi::OsString| os.into_string().ok();
+        let environment: BTreeMap<String, String> =
+            std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
+        Ok(FileChoice {
+            folder,
+            files: self.files.iter().map(|file| here.join(file)).collect(),
+            project_name: self.project_name.clone(),
+            profiles: self.profile.clone(),
+            env_files: self.env_file.iter().map(|file| here.join(file)).collect(),
+            environment,
+        })
+    }
+
+    /// Reads the files.
+    pub(crate) fn read(&self) -> anyhow::Result<Reading> {
+        Ok(ProjectOptions::from(self.choice()?).read())
+    }
+
+    /// Finds the supervisor of this project. The project's name is all that is needed of the files.
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        let name = ProjectOptions::from(self.choice()?).project_name()?;
+        Ok(Client::new(Paths::of(&name)?.socket))
+    }
+}
+
+/// Runs a future to its end on a runtime of its own.
+pub(crate) fn block_on<F: Future<Output = anyhow::Result<ExitCode>>>(future: F) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(future);
+    // A thread that reads standard input can't be interrupted; nothing waits for it.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Makes sure that the supervisor behind a project's name is this folder's.
+pub(crate) fn check_folder(info: &ProjectInfo, choice: &FileChoice) -> anyhow::Result<()> {
+    let same = |a: &PathBuf, b: &PathBuf| a.canonicalize().ok() == b.canonicalize().ok();
+    let inside = choice.folder.ancestors().any(|folder| same(&folder.to_owned(), &info.folder));
+    if inside || !choice.files.is_empty() {
+        return Ok(());
+    }
+    Err(Hinted::new(
+        format!(
+            "the project `{}` runs from another folder, {} (pid {})",
+            info.name,
+            info.folder.display(),
+            info.pid
+        ),
+        "give this one another name with -p, or run `evenkeel down` there",
+    )
+    .into())
+}
+
+/// An error with a remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Hinted {
+    text: String,
+    pub(crate) hint: String,
+}
+
+impl Hinted {
+    pub(crate) fn new(text: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { text: text.into(), hint: hint.into() }
+    }
+}
+
+/// Prints an error with its causes and remedies, and gives the exit code.
+pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {}", keel_control::chain(error.as_ref()));
+    if let Some(hinted) = error.downcast_ref::<Hinted>() {
+        eprintln!("hint: {}", hinted.hint);
+    }
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::NotRunning) => eprintln!("hint: `evenkeel up` starts it"),
+        Some(ClientError::Failed(failure)) => {
+            failure.hints.iter().for_each(|hint| eprintln!("hint: {hint}"));
+        }
+        _ => {}
+    }
+    ExitCode::FAILURE
+}
+
+/// Shows what happens while a command runs, on standard error.
+pub(crate) fn show_message(message: Message) {
+    let mut err = io::stderr().lock();
+    // Without a terminal there is nobody to tell.
+    drop(match message {
+        Message::Progress { service, text } => writeln!(err, "{service}: {}", escape(&text)),
+        Message::State { instance, state, note } => match note {
+            Some(note) => writeln!(err, "{instance}: {state} ({})", escape(&note)),
+            None => writeln!(err, "{instance}: {state}"),
+        },
+        Message::Warning { text } => writeln!(err, "{}", text.trim_end()),
+        Message::Output { .. } | Message::Done | Message::Failed(_) => Ok(()),
+    });
+}
+
+/// Makes what came from outside harmless to a terminal. Colours pass.
+pub(crate) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c.is_control() && c != '\t') {
+        let (plain, control) = rest.split_at(at);
+        out.push_str(plain);
+        let colour = colour_length(control);
+        if colour > 0 {
+            out.push_str(control.get(..colour).unwrap_or_default());
+            rest = control.get(colour..).unwrap_or_default();
+        } else {
+            let mut characters = control.chars();
+            out.extend(characters.next().into_iter().flat_map(char::escape_default));
+            rest = characters.as_str();
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Gives the length of the colour sequence (`ESC [ digits m`) that a text begins with, or 0.
+fn colour_length(text: &str) -> usize {
+    let Some(parameters) = text.strip_prefix("\x1b[") else { return 0 };
+    match parameters.find(|c: char| !c.is_ascii_digit() && c != ';') {
+        Some(end) if parameters.as_bytes().get(end) == Some(&b'm') => end + 3,
+        _ => 0,
+    }
+}
+
+/// Whether standard error may be coloured.
+pub(crate) fn color() -> Color {
+    let wanted =
+        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    if wanted { Color::Ansi } else { Color::None }
+}
+
+/// Prints what is to be said about a project's files.
+pub(crate) fn show_reading(reading: &Reading, format: Format) {
+    eprint!("{}", keel_diag::render(&reading.diagnostics, &reading.sources, format, color()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_pass_and_nothing_else_does() {
+        let check = |text: &str, expect: &str| assert_eq!(escape(text), expect);
+        check("plain\ttext", "plain\ttext");
+        check("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m");
+        check("\x1b[2Jgone", "\\u{1b}[2Jgone");
+        check("\x1b]0;title\x07", "\\u{1b}]0;title\\u{7}");
+        check("a\rb", "a\\rb");
+        check("\x1b[", "\\u{1b}[");
+    }
+}

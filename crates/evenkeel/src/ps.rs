@@ -1,0 +1,124 @@
+//! `evenkeel ps`: the instances, with what the balancer knows of them.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use keel_admin::api::{InstanceInfo, ProjectInfo};
+
+use crate::project::{ProjectArgs, block_on, escape};
+
+/// `ps`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How the list looks
+    #[arg(long, value_enum, default_value = "table")]
+    format: ListFormat,
+    /// Names only
+    #[arg(short = 'q', long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ListFormat {
+    /// Columns
+    Table,
+    /// JSON
+    Json,
+}
+
+/// Runs the command.
+pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode> {
+    let client = project.client()?;
+    block_on(async {
+        let instances: Vec<InstanceInfo> = client.get("/v1/instances").await?;
+        let mut out = io::stdout().lock();
+        if args.quiet {
+            instances.iter().try_for_each(|one| writeln!(out, "{}", one.name))?;
+        } else if args.format == ListFormat::Json {
+            writeln!(out, "{}", serde_json::to_string_pretty(&instances)?)?;
+        } else {
+            let info: ProjectInfo = client.get("/v1/project").await?;
+            write!(out, "{}", table(&info, &instances))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn table(info: &ProjectInfo, instances: &[InstanceInfo]) -> String {
+    let mut rows = vec![
+        ["NAME", "STATE", "FOR", "ADDRESS", "PORTS", "PID", "REQUESTS", "IN FLIGHT", "RESTARTS", "NOTE"]
+            .map(str::to_owned),
+    ];
+    for one in instances {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        let note = [one.note.clone(), one.exit.clone(), one.health.clone()];
+        let note: Vec<_> = note
+            .into_iter()
+            .flatten()
+            .map(|text| escape(text.trim()))
+            .filter(|text| !text.is_empty())
+            .collect();
+        rows.push([
+            one.name.clone(),
+            one.state.clone(),
+            age(one.since_s),
+            or_dash(one.address.clone()),
+            or_dash(Some(one.ports.join(", ")).filter(|ports| !ports.is_empty())),
+            or_dash(one.pid.map(|pid| pid.to_string())),
+            one.requests.to_string(),
+            one.in_flight.to_string(),
+            one.restarts.to_string(),
+            note.join("; "),
+        ]);
+    }
+    let mut text = columns(&rows);
+    if !info.listeners.is_empty() {
+        text.push_str(&format!("\nlistening on {}\n", info.listeners.join(", ")));
+    }
+    text
+}
+
+/// Lays rows out in columns, two spaces between them.
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let widths: [usize; N] = std::array::from_fn(|i| {
+        rows.iter().filter_map(|row| row.get(i)).map(|c| c.chars().count()).max().unwrap_or(0)
+    });
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Writes a duration as `ps` does: its largest unit.
+fn age(seconds: u64) -> String {
+    match seconds {
+        s if s < 60 => format!("{s} s"),
+        s if s < 3600 => format!("{} min", s / 60),
+        s if s < 48 * 3600 => format!("{} h", s / 3600),
+        s => format!("{} d", s / 86400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [["NAME", "STATE"], ["app-1", "ready"], ["größe", "x"]].map(|row| row.map(str::to_owned));
+        assert_eq!(columns(&rows), "NAME   STATE\napp-1  ready\ngröße  x\n");
+    }
+
+    #[test]
+    fn ages_have_one_unit() {
+        for (seconds, expect) in [(0, "0 s"), (59, "59 s"), (60, "1 min"), (7200, "2 h"), (172_800, "2 d")] {
+            assert_eq!(age(seconds), expect);
+        }
+    }
+}

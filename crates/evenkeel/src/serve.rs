@@ -1,0 +1,326 @@
+//! `evenkeel serve`, and the program called as `nginx`: nginx's command line.
+
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{ArgAction, ValueEnum};
+use keel_control::{Configuration, Ready, ServeObserver, ServeOptions, ServeSignal, chain};
+use keel_diag::{Color, Diagnostic, Format, Severity, Sources};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    detach::{self, Side, Word},
+    log,
+};
+
+/// The version of nginx whose directives, defaults and tests this program follows.
+const NGINX_VERSION: &str = "1.31.5";
+
+/// What `-V` shows as configure arguments, by which nginx's own tests know what to expect.
+const CONFIGURE_ARGUMENTS: &[&str] = &[
+    "--with-threads",
+    "--without-http_auth_basic_module",
+    "--without-http_autoindex_module",
+    "--without-http_browser_module",
+    "--without-http_charset_module",
+    "--without-http_empty_gif_module",
+    "--without-http_fastcgi_module",
+    "--without-http_geo_module",
+    "--without-http_grpc_module",
+    "--without-http_gzip_module",
+    "--without-http_limit_conn_module",
+    "--without-http_limit_req_module",
+    "--without-http_memcached_module",
+    "--without-http_mirror_module",
+    "--without-http_referer_module",
+    "--without-http_scgi_module",
+    "--without-http_split_clients_module",
+    "--without-http_ssi_module",
+    "--without-http_upstream_hash_module",
+    "--without-http_upstream_least_time_module",
+    "--without-http_upstream_random_module",
+    "--without-http_upstream_sticky_module",
+    "--without-http_userid_module",
+    "--without-http_uwsgi_module",
+    "--without-http_tunnel_module",
+    "--without-http-cache",
+];
+
+/// Where files are when the program is called as `nginx` without `-p` and `-c`, as Debian has them.
+const NGINX_PREFIX: &str = "/usr/share/nginx/";
+const NGINX_CONF: &str = "/etc/nginx/nginx.conf";
+const NGINX_ERROR_LOG: &str = "/var/log/nginx/error.log";
+
+/// Which habits to follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// `evenkeel serve`: files of this folder, full messages.
+    Evenkeel,
+    /// Called as `nginx`: its paths, its messages.
+    Nginx,
+}
+
+#[derive(Debug, clap::Parser)]
+#[command(disable_version_flag = true, disable_help_flag = true)]
+pub(crate) struct Args {
+    /// Show this help
+    #[arg(short = 'h', long = "help", short_alias = '?', action = ArgAction::Help)]
+    help: Option<bool>,
+    /// Show the version and end
+    #[arg(short = 'v')]
+    version: bool,
+    /// Show the version and what it is built with, and end
+    #[arg(short = 'V')]
+    version_full: bool,
+    /// Test the configuration and end
+    #[arg(short = 't')]
+    test: bool,
+    /// Test the configuration, print all its files and end
+    #[arg(short = 'T')]
+    test_and_dump: bool,
+    /// Show errors only while testing
+    #[arg(short = 'q')]
+    quiet: bool,
+    /// Send a signal to a running balancer
+    #[arg(short = 's', value_name = "SIGNAL")]
+    signal: Option<SignalName>,
+    /// The folder that relative paths start from
+    #[arg(short = 'p', value_name = "PREFIX")]
+    prefix: Option<PathBuf>,
+    /// The log for errors before, and in absence of, `error_log`
+    #[arg(short = 'e', value_name = "FILE")]
+    error_log: Option<PathBuf>,
+    /// The configuration file
+    #[arg(short = 'c', value_name = "FILE")]
+    conf: Option<PathBuf>,
+    /// Directives for the main context, besides the file's
+    #[arg(short = 'g', value_name = "DIRECTIVES")]
+    globals: Vec<String>,
+    /// How messages about the configuration look
+    #[arg(long, value_enum)]
+    format: Option<FormatName>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SignalName {
+    Stop,
+    Quit,
+    Reopen,
+    Reload,
+}
+
+/// How messages about a file look.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum FormatName {
+    /// With the lines of the file
+    Human,
+    /// One line each, as nginx writes them
+    Short,
+    /// JSON
+    Json,
+}
+
+impl From<FormatName> for Format {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::Human => Format::Human,
+            FormatName::Short => Format::Short,
+            FormatName::Json => Format::Json,
+        }
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(args: Args, style: Style) -> ExitCode {
+    if args.version || args.version_full {
+        print_version(args.version_full);
+        return ExitCode::SUCCESS;
+    }
+    let side = detach::side();
+    if side == Side::Detached {
+        detach::enter();
+    }
+    let options = args.options(style);
+    let format = args.format.map_or_else(|| style.format(), Format::from);
+    let read = options.read();
+    if side == Side::Foreground {
+        show(&read.diagnostics, &read.sources, format, args.quiet);
+    }
+    let testing = args.test || args.test_and_dump;
+    if let Some(name) = args.signal.filter(|_| !testing) {
+        return send_signal(name, &read);
+    }
+    let Some(ready) = read.ready else {
+        if testing {
+            eprintln!("nginx: configuration file {} test failed", options.conf_path().display());
+        }
+        return ExitCode::from(if style == Style::Nginx { 1 } else { 2 });
+    };
+    if testing {
+        if !args.quiet {
+            let path = options.conf_path();
+            eprintln!("nginx: the configuration file {} syntax is ok", path.display());
+            eprintln!("nginx: configuration file {} test is successful", path.display());
+        }
+        return if args.test_and_dump { dump(&read.dump) } else { ExitCode::SUCCESS };
+    }
+    if ready.main.daemon && side == Side::Foreground {
+        return detach::start_detached();
+    }
+    serve(&options, ready, side)
+}
+
+impl Style {
+    fn format(self) -> Format {
+        match self {
+            Style::Evenkeel => Format::Human,
+            Style::Nginx => Format::Short,
+        }
+    }
+}
+
+impl Args {
+    fn options(&self, style: Style) -> ServeOptions {
+        let (prefix, conf, error_log) = match style {
+            Style::Evenkeel => (std::env::current_dir().unwrap_or_default(), "nginx.conf", None),
+            Style::Nginx => (NGINX_PREFIX.into(), NGINX_CONF, Some(NGINX_ERROR_LOG)),
+        };
+        let prefix = self.prefix.clone().unwrap_or(prefix);
+        let prefix = std::path::absolute(&prefix).unwrap_or(prefix);
+        let error_log = self.error_log.clone().or_else(|| error_log.map(PathBuf::from));
+        let error_log = error_log.filter(|path| path.as_os_str() != "stderr").map(|path| prefix.join(path));
+        let conf_path = prefix.join(self.conf.clone().unwrap_or_else(|| conf.into()));
+        let nginx = keel_nginx::Options { prefix, conf_path, globals: self.globals.clone() };
+        ServeOptions { nginx, error_log }
+    }
+}
+
+fn print_version(full: bool) {
+    eprintln!("nginx version: nginx/{NGINX_VERSION} (evenkeel/{})", env!("CARGO_PKG_VERSION"));
+    if full {
+        eprintln!("configure arguments: {}", CONFIGURE_ARGUMENTS.join(" "));
+    }
+}
+
+/// Prints what is to be said about a configuration to standard error.
+pub(crate) fn show(diagnostics: &[Diagnostic], sources: &Sources, format: Format, only_errors: bool) {
+    let shown: Vec<Diagnostic> = diagnostics
+        .iter()
+        .filter(|diagnostic| !only_errors || diagnostic.severity == Severity::Error)
+        .cloned()
+        .collect();
+    let colored =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let color = if colored { Color::Ansi } else { Color::None };
+    eprint!("{}", keel_diag::render(&shown, sources, format, color));
+}
+
+fn dump(files: &[(PathBuf, String)]) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    for (path, text) in files {
+        if writeln!(out, "# configuration file {}:\n{text}", path.display()).is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn send_signal(name: SignalName, read: &Configuration) -> ExitCode {
+    let Some(ready) = &read.ready else { return ExitCode::FAILURE };
+    let path = &ready.main.pid;
+    let pid = match std::fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().ok().and_then(rustix::process::Pid::from_raw),
+        Err(error) => {
+            eprintln!("nginx: [error] can't read the pid file {}: {error}", path.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    let Some(pid) = pid else {
+        eprintln!("nginx: [error] invalid PID number in \"{}\"", path.display());
+        return ExitCode::FAILURE;
+    };
+    let signal = match name {
+        SignalName::Stop => rustix::process::Signal::TERM,
+        SignalName::Quit => rustix::process::Signal::QUIT,
+        SignalName::Reopen => rustix::process::Signal::USR1,
+        SignalName::Reload => rustix::process::Signal::HUP,
+    };
+    match rustix::process::kill_process(pid, signal) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nginx: [alert] kill({}, {name:?}) failed: {error}", pid.as_raw_nonzero());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(options: &ServeOptions, ready: Ready, side: Side) -> ExitCode {
+    let logs = log::to_error_logs();
+    logs.set(&ready.plan.process.error_logs);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        runtime.block_on(async {
+            let signals = listen_for_signals()?;
+            let mut observer = Observer { logs, side };
+            Ok(keel_control::serve(options, ready, signals, &mut observer).await?)
+        })
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let text = chain(error.as_ref());
+            tracing::error!("{text}");
+            eprintln!("nginx: [emerg] {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Observer {
+    logs: log::ErrorLogs,
+    side: Side,
+}
+
+impl ServeObserver for Observer {
+    fn started(&mut self) {
+        if self.side == Side::Detached
+            && let Err(error) = detach::release(Word::Up)
+        {
+            tracing::warn!("can't let go of the terminal: {error}");
+        }
+    }
+
+    fn diagnosed(&mut self, diagnostics: &[Diagnostic], sources: &Sources) {
+        show(diagnostics, sources, Format::Short, false);
+        for line in keel_diag::render(diagnostics, sources, Format::Short, Color::None).lines() {
+            tracing::error!("{}", line.trim_start_matches("nginx: "));
+        }
+    }
+
+    fn applied(&mut self, ready: &Ready) {
+        self.logs.set(&ready.plan.process.error_logs);
+    }
+}
+
+fn listen_for_signals() -> std::io::Result<mpsc::UnboundedReceiver<ServeSignal>> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let kinds = [
+        (SignalKind::hangup(), ServeSignal::Reload),
+        (SignalKind::user_defined1(), ServeSignal::Reopen),
+        (SignalKind::quit(), ServeSignal::Quit),
+        (SignalKind::terminate(), ServeSignal::Stop),
+        (SignalKind::interrupt(), ServeSignal::Stop),
+    ];
+    for (kind, meaning) in kinds {
+        let mut stream = signal(kind)?;
+        let sender = sender.clone();
+        tokio::spawn(async move { while stream.recv().await.is_some() && sender.send(meaning).is_ok() {} });
+    }
+    Ok(receiver)
+}

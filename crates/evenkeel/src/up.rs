@@ -1,0 +1,315 @@
+//! `evenkeel up`: starts the project here, or tells the supervisor that runs it already what has changed.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use keel_admin::{
+    Claim, ClaimError, Client, Describe, Paths, Shown,
+    api::{ProjectInfo, UpRequest},
+};
+use keel_control::{
+    DataPlaneCommand, Sharing, Traffic,
+    project::{Joined, ProjectError, ProjectOptions, Reading, RunningProject, UpError, UpOptions},
+};
+use keel_diag::{Color, Format, Severity};
+use keel_model::ServiceName;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Notify, broadcast},
+};
+
+use crate::{
+    detach::{self, Side, Word},
+    instances::parse_scale,
+    output::Prefixes,
+    project::{ProjectArgs, block_on, check_folder, show_message, show_reading},
+};
+
+/// `up`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only these services and what they depend on
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+    /// Go to the background once everything is up
+    #[arg(short = 'd', long)]
+    detach: bool,
+    /// Build again before starting
+    #[arg(long)]
+    build: bool,
+    /// Replace instances even if nothing about them changed
+    #[arg(long)]
+    force_recreate: bool,
+    /// Number of instances of a service
+    #[arg(long, value_name = "SERVICE=COUNT", value_parser = parse_scale)]
+    scale: Vec<(String, u32)>,
+}
+
+/// Runs the command.
+pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode> {
+    let side = detach::side();
+    if side == Side::Detached {
+        detach::enter();
+    }
+    let choice = project.choice()?;
+    let reading = project.read()?;
+    if side == Side::Foreground {
+        show_reading(&reading, Format::Human);
+    }
+    let Some(joined) = &reading.joined else { return Ok(ExitCode::from(2)) };
+    let paths = Paths::of(&joined.name)?;
+    match Claim::take(&paths) {
+        Ok(claim) if args.detach && side == Side::Foreground => {
+            drop(claim);
+            Ok(detach::start_detached())
+        }
+        Ok(claim) => {
+            let supervisor =
+                Supervisor { args, options: args.options(ProjectOptions::from(choice)), paths, side };
+            block_on(supervisor.run(claim, joined))
+        }
+        Err(ClaimError::Taken { .. }) => {
+            let request = UpRequest {
+                files: choice,
+                force_recreate: args.force_recreate,
+                build: args.build,
+                scale: args.scale.clone(),
+                services: args.services.clone(),
+            };
+            block_on(async {
+                let client = Client::new(&paths.socket);
+                let info: ProjectInfo = client.get("/v1/project").await?;
+                check_folder(&info, &request.files)?;
+                // Warnings have been shown above, from the same files.
+                client
+                    .command("/v1/up", &request, |message| {
+                        if !matches!(message, keel_admin::api::Message::Warning { .. }) {
+                            show_message(message);
+                        }
+                    })
+                    .await?;
+                Ok(ExitCode::SUCCESS)
+            })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Args {
+    fn options(&self, project: ProjectOptions) -> UpOptions {
+        UpOptions {
+            project,
+            scale: self.scale.iter().map(|(name, count)| (ServiceName(name.clone()), *count)).collect(),
+            force_recreate: self.force_recreate,
+            build: self.build,
+            only: self.services.iter().cloned().map(ServiceName).collect(),
+        }
+    }
+}
+
+struct Supervisor<'a> {
+    args: &'a Args,
+    options: UpOptions,
+    paths: Paths,
+    side: Side,
+}
+
+impl Supervisor<'_> {
+    async fn run(self, mut claim: Claim, joined: &Joined) -> anyhow::Result<ExitCode> {
+        let mut signals = Signals::listen()?;
+        let settings = keel_runner::Settings::new(&joined.name, &self.paths.state);
+        let (runner, notices) = keel_runner::start(settings)?;
+        let (traffic, traffic_notices) = Traffic::start(DataPlaneCommand::default(), Sharing::WithInstances);
+        let project = RunningProject::start(runner, notices, traffic, traffic_notices);
+        let ended = Arc::new(Notify::new());
+        if let Some(listener) = claim.listener() {
+            let served = keel_admin::serve(listener, project.clone(), ended.clone(), Arc::new(Plain));
+            tokio::spawn(async move {
+                if let Err(error) = served.await {
+                    tracing::error!("the control socket failed: {error}");
+                }
+            });
+        }
+        let detached = self.side == Side::Detached;
+        if !detached {
+            self.show_output(&project).await;
+        }
+        let events = tokio::spawn(show_events(project.clone()));
+        let first = tokio::select! {
+            outcome = project.up(self.options.clone()) => outcome,
+            () = signals.ends.received() => {
+                eprintln!("stopping; once more to stop at once");
+                tokio::select! {
+                    outcome = project.down(Some(std::time::Duration::ZERO)) => outcome?,
+                    // What is still alive ends with this process.
+                    () = signals.ends.received() => eprintln!("stopping at once"),
+                }
+                return Ok(ExitCode::FAILURE);
+            }
+        };
+        // One service that can't run keeps none of the others from running.
+        let word = match &first {
+            Err(UpError::Project(ProjectError::Runner(_))) => Word::UpInPart,
+            _ => Word::Up,
+        };
+        if let (Err(error), Word::Up) = (&first, word) {
+            let text = explain(error);
+            tokio::select! {
+                outcome = project.down(Some(std::time::Duration::ZERO)) => outcome?,
+                () = signals.ends.received() => {}
+            }
+            anyhow::bail!("{text}");
+        }
+        if let Err(error) = &first {
+            eprintln!("error: {}", explain(error));
+        }
+        eprintln!("{}", listening(joined, self.args.detach));
+        if detached {
+            detach::release(word)?;
+            events.abort();
+        }
+        let code = self.serve(&project, &mut signals, &ended).await?;
+        drop(claim);
+        Ok(code)
+    }
+
+    async fn serve(
+        &self,
+        project: &RunningProject,
+        signals: &mut Signals,
+        ended: &Notify,
+    ) -> anyhow::Result<ExitCode> {
+        loop {
+            tokio::select! {
+                () = ended.notified() => return Ok(ExitCode::SUCCESS),
+                () = signals.ends.received() => break,
+                _ = signals.reload.recv() => {
+                    // Beside this loop: instances may take minutes to follow, and Ctrl-C must not wait for them.
+                    tokio::spawn(reload(project.clone()));
+                }
+                _ = signals.reopen.recv() => if let Err(error) = project.traffic().reopen_logs().await {
+                    eprintln!("error: {}", keel_control::chain(&error));
+                },
+            }
+        }
+        eprintln!("draining; once more to stop at once");
+        tokio::select! {
+            outcome = project.down(None) => outcome?,
+            // What is still alive ends with this process.
+            () = signals.ends.received() => eprintln!("stopping at once"),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Shows what instances write, each line behind their name.
+    async fn show_output(&self, project: &RunningProject) {
+        let (_, mut news) = match project.runner().logs(Vec::new(), Some(0)).await {
+            Ok(logs) => logs,
+            Err(error) => return tracing::warn!("no output can be shown: {error}"),
+        };
+        tokio::spawn(async move {
+            let mut prefixes = Prefixes::new();
+            while let Some(line) = news.recv().await {
+                let line = prefixes.line(&line.instance, &line.text);
+                if writeln!(io::stdout(), "{line}").is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+async fn reload(project: RunningProject) {
+    match project.reload().await {
+        Ok(reading) => show_reading(&reading, Format::Human),
+        Err(error) => eprintln!("{}\nthe configuration in effect stays", explain(&error)),
+    }
+}
+
+async fn show_events(project: RunningProject) {
+    let mut events = project.events();
+    let mut shown = Shown::default();
+    loop {
+        match events.recv().await {
+            Ok(event) => shown.message(event).into_iter().for_each(show_message),
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+fn listening(joined: &Joined, detach: bool) -> String {
+    let own = joined.seat.as_ref().and_then(|seat| seat.address);
+    let addresses: Vec<String> = joined
+        .plan
+        .listeners
+        .iter()
+        .filter(|listener| match &listener.address {
+            keel_model::Address::Tcp(address) => Some(address.ip()) != own,
+            keel_model::Address::Unix(_) => true,
+        })
+        .map(|listener| listener.address.to_string())
+        .collect();
+    let how = if detach { "`evenkeel down` stops" } else { "Ctrl-C stops" };
+    format!("listening on {}; {how}", addresses.join(", "))
+}
+
+fn explain(error: &UpError) -> String {
+    match error {
+        UpError::Files(reading) => {
+            keel_diag::render(&reading.diagnostics, &reading.sources, Format::Human, crate::project::color())
+        }
+        other => keel_control::chain(other),
+    }
+}
+
+/// Diagnostics as text for clients of the control socket.
+struct Plain;
+
+impl Describe for Plain {
+    fn diagnostics(&self, reading: &Reading) -> Vec<String> {
+        let mut sorted = reading.diagnostics.clone();
+        sorted.sort_by_key(|one| one.severity != Severity::Error);
+        let render = |one: &keel_diag::Diagnostic| {
+            keel_diag::render(std::slice::from_ref(one), &reading.sources, Format::Human, Color::None)
+        };
+        sorted.iter().map(render).collect()
+    }
+}
+
+struct Signals {
+    ends: EndSignals,
+    reload: Signal,
+    reopen: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            ends: EndSignals {
+                interrupt: signal(SignalKind::interrupt())?,
+                terminate: signal(SignalKind::terminate())?,
+            },
+            reload: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
+        })
+    }
+}
+
+/// The user's wish to end.
+struct EndSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl EndSignals {
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

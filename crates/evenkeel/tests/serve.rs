@@ -1,0 +1,210 @@
+//! The balancer alone, as a real process with real sockets.
+
+use std::net::SocketAddr;
+
+use keel_testkit::{Binary, Client, Ledger, Load, Peer, PeerBehaviour, Running, free_port, get, wait_until};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+type Outcome = anyhow::Result<()>;
+
+fn binary() -> Binary {
+    Binary::new(env!("CARGO_BIN_EXE_evenkeel"))
+}
+
+fn peers(count: usize, behaviour: &PeerBehaviour) -> anyhow::Result<Vec<Peer>> {
+    (1..=count).map(|n| Ok(Peer::start(&format!("app{n}"), behaviour.clone())?)).collect()
+}
+
+/// A configuration with one upstream of these servers.
+fn configuration(workers: usize, port: u16, servers: &[String]) -> String {
+    let servers: String = servers.iter().map(|server| format!("server {server};\n")).collect();
+    format!(
+        "worker_processes {workers};\n\
+         events {{}}\n\
+         http {{\n\
+             access_log off;\n\
+             upstream app {{ {servers} }}\n\
+             server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://app; }} }}\n\
+         }}\n"
+    )
+}
+
+fn addresses(peers: &[Peer]) -> Vec<String> {
+    peers.iter().map(|peer| peer.address().to_string()).collect()
+}
+
+struct Setup {
+    balancer: Running,
+    address: SocketAddr,
+    peers: Vec<Peer>,
+}
+
+fn setup(workers: usize, count: usize, behaviour: &PeerBehaviour) -> anyhow::Result<Setup> {
+    let peers = peers(count, behaviour)?;
+    let port = free_port()?;
+    let balancer = binary().serve(&configuration(workers, port, &addresses(&peers)))?;
+    Ok(Setup { balancer, address: ([127, 0, 0, 1], port).into(), peers })
+}
+
+#[test]
+fn twelve_requests_are_four_each_in_turn() -> Outcome {
+    let setup = setup(1, 3, &PeerBehaviour::Answer)?;
+    let answers: Vec<String> =
+        (0..12).map(|_| Ok(get(setup.address, "/")?.text())).collect::<anyhow::Result<_>>()?;
+    assert_eq!(answers, ["app1", "app2", "app3"].repeat(4));
+    Ok(())
+}
+
+#[test]
+fn shares_are_exact_over_four_workers_with_kept_and_with_new_connections() -> Outcome {
+    let setup = setup(4, 3, &PeerBehaviour::Answer)?;
+    for kept in [false, true] {
+        let before: Vec<u64> = setup.peers.iter().map(Peer::requests).collect();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..6).map(|_| scope.spawn(|| ask(setup.address, 50, kept))).collect();
+            threads.into_iter().try_for_each(|thread| thread.join().expect("asks"))
+        })?;
+        let after = setup.peers.iter().map(Peer::requests);
+        let shares: Vec<u64> = after.zip(before).map(|(after, before)| after - before).collect();
+        assert_eq!(shares, [100, 100, 100], "kept: {kept}");
+    }
+    Ok(())
+}
+
+fn ask(address: SocketAddr, count: usize, kept: bool) -> Outcome {
+    let mut client = Client::connect(address)?;
+    for _ in 0..count {
+        let response =
+            if kept { client.request("GET / HTTP/1.1\r\nHost: test\r\n\r\n")? } else { get(address, "/")? };
+        assert_eq!(response.status, 200);
+    }
+    Ok(())
+}
+
+#[test]
+fn reloads_under_load_lose_and_double_nothing() -> Outcome {
+    let folder = TempDir::new()?;
+    let ledger = Ledger::new(folder.path().join("ledger"));
+    let peers: Vec<Peer> = (1..=4)
+        .map(|n| Peer::with_ledger(&format!("app{n}"), PeerBehaviour::Answer, Some(ledger.path())))
+        .collect::<Result<_, _>>()?;
+    let port = free_port()?;
+    let all = addresses(&peers);
+    let balancer = binary().serve(&configuration(2, port, &all[..3]))?;
+    let load = Load::start(([127, 0, 0, 1], port).into(), 16);
+    for round in 0..20 {
+        let servers = if round % 2 == 0 { &all[1..] } else { &all[..3] };
+        balancer.write_configuration(&configuration(2, port, servers))?;
+        balancer.signal(Signal::HUP)?;
+        load.wait_for(200)?;
+    }
+    let report = load.stop();
+    assert_eq!(report.failed().len(), 0, "{:?}", report.failed().first());
+    assert_eq!(ledger.doubled()?, []);
+    assert!(peers.last().is_some_and(|peer| peer.requests() > 0), "the reloads took effect");
+    Ok(())
+}
+
+#[test]
+fn a_bad_file_leaves_the_old_configuration_running() -> Outcome {
+    let setup = setup(1, 1, &PeerBehaviour::Answer)?;
+    setup.balancer.write_configuration("events {}\nhttp { no_such_directive on; also_none; }\n")?;
+    setup.balancer.signal(Signal::HUP)?;
+    wait_until("both errors are logged", || {
+        let log = setup.balancer.error_log();
+        log.contains("unknown directive \"no_such_directive\"")
+            && log.contains("unknown directive \"also_none\"")
+    })?;
+    assert_eq!(get(setup.address, "/")?.text(), "app1");
+    Ok(())
+}
+
+#[test]
+fn a_killed_data_plane_is_replaced_and_its_sockets_stay_open() -> Outcome {
+    let setup = setup(1, 3, &PeerBehaviour::Answer)?;
+    for _ in 0..3 {
+        let before = setup.balancer.children()?;
+        for pid in &before {
+            let pid =
+                i32::try_from(*pid).ok().and_then(rustix::process::Pid::from_raw).expect("is a process id");
+            rustix::process::kill_process(pid, Signal::KILL)?;
+        }
+        // At once: the connection waits in the accept queue until the next data plane serves.
+        assert_eq!(get(setup.address, "/")?.status, 200);
+        assert_ne!(setup.balancer.children()?, before);
+    }
+    Ok(())
+}
+
+#[test]
+fn quit_finishes_what_is_in_flight_and_term_does_not_wait() -> Outcome {
+    let slow = PeerBehaviour::AnswerAfter(std::time::Duration::from_millis(300));
+    let Setup { mut balancer, address, peers } = setup(1, 1, &slow)?;
+    let mut client = Client::connect(address)?;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")?;
+    wait_until("the request is at its peer", || peers.iter().any(|peer| peer.requests() == 1))?;
+    balancer.signal(Signal::QUIT)?;
+    let response = client.response()?;
+    assert_eq!((response.status, response.field("Connection")), (200, Some("close")));
+    assert!(balancer.wait()?.success());
+    assert!(Client::connect(address).is_err(), "nobody listens any more");
+
+    let Setup { mut balancer, address, peers } = setup(1, 1, &slow)?;
+    let mut client = Client::connect(address)?;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")?;
+    wait_until("the request is at its peer", || peers.iter().any(|peer| peer.requests() == 1))?;
+    balancer.signal(Signal::TERM)?;
+    assert!(balancer.wait()?.success());
+    assert!(client.response().is_err());
+    Ok(())
+}
+
+#[test]
+fn a_request_goes_on_to_the_next_peer_unless_it_may_have_arrived() -> Outcome {
+    let dead = Peer::start("dead", PeerBehaviour::Close)?;
+    let live = Peer::start("live", PeerBehaviour::Answer)?;
+    let port = free_port()?;
+    let servers = [format!("{} max_fails=0", dead.address()), format!("{} max_fails=0", live.address())];
+    let _balancer = binary().serve(&configuration(1, port, &servers))?;
+    let address: SocketAddr = ([127, 0, 0, 1], port).into();
+    for _ in 0..4 {
+        let got = get(address, "/")?;
+        assert_eq!((got.status, got.text().as_str()), (200, "live"));
+    }
+    let (dead_before, live_before) = (dead.requests(), live.requests());
+    let mut failed = 0;
+    for _ in 0..8 {
+        let post = "POST / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx";
+        match Client::connect(address)?.request(post)?.status {
+            200 => {}
+            502 => failed += 1,
+            other => panic!("status {other}"),
+        }
+    }
+    // A POST that went to the peer that closes was read there: it fails and is not sent again.
+    assert_eq!((failed, dead.requests() - dead_before, live.requests() - live_before), (4, 4, 4));
+    Ok(())
+}
+
+#[test]
+fn the_command_line_is_nginxs() -> Outcome {
+    let folder = TempDir::new()?;
+    let conf = folder.path().join("nginx.conf");
+    std::fs::write(&conf, "events {}\nhttp { server { listen 127.0.0.1:1; } }\n")?;
+    let run = |arguments: &[&str]| -> anyhow::Result<(i32, String)> {
+        let output = binary().command().arg("serve").arg("-p").arg(folder.path()).args(arguments).output()?;
+        Ok((output.status.code().unwrap_or(-1), String::from_utf8(output.stderr)?))
+    };
+    let (code, text) = run(&["-t"])?;
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("syntax is ok") && text.contains("test is successful"), "{text}");
+    std::fs::write(&conf, "events {}\nhttp { server { lisen 80; } }\n")?;
+    let (code, text) = run(&["-t", "--format", "short"])?;
+    assert_eq!(code, 2);
+    assert!(text.contains("nginx: [emerg] unknown directive \"lisen\" in "), "{text}");
+    let (code, text) = run(&["-V"])?;
+    assert_eq!(code, 0);
+    assert!(text.contains("nginx version: nginx/") && text.contains("configure arguments:"), "{text}");
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! `evenkeel up` and its commands, as a user gives them, with real instances.
+
+#![expect(clippy::expect_used, reason = "a test ends where it can't go on")]
+
+use std::{net::SocketAddr, path::PathBuf, process::Command, sync::OnceLock};
+
+use keel_testkit::{Binary, Ledger, Load, Outcome, Project, free_port, get, wait_until};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+type Done = anyhow::Result<()>;
+
+const NGINX_CONF: &str = "\
+events {}
+http {
+    access_log off;
+    upstream app { server app:5000; }
+    server { listen 80; location / { proxy_pass http://app; } }
+}
+";
+
+/// Builds the demo app and gives its path.
+fn app() -> &'static str {
+    static APP: OnceLock<String> = OnceLock::new();
+    APP.get_or_init(|| {
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "evenkeel-demo-app"])
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the demo app builds");
+        let binary = PathBuf::from(env!("CARGO_BIN_EXE_evenkeel"));
+        binary.with_file_name("evenkeel-demo-app").to_string_lossy().into_owned()
+    })
+}
+
+fn binary() -> Binary {
+    Binary::new(env!("CARGO_BIN_EXE_evenkeel"))
+}
+
+fn service(name: &str, rest: &str) -> String {
+    let app = app();
+    format!(
+        "  {name}:\n    image: none\n    x-process: {{command: {app}}}\n    \
+         environment: {{NAME: {name}, LEDGER: FOLDER/ledger}}\n    restart: always\n    \
+         networks: {{default: {{aliases: [app]}}}}\n{rest}"
+    )
+}
+
+/// Three services and a dormant fourth behind the seat, as in the demo.
+struct Demo {
+    project: Project,
+    address: SocketAddr,
+}
+
+impl Demo {
+    fn up() -> anyhow::Result<Self> {
+        let port = free_port()?;
+        let seat = format!(
+            "  nginx:\n    image: nginx:latest\n    ports: [\"127.0.0.1:{port}:80\"]\n    \
+             volumes: [\"./nginx.conf:/etc/nginx/nginx.conf:ro\"]\n"
+        );
+        let services: String = ["app1", "app2", "app3"].iter().map(|name| service(name, "")).collect();
+        let dormant = service("app4", "    profiles: [more]\n");
+        let compose = format!("services:\n{services}{dormant}{seat}");
+        let project = Project::new(
+            binary(),
+            &[("docker-compose.yml", &compose), ("nginx.conf", NGINX_CONF), ("ledger", "")],
+        )?;
+        project.run(&["up", "-d"])?;
+        Ok(Self { project, address: ([127, 0, 0, 1], port).into() })
+    }
+
+    /// Gives the answers to so many requests, sorted and counted.
+    fn shares(&self, requests: usize) -> anyhow::Result<Vec<(String, usize)>> {
+        let mut shares = std::collections::BTreeMap::<String, usize>::new();
+        for _ in 0..requests {
+            *shares.entry(get(self.address, "/")?.text().trim().to_owned()).or_default() += 1;
+        }
+        Ok(shares.into_iter().collect())
+    }
+
+    fn ledger(&self) -> Ledger {
+        Ledger::new(self.project.folder().join("ledger"))
+    }
+
+    fn all_ready(&self) -> bool {
+        self.project.run(&["ps"]).is_ok_and(|list| {
+            list.lines().filter(|line| line.starts_with("app")).all(|line| line.contains(" ready "))
+        })
+    }
+
+    fn pid_of(&self, instance: &str) -> anyhow::Result<Pid> {
+        let list: serde_json::Value = serde_json::from_str(&self.project.run(&["ps", "--format", "json"])?)?;
+        let found = list.as_array().into_iter().flatten().find(|one| one["name"] == instance);
+        let pid =
+            found.and_then(|one| one["pid"].as_i64()).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        anyhow::Context::context(pid, "the instance has a process")
+    }
+}
+
+/// Describes failures, a few of them in full.
+fn few<'a>(failures: impl IntoIterator<Item = &'a Outcome>) -> String {
+    let failures: Vec<_> = failures.into_iter().collect();
+    let shown: Vec<_> = failures.iter().take(4).map(|one| (&one.id, one.is_post, &one.result)).collect();
+    if failures.is_empty() { String::new() } else { format!("{} failed: {shown:?}", failures.len()) }
+}
+
+fn share(name: &str, count: usize) -> (String, usize) {
+    (format!("Hello from {name}"), count)
+}
+
+#[test]
+fn the_demo_is_even_whoever_comes_and_goes() -> Done {
+    let demo = Demo::up()?;
+    let in_turn: Vec<String> =
+        (0..12).map(|_| Ok(get(demo.address, "/")?.text())).collect::<anyhow::Result<_>>()?;
+    // Who is first depends on who was ready first; from then on they take turns.
+    let three: Vec<&str> = in_turn.iter().take(3).map(String::as_str).collect();
+    assert_eq!(in_turn, three.repeat(4));
+    assert_eq!(demo.shares(12)?, [share("app1", 4), share("app2", 4), share("app3", 4)]);
+    demo.project.run(&["stop", "app2"])?;
+    assert_eq!(demo.shares(12)?, [share("app1", 6), share("app3", 6)]);
+    demo.project.run(&["start", "app2", "app4"])?;
+    assert_eq!(demo.shares(12)?, [share("app1", 3), share("app2", 3), share("app3", 3), share("app4", 3)]);
+    demo.project.run(&["scale", "app1=3"])?;
+    assert_eq!(demo.shares(12)?, [share("app1", 6), share("app2", 2), share("app3", 2), share("app4", 2)]);
+    let list = demo.project.run(&["ps"])?;
+    assert!(["app1-1", "app1-2", "app1-3"].iter().all(|name| list.contains(name)), "{list}");
+    assert!(demo.project.run(&["logs", "app3"])?.contains("app3 listens on"));
+    assert_eq!(demo.project.run(&["exec", "-T", "app3", "sh", "-c", "echo $NAME; exit 0"])?, "app3\n");
+    demo.project.run(&["down"])?;
+    assert!(get(demo.address, "/").is_err());
+    Ok(())
+}
+
+#[test]
+fn no_command_loses_or_doubles_a_request_under_load() -> Done {
+    let demo = Demo::up()?;
+    let load = Load::start(demo.address, 64);
+    load.wait_for(500)?;
+    let commands: &[&[&str]] = &[
+        &["stop", "app2"],
+        &["start", "app2", "app4"],
+        &["scale", "app1=3"],
+        &["restart", "app3"],
+        &["reload"],
+        &["scale", "app1=1"],
+        &["stop", "app4"],
+        &["restart"],
+        &["up", "-d"],
+    ];
+    for command in commands {
+        demo.project.run(command)?;
+        load.wait_for(500)?;
+    }
+    for _ in 0..100 {
+        demo.project.run(&["reload"])?;
+    }
+    let report = load.stop();
+    assert_eq!(few(report.failed()), "");
+    assert_eq!(demo.ledger().doubled()?, []);
+    Ok(())
+}
+
+#[test]
+fn a_killed_instance_costs_no_get_and_doubles_no_post() -> Done {
+    let demo = Demo::up()?;
+    let load = Load::start(demo.address, 32);
+    for round in 0..9 {
+        load.wait_for(300)?;
+        let name = ["app1", "app2", "app3"][round % 3];
+        let killed = demo.pid_of(name)?;
+        kill_process(killed, Signal::KILL)?;
+        wait_until("another takes its place", || {
+            demo.pid_of(name).is_ok_and(|pid| pid != killed) && demo.all_ready()
+        })?;
+    }
+    load.wait_for(300)?;
+    let report = load.stop();
+    let (posts, gets): (Vec<&Outcome>, Vec<_>) =
+        report.failed().into_iter().partition(|outcome| outcome.is_post);
+    assert_eq!(few(gets), "");
+    assert_eq!(few(posts.into_iter().filter(|outcome| outcome.result != Ok(502))), "");
+    let doubled = demo.ledger().doubled()?;
+    let posts: Vec<_> =
+        report.outcomes.iter().filter(|outcome| outcome.is_post).map(|outcome| &outcome.id).collect();
+    assert_eq!(
+        doubled.iter().filter(|(id, _)| posts.contains(&id)).collect::<Vec<_>>(),
+        Vec::<&(String, u32)>::new()
+    );
+    Ok(())
+}
+
+#[test]
+fn all_killed_at_once_requests_wait_and_go_on() -> Done {
+    let demo = Demo::up()?;
+    for name in ["app1", "app2", "app3"] {
+        kill_process(demo.pid_of(name)?, Signal::KILL)?;
+    }
+    for _ in 0..6 {
+        assert_eq!(get(demo.address, "/")?.status, 200);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_killed_supervisor_leaves_no_orphan() -> Done {
+    let demo = Demo::up()?;
+    let instances = [demo.pid_of("app1")?, demo.pid_of("app2")?, demo.pid_of("app3")?];
+    let supervisor = i32::try_from(demo.project.supervisor()?).ok().and_then(Pid::from_raw);
+    kill_process(supervisor.expect("is a process"), Signal::KILL)?;
+    wait_until("every instance is gone", || instances.iter().all(|pid| test_kill_process(*pid).is_err()))?;
+    wait_until("nobody listens", || get(demo.address, "/").is_err())?;
+    // And the next one starts as if nothing had been.
+    demo.project.run(&["up", "-d"])?;
+    assert_eq!(demo.shares(6)?, [share("app1", 2), share("app2", 2), share("app3", 2)]);
+    Ok(())
+}
+
+#[test]
+fn a_service_with_replicas_needs_no_nginx_conf() -> Done {
+    let port = free_port()?;
+    let app = app();
+    // The same number on both sides: instances and listener share the port.
+    let compose = format!(
+        "services:\n  web:\n    image: none\n    x-process: {{command: {app}}}\n    \
+         environment: {{PORT: {port}}}\n    deploy: {{replicas: 3}}\n    ports: [\"{port}:{port}\"]\n"
+    );
+    let project = Project::new(binary(), &[("compose.yaml", &compose)])?;
+    project.run(&["up", "-d"])?;
+    for _ in 0..12 {
+        assert_eq!(get(([127, 0, 0, 1], port), "/")?.status, 200);
+    }
+    let list: serde_json::Value = serde_json::from_str(&project.run(&["ps", "--format", "json"])?)?;
+    let requests: Vec<_> =
+        list.as_array().into_iter().flatten().map(|one| one["requests"].as_u64()).collect();
+    assert_eq!(requests, [Some(4); 3]);
+    Ok(())
+}
+
+#[test]
+fn one_service_that_cannot_run_keeps_no_other_from_running() -> Done {
+    let port = free_port()?;
+    let app = app();
+    let compose = format!(
+        "services:\n  web:\n    image: none\n    x-process: {{command: {app}}}\n    ports: [\"127.0.0.1:{port}:5000\"]\n  \
+         sick:\n    image: none\n    x-process: {{command: {app}}}\n    \
+         healthcheck: {{test: [CMD, \"false\"], interval: 100ms, retries: 2}}\n"
+    );
+    let project = Project::new(binary(), &[("compose.yaml", &compose)])?;
+    let output = project.output(&["up", "-d"])?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("sick: its healthcheck never passed"), "{said}");
+    assert_eq!(get(([127, 0, 0, 1], port), "/")?.status, 200);
+    let output = project.output(&["stop", "wbe"])?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(said.matches("did you mean `web`?").count(), 1, "{said}");
+    Ok(())
+}
+
+#[test]
+fn bad_input_is_named_with_place_and_remedy() -> Done {
+    let check = |files: &[(&str, &str)], expect: &[&str]| -> Done {
+        let project = Project::new(binary(), files)?;
+        let output = project.output(&["up", "-d"])?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{said}");
+        for text in expect {
+            assert!(said.contains(text), "{text:?} is missing in:\n{said}");
+        }
+        Ok(())
+    };
+    check(&[], &["docker-compose.yml"])?;
+    check(&[("compose.yaml", "services:\n  web: [1\n")], &["compose.yaml:"])?;
+    check(
+        &[("compose.yaml", "services:\n  web:\n    command: sleep 9\n    prots: [\"1:2\"]\n")],
+        &["compose.yaml:4", "did you mean `ports`?"],
+    )?;
+    let seat = "services:\n  app1:\n    image: none\n    command: sleep 9\n  nginx:\n    image: nginx\n    ports: [\"1:80\"]\n    \
+                volumes: [\"./nginx.conf:/etc/nginx/nginx.conf\"]\n";
+    let conf = NGINX_CONF.replace("app:5000", "ap1:5000");
+    check(
+        &[("compose.yaml", seat), ("nginx.conf", &conf)],
+        &["nginx.conf:4", "host not found in upstream `ap1:5000`", "did you mean the service `app1`?"],
+    )?;
+    check(
+        &[(
+            "compose.yaml",
+            "services:\n  web:\n    image: none\n    command: no-such-program\n    ports: [\"8080:80\"]\n",
+        )],
+        &["compose.yaml:4", "`no-such-program` is not found on this host", "x-process"],
+    )?;
+    Ok(())
+}
