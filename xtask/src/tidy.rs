@@ -1,0 +1,164 @@
+//! Checks of the house that no compiler makes: who may import whom, what is banned, how long files are.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+/// Who may import whom, directly. Tests may also use keel-testkit; the binary may use every crate.
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("keel-diag", &[]),
+    ("keel-http", &[]),
+    ("keel-model", &[]),
+    ("keel-sys", &[]),
+    ("keel-lb", &["keel-model"]),
+    ("keel-telemetry", &["keel-model"]),
+    ("keel-compose", &["keel-diag", "keel-model"]),
+    ("keel-nginx", &["keel-diag", "keel-lb", "keel-model"]),
+    ("keel-proxy", &["keel-http", "keel-lb", "keel-model", "keel-sys", "keel-telemetry"]),
+    ("keel-runner", &["keel-model", "keel-sys", "keel-telemetry"]),
+    (
+        "keel-control",
+        &[
+            "keel-compose",
+            "keel-diag",
+            "keel-model",
+            "keel-nginx",
+            "keel-proxy",
+            "keel-runner",
+            "keel-sys",
+            "keel-telemetry",
+        ],
+    ),
+    ("keel-admin", &["keel-compose", "keel-control", "keel-diag", "keel-model", "keel-runner", "keel-sys"]),
+    ("keel-testkit", &["keel-model", "keel-sys"]),
+];
+
+/// Packages that stay out of the tree, and why.
+const BANNED: &[(&str, &str)] = &[
+    ("ring", "aws-lc-rs is the one source of cryptography"),
+    ("openssl", "rustls is the one TLS"),
+    ("openssl-sys", "rustls is the one TLS"),
+    ("serde_yaml", "unmaintained, and it loses spans"),
+];
+
+/// A file longer than this has more than one reason to change.
+const FILE_LINES_MAX: usize = 900;
+
+/// Text that belongs to a machine or a person and not to the project.
+const FOREIGN_PATHS: &[&str] = &["/work/", "/root/", "/home/"];
+
+/// Runs all checks and prints what is wrong.
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the repository")?;
+    let metadata = metadata(root)?;
+    let mut complaints = Vec::new();
+    check_imports(&metadata, &mut complaints);
+    check_bans(&metadata, &mut complaints);
+    for file in tracked_files(root)? {
+        check_file(root, &file, &mut complaints);
+    }
+    for complaint in &complaints {
+        eprintln!("tidy: {complaint}");
+    }
+    Ok(if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn metadata(root: &Path) -> anyhow::Result<Value> {
+    let output = Command::new("cargo")
+        .args(["metadata", "--format-version", "1", "--locked"])
+        .current_dir(root)
+        .output()
+        .context("can't run cargo metadata")?;
+    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn packages(metadata: &Value) -> impl Iterator<Item = &Value> {
+    metadata.get("packages").and_then(Value::as_array).into_iter().flatten()
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn check_imports(metadata: &Value, complaints: &mut Vec<String>) {
+    let allowed: BTreeMap<_, _> = IMPORTS.iter().copied().collect();
+    for package in packages(metadata) {
+        let name = text(package, "name");
+        let is_ours = package.get("source").is_some_and(Value::is_null);
+        if !is_ours || !name.starts_with("keel-") {
+            continue;
+        }
+        let Some(allowed) = allowed.get(name) else {
+            // Tools beside the product (bench) import what they measure; a new crate of the product is added above.
+            if !text(package, "manifest_path").contains("/crates/") {
+                continue;
+            }
+            complaints.push(format!("{name} isn't in the list of who may import whom (xtask/src/tidy.rs)"));
+            continue;
+        };
+        let dependencies = package.get("dependencies").and_then(Value::as_array).into_iter().flatten();
+        for dependency in dependencies {
+            let import = text(dependency, "name");
+            let for_tests = text(dependency, "kind") == "dev";
+            if import.starts_with("keel-") && !for_tests && !allowed.contains(&import) {
+                complaints.push(format!(
+                    "{name} may not import {import} (ARCHITECTURE.md, \"who may import whom\")"
+                ));
+            }
+        }
+    }
+}
+
+fn check_bans(metadata: &Value, complaints: &mut Vec<String>) {
+    for package in packages(metadata) {
+        let name = text(package, "name");
+        if let Some((_, why)) = BANNED.iter().find(|(banned, _)| *banned == name) {
+            complaints.push(format!("{name} is in the tree of dependencies: {why}"));
+        }
+    }
+}
+
+fn tracked_files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let output =
+        Command::new("git").args(["ls-files", "-z"]).current_dir(root).output().context("can't run git")?;
+    ensure!(output.status.success(), "git ls-files: {}", String::from_utf8_lossy(&output.stderr));
+    let names = String::from_utf8(output.stdout)?;
+    Ok(names.split('\0').filter(|name| !name.is_empty()).map(PathBuf::from).collect())
+}
+
+fn check_file(root: &Path, file: &Path, complaints: &mut Vec<String>) {
+    // Binary files and files deleted but not yet committed have no text to check.
+    let Ok(text) = std::fs::read_to_string(root.join(file)) else { return };
+    let name = file.display();
+    let is_this_file = file.ends_with("xtask/src/tidy.rs");
+    for foreign in FOREIGN_PATHS.iter().filter(|_| !is_this_file) {
+        if text.contains(foreign) && !is_example_path(&text, foreign) {
+            complaints.push(format!("{name} names a path of some machine ({foreign})"));
+        }
+    }
+    if file.extension().is_none_or(|extension| extension != "rs") {
+        return;
+    }
+    let lines = text.lines().count();
+    if lines > FILE_LINES_MAX {
+        complaints.push(format!("{name} has {lines} lines, more than {FILE_LINES_MAX}"));
+    }
+    let is_root = file.ends_with("src/lib.rs") || file.ends_with("src/main.rs");
+    if is_root && !file.starts_with("crates/keel-sys") && !text.contains("#![forbid(unsafe_code)]") {
+        complaints.push(format!("{name} lacks #![forbid(unsafe_code)]"));
+    }
+    if !is_this_file && text.lines().any(|line| line.trim_start().starts_with("#[allow(")) {
+        complaints.push(format!("{name} has a bare #[allow]: use #[expect(lint, reason = \"..\")]"));
+    }
+}
+
+/// Home folders in examples for people are fine: `/home/ann/shop`.
+fn is_example_path(text: &str, foreign: &str) -> bool {
+    foreign == "/home/" && text.matches("/home/").count() == text.matches("/home/ann").count()
+}
