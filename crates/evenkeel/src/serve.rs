@@ -57,6 +57,9 @@ const NGINX_PREFIX: &str = "/usr/share/nginx/";
 const NGINX_CONF: &str = "/etc/nginx/nginx.conf";
 const NGINX_ERROR_LOG: &str = "/var/log/nginx/error.log";
 
+/// The words of a `resolver` for names of upstreams that have none: the container's image sets it.
+const RESOLVER_VARIABLE: &str = "EVENKEEL_RESOLVER";
+
 /// Which habits to follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
@@ -146,7 +149,13 @@ pub(crate) fn run(args: Args, style: Style) -> ExitCode {
     if side == Side::Detached {
         detach::enter();
     }
-    let options = args.options(style);
+    let options = match args.options(style) {
+        Ok(options) => options,
+        Err(text) => {
+            eprintln!("nginx: [emerg] {text}");
+            return ExitCode::from(2);
+        }
+    };
     let format = args.format.map_or_else(|| style.format(), Format::from);
     let read = options.read();
     if side == Side::Foreground {
@@ -186,7 +195,7 @@ impl Style {
 }
 
 impl Args {
-    fn options(&self, style: Style) -> ServeOptions {
+    fn options(&self, style: Style) -> Result<ServeOptions, String> {
         let (prefix, conf, error_log) = match style {
             Style::Evenkeel => (std::env::current_dir().unwrap_or_default(), "nginx.conf", None),
             Style::Nginx => (NGINX_PREFIX.into(), NGINX_CONF, Some(NGINX_ERROR_LOG)),
@@ -197,7 +206,11 @@ impl Args {
         let error_log = error_log.filter(|path| path.as_os_str() != "stderr").map(|path| prefix.join(path));
         let conf_path = prefix.join(self.conf.clone().unwrap_or_else(|| conf.into()));
         let nginx = keel_nginx::Options { prefix, conf_path, globals: self.globals.clone() };
-        ServeOptions { nginx, error_log }
+        let resolver = std::env::var(RESOLVER_VARIABLE).ok().filter(|text| !text.trim().is_empty());
+        let resolver = resolver.map(|text| {
+            keel_nginx::parse_resolver(&text).map_err(|error| format!("{error} in {RESOLVER_VARIABLE}"))
+        });
+        Ok(ServeOptions { nginx, error_log, resolver: resolver.transpose()? })
     }
 }
 

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use keel_diag::{Diagnostic, Severity, Sources};
-use keel_model::{ErrorLog, LogLevel, Plan, User};
+use keel_model::{ErrorLog, LogLevel, Plan, Resolver, User};
 use keel_nginx::{HostFiles, Loaded, MainSettings, Options};
 use keel_sys::user::user_by_name;
 
 use crate::{
+    discovery::Names,
     peers::{Binding, Pools},
-    resolve::{ServiceNames, bind},
+    resolve::{Known, bind},
 };
 
 /// Where a configuration is and what the command line adds.
@@ -19,6 +20,8 @@ pub struct ServeOptions {
     pub nginx: Options,
     /// The log for what is said before, and in absence of, an `error_log` directive (`-e`); `None` for standard error.
     pub error_log: Option<PathBuf>,
+    /// Follows the names of upstreams that have no resolver of their own.
+    pub resolver: Option<Resolver>,
 }
 
 /// What came of reading a configuration. All diagnostics are there, whether it can be used or not.
@@ -39,8 +42,10 @@ pub struct Configuration {
 pub struct Ready {
     /// Settings of the master process.
     pub main: MainSettings,
-    /// The data plane's plan, peers filled in.
+    /// The data plane's plan. Peers of followed names are filled in when they are known.
     pub plan: Plan,
+    /// What each upstream's servers stand for.
+    pub bindings: Vec<Binding>,
 }
 
 impl ServeOptions {
@@ -50,16 +55,17 @@ impl ServeOptions {
         let Loaded { configuration, mut diagnostics, dump } =
             keel_nginx::load(&self.nginx, &HostFiles, &mut sources);
         let ready = configuration.map(|configuration| {
-            let (bindings, problems) = bind(&configuration.upstreams, &ServiceNames::new());
+            let known = Known { resolver: self.resolver.clone(), ..Known::default() };
+            let (bindings, problems) = bind(&configuration.upstreams, &known);
             diagnostics.extend(problems);
             let mut plan = configuration.plan;
-            fill_peers(&mut plan, &bindings, &Pools::new());
+            fill_peers(&mut plan, &bindings, &Pools::new(), &Names::new());
             diagnostics.extend(settle_user(&mut plan, &configuration.main, MissingUser::IsAnError));
             if plan.process.error_logs.is_empty() {
                 plan.process.error_logs =
                     vec![ErrorLog { path: self.error_log.clone(), level: LogLevel::Error }];
             }
-            Ready { main: configuration.main, plan }
+            Ready { main: configuration.main, plan, bindings }
         });
         let failed = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
         Configuration { sources, diagnostics, dump, ready: ready.filter(|_| !failed) }
@@ -72,10 +78,10 @@ impl ServeOptions {
 }
 
 /// Fills in the peers of every upstream that a binding names.
-pub(crate) fn fill_peers(plan: &mut Plan, bindings: &[Binding], pools: &Pools) {
+pub(crate) fn fill_peers(plan: &mut Plan, bindings: &[Binding], pools: &Pools, names: &Names) {
     for upstream in &mut plan.upstreams {
         if let Some(binding) = bindings.iter().find(|binding| binding.upstream == upstream.name) {
-            upstream.peers = binding.peer_set(pools);
+            upstream.peers = binding.peer_set(pools, names);
         }
     }
 }

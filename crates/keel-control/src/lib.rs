@@ -7,6 +7,7 @@
 
 mod configuration;
 mod data_plane;
+mod discovery;
 mod peers;
 pub mod project;
 mod resolve;
@@ -15,8 +16,9 @@ mod sockets;
 mod traffic;
 
 pub use configuration::{Configuration, Ready, ServeOptions};
+pub use discovery::{Located, Names};
 pub use peers::{Binding, Entry, Pool, Pools};
-pub use resolve::{ServiceNames, bind};
+pub use resolve::{Known, ServiceNames, bind};
 pub use serve::{ServeError, ServeObserver, ServeSignal, chain, serve};
 pub use sockets::{ListenError, Sharing};
 pub use traffic::{ApplyError, DataPlaneCommand, Traffic, TrafficNotice, own_program};

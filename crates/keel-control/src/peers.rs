@@ -1,10 +1,13 @@
-//! What the servers of an upstream stand for: addresses that stay, or services whose instances come and go.
+//! What the servers of an upstream stand for: addresses that stay, services whose instances come and go, names that are
+//! followed.
 
 use std::collections::BTreeMap;
 
-use keel_model::{Address, Peer, PeerKey, PeerSet, ServiceName, UpstreamName};
+use keel_model::{Address, FollowedName, Peer, PeerKey, PeerSet, ResolverSource, ServiceName, UpstreamName};
 use keel_runner::PoolInstance;
 use serde::Serialize;
+
+use crate::discovery::{Located, Names};
 
 /// The instances of one service that can take requests.
 #[derive(Clone, Debug, Default)]
@@ -41,23 +44,54 @@ pub enum Entry {
         /// Parameters that every instance's peer gets.
         like: Peer,
     },
+    /// Whatever answers to this name, now and later.
+    Name {
+        /// The name.
+        name: FollowedName,
+        /// Parameters that every peer gets.
+        like: Peer,
+    },
 }
 
 impl Binding {
     /// Gives the services whose instances are peers here.
     pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
         self.entries.iter().flat_map(|entry| match entry {
-            Entry::Fixed(_) => [].as_slice(),
+            Entry::Fixed(_) | Entry::Name { .. } => [].as_slice(),
             Entry::Services { services, .. } => services,
         })
     }
 
+    /// Gives the names whose addresses are peers here.
+    pub fn names(&self) -> impl Iterator<Item = &FollowedName> {
+        self.entries.iter().filter_map(|entry| match entry {
+            Entry::Name { name, .. } => Some(name),
+            Entry::Fixed(_) | Entry::Services { .. } => None,
+        })
+    }
+
+    /// Asks the system's DNS servers instead of Docker's own, which is in containers only. Inside one that is the same.
+    pub(crate) fn leave_docker_dns(&mut self) {
+        for entry in &mut self.entries {
+            if let Entry::Name { name, .. } = entry
+                && let ResolverSource::Servers(servers) = &name.resolver.source
+                && servers.iter().all(|server| server.host == "127.0.0.11")
+            {
+                name.resolver.source = ResolverSource::System;
+            }
+        }
+    }
+
     /// Makes the peers of this moment.
-    pub fn peer_set(&self, pools: &Pools) -> PeerSet {
+    pub fn peer_set(&self, pools: &Pools, names: &Names) -> PeerSet {
         let mut set = PeerSet { managed: self.services().next().is_some(), ..PeerSet::default() };
         for entry in &self.entries {
             match entry {
                 Entry::Fixed(peers) => set.peers.extend(peers.iter().cloned()),
+                Entry::Name { name, like } => {
+                    let found = names.get(name).into_iter().flatten();
+                    set.peers.extend(found.map(|one| located_peer(one, like)));
+                }
                 Entry::Services { services, port, like } => {
                     for pool in services.iter().filter_map(|service| pools.get(service)) {
                         set.starting |= pool.starting;
@@ -78,4 +112,9 @@ fn instance_peer(instance: &PoolInstance, port: u16, like: &Peer) -> Option<Peer
         instance: Some(instance.name.clone()),
         ..like.clone()
     })
+}
+
+fn located_peer(located: &Located, like: &Peer) -> Peer {
+    let key = PeerKey { address: Address::Tcp(located.address), incarnation: located.incarnation };
+    Peer { key, instance: located.instance.clone(), ..like.clone() }
 }

@@ -1,7 +1,9 @@
 //! From the `server` lines of an upstream to what they stand for.
 //!
-//! A name is a Compose service, its alias or container name, where there is a Compose file; otherwise the host's
-//! own resolver is asked, once, when the configuration is read, as nginx does.
+//! A name is a Compose service, its alias or container name, where there is a Compose file. Otherwise it is followed
+//! if the file says `resolve`, and if not the host's own resolver is asked, once, when the configuration is read, as
+//! nginx does. In a container where Evenkeel has nginx's place, a resolver for all names can be given beside the file:
+//! people's files name services and no resolver, because nginx found them at its start.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +11,7 @@ use std::{
 };
 
 use keel_diag::{Diagnostic, suggest};
-use keel_model::{Address, Peer, PeerKey, ServiceName};
+use keel_model::{Address, FollowedName, Peer, PeerKey, Resolver, ServiceName};
 use keel_nginx::{ServerAddress, ServerEntry, UpstreamSource};
 
 use crate::peers::{Binding, Entry};
@@ -17,8 +19,17 @@ use crate::peers::{Binding, Entry};
 /// The names that stand for services, each with the services that answer to it, in the file's order.
 pub type ServiceNames = BTreeMap<String, Vec<ServiceName>>;
 
+/// How names are found that only a host knows.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The names that stand for services.
+    pub services: ServiceNames,
+    /// Follows every name of upstreams that have no resolver of their own.
+    pub resolver: Option<Resolver>,
+}
+
 /// Finds what every upstream's servers stand for. Names that nothing is known of are errors that point to them.
-pub fn bind(upstreams: &[UpstreamSource], services: &ServiceNames) -> (Vec<Binding>, Vec<Diagnostic>) {
+pub fn bind(upstreams: &[UpstreamSource], known: &Known) -> (Vec<Binding>, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
     let bindings = upstreams
         .iter()
@@ -27,7 +38,7 @@ pub fn bind(upstreams: &[UpstreamSource], services: &ServiceNames) -> (Vec<Bindi
             entries: upstream
                 .servers
                 .iter()
-                .filter_map(|server| match entry(server, services) {
+                .filter_map(|server| match entry(upstream, server, known) {
                     Ok(entry) => Some(entry),
                     Err(diagnostic) => {
                         diagnostics.push(*diagnostic);
@@ -40,7 +51,7 @@ pub fn bind(upstreams: &[UpstreamSource], services: &ServiceNames) -> (Vec<Bindi
     (bindings, diagnostics)
 }
 
-fn entry(server: &ServerEntry, services: &ServiceNames) -> Result<Entry, Box<Diagnostic>> {
+fn entry(upstream: &UpstreamSource, server: &ServerEntry, known: &Known) -> Result<Entry, Box<Diagnostic>> {
     let fixed = |addresses: Vec<Address>| {
         let peer = |address| Peer { key: PeerKey { address, incarnation: 0 }, ..server.peer.clone() };
         Entry::Fixed(addresses.into_iter().map(peer).collect())
@@ -48,14 +59,23 @@ fn entry(server: &ServerEntry, services: &ServiceNames) -> Result<Entry, Box<Dia
     match &server.address {
         ServerAddress::Ip(address) => Ok(fixed(vec![Address::Tcp(*address)])),
         ServerAddress::Unix(path) => Ok(fixed(vec![Address::Unix(path.clone())])),
-        ServerAddress::Name { host, port } => match services.get(&host.to_ascii_lowercase()) {
-            Some(found) => {
-                Ok(Entry::Services { services: found.clone(), port: *port, like: server.peer.clone() })
+        ServerAddress::Name { host, port } => {
+            let like = server.peer.clone();
+            if let Some(found) = known.services.get(&host.to_ascii_lowercase()) {
+                return Ok(Entry::Services { services: found.clone(), port: *port, like });
             }
-            None => look_up(host, *port)
+            let resolver = match &upstream.resolver {
+                Some(own) => server.resolve.then_some(own),
+                None => known.resolver.as_ref(),
+            };
+            if let Some(resolver) = resolver {
+                let name = FollowedName { resolver: resolver.clone(), host: host.clone(), port: *port };
+                return Ok(Entry::Name { name, like });
+            }
+            look_up(host, *port)
                 .map(|addresses| fixed(addresses.into_iter().map(Address::Tcp).collect()))
-                .ok_or_else(|| Box::new(not_found(server, host, services))),
-        },
+                .ok_or_else(|| Box::new(not_found(server, host, &known.services)))
+        }
     }
 }
 

@@ -1,12 +1,15 @@
 //! The balancer alone: nginx's master process, with its signals and pid file.
 
-use std::{io, path::Path};
+use std::{io, path::Path, time::Duration};
 
 use keel_diag::{Diagnostic, Sources};
+use keel_model::FollowedName;
 use tokio::sync::mpsc;
 
 use crate::{
-    configuration::{Ready, ServeOptions, create_temp_folders},
+    configuration::{Ready, ServeOptions, create_temp_folders, fill_peers},
+    discovery::{Discovery, followed},
+    peers::{Binding, Pools},
     sockets::Sharing,
     traffic::{ApplyError, DataPlaneCommand, Traffic, TrafficNotice},
 };
@@ -23,6 +26,9 @@ pub enum ServeSignal {
     /// End at once (TERM, INT).
     Stop,
 }
+
+/// How long a configuration waits for the addresses of its names before it takes effect without.
+const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 
 /// Why the balancer can't run.
 #[derive(Debug, thiserror::Error)]
@@ -66,36 +72,93 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     create_temp_folders(&first.plan).map_err(ServeError::TempFolder)?;
     let (traffic, mut notices) = Traffic::start(DataPlaneCommand::default(), Sharing::Exclusive);
-    traffic.apply(first.plan.clone()).await?;
-    let pid = PidFile::write(&first.main.pid)?;
+    let (discovery, mut changes) = Discovery::new();
+    let pid_path = first.main.pid.clone();
+    let mut balancer = Balancer { traffic, discovery, bindings: Vec::new() };
+    let first = balancer.apply(first).await?;
+    let pid = PidFile::write(&pid_path)?;
     observer.applied(&first);
     observer.started();
     loop {
         tokio::select! {
             signal = signals.recv() => match signal {
-                Some(ServeSignal::Reload) => reload(options, &traffic, observer).await,
+                Some(ServeSignal::Reload) => balancer.reload(options, observer).await,
                 Some(ServeSignal::Reopen) => {
                     tracing::info!("reopening logs");
-                    if let Err(error) = traffic.reopen_logs().await {
+                    if let Err(error) = balancer.traffic.reopen_logs().await {
                         tracing::error!("{}", chain(&error));
                     }
                 }
                 Some(ServeSignal::Quit) => {
                     tracing::info!("gracefully shutting down");
-                    quit(&traffic, &mut signals).await;
+                    quit(&balancer.traffic, &mut signals).await;
                     break;
                 }
                 Some(ServeSignal::Stop) | None => {
-                    traffic.stop().await;
+                    balancer.traffic.stop().await;
                     break;
                 }
             },
+            Some(name) = changes.recv() => balancer.name_changed(&name),
             Some(notice) = notices.recv() => log_notice(&notice),
         }
     }
     drop(pid);
     tracing::info!("exit");
     Ok(())
+}
+
+/// What is in effect.
+struct Balancer {
+    traffic: Traffic,
+    discovery: Discovery,
+    bindings: Vec<Binding>,
+}
+
+impl Balancer {
+    /// Puts a configuration into effect, with the peers that its names have now.
+    async fn apply(&mut self, mut ready: Ready) -> Result<Ready, ApplyError> {
+        self.discovery.follow(&followed(&ready.bindings));
+        self.discovery.first_answers(FIRST_ANSWERS).await;
+        fill_peers(&mut ready.plan, &ready.bindings, &Pools::new(), &self.discovery.names());
+        let outcome = self.traffic.apply(ready.plan.clone()).await;
+        if outcome.is_ok() {
+            self.bindings.clone_from(&ready.bindings);
+        }
+        self.discovery.retain(&followed(&self.bindings));
+        outcome.map(|()| ready)
+    }
+
+    /// Tells the data plane the peers of every upstream that names this.
+    fn name_changed(&self, name: &FollowedName) {
+        let names = self.discovery.names();
+        for binding in self.bindings.iter().filter(|binding| binding.names().any(|one| one == name)) {
+            self.traffic.set_peers(binding.upstream.clone(), binding.peer_set(&Pools::new(), &names));
+        }
+    }
+
+    async fn reload(&mut self, options: &ServeOptions, observer: &mut dyn ServeObserver) {
+        tracing::info!("reconfiguring");
+        let reader = options.clone();
+        // Reading asks the resolver, which may take its time: traffic doesn't wait for that, other signals do.
+        let Ok(read) = tokio::task::spawn_blocking(move || reader.read()).await else {
+            tracing::error!("the configuration's reader failed; the configuration in effect stays");
+            return;
+        };
+        observer.diagnosed(&read.diagnostics, &read.sources);
+        let Some(ready) = read.ready else {
+            tracing::error!("the new configuration has errors; the one in effect stays");
+            return;
+        };
+        let outcome = match create_temp_folders(&ready.plan) {
+            Ok(()) => self.apply(ready).await.map_err(ServeError::Apply),
+            Err(error) => Err(ServeError::TempFolder(error)),
+        };
+        match outcome {
+            Ok(ready) => observer.applied(&ready),
+            Err(error) => tracing::error!("{}; the configuration in effect stays", chain(&error)),
+        }
+    }
 }
 
 async fn quit(traffic: &Traffic, signals: &mut mpsc::UnboundedReceiver<ServeSignal>) {
@@ -108,29 +171,6 @@ async fn quit(traffic: &Traffic, signals: &mut mpsc::UnboundedReceiver<ServeSign
                 return traffic.stop().await;
             },
         }
-    }
-}
-
-async fn reload(options: &ServeOptions, traffic: &Traffic, observer: &mut dyn ServeObserver) {
-    tracing::info!("reconfiguring");
-    let reader = options.clone();
-    // Reading asks the resolver, which may take its time: traffic doesn't wait for that, other signals do.
-    let Ok(read) = tokio::task::spawn_blocking(move || reader.read()).await else {
-        tracing::error!("the configuration's reader failed; the configuration in effect stays");
-        return;
-    };
-    observer.diagnosed(&read.diagnostics, &read.sources);
-    let Some(ready) = read.ready else {
-        tracing::error!("the new configuration has errors; the one in effect stays");
-        return;
-    };
-    let outcome = match create_temp_folders(&ready.plan) {
-        Ok(()) => traffic.apply(ready.plan.clone()).await.map_err(ServeError::Apply),
-        Err(error) => Err(ServeError::TempFolder(error)),
-    };
-    match outcome {
-        Ok(()) => observer.applied(&ready),
-        Err(error) => tracing::error!("{}; the configuration in effect stays", chain(&error)),
     }
 }
 

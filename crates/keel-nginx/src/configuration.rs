@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf};
 
 use keel_diag::{Diagnostic, Severity, Sources, Span};
-use keel_model::{ErrorLog, Peer, Plan, ProcessSettings, UpstreamName};
+use keel_model::{ErrorLog, Peer, Plan, ProcessSettings, Resolver, UpstreamName};
 
 use crate::{
     directives::core::UserText,
@@ -86,6 +86,8 @@ pub struct UpstreamSource {
     pub servers: Vec<ServerEntry>,
     /// Whether a `proxy_pass` to an address made it.
     pub implicit: bool,
+    /// Who is asked for names while requests are served: its own `resolver`, or that of `http`.
+    pub resolver: Option<Resolver>,
 }
 
 /// A peer, as written.
@@ -99,6 +101,8 @@ pub struct ServerEntry {
     pub peer: Peer,
     /// The `server` line, or the `proxy_pass`.
     pub span: Span,
+    /// Whether its name is looked up again and again (`resolve`).
+    pub resolve: bool,
 }
 
 /// Where a peer is, as written.

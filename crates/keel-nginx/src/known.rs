@@ -252,7 +252,7 @@ const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        effect: Effect::Harmless("names are resolved when the configuration is loaded"),
+        effect: Effect::Harmless("names that only a request shows are not looked up; those in `upstream` and `proxy_pass` are"),
         names: &[
             "resolver", "resolver_timeout",
         ],

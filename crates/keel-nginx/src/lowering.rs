@@ -2,8 +2,8 @@
 
 use keel_diag::{Diagnostic, Span};
 use keel_model::{
-    Address, Content, Listener, Location, LogFormat, Map, PeerSet, Rewrite, Scope, ServerId, ServerName,
-    Upstream, UpstreamKeepalive, UpstreamName, VirtualServer,
+    Address, Content, Listener, Location, LogFormat, Map, PeerSet, Resolver, Rewrite, Scope, ServerId,
+    ServerName, Upstream, UpstreamKeepalive, UpstreamName, VirtualServer,
 };
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
         http_listen::Listen,
         http_log, http_proxy, http_rewrite,
         http_upstream::{server_address, server_entry},
+        resolver,
     },
     reader::{Frame, Reader},
     variables::Names,
@@ -92,6 +93,7 @@ impl ScopeSlots {
 pub(crate) struct Literals {
     named: Vec<(UpstreamName, Option<Span>)>,
     made: Vec<UpstreamSource>,
+    resolver: Option<Resolver>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -126,7 +128,13 @@ impl Literals {
         if !self.made.iter().any(|made| made.name == name) {
             let entry: ServerEntry = server_entry(server_address(place.clone()), &text, span);
             let servers = vec![entry];
-            self.made.push(UpstreamSource { name: name.clone(), span, servers, implicit: true });
+            self.made.push(UpstreamSource {
+                name: name.clone(),
+                span,
+                servers,
+                implicit: true,
+                resolver: self.resolver.clone(),
+            });
         }
         name
     }
@@ -137,7 +145,8 @@ pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
     let mut upstreams = std::mem::take(&mut reader.http.upstreams);
     let named =
         upstreams.iter().filter_map(|frame| Some((frame.upstream.name.clone()?, frame.opened))).collect();
-    let mut literals = Literals { named, made: Vec::new(), diagnostics: Vec::new() };
+    let resolver = http.resolver.lower();
+    let mut literals = Literals { named, made: Vec::new(), resolver, diagnostics: Vec::new() };
     let mut servers = std::mem::take(&mut reader.http.servers);
     let mut lowered = LoweredHttp::default();
     // What holds in `http` is checked once more where no server changes it.
@@ -148,7 +157,7 @@ pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
     }
     lowered.listeners = listeners(reader, &mut servers);
     for frame in &mut upstreams {
-        lower_upstream(frame, &mut lowered);
+        lower_upstream(reader, frame, &http.resolver, &mut lowered);
     }
     for source in literals.made {
         lowered.upstreams.push(Upstream {
@@ -166,7 +175,14 @@ pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
     reader.http.lowered = lowered;
 }
 
-fn lower_upstream(frame: &mut Frame, lowered: &mut LoweredHttp) {
+fn lower_upstream(
+    reader: &mut Reader<'_>,
+    frame: &mut Frame,
+    outer: &resolver::Slot,
+    lowered: &mut LoweredHttp,
+) {
+    frame.resolver.inherit(outer);
+    let resolver = frame.resolver.lower();
     let slot = &mut frame.upstream;
     let (Some(name), Some(span)) = (slot.name.clone(), frame.opened) else {
         return;
@@ -179,7 +195,12 @@ fn lower_upstream(frame: &mut Frame, lowered: &mut LoweredHttp) {
         peers: PeerSet::default(),
     });
     let servers = std::mem::take(&mut slot.servers);
-    lowered.sources.push(UpstreamSource { name, span, servers, implicit: false });
+    if resolver.is_none() {
+        for server in servers.iter().filter(|server| server.resolve) {
+            resolver::missing(reader, server, &name);
+        }
+    }
+    lowered.sources.push(UpstreamSource { name, span, servers, implicit: false, resolver });
 }
 
 fn lower_server(

@@ -14,7 +14,7 @@ use keel_model::LocationMatcher;
 
 use crate::{
     ast::{Directive, Word},
-    directives::{core, events, http_core, http_upstream},
+    directives::{core, events, http_core, http_upstream, resolver},
     files::Files,
     known,
     lowering::{HttpSettings, ScopeSlots},
@@ -56,6 +56,8 @@ pub(crate) struct Frame {
     pub(crate) scope: ScopeSlots,
     /// ngx_http_upstream_module.
     pub(crate) upstream: http_upstream::Slot,
+    /// Who is asked for names, of `http` and `upstream`.
+    pub(crate) resolver: resolver::Slot,
     /// Of a location: which requests it takes.
     pub(crate) matcher: Option<LocationMatcher>,
     /// Locations inside, closed.
@@ -74,6 +76,7 @@ impl Frame {
             server: http_core::ServerSlot::default(),
             scope: ScopeSlots::default(),
             upstream: http_upstream::Slot::default(),
+            resolver: resolver::Slot::default(),
             matcher: None,
             locations: Vec::new(),
         }

@@ -128,6 +128,22 @@ fn listeners_that_need_tls_are_skipped_as_long_as_another_serves() {
 }
 
 #[test]
+fn resolvers() {
+    let upstream = "upstream u { server app:80 resolve; }";
+    check_http(&format!("resolver 127.0.0.11 valid=5s ipv6=off; resolver_timeout 5s; {upstream}"), &[]);
+    check_http("upstream u { resolver system; resolver_timeout 1s; server app:80 resolve; }", &[]);
+    check_http("upstream u { server 127.0.0.1:80 resolve; }", &[]);
+    check_http(upstream, &["[emerg] no resolver defined to resolve names at run time in upstream \"u\":2"]);
+    check_http(
+        "resolver 127.0.0.11; resolver 127.0.0.1;",
+        &["[emerg] \"resolver\" directive is duplicate:2"],
+    );
+    check_http("resolver valid=5s;", &["[emerg] no resolvers defined:2"]);
+    check_http("resolver 127.0.0.11 valid=soon;", &["[emerg] invalid parameter: valid=soon:2"]);
+    check_http("resolver 127.0.0.11:0;", &["[emerg] invalid port in resolver \"127.0.0.11:0\":2"]);
+}
+
+#[test]
 fn upstreams() {
     check_http("upstream u { }", &["[emerg] no servers are inside upstream:2"]);
     check_http("upstream u { server a weight=0; }", &["[emerg] invalid parameter \"weight=0\":2"]);

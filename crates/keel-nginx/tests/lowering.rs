@@ -397,3 +397,28 @@ fn the_reference_has_every_directive_once_by_name_and_place() {
         assert_eq!(headings.iter().filter(|heading| **heading == name).count(), times, "{name}");
     }
 }
+
+#[test]
+fn resolvers_of_upstreams() {
+    let configuration = configuration(
+        "events {}
+         http {
+            resolver 127.0.0.11 valid=10s ipv6=off; resolver_timeout 7s;
+            upstream a { server x:1 resolve; server y:2; }
+            upstream b { resolver [::1]:5353; server x:1 resolve; }
+            server { listen 8080; location / { proxy_pass http://z:3; } }
+         }",
+    );
+    let server = |host: &str, port| ResolverSource::Servers(vec![NameServer { host: host.into(), port }]);
+    let of_http = Resolver {
+        valid: Some(Duration::from_secs(10)),
+        ipv6: false,
+        timeout: Duration::from_secs(7),
+        ..Resolver::new(server("127.0.0.11", 53))
+    };
+    let own = Resolver { timeout: Duration::from_secs(7), ..Resolver::new(server("::1", 5353)) };
+    let resolvers: Vec<_> = configuration.upstreams.iter().map(|source| source.resolver.clone()).collect();
+    assert_eq!(resolvers, [Some(of_http.clone()), Some(own), Some(of_http)]);
+    let resolve: Vec<_> = configuration.upstreams[0].servers.iter().map(|server| server.resolve).collect();
+    assert_eq!(resolve, [true, false]);
+}

@@ -40,17 +40,27 @@ pub fn free_port() -> anyhow::Result<u16> {
 #[derive(Clone, Debug)]
 pub struct Binary {
     path: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 impl Binary {
     /// Takes the path that cargo gives: `env!("CARGO_BIN_EXE_evenkeel")`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), environment: Vec::new() }
+    }
+
+    /// Sets a variable of its environment.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// Gives a command of the binary, without arguments.
     pub fn command(&self) -> Command {
-        Command::new(&self.path)
+        let mut command = Command::new(&self.path);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
     }
 
     /// Starts `serve` with a configuration and waits until its ports listen. `PREFIX` in the text stands for a folder

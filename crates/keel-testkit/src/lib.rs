@@ -8,12 +8,14 @@
 mod binary;
 mod client;
 mod load;
+mod name_server;
 mod peer;
 mod project;
 
 pub use binary::{Binary, Running, free_port, wait_until};
 pub use client::{Client, Response, get};
 pub use load::{Ledger, Load, Outcome, Report};
+pub use name_server::{NameAnswer, NameServer};
 pub use peer::{Peer, PeerBehaviour};
 pub use project::Project;
 

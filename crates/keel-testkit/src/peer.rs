@@ -50,16 +50,32 @@ impl Peer {
         Self::with_ledger(name, behaviour, None)
     }
 
+    /// Starts a peer at an address.
+    ///
+    /// # Errors
+    /// When it is taken.
+    pub fn at(address: SocketAddr, name: &str, behaviour: PeerBehaviour) -> std::io::Result<Self> {
+        Self::over(TcpListener::bind(address)?, name, behaviour, None)
+    }
+
     /// Starts a peer that notes the path of every request in a file on receipt, before it answers.
     ///
     /// # Errors
     /// When there is no port or the file can't be opened.
     pub fn with_ledger(name: &str, behaviour: PeerBehaviour, ledger: Option<&Path>) -> std::io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
         let ledger = match ledger {
             Some(path) => Some(Arc::new(OpenOptions::new().create(true).append(true).open(path)?)),
             None => None,
         };
+        Self::over(TcpListener::bind("127.0.0.1:0")?, name, behaviour, ledger)
+    }
+
+    fn over(
+        listener: TcpListener,
+        name: &str,
+        behaviour: PeerBehaviour,
+        ledger: Option<Arc<File>>,
+    ) -> std::io::Result<Self> {
         let peer = Self {
             address: listener.local_addr()?,
             requests: Arc::default(),

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     configuration::{MissingUser, settle_user},
     peers::{Binding, Entry},
-    resolve::{ServiceNames, bind},
+    resolve::{Known, ServiceNames, bind},
 };
 
 /// Where a project's files are, and the folders that Evenkeel may use.
@@ -152,7 +152,9 @@ impl Reader<'_> {
             self.nothing_to_balance(nginx_failed);
             return None;
         };
-        let (bindings, problems) = bind(&configuration.upstreams, &names);
+        let known = Known { services: names, resolver: None };
+        let (mut bindings, problems) = bind(&configuration.upstreams, &known);
+        bindings.iter_mut().for_each(Binding::leave_docker_dns);
         let unknown_name = !problems.is_empty();
         self.reading.diagnostics.extend(problems);
         settle_user(&mut configuration.plan, &main, MissingUser::MeansNobody);
@@ -436,7 +438,7 @@ fn add_balanced_ports(services: &mut [Service], bindings: &[Binding]) {
         .flat_map(|binding| &binding.entries)
         .filter_map(|entry| match entry {
             Entry::Services { services, port, .. } => Some(services.iter().map(|service| (service, *port))),
-            Entry::Fixed(_) => None,
+            Entry::Fixed(_) | Entry::Name { .. } => None,
         })
         .flatten()
         .collect();

@@ -10,13 +10,14 @@ use std::{
     time::Duration,
 };
 
-use keel_model::{DataPlaneStatus, PeerKey, PeerSet, Plan, ServiceName, UpstreamName};
+use keel_model::{DataPlaneStatus, FollowedName, PeerKey, PeerSet, Plan, ServiceName, UpstreamName};
 use keel_runner::{Notice, Runner};
 use tokio::sync::{Mutex as AsyncMutex, broadcast, mpsc, oneshot};
 
 use super::{command::InEffect, joined::Joined};
 use crate::{
     configuration::{create_temp_folders, fill_peers},
+    discovery::{Discovery, followed},
     peers::{Binding, Pool, Pools},
     traffic::{ApplyError, Traffic, TrafficNotice},
 };
@@ -74,8 +75,9 @@ struct Shared {
     in_effect: Mutex<Option<InEffect>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    discovery: Discovery,
     bindings: Vec<Binding>,
     /// Current peers of each binding, as the data plane was told last.
     sets: BTreeMap<UpstreamName, PeerSet>,
@@ -104,17 +106,24 @@ impl RunningProject {
     ) -> Self {
         let (events, _) = broadcast::channel(EVENTS_MAX);
         let (carried, asked) = mpsc::unbounded_channel();
+        let (discovery, names) = Discovery::new();
         let shared = Shared {
             runner,
             traffic,
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State {
+                discovery,
+                bindings: Vec::new(),
+                sets: BTreeMap::new(),
+                pools: Pools::new(),
+                drains: Drains::default(),
+            }),
             applying: AsyncMutex::new(()),
             events,
             carried,
             in_effect: Mutex::new(None),
         };
         let project = Self { shared: Arc::new(shared) };
-        tokio::spawn(project.clone().carry_news(notices, traffic_notices, asked));
+        tokio::spawn(project.clone().carry_news(notices, traffic_notices, names, asked));
         project
     }
 
@@ -130,15 +139,17 @@ impl RunningProject {
         {
             let mut state = self.state();
             state.expect_new(joined, &request);
-            fill_peers(&mut plan, &joined.bindings, &state.pools);
+            state.discovery.follow(&followed(&joined.bindings));
+            fill_peers(&mut plan, &joined.bindings, &state.pools, &state.discovery.names());
         }
         self.shared.traffic.apply(plan.clone()).await?;
         {
             let mut state = self.state();
+            state.discovery.retain(&followed(&joined.bindings));
             state.bindings.clone_from(&joined.bindings);
             state.take_sets(&plan);
             // Pools may have changed while the data plane prepared.
-            state.publish_all(&self.shared.traffic);
+            state.publish(&self.shared.traffic, |_| true);
         }
         let options = keel_runner::ApplyOptions {
             force_recreate: request.force_recreate,
@@ -194,6 +205,7 @@ impl RunningProject {
         self,
         mut notices: mpsc::UnboundedReceiver<Notice>,
         mut traffic_notices: mpsc::UnboundedReceiver<TrafficNotice>,
+        mut names: mpsc::UnboundedReceiver<FollowedName>,
         mut asked: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
     ) {
         loop {
@@ -211,6 +223,10 @@ impl RunningProject {
                     Some(event) => event,
                     None => continue,
                 },
+                Some(name) = names.recv() => {
+                    self.state().name_changed(&name, &self.shared.traffic);
+                    continue;
+                }
                 // Last: whoever asks gets an answer when nothing else is left to carry.
                 Some(reply) = asked.recv() => {
                     _ = reply.send(());
@@ -269,10 +285,11 @@ impl State {
 
     fn pool_changed(&mut self, service: &ServiceName, pool: Pool, traffic: &Traffic) {
         self.pools.insert(service.clone(), pool);
-        let bindings = self.bindings.iter().filter(|binding| binding.services().any(|one| one == service));
-        for binding in bindings {
-            publish(binding, &self.pools, &mut self.sets, &mut self.drains, traffic);
-        }
+        self.publish(traffic, |binding| binding.services().any(|one| one == service));
+    }
+
+    fn name_changed(&mut self, name: &FollowedName, traffic: &Traffic) {
+        self.publish(traffic, |binding| binding.names().any(|one| one == name));
     }
 
     /// Takes over the peer sets that a plan brought along.
@@ -286,25 +303,18 @@ impl State {
         }
     }
 
-    fn publish_all(&mut self, traffic: &Traffic) {
-        for binding in &self.bindings {
-            publish(binding, &self.pools, &mut self.sets, &mut self.drains, traffic);
+    /// Makes the peers of this moment for the upstreams that are meant.
+    fn publish(&mut self, traffic: &Traffic, is_meant: impl Fn(&Binding) -> bool) {
+        let names = self.discovery.names();
+        for binding in self.bindings.iter().filter(|binding| is_meant(binding)) {
+            let set = binding.peer_set(&self.pools, &names);
+            let old = self.sets.insert(binding.upstream.clone(), set.clone()).unwrap_or_default();
+            // Sent even if it is as it was: one made for the plan before may have been sent meanwhile. `Traffic` drops
+            // repeats.
+            self.drains.compare(&binding.upstream, old, &set);
+            traffic.set_peers(binding.upstream.clone(), set);
         }
     }
-}
-
-fn publish(
-    binding: &Binding,
-    pools: &Pools,
-    sets: &mut BTreeMap<UpstreamName, PeerSet>,
-    drains: &mut Drains,
-    traffic: &Traffic,
-) {
-    let set = binding.peer_set(pools);
-    let old = sets.insert(binding.upstream.clone(), set.clone()).unwrap_or_default();
-    // Sent even if it is as it was: one made for the plan before may have been sent meanwhile. `Traffic` drops repeats.
-    drains.compare(&binding.upstream, old, &set);
-    traffic.set_peers(binding.upstream.clone(), set);
 }
 
 /// Instances that left upstreams and may still have requests in flight there.

@@ -59,12 +59,16 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "server",
-        syntax: "address [weight=number] [max_conns=number] [max_fails=number] [fail_timeout=time] [backup] [down]",
+        syntax: "address [weight=number] [max_conns=number] [max_fails=number] [fail_timeout=time] [backup] [down] \
+                 [resolve]",
         contexts: Contexts::UPSTREAM,
         arity: Arity::AtLeast(1),
         default: None,
         doc: "A peer: an address, a host name, a Compose service or `unix:path`; port 80 if none is given. A Compose \
-              service stands for all of its instances. Counts of connections and failures hold over all workers.",
+              service stands for all of its instances. With `resolve` the name is looked up again and again, as \
+              `resolver` says, and stands for all its addresses: one that comes takes part when it accepts a \
+              connection, one that goes finishes what it has, and a name without any is an empty group. Without \
+              `resolve` names are looked up once. Counts of connections and failures hold over all workers.",
         set: Setter::Simple(server),
     },
     Row {
@@ -214,7 +218,12 @@ fn server(reader: &mut Reader<'_>, directive: &Directive) {
     };
     let mut entry = server_entry(address, &place.text, directive.span());
     for word in words {
-        parameter(reader, directive, word, &mut entry.peer);
+        if word.text == "resolve" {
+            // An address needs no looking up; nginx takes the word there too.
+            entry.resolve = matches!(entry.address, ServerAddress::Name { .. });
+        } else {
+            parameter(reader, directive, word, &mut entry.peer);
+        }
     }
     reader.frame.upstream.servers.push(entry);
 }
@@ -227,7 +236,7 @@ pub(crate) fn server_entry(address: ServerAddress, text: &str, span: Span) -> Se
         ServerAddress::Unix(path) => Address::Unix(path.clone()),
         ServerAddress::Name { port, .. } => Address::Tcp((Ipv4Addr::UNSPECIFIED, *port).into()),
     };
-    ServerEntry { address, text: text.to_owned(), peer: Peer::new(key, text), span }
+    ServerEntry { address, text: text.to_owned(), peer: Peer::new(key, text), span, resolve: false }
 }
 
 /// Gives a peer's address with the port that holds when none is written.
@@ -268,17 +277,13 @@ fn parameter(reader: &mut Reader<'_>, directive: &Directive, word: &Word, peer: 
         None => (word.text.as_str(), None),
     };
     match (key, text) {
-        ("resolve", None) => reader.diagnostics.push(
-            Diagnostic::warning("nginx::unsupported-parameter", "`resolve` is not there yet")
-                .at(word.span, "a Compose service is followed anyway; other names are resolved at load"),
-        ),
         ("drain", None) | ("route" | "service" | "slow_start", Some(_)) => reader.diagnostics.push(
             Diagnostic::error("nginx::unsupported-parameter", format!("`{key}` is not supported yet"))
                 .at(word.span, "requests would go to other peers than the file says"),
         ),
         _ if set_parameter(peer, key, text).is_some() => {}
         _ => {
-            let known = ["weight", "max_conns", "max_fails", "fail_timeout", "backup", "down"];
+            let known = ["weight", "max_conns", "max_fails", "fail_timeout", "backup", "down", "resolve"];
             reader.invalid_parameter(directive, word, &known);
         }
     }

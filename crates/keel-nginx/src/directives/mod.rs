@@ -15,6 +15,7 @@ pub(crate) mod http_proxy_pass;
 pub(crate) mod http_rewrite;
 pub(crate) mod http_try_files;
 pub(crate) mod http_upstream;
+pub(crate) mod resolver;
 
 use crate::registry::Module;
 
@@ -25,6 +26,7 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_core_module", rows: http_core::ROWS },
     Module { name: "ngx_http_core_module", rows: http_core_scope::ROWS },
     Module { name: "ngx_http_core_module", rows: http_try_files::ROWS },
+    Module { name: "ngx_http_core_module", rows: resolver::ROWS },
     Module { name: "ngx_http_access_module", rows: http_access::ROWS },
     Module { name: "ngx_http_headers_module", rows: http_headers::ROWS },
     Module { name: "ngx_http_index_module", rows: http_index::ROWS },

@@ -1,0 +1,181 @@
+//! Names that are followed: a real balancer, a scripted DNS server, peers on addresses of one port.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use keel_testkit::{
+    Binary, NameAnswer, NameServer, Peer, PeerBehaviour, Running, free_port, get, wait_until,
+};
+
+type Outcome = anyhow::Result<()>;
+
+/// Addresses of their own for each test, so that tests can run at one time.
+#[derive(Clone, Copy)]
+struct Net(u8);
+
+impl Net {
+    fn ip(self, host: u8) -> Ipv4Addr {
+        Ipv4Addr::new(127, 77, self.0, host)
+    }
+
+    fn peer(self, host: u8, port: u16) -> anyhow::Result<Peer> {
+        let address = SocketAddr::from((self.ip(host), port));
+        Ok(Peer::at(address, &format!("app{host}"), PeerBehaviour::Answer)?)
+    }
+}
+
+struct Setup {
+    balancer: Running,
+    address: SocketAddr,
+    dns: NameServer,
+    net: Net,
+    port: u16,
+}
+
+impl Setup {
+    fn new(net: Net, first: NameAnswer) -> anyhow::Result<Self> {
+        let dns = NameServer::start()?;
+        dns.say("app.test", first);
+        let (listen, port) = (free_port()?, free_port()?);
+        let configuration = format!(
+            "events {{}}\n\
+             http {{ access_log off;\n\
+                 resolver {} valid=1s ipv6=off;\n\
+                 upstream app {{ zone app 64k; server app.test:{port} resolve; }}\n\
+                 server {{ listen 127.0.0.1:{listen}; location / {{ proxy_pass http://app; }} }}\n\
+             }}\n",
+            dns.address()
+        );
+        let balancer = Binary::new(env!("CARGO_BIN_EXE_evenkeel")).serve(&configuration)?;
+        Ok(Self { balancer, address: ([127, 0, 0, 1], listen).into(), dns, net, port })
+    }
+
+    fn say(&self, hosts: &[u8]) {
+        self.dns.say("app.test", self.addresses(hosts));
+    }
+
+    fn addresses(&self, hosts: &[u8]) -> NameAnswer {
+        addresses(self.net, hosts)
+    }
+
+    /// Gives who answered six requests, each name once.
+    fn who(&self) -> anyhow::Result<Vec<String>> {
+        let mut names: Vec<String> =
+            (0..6).map(|_| Ok(get(self.address, "/")?.text())).collect::<anyhow::Result<_>>()?;
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+
+    fn wait_for(&self, expect: &[&str]) -> Outcome {
+        wait_until(&format!("{expect:?} answer"), || self.who().is_ok_and(|names| names == expect))
+    }
+
+    /// Waits until the server has been asked twice more, so that what it says now has been heard.
+    fn wait_for_questions(&self) -> Outcome {
+        let before = self.dns.questions();
+        wait_until("the name server is asked", || self.dns.questions() >= before + 2)
+    }
+}
+
+fn addresses(net: Net, hosts: &[u8]) -> NameAnswer {
+    NameAnswer::Addresses(hosts.iter().map(|host| net.ip(*host)).collect(), 600)
+}
+
+#[test]
+fn peers_follow_the_records_and_an_address_joins_when_it_listens() -> Outcome {
+    let net = Net(1);
+    let setup = Setup::new(net, addresses(net, &[1]))?;
+    // Nobody listens yet: an empty group, not a failure to start.
+    assert_eq!(get(setup.address, "/")?.status, 502);
+    let _one = net.peer(1, setup.port)?;
+    setup.wait_for(&["app1"])?;
+    let _two = net.peer(2, setup.port)?;
+    setup.say(&[2, 1, 3]);
+    setup.wait_for(&["app1", "app2"])?;
+    // The third has an address and doesn't listen: nobody is sent there.
+    for _ in 0..20 {
+        assert_eq!(get(setup.address, "/")?.status, 200);
+    }
+    assert!(!setup.balancer.error_log().contains("failed"), "{}", setup.balancer.error_log());
+    let _three = net.peer(3, setup.port)?;
+    setup.wait_for(&["app1", "app2", "app3"])?;
+    setup.say(&[3]);
+    setup.wait_for(&["app3"])
+}
+
+#[test]
+fn shares_are_exact_over_what_a_name_stands_for() -> Outcome {
+    let net = Net(2);
+    let setup = Setup::new(net, addresses(net, &[1, 2, 3]))?;
+    let _peers = [net.peer(1, setup.port)?, net.peer(2, setup.port)?, net.peer(3, setup.port)?];
+    setup.wait_for(&["app1", "app2", "app3"])?;
+    let mut names: Vec<String> =
+        (0..12).map(|_| Ok(get(setup.address, "/")?.text())).collect::<anyhow::Result<_>>()?;
+    names.sort();
+    let each = |name: &str| vec![name.to_owned(); 4];
+    assert_eq!(names, [each("app1"), each("app2"), each("app3")].concat());
+    Ok(())
+}
+
+#[test]
+fn the_last_known_addresses_stay_while_dns_fails() -> Outcome {
+    let net = Net(3);
+    let setup = Setup::new(net, addresses(net, &[1, 2]))?;
+    let _peers = [net.peer(1, setup.port)?, net.peer(2, setup.port)?];
+    setup.wait_for(&["app1", "app2"])?;
+    for failure in [NameAnswer::Failure, NameAnswer::Silence] {
+        setup.dns.say("app.test", failure.clone());
+        wait_until("the log says so", || setup.balancer.error_log().contains("known addresses stay"))?;
+        setup.wait_for_questions()?;
+        assert_eq!(setup.who()?, ["app1", "app2"], "{failure:?}");
+    }
+    let log = setup.balancer.error_log();
+    assert_eq!(log.matches("known addresses stay").count(), 1, "once, not every second: {log}");
+    setup.say(&[2]);
+    setup.wait_for(&["app2"])
+}
+
+#[test]
+fn a_name_that_is_gone_is_an_empty_group() -> Outcome {
+    let net = Net(4);
+    let setup = Setup::new(net, addresses(net, &[1]))?;
+    let _peer = net.peer(1, setup.port)?;
+    setup.wait_for(&["app1"])?;
+    setup.dns.say("app.test", NameAnswer::NoSuchName);
+    wait_until("nobody is left", || get(setup.address, "/").is_ok_and(|response| response.status == 502))?;
+    setup.say(&[1]);
+    setup.wait_for(&["app1"])
+}
+
+#[test]
+fn a_resolver_beside_the_file_follows_names_without_resolve() -> Outcome {
+    let net = Net(5);
+    let dns = NameServer::start()?;
+    let (listen, port) = (free_port()?, free_port()?);
+    let _peers = [net.peer(1, port)?, net.peer(2, port)?];
+    dns.say("app", addresses(net, &[1]));
+    let configuration = format!(
+        "events {{}}\n\
+         http {{ access_log off; server {{ listen 127.0.0.1:{listen}; location / {{ proxy_pass http://app:{port}; }} }} }}\n"
+    );
+    let resolver = format!("{} valid=1s", dns.address());
+    let binary = Binary::new(env!("CARGO_BIN_EXE_evenkeel")).with("EVENKEEL_RESOLVER", &resolver);
+    let balancer = binary.serve(&configuration)?;
+    let setup = Setup { balancer, address: ([127, 0, 0, 1], listen).into(), dns, net, port };
+    setup.wait_for(&["app1"])?;
+    setup.dns.say("app", addresses(net, &[1, 2]));
+    setup.wait_for(&["app1", "app2"])
+}
+
+#[test]
+fn a_reload_follows_other_names() -> Outcome {
+    let net = Net(6);
+    let setup = Setup::new(net, addresses(net, &[1]))?;
+    let _peers = [net.peer(1, setup.port)?, net.peer(2, setup.port)?];
+    setup.wait_for(&["app1"])?;
+    setup.dns.say("other.test", addresses(net, &[2]));
+    let file = std::fs::read_to_string(setup.balancer.folder().join("nginx.conf"))?;
+    std::fs::write(setup.balancer.folder().join("nginx.conf"), file.replace("app.test", "other.test"))?;
+    setup.balancer.signal(rustix::process::Signal::HUP)?;
+    setup.wait_for(&["app2"])
+}

@@ -1,0 +1,156 @@
+//! What DNS says about a name.
+//!
+//! hickory-resolver asks; its cache is off, because how long an answer holds is decided by the follower.
+
+use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
+
+use hickory_resolver::{
+    TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts},
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    proto::{
+        op::ResponseCode,
+        rr::{RData, RecordType},
+    },
+    system_conf::read_system_conf,
+};
+use keel_model::{NameServer, Resolver, ResolverSource};
+use tokio::time::Instant;
+
+/// Docker's DNS in every container of a network that a user made. Its TTL is 600 s whatever happens.
+const DOCKER_DNS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 11));
+/// How often Docker's DNS is asked: the question doesn't leave the host.
+const DOCKER_INTERVAL: Duration = Duration::from_secs(1);
+/// Bounds of what a TTL may ask for.
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
+const INTERVAL_MAX: Duration = Duration::from_secs(3600);
+/// How long nothing holds when the server says that there is nothing: what is looked for may just be starting.
+const EMPTY_INTERVAL_MAX: Duration = Duration::from_secs(5);
+/// How long one server may take before it is asked again, or another one.
+const TRY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why a question has no answer. Not that there is no address: that is one.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DnsFailure {
+    /// The servers aren't known themselves.
+    #[error("can't tell which DNS servers to ask")]
+    Servers(#[source] io::Error),
+    /// No server answers, or it says that it can't.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// It took longer than `resolver_timeout`.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+}
+
+/// The addresses of a name, and how long they hold.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) addresses: BTreeSet<IpAddr>,
+    pub(super) holds: Duration,
+}
+
+/// Asks certain servers.
+pub(super) struct Dns {
+    resolver: TokioResolver,
+    /// Whether Docker's own server is the one that is asked.
+    is_docker: bool,
+}
+
+impl Dns {
+    /// Finds the servers.
+    pub(super) async fn new(settings: &Resolver) -> Result<Self, DnsFailure> {
+        let (config, mut options) = match &settings.source {
+            ResolverSource::System => read_system_conf()?,
+            ResolverSource::Servers(servers) => {
+                let mut config = ResolverConfig::default();
+                for server in servers {
+                    for address in addresses(server).await.map_err(DnsFailure::Servers)? {
+                        config.add_name_server(name_server(address, server.port));
+                    }
+                }
+                (config, ResolverOpts::default())
+            }
+        };
+        let is_docker = config.name_servers().iter().all(|server| server.ip == DOCKER_DNS);
+        options.cache_size = 0;
+        options.timeout = TRY_TIMEOUT.min(settings.timeout);
+        options.use_hosts_file = ResolveHosts::Never;
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        *builder.options_mut() = options;
+        Ok(Self { resolver: builder.build()?, is_docker })
+    }
+
+    /// Asks for all addresses of a name.
+    pub(super) async fn ask(&self, host: &str, settings: &Resolver) -> Result<Answer, DnsFailure> {
+        let question = async {
+            tokio::join!(
+                self.records(host, RecordType::A, settings.ipv4),
+                self.records(host, RecordType::AAAA, settings.ipv6)
+            )
+        };
+        let (v4, v6) = tokio::time::timeout(settings.timeout, question)
+            .await
+            .map_err(|_| DnsFailure::Timeout(settings.timeout))?;
+        // Half an answer could empty half of a group.
+        let (v4, v6) = (v4?, v6?);
+        let ttl = [&v4, &v6].into_iter().filter_map(|answer| answer.1).min();
+        let addresses: BTreeSet<IpAddr> = v4.0.into_iter().chain(v6.0).collect();
+        Ok(Answer { holds: self.holds(settings, ttl, addresses.is_empty()), addresses })
+    }
+
+    fn holds(&self, settings: &Resolver, ttl: Option<Duration>, is_empty: bool) -> Duration {
+        match (settings.valid, ttl) {
+            (Some(valid), _) => valid,
+            (None, _) if self.is_docker => DOCKER_INTERVAL,
+            (None, Some(ttl)) if !is_empty => ttl.clamp(INTERVAL_MIN, INTERVAL_MAX),
+            (None, _) => EMPTY_INTERVAL_MAX,
+        }
+    }
+
+    async fn records(
+        &self,
+        host: &str,
+        kind: RecordType,
+        wanted: bool,
+    ) -> Result<(Vec<IpAddr>, Option<Duration>), DnsFailure> {
+        if !wanted {
+            return Ok((Vec::new(), None));
+        }
+        match self.resolver.lookup(host, kind).await {
+            Ok(lookup) => {
+                let addresses = lookup.answers().iter().filter_map(|record| match &record.data {
+                    RData::A(address) => Some(IpAddr::V4(address.0)),
+                    RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+                    _ => None,
+                });
+                let ttl = lookup.valid_until().saturating_duration_since(Instant::now().into_std());
+                Ok((addresses.collect(), Some(ttl)))
+            }
+            Err(NetError::Dns(DnsError::NoRecordsFound(nothing)))
+                if matches!(nothing.response_code, ResponseCode::NXDomain | ResponseCode::NoError) =>
+            {
+                Ok((Vec::new(), None))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Gives the addresses of a server, which the system knows if it has a name.
+async fn addresses(server: &NameServer) -> io::Result<Vec<IpAddr>> {
+    if let Ok(address) = server.host.parse() {
+        return Ok(vec![address]);
+    }
+    let found = tokio::net::lookup_host((server.host.as_str(), server.port)).await?;
+    Ok(found.map(|address| address.ip()).collect())
+}
+
+fn name_server(address: IpAddr, port: u16) -> NameServerConfig {
+    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+        connection.port = port;
+        connection
+    });
+    // "No such name" is an answer, and the only one that may empty a group.
+    NameServerConfig::new(address, true, connections.into())
+}

@@ -1,0 +1,107 @@
+//! Names whose addresses come and go, followed while traffic is served.
+//!
+//! One task for each name asks, compares and says what has changed; nothing here knows upstreams or the data plane.
+//! Three rules hold for every source:
+//! - Who can't be asked changes nothing: the addresses known last stay, and the log says so, once until it answers again.
+//! - An address takes part when it has accepted a connection, never earlier: a container is in DNS before what runs in
+//!   it listens.
+//! - A name that has no address is an empty group and no failure.
+
+mod dns;
+mod follower;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use keel_model::FollowedName;
+use tokio::{
+    sync::{mpsc, watch},
+    task::AbortHandle,
+    time::{Instant, timeout_at},
+};
+
+use crate::peers::Binding;
+
+/// Where something that answers to a name is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Located {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Tells it from what was at this address before; 0 where nobody knows.
+    pub incarnation: u64,
+    /// What it is called, where that is known: a container's name.
+    pub instance: Option<String>,
+}
+
+/// What answers to each followed name now, in the order of addresses.
+pub type Names = BTreeMap<FollowedName, Vec<Located>>;
+
+/// Gives the names that these bindings want followed.
+pub(crate) fn followed(bindings: &[Binding]) -> BTreeSet<FollowedName> {
+    bindings.iter().flat_map(Binding::names).cloned().collect()
+}
+
+/// The names that are followed; each until nobody wants it any more.
+#[derive(Debug)]
+pub(crate) struct Discovery {
+    followed: BTreeMap<FollowedName, Followed>,
+    changes: mpsc::UnboundedSender<FollowedName>,
+}
+
+#[derive(Debug)]
+struct Followed {
+    /// `None` until it has been asked once.
+    found: watch::Receiver<Option<Vec<Located>>>,
+    task: AbortHandle,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Discovery {
+    /// Makes one that follows nothing yet. The receiver gets each name whose addresses have changed.
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<FollowedName>) {
+        let (changes, receiver) = mpsc::unbounded_channel();
+        (Self { followed: BTreeMap::new(), changes }, receiver)
+    }
+
+    /// Follows these names too, on the current tokio runtime.
+    pub(crate) fn follow(&mut self, names: &BTreeSet<FollowedName>) {
+        for name in names {
+            if !self.followed.contains_key(name) {
+                let (sender, found) = watch::channel(None);
+                let task = tokio::spawn(follower::follow(name.clone(), sender, self.changes.clone()));
+                let followed = Followed { found, task: task.abort_handle() };
+                self.followed.insert(name.clone(), followed);
+            }
+        }
+    }
+
+    /// Follows no other names than these any more.
+    pub(crate) fn retain(&mut self, names: &BTreeSet<FollowedName>) {
+        self.followed.retain(|name, _| names.contains(name));
+    }
+
+    /// Waits until every name has been asked for once, but not longer than this.
+    pub(crate) async fn first_answers(&mut self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        for followed in self.followed.values_mut() {
+            let answered = followed.found.wait_for(Option::is_some);
+            if timeout_at(deadline, answered).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Gives what answers to each name now.
+    pub(crate) fn names(&self) -> Names {
+        let found = |followed: &Followed| followed.found.borrow().clone().unwrap_or_default();
+        self.followed.iter().map(|(name, followed)| (name.clone(), found(followed))).collect()
+    }
+}
