@@ -120,12 +120,12 @@ impl Engine {
             let deadline = self.machine.next_deadline();
             tokio::select! {
                 biased;
-                Some(word) = told.recv() => self.hear(word),
+                Some(word) = told.recv() => self.hear(word).await,
                 request = requests.recv() => match request {
-                    Some(request) => self.serve(request),
+                    Some(request) => self.serve(request).await,
                     None => return self.driver.end_all(),
                 },
-                () = until(deadline) => self.feed(Event::Tick),
+                () = until(deadline) => self.feed(Event::Tick).await,
                 () = until(reap_at) => {
                     reap_at = None;
                     self.driver.reap_orphans();
@@ -135,9 +135,9 @@ impl Engine {
         }
     }
 
-    fn hear(&mut self, word: Told) {
+    async fn hear(&mut self, word: Told) {
         match word {
-            Told::Event(event) => self.feed(event),
+            Told::Event(event) => self.feed(event).await,
             Told::Noted(incarnation) => {
                 if let Some(slot) = self.machine.slot_of(incarnation).cloned() {
                     self.tell_status(&slot);
@@ -147,14 +147,14 @@ impl Engine {
         }
     }
 
-    fn serve(&mut self, request: Request) {
+    async fn serve(&mut self, request: Request) {
         match request {
             Request::Command { command, reply } => {
                 self.last_command += 1;
                 self.replies.insert(self.last_command, reply);
-                self.feed(Event::Command { id: self.last_command, command });
+                self.feed(Event::Command { id: self.last_command, command }).await;
             }
-            Request::Drained { incarnation } => self.feed(Event::Drained { incarnation }),
+            Request::Drained { incarnation } => self.feed(Event::Drained { incarnation }).await,
             Request::Instances { reply } => {
                 let slots: Vec<SlotId> = self.machine.slot_ids().cloned().collect();
                 let _ = reply.send(slots.iter().flat_map(|slot| self.statuses(slot)).collect());
@@ -171,7 +171,7 @@ impl Engine {
         }
     }
 
-    fn feed(&mut self, event: Event) {
+    async fn feed(&mut self, event: Event) {
         let actions = self.machine.handle(Instant::now(), event);
         if actions.is_empty() {
             return;
@@ -183,7 +183,11 @@ impl Engine {
             || others.iter().any(|action| {
                 matches!(action, Action::Start { .. } | Action::Status { .. } | Action::Gone { .. })
             });
-        pools.into_iter().for_each(|action| self.act(action));
+        if !pools.is_empty() {
+            pools.into_iter().for_each(|action| self.act(action));
+            // Whoever carries the news to the data plane goes first: what follows writes files.
+            tokio::task::yield_now().await;
+        }
         // Every life has its address, and every name in the files its meaning, before anything starts.
         for action in &others {
             if let Action::Start { incarnation, slot, spec } = action {

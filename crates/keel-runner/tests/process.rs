@@ -334,6 +334,32 @@ async fn healthchecks_run_inside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_healthcheck_may_print_more_than_a_pipe_holds_and_leave_a_process_behind() {
+    let mut app = server("app", "0.0.0.0", 5000);
+    let check = "head -c 300000 /dev/zero | tr '\\0' x; echo; echo the end; setsid sleep 1000 & exit 0";
+    app.healthcheck = Some(Healthcheck {
+        argv: vec!["/bin/sh".into(), "-c".into(), check.into()],
+        interval: Duration::from_secs(300),
+        timeout: Duration::from_secs(60),
+        retries: 3,
+        start_period: Duration::ZERO,
+        start_interval: Duration::from_secs(5),
+    });
+    let mut bench = Bench::up(vec![app]).await;
+    bench.pool("app", 1).await;
+    loop {
+        let health = bench.status("app").await.health.unwrap();
+        assert!(health.passed);
+        // It is told a moment after the pool.
+        if !health.output.is_empty() {
+            assert!(health.output.ends_with("x\nthe end\n") && health.output.len() == 4096, "{health:?}");
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn waits_for_what_it_depends_on_and_for_services_of_others() {
     let database = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let mut db = service("db", &[], None);

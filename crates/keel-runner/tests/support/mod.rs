@@ -16,7 +16,7 @@ use keel_runner::{
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// How long anything may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Answers every connection with the instance's name; needs `HOST` and `PORT`.
 pub(crate) const SERVER: &str = r#"

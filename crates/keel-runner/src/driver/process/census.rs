@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
 };
 
-use keel_sys::process::{kill_group, pidfd_open, pidfd_send_signal, reap};
+use keel_sys::process::{kill_group, pidfd_open, pidfd_send_signal, reap, reap_follower};
 
 const SIGKILL: i32 = 9;
 /// A process may fork while we look: how often we look again.
@@ -128,17 +128,11 @@ fn mount_namespace(pid: &str) -> u64 {
     std::fs::metadata(format!("/proc/{pid}/ns/mnt")).map_or(0, |metadata| metadata.ino())
 }
 
-/// Reaps what was orphaned within a life and has ended: zombies in its group, or that were seen in its namespace.
+/// Reaps what was orphaned within lives and has ended: all of their groups but the main processes, which lead them and
+/// are waited for by who started them.
 pub(super) fn reap_orphans(groups: &BTreeSet<i32>) {
-    let own = i32::try_from(std::process::id()).unwrap_or(0);
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    for pid in entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
-        let orphan =
-            stat(pid).is_some_and(|stat| stat.zombie && stat.parent == own && groups.contains(&stat.group));
-        // The main process leads the group, and is waited for by who started it.
-        if orphan && !groups.contains(&pid) {
-            let _ = reap(pid);
-        }
+    for group in groups {
+        while matches!(reap_follower(*group), Ok(true)) {}
     }
 }
 

@@ -29,6 +29,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use keel_model::{ProcessSpec, Run, Service};
@@ -64,6 +65,8 @@ use crate::{
 };
 
 const SIGKILL: i32 = 9;
+/// How long after an instance became ready its ports on wildcard addresses are looked for.
+const ESCAPED_AFTER: Duration = Duration::from_millis(250);
 
 /// What the driver tells of its own accord.
 #[derive(Debug)]
@@ -274,7 +277,7 @@ impl Driver {
     /// Reaps what was orphaned within instances and has ended.
     pub(crate) fn reap_orphans(&self) {
         let groups: BTreeSet<i32> = lock(&self.0.lives).values().map(|living| living.pid).collect();
-        tokio::task::spawn_blocking(move || census::reap_orphans(&groups));
+        census::reap_orphans(&groups);
     }
 
     /// Finds out why an instance isn't ready, and says it.
@@ -308,19 +311,25 @@ impl Driver {
     /// Looks for ports that an instance has on a wildcard address all the same, and notes them.
     pub(crate) fn note_escaped(&self, incarnation: Incarnation) {
         let driver = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let Some(living) = driver.living(incarnation) else { return };
-            let own = driver.0.homes.get(incarnation).is_some_and(|home| home.own);
-            let escaped =
-                listening(&living.family).into_iter().filter(|at| at.ip().to_canonical().is_unspecified());
-            let escaped: Vec<String> = escaped.map(|at| at.to_string()).collect();
-            if own && !escaped.is_empty() {
-                driver.note(
-                    incarnation,
-                    &format!("also listens on {}, for all of this machine", escaped.join(", ")),
-                );
-            }
+        tokio::spawn(async move {
+            // It reads all of /proc: not while the first requests come in.
+            tokio::time::sleep(ESCAPED_AFTER).await;
+            drop(tokio::task::spawn_blocking(move || driver.look_for_escaped(incarnation)));
         });
+    }
+
+    fn look_for_escaped(&self, incarnation: Incarnation) {
+        let Some(living) = self.living(incarnation) else { return };
+        let own = self.0.homes.get(incarnation).is_some_and(|home| home.own);
+        let escaped =
+            listening(&living.family).into_iter().filter(|at| at.ip().to_canonical().is_unspecified());
+        let escaped: Vec<String> = escaped.map(|at| at.to_string()).collect();
+        if own && !escaped.is_empty() {
+            self.note(
+                incarnation,
+                &format!("also listens on {}, for all of this machine", escaped.join(", ")),
+            );
+        }
     }
 
     fn note(&self, incarnation: Incarnation, text: &str) {

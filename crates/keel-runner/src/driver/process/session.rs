@@ -6,6 +6,7 @@ use std::{
     os::unix::process::CommandExt,
     process::{Command, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use keel_model::Service;
@@ -13,7 +14,7 @@ use keel_sys::{
     process::{kill_group, pidfd_open},
     sandbox::{Group, Namespace, Sandbox, TrapMode, c_path, open_terminal, resize_terminal},
 };
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver, sync::oneshot, task::JoinHandle};
 
 use super::{
     Driver, Living, SIGKILL,
@@ -29,6 +30,8 @@ use crate::{
 
 /// How much of what a healthcheck printed is kept: its end.
 const HEALTH_BYTES_MAX: usize = 4096;
+/// How long the rest of it is waited for once the healthcheck has ended.
+const LAST_OUTPUT_WITHIN: Duration = Duration::from_millis(100);
 
 /// A command to run in an instance, with its environment, names, files and address; or once, as an instance of a
 /// service that gets no requests.
@@ -58,53 +61,60 @@ impl Driver {
     pub(crate) fn probe(&self, incarnation: Incarnation) {
         let driver = self.clone();
         tokio::spawn(async move {
-            let health = driver.check_health(incarnation).await;
-            let passed = health.passed;
-            if let Some(living) = lock(&driver.0.lives).get_mut(&incarnation) {
-                living.health = Some(health);
+            let ran = driver.run_healthcheck(incarnation).await;
+            let (passed, output) = ran.unwrap_or_else(|why| (false, tokio::spawn(async { why })));
+            // Who passed may have its requests at once: the pool doesn't wait for what was printed.
+            if passed {
+                driver.note_health(incarnation, Health { passed, output: String::new() });
+                driver.tell(Event::Probed { incarnation, passed });
             }
-            driver.tell(Event::Probed { incarnation, passed });
+            let output = output.await.unwrap_or_default();
+            if !passed {
+                driver.note_health(incarnation, Health { passed, output });
+                driver.tell(Event::Probed { incarnation, passed });
+            } else if let Some(living) = lock(&driver.0.lives).get_mut(&incarnation) {
+                // Unless another has come to its end meanwhile.
+                let mine = living.health.as_mut().filter(|health| health.passed && health.output.is_empty());
+                if let Some(health) = mine {
+                    health.output = output;
+                }
+            }
         });
     }
 
-    async fn check_health(&self, incarnation: Incarnation) -> Health {
-        let failed = |output: String| Health { passed: false, output };
-        let Some(living) = self.living(incarnation) else { return failed("it has ended".into()) };
-        let Some(check) = living.spec.healthcheck.clone() else {
-            return failed("it has no healthcheck".into());
-        };
-        let (reader, writer) = match io::pipe() {
-            Ok(pipe) => pipe,
-            Err(error) => return failed(error.to_string()),
-        };
-        let stdio = writer.try_clone().map(|stderr| Stdio3 {
+    fn note_health(&self, incarnation: Incarnation, health: Health) {
+        if let Some(living) = lock(&self.0.lives).get_mut(&incarnation) {
+            living.health = Some(health);
+        }
+    }
+
+    /// Runs the healthcheck to its end; gives whether it passed, and who will say what it printed.
+    async fn run_healthcheck(&self, incarnation: Incarnation) -> Result<(bool, JoinHandle<String>), String> {
+        let living = self.living(incarnation).ok_or("it has ended")?;
+        let check = living.spec.healthcheck.clone().ok_or("it has no healthcheck")?;
+        let text = |error: io::Error| error.to_string();
+        let (reader, writer) = io::pipe().map_err(text)?;
+        let stdio = Stdio3 {
             stdin: Stdio::null(),
-            stdout: writer.into(),
-            stderr: stderr.into(),
-        });
+            stdout: writer.try_clone().map_err(text)?.into(),
+            stderr: writer.into(),
+        };
         let order = Inside { argv: &check.argv, extra: &[], group: Group::Process };
-        let pid = match stdio.map_err(|error| error.to_string()) {
-            Ok(stdio) => self.spawn_inside(incarnation, &living, &order, stdio).await,
-            Err(error) => Err(error),
-        };
-        let pid = match pid {
-            Ok(pid) => pid,
-            Err(why) => return failed(why),
-        };
-        let mut end = match pidfd_open(pid) {
-            Ok(pidfd) => watch_end(pid, Arc::new(pidfd)),
-            Err(error) => return failed(error.to_string()),
-        };
-        let ended = async {
-            end.wait_for(Option::is_some).await.is_ok_and(|exit| exit.is_some_and(Exit::is_success))
-        };
-        match tokio::time::timeout(check.timeout, ended).await {
-            Ok(passed) => Health { passed, output: read_end(reader.into()).await },
+        let pid = self.spawn_inside(incarnation, &living, &order, stdio).await?;
+        let mut end = watch_end(pid, Arc::new(pidfd_open(pid).map_err(text)?));
+        // Read while it runs: it would wait for ever for somebody to take what a pipe doesn't hold.
+        let (ended, is_over) = oneshot::channel();
+        let output = tokio::spawn(read_end(reader.into(), is_over));
+        let exit = tokio::time::timeout(check.timeout, end.wait_for(Option::is_some)).await;
+        let passed = match exit {
+            Ok(exit) => exit.is_ok_and(|exit| exit.is_some_and(Exit::is_success)),
             Err(_) => {
                 let _ = kill_group(pid, SIGKILL);
-                failed(format!("it took longer than {} s", check.timeout.as_secs_f32()))
+                return Err(format!("it took longer than {} s", check.timeout.as_secs_f32()));
             }
-        }
+        };
+        let _ = ended.send(());
+        Ok((passed, output))
     }
 
     /// Runs a command in a running instance.
@@ -235,14 +245,33 @@ fn streams(terminal: Option<TerminalSize>) -> io::Result<(Stdio3, Streams)> {
     }
 }
 
-/// Reads what is in a pipe whose writers have ended, and keeps the end of it.
-async fn read_end(reader: OwnedFd) -> String {
-    let mut bytes = Vec::new();
-    if let Ok(mut pipe) = tokio::net::unix::pipe::Receiver::from_owned_fd(reader) {
-        // A healthcheck that leaves a process behind holds the pipe open: what is there is enough.
-        let limit = std::time::Duration::from_millis(100);
-        let _ = tokio::time::timeout(limit, (&mut pipe).take(1 << 20).read_to_end(&mut bytes)).await;
+/// Reads what a healthcheck prints, and keeps the end of it.
+async fn read_end(reader: OwnedFd, mut is_over: oneshot::Receiver<()>) -> String {
+    let Ok(mut pipe) = Receiver::from_owned_fd(reader) else { return String::new() };
+    let mut kept = Vec::new();
+    let mut piece = vec![0; HEALTH_BYTES_MAX];
+    let mut until = None;
+    loop {
+        let read = tokio::select! {
+            biased;
+            read = pipe.read(&mut piece) => read,
+            // A healthcheck that leaves a process behind holds the pipe open: what is there is enough.
+            _ = &mut is_over, if until.is_none() => {
+                until = Some(tokio::time::Instant::now() + LAST_OUTPUT_WITHIN);
+                continue;
+            }
+            () = tokio::time::sleep_until(until.unwrap_or_else(tokio::time::Instant::now)), if until.is_some() => {
+                break;
+            }
+        };
+        match read {
+            Ok(0) | Err(_) => break,
+            Ok(n) => {
+                kept.extend_from_slice(piece.get(..n).unwrap_or_default());
+                let beyond = kept.len().saturating_sub(HEALTH_BYTES_MAX);
+                kept.drain(..beyond);
+            }
+        }
     }
-    let start = bytes.len().saturating_sub(HEALTH_BYTES_MAX);
-    String::from_utf8_lossy(bytes.get(start..).unwrap_or_default()).into_owned()
+    String::from_utf8_lossy(&kept).into_owned()
 }
