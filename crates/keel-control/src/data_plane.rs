@@ -1,21 +1,27 @@
 //! One data-plane process, seen from its parent.
 //!
 //! The child is this same program, started with the channel as its standard input; it holds no configuration of its
-//! own and ends when the channel does. Two threads carry messages, so that the supervisor's event loop never waits
-//! for a slow reader.
+//! own and ends when the channel does. Orders are written by a task: no thread has to be woken between a pool that
+//! changed and the data plane's word of it. So many orders wait at most ([`ORDERS_MAX`]); a data plane that takes none of
+//! them for [`ORDER_TIMEOUT`] is ended. Reports are read by a thread, which also waits for the process.
 
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     os::unix::net::UnixStream,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc as std_mpsc,
     thread,
+    time::Duration,
 };
 
 use keel_model::{Order, Report};
-use keel_sys::Channel;
-use tokio::sync::mpsc;
+use keel_sys::{Channel, Outgoing};
+use tokio::{io::unix::AsyncFd, sync::mpsc};
+
+/// Orders that wait for a data plane to take those before them.
+const ORDERS_MAX: usize = 32;
+/// How long a data plane may leave [`ORDERS_MAX`] of them lie.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which data plane: counts starts from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,11 +41,11 @@ pub(crate) enum DataPlaneEvent {
 pub(crate) struct DataPlane {
     id: DataPlaneId,
     pid: u32,
-    orders: std_mpsc::Sender<(Order, Vec<OwnedFd>)>,
+    orders: mpsc::Sender<(Order, Vec<OwnedFd>)>,
 }
 
 impl DataPlane {
-    /// Starts one. It serves nothing until it is told a plan.
+    /// Starts one, on the current tokio runtime. It serves nothing until it is told a plan.
     ///
     /// # Errors
     /// When no process or thread can be had.
@@ -54,9 +60,9 @@ impl DataPlane {
         // The command holds the child's end: end of file must mean that the child is gone.
         drop(command);
         let pid = child.id();
-        let writer = Channel::from(OwnedFd::from(ours.try_clone()?));
-        let (orders, queue) = std_mpsc::channel::<(Order, Vec<OwnedFd>)>();
-        thread::Builder::new().name("orders".into()).spawn(move || write_orders(&writer, &queue))?;
+        let writer = register(Channel::from(OwnedFd::from(ours.try_clone()?)))?;
+        let (orders, queue) = mpsc::channel(ORDERS_MAX);
+        tokio::spawn(write_orders(writer, queue));
         let reader = Channel::from(OwnedFd::from(ours));
         thread::Builder::new()
             .name("reports".into())
@@ -83,22 +89,42 @@ impl DataPlane {
         }
     }
 
-    /// Tells it something. If it is gone, its end is reported as an event.
-    pub(crate) fn send(&self, order: Order, descriptors: Vec<OwnedFd>) {
-        if self.orders.send((order, descriptors)).is_err() {
-            tracing::debug!(pid = self.pid, "an order came too late for this data plane");
+    /// Tells it something, behind what it was told before. If it is gone, its end is reported as an event.
+    pub(crate) async fn tell(&self, order: Order, descriptors: Vec<OwnedFd>) {
+        match tokio::time::timeout(ORDER_TIMEOUT, self.orders.send((order, descriptors))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => tracing::debug!(pid = self.pid, "an order came too late for this data plane"),
+            Err(_) => {
+                tracing::error!(pid = self.pid, "the data plane takes no orders; it is ended");
+                self.kill();
+            }
         }
     }
 }
 
-fn write_orders(channel: &Channel, queue: &std_mpsc::Receiver<(Order, Vec<OwnedFd>)>) {
-    while let Ok((order, descriptors)) = queue.recv() {
-        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        let sent =
-            order.encode().map_err(io::Error::other).and_then(|bytes| channel.send(&bytes, &descriptors));
-        if let Err(error) = sent {
-            tracing::debug!("the data plane can't be told: {error}");
-            return;
+#[expect(
+    deprecated,
+    reason = "a Channel owns its descriptor, which is what the unsafe successor asks for and has no place here"
+)]
+fn register(channel: Channel) -> io::Result<AsyncFd<Channel>> {
+    AsyncFd::new(channel)
+}
+
+async fn write_orders(channel: AsyncFd<Channel>, mut queue: mpsc::Receiver<(Order, Vec<OwnedFd>)>) {
+    while let Some((order, descriptors)) = queue.recv().await {
+        if let Err(error) = write_order(&channel, &order, descriptors).await {
+            return tracing::debug!("the data plane can't be told: {error}");
+        }
+    }
+}
+
+async fn write_order(channel: &AsyncFd<Channel>, order: &Order, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+    let bytes = order.encode().map_err(io::Error::other)?;
+    let mut outgoing = Outgoing::new(bytes, descriptors)?;
+    loop {
+        let mut ready = channel.writable().await?;
+        if let Ok(sent) = ready.try_io(|channel| channel.get_ref().send_some(&mut outgoing)) {
+            return sent;
         }
     }
 }

@@ -8,6 +8,7 @@
 mod configuration;
 mod data_plane;
 mod discovery;
+mod inbox;
 mod peers;
 pub mod project;
 mod resolve;

@@ -23,13 +23,14 @@ use tokio::{
 
 use crate::{
     data_plane::{DataPlane, DataPlaneEvent, DataPlaneId},
+    inbox::{Asked, Inbox, Request, inbox},
     sockets::{ListenError, Sharing, Sockets},
 };
 
 /// How long a data plane may take to prepare a plan.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it may take to answer a question.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to end when it is told to end at once, before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// A data plane that ends within this time of its start counts as failing at once.
@@ -118,16 +119,7 @@ pub fn own_program() -> PathBuf {
 /// A handle to the task; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Traffic {
-    requests: mpsc::UnboundedSender<Request>,
-}
-
-enum Request {
-    Apply(Box<Plan>, oneshot::Sender<Result<(), ApplyError>>),
-    Peers(UpstreamName, PeerSet),
-    Status(oneshot::Sender<Option<DataPlaneStatus>>),
-    ReopenLogs(oneshot::Sender<Result<(), ApplyError>>),
-    Quit(oneshot::Sender<()>),
-    Stop(oneshot::Sender<()>),
+    inbox: Inbox,
 }
 
 impl Traffic {
@@ -136,7 +128,7 @@ impl Traffic {
         command: DataPlaneCommand,
         sharing: Sharing,
     ) -> (Self, mpsc::UnboundedReceiver<TrafficNotice>) {
-        let (requests, queue) = mpsc::unbounded_channel();
+        let (inbox, asked) = inbox();
         let (notices, receiver) = mpsc::unbounded_channel();
         let (sender, events) = mpsc::unbounded_channel();
         let task = Task {
@@ -156,8 +148,8 @@ impl Traffic {
             put_off: VecDeque::new(),
             notices,
         };
-        tokio::spawn(task.run(queue));
-        (Self { requests }, receiver)
+        tokio::spawn(task.run(asked));
+        (Self { inbox }, receiver)
     }
 
     /// Puts a plan into effect: opens sockets and logs, prepares, commits. Its peer sets must be filled.
@@ -172,7 +164,7 @@ impl Traffic {
 
     /// Replaces the peers of an upstream, after whatever was asked before.
     pub fn set_peers(&self, upstream: UpstreamName, set: PeerSet) {
-        drop(self.requests.send(Request::Peers(upstream, set)));
+        self.inbox.put(Request::Peers(upstream, set));
     }
 
     /// Returns when the data plane has taken everything that was asked before.
@@ -206,7 +198,7 @@ impl Traffic {
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).ok()?;
+        self.inbox.put(request(reply));
         answer.await.ok()
     }
 }
@@ -244,7 +236,7 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+    async fn run(mut self, mut requests: Asked) {
         loop {
             while let Some(event) = self.put_off.pop_front() {
                 self.handle(event).await;
@@ -254,7 +246,7 @@ impl Task {
                 biased;
                 Some(event) = self.events.recv() => self.handle(event).await,
                 () = sleep_until(restart_at) => self.restart().await,
-                request = requests.recv() => match request {
+                request = requests.next() => match request {
                     Some(Request::Quit(reply)) => {
                         return self.end(Order::Quit, reply, &mut requests).await;
                     }
@@ -277,12 +269,12 @@ impl Task {
                 let outcome = self.apply(*plan).await;
                 drop(reply.send(outcome));
             }
-            Request::Peers(upstream, set) => self.set_peers(upstream, set),
+            Request::Peers(upstream, set) => self.set_peers(upstream, set).await,
             Request::Status(reply) => {
                 let status = self.status().await;
                 drop(reply.send(status));
             }
-            Request::ReopenLogs(reply) => drop(reply.send(self.reopen_logs())),
+            Request::ReopenLogs(reply) => drop(reply.send(self.reopen_logs().await)),
             Request::Quit(reply) | Request::Stop(reply) => drop(reply),
         }
     }
@@ -360,14 +352,14 @@ impl Task {
         };
         let id = serving.data_plane.id();
         let (order, descriptors) = prepare_order(plan, opened.iter())?;
-        serving.data_plane.send(order, descriptors);
+        serving.data_plane.tell(order, descriptors).await;
         match self.await_prepared(id, plan.generation).await {
             Err(ApplyError::Refused(reason)) => return Err(ApplyError::Refused(reason)),
             Err(error) => return Err(self.give_up_on_serving(error)),
             Ok(()) => {}
         }
         if let Some(serving) = &self.serving {
-            serving.data_plane.send(Order::Commit { generation: plan.generation }, Vec::new());
+            serving.data_plane.tell(Order::Commit { generation: plan.generation }, Vec::new()).await;
         }
         let committed = |report: &Report| matches!(report, Report::Committed { generation } if *generation == plan.generation);
         match self.await_report(id, committed).await {
@@ -409,18 +401,18 @@ impl Task {
         command.arg("data-plane");
         let data_plane = DataPlane::spawn(id, command, self.sender.clone())
             .map_err(|error| ApplyError::DataPlane(format!("can't be started: {error}")))?;
-        data_plane.send(order, descriptors);
+        data_plane.tell(order, descriptors).await;
         if let Err(error) = self.await_prepared(id, plan.generation).await {
             // It serves nobody yet.
             data_plane.kill();
             return Err(error);
         }
-        data_plane.send(Order::Commit { generation: plan.generation }, Vec::new());
+        data_plane.tell(Order::Commit { generation: plan.generation }, Vec::new()).await;
         self.sockets.add(opened);
         drop(self.notices.send(TrafficNotice::Serving { pid: data_plane.pid() }));
         let previous = self.serving.replace(Serving { data_plane, since: Instant::now() });
         if let Some(previous) = previous {
-            previous.data_plane.send(Order::Quit, Vec::new());
+            previous.data_plane.tell(Order::Quit, Vec::new()).await;
             self.leaving.push(previous.data_plane);
         }
         Ok(())
@@ -472,7 +464,7 @@ impl Task {
         }
     }
 
-    fn set_peers(&mut self, upstream: UpstreamName, set: PeerSet) {
+    async fn set_peers(&mut self, upstream: UpstreamName, set: PeerSet) {
         let known =
             self.plan.as_mut().and_then(|plan| plan.upstreams.iter_mut().find(|u| u.name == upstream));
         let Some(known) = known else { return };
@@ -484,14 +476,14 @@ impl Task {
         let holders = self.data_planes().map(DataPlane::id).collect();
         self.track(gone, &holders);
         for data_plane in self.data_planes() {
-            data_plane.send(Order::Peers { upstream: upstream.clone(), set: set.clone() }, Vec::new());
+            data_plane.tell(Order::Peers { upstream: upstream.clone(), set: set.clone() }, Vec::new()).await;
         }
     }
 
     async fn status(&mut self) -> Option<DataPlaneStatus> {
         let serving = self.serving.as_ref()?;
         let id = serving.data_plane.id();
-        serving.data_plane.send(Order::Status, Vec::new());
+        serving.data_plane.tell(Order::Status, Vec::new()).await;
         let report =
             self.await_report_for(id, STATUS_TIMEOUT, |report| matches!(report, Report::Status(_))).await;
         match report {
@@ -500,29 +492,21 @@ impl Task {
         }
     }
 
-    fn reopen_logs(&mut self) -> Result<(), ApplyError> {
+    async fn reopen_logs(&mut self) -> Result<(), ApplyError> {
         let Some(plan) = &self.plan else { return Ok(()) };
         for data_plane in self.data_planes() {
             let (logs, descriptors) = open_logs(plan)?;
-            data_plane.send(Order::ReopenLogs { logs }, descriptors);
+            data_plane.tell(Order::ReopenLogs { logs }, descriptors).await;
         }
         Ok(())
     }
 
     /// Closes the listeners and ends every data plane. A graceful end can be cut short by [`Request::Stop`], and
     /// follows changes of peers until it is over.
-    async fn end(
-        &mut self,
-        order: Order,
-        reply: oneshot::Sender<()>,
-        requests: &mut mpsc::UnboundedReceiver<Request>,
-    ) {
+    async fn end(&mut self, order: Order, reply: oneshot::Sender<()>, requests: &mut Asked) {
         let mut replies = vec![reply];
         self.leaving.extend(self.serving.take().map(|serving| serving.data_plane));
-        let tell = |leaving: &[DataPlane], order: &Order| {
-            leaving.iter().for_each(|data_plane| data_plane.send(order.clone(), Vec::new()));
-        };
-        tell(&self.leaving, &order);
+        tell_all(&self.leaving, &order).await;
         self.sockets.close();
         while let Some(event) = self.put_off.pop_front() {
             self.handle_while_ending(event);
@@ -535,11 +519,11 @@ impl Task {
                     self.leaving.iter().for_each(DataPlane::kill);
                     kill_at = None;
                 }
-                Some(request) = requests.recv() => match request {
-                    Request::Peers(upstream, set) => self.set_peers(upstream, set),
+                Some(request) = requests.next() => match request {
+                    Request::Peers(upstream, set) => self.set_peers(upstream, set).await,
                     Request::Quit(reply) => replies.push(reply),
                     Request::Stop(reply) => {
-                        tell(&self.leaving, &Order::Stop);
+                        tell_all(&self.leaving, &Order::Stop).await;
                         kill_at.get_or_insert_with(|| Instant::now() + STOP_TIMEOUT);
                         replies.push(reply);
                     }
@@ -597,6 +581,12 @@ impl Task {
 
     fn say_drained(&self, (upstream, peer): PeerOf) {
         drop(self.notices.send(TrafficNotice::Drained { upstream, peer }));
+    }
+}
+
+async fn tell_all(data_planes: &[DataPlane], order: &Order) {
+    for data_plane in data_planes {
+        data_plane.tell(order.clone(), Vec::new()).await;
     }
 }
 

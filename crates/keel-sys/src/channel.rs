@@ -2,13 +2,14 @@
 //!
 //! A message is a length (u32, little endian) and that many bytes. Its descriptors travel as SCM_RIGHTS with the
 //! first byte of the length, so they can't be taken for another message's: reading never goes beyond a message's end.
-//! Reading and writing block, and may happen at the same time from two threads ([`Channel::try_clone`]).
+//! Reading and writing block, and may happen at the same time from two threads ([`Channel::try_clone`]); who can't wait
+//! writes with [`Channel::send_some`].
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
         unix::net::UnixStream,
     },
     sync::{Mutex, PoisonError},
@@ -36,6 +37,26 @@ pub struct Channel {
     writing: Mutex<()>,
 }
 
+/// A message of which the kernel may have taken a part.
+#[derive(Debug)]
+pub struct Outgoing {
+    header: [u8; 4],
+    message: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+    sent: usize,
+}
+
+impl Outgoing {
+    /// Makes one of which nothing is sent. The receiver gets duplicates of `descriptors`.
+    ///
+    /// # Errors
+    /// `InvalidInput` beyond [`MESSAGE_BYTES_MAX`] or [`DESCRIPTORS_MAX`].
+    pub fn new(message: Vec<u8>, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
+        let header = header_of(&message, descriptors.len())?;
+        Ok(Self { header, message, descriptors, sent: 0 })
+    }
+}
+
 impl From<OwnedFd> for Channel {
     fn from(socket: OwnedFd) -> Self {
         Self { socket, writing: Mutex::new(()) }
@@ -57,6 +78,12 @@ impl From<Channel> for OwnedFd {
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Channel {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 
@@ -85,28 +112,43 @@ impl Channel {
     /// `InvalidInput` beyond [`MESSAGE_BYTES_MAX`] or [`DESCRIPTORS_MAX`]; otherwise what sendmsg(2) says, `BrokenPipe`
     /// when the other end is gone.
     pub fn send(&self, message: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let too_long = message.len() > MESSAGE_BYTES_MAX;
-        let length = u32::try_from(message.len()).ok().filter(|_| !too_long);
-        let Some(length) = length else {
-            return Err(invalid(format!("a message of {} bytes is too long to send", message.len())));
-        };
-        if descriptors.len() > DESCRIPTORS_MAX {
-            return Err(invalid(format!("{} descriptors are too many for one message", descriptors.len())));
-        }
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let header = length.to_le_bytes();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let header = header_of(message, descriptors.len())?;
         let mut sent = 0;
-        while sent < header.len() + message.len() {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.send_rest(&header, message, descriptors, (&mut sent, SendFlags::NOSIGNAL))
+    }
+
+    /// Sends what is left of a message as far as the kernel takes it now. No other message may be sent before all of
+    /// it is.
+    ///
+    /// # Errors
+    /// `WouldBlock` when some is left: call again when the socket is writable. Otherwise what sendmsg(2) says,
+    /// `BrokenPipe` when the other end is gone.
+    pub fn send_some(&self, outgoing: &mut Outgoing) -> io::Result<()> {
+        let Outgoing { header, message, descriptors, sent } = outgoing;
+        let descriptors: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.send_rest(header, message, &descriptors, (sent, SendFlags::NOSIGNAL | SendFlags::DONTWAIT))
+    }
+
+    fn send_rest(
+        &self,
+        header: &[u8],
+        message: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+        (sent, flags): (&mut usize, SendFlags),
+    ) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        while *sent < header.len() + message.len() {
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
-            if sent == 0 && !descriptors.is_empty() {
+            if *sent == 0 && !descriptors.is_empty() {
                 ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
             }
-            let header_left = header.get(sent..).unwrap_or_default();
+            let header_left = header.get(*sent..).unwrap_or_default();
             let message_left = message.get(sent.saturating_sub(header.len())..).unwrap_or_default();
             let slices = [IoSlice::new(header_left), IoSlice::new(message_left)];
-            match sendmsg(&self.socket, &slices, &mut ancillary, SendFlags::NOSIGNAL) {
-                Ok(n) => sent += n,
+            match sendmsg(&self.socket, &slices, &mut ancillary, flags) {
+                Ok(n) => *sent += n,
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -171,6 +213,18 @@ impl Channel {
     }
 }
 
+/// Makes what goes before a message, unless that is beyond the bounds.
+fn header_of(message: &[u8], descriptors: usize) -> io::Result<[u8; 4]> {
+    let length = u32::try_from(message.len()).ok().filter(|_| message.len() <= MESSAGE_BYTES_MAX);
+    let Some(length) = length else {
+        return Err(invalid(format!("a message of {} bytes is too long to send", message.len())));
+    };
+    if descriptors > DESCRIPTORS_MAX {
+        return Err(invalid(format!("{descriptors} descriptors are too many for one message")));
+    }
+    Ok(length.to_le_bytes())
+}
+
 fn invalid(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
@@ -227,6 +281,24 @@ mod tests {
     }
 
     #[test]
+    fn who_cannot_wait_sends_piece_by_piece() {
+        let (one, mut other) = Channel::pair().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let message: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        let mut outgoing = Outgoing::new(message.clone(), vec![null.into()]).unwrap();
+        assert_eq!(one.send_some(&mut outgoing).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let reader = std::thread::spawn(move || other.recv().unwrap().unwrap());
+        while let Err(error) = one.send_some(&mut outgoing) {
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            let mut polled = [rustix::event::PollFd::new(&one, rustix::event::PollFlags::OUT)];
+            rustix::event::poll(&mut polled, None).unwrap();
+        }
+        let (received, descriptors) = reader.join().unwrap();
+        assert!(received == message);
+        assert_eq!(descriptors.len(), 1);
+    }
+
+    #[test]
     fn refuses_what_is_beyond_its_bounds() {
         let (one, mut other) = Channel::pair().unwrap();
         let null = std::fs::File::open("/dev/null").unwrap();
@@ -234,6 +306,7 @@ mod tests {
         assert_eq!(one.send(b"x", &many).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         let long = vec![0; MESSAGE_BYTES_MAX + 1];
         assert_eq!(one.send(&long, &[]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(Outgoing::new(long, Vec::new()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
 
         rustix::net::send(&one, &u32::MAX.to_le_bytes(), SendFlags::empty()).unwrap();
         assert_eq!(other.recv().unwrap_err().kind(), io::ErrorKind::InvalidData);

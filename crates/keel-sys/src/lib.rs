@@ -15,7 +15,7 @@ pub mod sock_diag;
 pub mod tcp;
 pub mod user;
 
-pub use channel::Channel;
+pub use channel::{Channel, Outgoing};
 
 /// Gives the machine's name (`uname -n`).
 pub fn hostname() -> String {
