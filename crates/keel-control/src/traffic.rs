@@ -652,12 +652,41 @@ fn open_logs(plan: &Plan) -> Result<(Vec<PathBuf>, Vec<OwnedFd>), ApplyError> {
     Ok((paths, files))
 }
 
-/// Opens a log for appending; a new one belongs to the data plane's user, so that log rotation by it can work.
+/// Opens a log for appending; a new one belongs to the data plane's user, so that log rotation by it can work. Doesn't
+/// wait for somebody to read a pipe: the supervisor has better things to do.
 fn open_log(path: &Path, user: Option<&User>) -> io::Result<File> {
+    use rustix::fs::OFlags;
     let is_new = !path.exists();
-    let file = OpenOptions::new().create(true).append(true).mode(0o644).open(path)?;
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new().create(true).append(true).mode(0o644).custom_flags(flags).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        Some(code) if code == rustix::io::Errno::NXIO.raw_os_error() => {
+            io::Error::other("it is a pipe or socket, and nobody reads it")
+        }
+        _ => error,
+    })?;
+    // The thread that writes logs may wait.
+    rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     if let Some(user) = user.filter(|_| is_new) {
         std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_without_a_reader_is_refused_and_one_with_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let mode = rustix::fs::Mode::from(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let error = open_log(&path, None).unwrap_err();
+        assert!(error.to_string().contains("nobody reads it"), "{error}");
+        let _reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let log = open_log(&path, None).unwrap();
+        assert!(!rustix::fs::fcntl_getfl(&log).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+    }
 }
