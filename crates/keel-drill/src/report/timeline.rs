@@ -1,0 +1,243 @@
+//! The chart of a case over time: rate, failures and the 99th percentile, with what was done to the system.
+//!
+//! Events are numbered strokes through all three parts, named below, so that any number of them stays readable. The
+//! percentile is drawn on a logarithmic scale where it spans more than a factor of 30: a fail-over of a second would
+//! else flatten everything around it.
+
+use super::{
+    axis::{Axis, tick_label},
+    font::{Face, OTHER_FONT},
+    picture::{Anchor, Area, Ink, Mark, Pen, Picture, Point, Style, at},
+    words,
+};
+use crate::results::{Case, Event, Slice};
+
+const WIDTH: f64 = 760.0;
+const MARGIN: f64 = 16.0;
+const LEFT: f64 = 60.0;
+const RIGHT: f64 = WIDTH - 20.0;
+const TITLE: f64 = 20.0;
+const RATE_HEIGHT: f64 = 96.0;
+const ERRORS_HEIGHT: f64 = 44.0;
+const P99_HEIGHT: f64 = 96.0;
+const GAP: f64 = 14.0;
+const BADGE: f64 = 8.0;
+const BADGE_ROWS_MAX: usize = 4;
+const EVENT_ROW: f64 = 17.0;
+const LOGARITHMIC_FROM: f64 = 30.0;
+
+/// Draws a case over time; none where it has no slices.
+pub(super) fn draw(case: &Case) -> Option<Picture> {
+    let slices = &case.timeline;
+    let end = slices.iter().map(|slice| slice.from.0 + slice.length.0).fold(0.0, f64::max);
+    if slices.is_empty() || end <= 0.0 {
+        return None;
+    }
+    let mut picture =
+        Picture::new(WIDTH, format!("Rate, errors and latency over time in the case {}", case.name));
+    let heading = Style::new(14.0, Ink::Text).bold();
+    picture.text(at(MARGIN, MARGIN + 12.0), format!("{}: over time", case.name), heading);
+
+    let time = Axis::linear(end, LEFT, RIGHT);
+    let badges = place_badges(&case.events, &time);
+    let rows = badges.iter().map(|badge| badge.row + 1).max().unwrap_or_default();
+    let badges_top = MARGIN + 24.0;
+    let top = badges_top + row_height(rows) + 4.0;
+
+    let mut y = draw_rate(&mut picture, case, &time, top);
+    y = draw_errors(&mut picture, case, &time, y + GAP);
+    y = draw_p99(&mut picture, slices, &time, y + GAP);
+    for badge in &badges {
+        let from = badges_top + row_height(badge.row) + BADGE;
+        let (centre, bottom) = (at(badge.x, from), at(badge.x, y));
+        picture.line(vec![centre, bottom], Pen::dashed(Ink::Notice, 1.0));
+        draw_badge(&mut picture, centre, badge.number);
+    }
+    y = draw_time(&mut picture, &time, y);
+    y = draw_events(&mut picture, &case.events, y);
+    picture.height = y + MARGIN - 4.0;
+    Some(picture)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a handful of rows")]
+fn row_height(rows: usize) -> f64 {
+    rows as f64 * (2.0 * BADGE + 2.0)
+}
+
+/// Where an event's number stands.
+struct Badge {
+    number: usize,
+    x: f64,
+    row: usize,
+}
+
+/// Numbers beside each other where there is room, else below each other.
+fn place_badges(events: &[Event], time: &Axis) -> Vec<Badge> {
+    let mut ends = [f64::NEG_INFINITY; BADGE_ROWS_MAX];
+    let mut badges = Vec::new();
+    for (index, event) in events.iter().enumerate() {
+        let x = time.place(event.at.0);
+        let row = ends.iter().position(|end| *end < x - BADGE).unwrap_or(BADGE_ROWS_MAX - 1);
+        if let Some(end) = ends.get_mut(row) {
+            *end = x + BADGE + 2.0;
+        }
+        badges.push(Badge { number: index + 1, x, row });
+    }
+    badges
+}
+
+fn draw_badge(picture: &mut Picture, centre: Point, number: usize) {
+    picture.marks.push(Mark::Dot { centre, radius: BADGE, fill: Ink::Notice });
+    picture.text(
+        at(centre.x, centre.y + 3.5),
+        number.to_string(),
+        Style::new(10.0, Ink::Surface).bold().anchored(Anchor::Middle),
+    );
+}
+
+fn draw_title(picture: &mut Picture, title: &str, y: f64) {
+    picture.text(at(LEFT, y + 12.0), title, Style::new(11.5, Ink::Text).bold());
+}
+
+/// Lines and numbers at the marks of a part's own axis.
+fn draw_grid(picture: &mut Picture, axis: &Axis, wanted: u32) {
+    for tick in axis.ticks(wanted) {
+        let y = axis.place(tick);
+        picture.line(vec![at(LEFT, y), at(RIGHT, y)], Pen::new(Ink::Grid, 1.0));
+        let style = Style::new(10.5, Ink::Muted).anchored(Anchor::End);
+        picture.text(at(LEFT - 6.0, y + 3.5), tick_label(tick), style);
+    }
+}
+
+fn draw_rate(picture: &mut Picture, case: &Case, time: &Axis, top: f64) -> f64 {
+    draw_title(picture, "Requests answered each second", top);
+    let (from, to) = (top + TITLE + RATE_HEIGHT, top + TITLE);
+    let highest = case.timeline.iter().map(|slice| slice.rate).fold(0.0, f64::max);
+    let highest = highest.max(case.load.rate.unwrap_or_default());
+    let axis = Axis::linear(highest * 1.05, from, to);
+    draw_grid(picture, &axis, 4);
+
+    let mut outline = Vec::new();
+    for slice in &case.timeline {
+        let y = axis.place(slice.rate);
+        outline.push(at(time.place(slice.from.0), y));
+        outline.push(at(time.place(slice.from.0 + slice.length.0), y));
+    }
+    let mut area = outline.clone();
+    if let (Some(first), Some(last)) = (outline.first(), outline.last()) {
+        area.extend([at(last.x, from), at(first.x, from)]);
+    }
+    picture.marks.push(Mark::Shape { points: area, fill: Ink::DataSoft });
+    picture.line(outline, Pen::new(Ink::Data, 1.5));
+    if let Some(rate) = case.load.rate.filter(|rate| rate.is_finite()) {
+        let y = axis.place(rate);
+        picture.line(vec![at(LEFT, y), at(RIGHT, y)], Pen::dashed(Ink::Muted, 1.0));
+        let label = format!("dashed: intended, {} each second", words::figures(rate));
+        let style = Style::new(10.5, Ink::Muted).anchored(Anchor::End);
+        picture.text(at(RIGHT, top + 12.0), label, style);
+    }
+    from
+}
+
+fn draw_errors(picture: &mut Picture, case: &Case, time: &Axis, top: f64) -> f64 {
+    let most = case.timeline.iter().map(|slice| slice.errors).max().unwrap_or_default();
+    if most == 0 {
+        draw_title(picture, "Failed requests: none", top);
+        return top + TITLE - 4.0;
+    }
+    let (title, ink) = if case.count.lost > 0 {
+        ("Failed requests", Ink::Wrong)
+    } else {
+        ("Failed requests, all as the case allows", Ink::Notice)
+    };
+    draw_title(picture, title, top);
+    let (from, to) = (top + TITLE + ERRORS_HEIGHT, top + TITLE);
+    #[expect(clippy::cast_precision_loss, reason = "drawn")]
+    let axis = Axis::linear(most as f64, from, to);
+    draw_grid(picture, &axis, if most == 1 { 1 } else { 2 });
+    for slice in case.timeline.iter().filter(|slice| slice.errors > 0) {
+        let x = time.place(slice.from.0);
+        let width = (time.place(slice.from.0 + slice.length.0) - x - 1.0).max(2.0);
+        #[expect(clippy::cast_precision_loss, reason = "drawn")]
+        let y = axis.place(slice.errors as f64).min(from - 2.0);
+        picture.rectangle(Area { x, y, width, height: from - y }, 0.0, Some(ink), None);
+    }
+    from
+}
+
+fn draw_p99(picture: &mut Picture, slices: &[Slice], time: &Axis, top: f64) -> f64 {
+    let known = || slices.iter().filter_map(|slice| slice.p99).filter(|p99| p99.is_finite() && *p99 >= 0.0);
+    let (low, high) = known().fold((f64::MAX, 0.0_f64), |(low, high), p99| (low.min(p99), high.max(p99)));
+    let (from, to) = (top + TITLE + P99_HEIGHT, top + TITLE);
+    if high <= 0.0 {
+        draw_title(picture, "99th percentile of latency: nothing was answered", top);
+        return top + TITLE - 4.0;
+    }
+    let axis = if high / low.max(0.01) > LOGARITHMIC_FROM {
+        draw_title(picture, "99th percentile of latency, ms (logarithmic)", top);
+        let bottom = 10_f64.powf(low.max(0.01).log10().floor());
+        Axis::logarithmic(bottom, high * 1.3, from, to)
+    } else {
+        draw_title(picture, "99th percentile of latency, ms", top);
+        Axis::linear(high * 1.1, from, to)
+    };
+    draw_grid(picture, &axis, 4);
+
+    let mut run = Vec::new();
+    for slice in slices {
+        let Some(p99) = slice.p99 else {
+            draw_run(picture, std::mem::take(&mut run));
+            continue;
+        };
+        run.push(at(time.place(slice.from.0 + slice.length.0 / 2.0), axis.place(p99)));
+    }
+    draw_run(picture, run);
+    from
+}
+
+/// A line through values without a gap; a single value is a dot.
+fn draw_run(picture: &mut Picture, run: Vec<Point>) {
+    match *run.as_slice() {
+        [] => {}
+        [centre] => picture.marks.push(Mark::Dot { centre, radius: 2.0, fill: Ink::Data }),
+        _ => picture.line(run, Pen::new(Ink::Data, 1.5)),
+    }
+}
+
+fn draw_time(picture: &mut Picture, time: &Axis, top: f64) -> f64 {
+    picture.line(vec![at(LEFT, top), at(RIGHT, top)], Pen::new(Ink::Muted, 1.0));
+    let ticks = time.ticks(8);
+    let last = ticks.last().copied().unwrap_or_default();
+    for tick in ticks {
+        let x = time.place(tick);
+        picture.line(vec![at(x, top), at(x, top + 4.0)], Pen::new(Ink::Muted, 1.0));
+        let label = if tick >= last { format!("{} s", tick_label(tick)) } else { tick_label(tick) };
+        picture.text(at(x, top + 16.0), label, Style::new(10.5, Ink::Muted).anchored(Anchor::Middle));
+    }
+    top + 22.0
+}
+
+/// Numbers, times and names of the events, in two columns where there are many.
+fn draw_events(picture: &mut Picture, events: &[Event], top: f64) -> f64 {
+    if events.is_empty() {
+        return top;
+    }
+    let columns = if events.len() > 3 { 2 } else { 1 };
+    let rows = events.len().div_ceil(columns);
+    #[expect(clippy::cast_precision_loss, reason = "one or two columns, a handful of rows")]
+    for (index, event) in events.iter().enumerate() {
+        let (column, row) = (index / rows, index % rows);
+        let width = (WIDTH - 2.0 * MARGIN) / columns as f64;
+        let x = MARGIN + column as f64 * width;
+        let y = top + 8.0 + row as f64 * EVENT_ROW;
+        let centre = at(x + BADGE, y + BADGE);
+        draw_badge(picture, centre, index + 1);
+        let when = Style::new(11.0, Ink::Muted).anchored(Anchor::End);
+        picture.text(at(x + 66.0, y + 12.0), words::seconds(event.at), when);
+        let what = Face::Regular.fit(&event.what, 11.0, (width - 84.0) / OTHER_FONT);
+        picture.text(at(x + 74.0, y + 12.0), what, Style::new(11.0, Ink::Text));
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a handful of rows")]
+    let height = rows as f64 * EVENT_ROW;
+    top + 10.0 + height
+}
