@@ -16,6 +16,6 @@ mod text;
 pub use client::{Client, ClientError, Lines};
 pub use exec::{ExecOpen, Frame, FrameReader, FrameWriter};
 pub use paths::{Paths, runtime_folder};
-pub use server::{Shown, serve};
+pub use server::{Shown, remedies, serve};
 pub use socket::{Claim, ClaimError};
 pub use text::Describe;

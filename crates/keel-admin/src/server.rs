@@ -1,7 +1,7 @@
 //! The supervisor's side of the control socket.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     convert::Infallible,
     sync::Arc,
     time::Duration,
@@ -17,7 +17,7 @@ use axum::{
 };
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
-use keel_control::project::{ProjectEvent, RunningProject, UpError, UpOptions};
+use keel_control::project::{ProjectError, ProjectEvent, RunningProject, UpError, UpOptions};
 use keel_model::ServiceName;
 use keel_runner::{CommandError, InstanceState, InstanceStatus, Notice};
 use serde::Deserialize;
@@ -256,7 +256,26 @@ fn services(scale: Vec<(String, u32)>) -> BTreeMap<ServiceName, u32> {
 }
 
 pub(crate) fn runner_failure(error: keel_runner::Error) -> Failure {
-    Failure { text: keel_control::chain(&error), hints: Vec::new() }
+    Failure { text: keel_control::chain(&error), hints: where_to_look(&error) }
+}
+
+/// Says what may help against an error.
+pub fn remedies(error: &UpError) -> Vec<String> {
+    match error {
+        UpError::Project(ProjectError::Runner(error)) => where_to_look(error),
+        _ => Vec::new(),
+    }
+}
+
+/// Says where to look for why instances failed.
+fn where_to_look(error: &keel_runner::Error) -> Vec<String> {
+    let failures = match error {
+        keel_runner::Error::Command(CommandError::Failed { failures })
+        | keel_runner::Error::Build { rest: Some(CommandError::Failed { failures }), .. } => failures,
+        _ => return Vec::new(),
+    };
+    let names: Vec<&str> = failures.iter().map(|failure| failure.instance.as_str()).collect();
+    vec![format!("`evenkeel logs {}` shows what it printed", names.join(" "))]
 }
 
 impl Server {
@@ -265,7 +284,12 @@ impl Server {
         self.project.settle().await;
         match outcome {
             Ok(()) => Ok(Vec::new()),
-            Err(error) => Err(Failure { hints: self.near_names(&error).await, ..runner_failure(error) }),
+            Err(error) => {
+                let near = self.near_names(&error).await;
+                let mut failure = runner_failure(error);
+                failure.hints.extend(near);
+                Err(failure)
+            }
         }
     }
 
@@ -307,7 +331,7 @@ impl Server {
                 text: error.to_string(),
                 hints: vec!["remove `container_name`, so that instances are named by number".into()],
             },
-            other => Failure { text: keel_control::chain(other), hints: Vec::new() },
+            other => Failure { text: keel_control::chain(other), hints: remedies(other) },
         }
     }
 }
@@ -360,6 +384,8 @@ where
 #[derive(Debug, Default)]
 pub struct Shown {
     states: HashMap<String, (InstanceState, Option<String>)>,
+    /// Instances whose crash loop was shown: it begins once, however often they are started again.
+    crash_loops: HashSet<String>,
 }
 
 impl Shown {
@@ -369,17 +395,7 @@ impl Shown {
             ProjectEvent::Runner(Notice::Progress { service, text }) => {
                 Some(Message::Progress { service: service.0, text })
             }
-            ProjectEvent::Runner(Notice::State(status)) => {
-                let now = (status.state, status.note.clone());
-                let before = self.states.insert(status.name.clone(), now.clone());
-                (before.as_ref() != Some(&now) && status.state != InstanceState::Draining).then(|| {
-                    Message::State {
-                        instance: status.name,
-                        state: status.state.to_string(),
-                        note: status.note,
-                    }
-                })
-            }
+            ProjectEvent::Runner(Notice::State(status)) => self.state(status),
             ProjectEvent::Runner(Notice::Slow { instance, why }) => {
                 Some(Message::Warning { text: format!("{instance} isn't ready yet: {why}") })
             }
@@ -388,6 +404,28 @@ impl Shown {
             }
             ProjectEvent::Runner(_) | ProjectEvent::Serving { .. } => None,
         }
+    }
+
+    fn state(&mut self, status: InstanceStatus) -> Option<Message> {
+        use InstanceState::{CrashLoop, Draining, Exited, Ready, Starting};
+        let state = status.state;
+        if !status.is_crash_loop {
+            self.crash_loops.remove(&status.name);
+        } else if state == CrashLoop {
+            if !self.crash_loops.insert(status.name.clone()) {
+                return None;
+            }
+        } else if self.crash_loops.contains(&status.name) && matches!(state, Starting | Ready) {
+            return None;
+        }
+        // How the last process ended is news of those that have none, or another one since.
+        let exit = status.exit.filter(|_| matches!(state, Starting | Exited | CrashLoop));
+        let notes: Vec<String> = exit.map(|exit| exit.to_string()).into_iter().chain(status.note).collect();
+        let note = (!notes.is_empty()).then(|| notes.join("; "));
+        let now = (state, note.clone());
+        let before = self.states.insert(status.name.clone(), now.clone());
+        let is_news = before.as_ref() != Some(&now) && state != Draining;
+        is_news.then(|| Message::State { instance: status.name, state: state.to_string(), note })
     }
 }
 

@@ -279,6 +279,7 @@ impl Engine {
             ports: facts.as_ref().map(|facts| facts.ports_shown.clone()).unwrap_or_default(),
             since: self.epoch.1 + view.since.saturating_duration_since(self.epoch.0),
             restarts: view.restarts,
+            is_crash_loop: view.is_crash_loop,
             exit: view.exit,
             health: facts.and_then(|facts| facts.health),
             note: (!notes.is_empty()).then(|| notes.join("; ")),

@@ -30,7 +30,7 @@ pub enum Error {
     #[error(transparent)]
     Command(#[from] CommandError),
     /// Services couldn't be built; the others were applied.
-    #[error("{}", all(failures))]
+    #[error("{}", all(failures, rest.as_ref()))]
     Build {
         /// Each of them.
         failures: Vec<BuildError>,
@@ -51,6 +51,7 @@ pub enum Error {
     Ended,
 }
 
-fn all(failures: &[BuildError]) -> String {
-    failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+fn all(failures: &[BuildError], rest: Option<&CommandError>) -> String {
+    let rest = rest.map(ToString::to_string);
+    failures.iter().map(ToString::to_string).chain(rest).collect::<Vec<_>>().join("\n")
 }

@@ -96,6 +96,8 @@ pub struct InstanceStatus {
     pub since: SystemTime,
     /// How often it was started again because it had ended.
     pub restarts: u32,
+    /// Whether it kept ending right after its start and hasn't run for long enough since, whatever its state.
+    pub is_crash_loop: bool,
     /// How its last process ended.
     pub exit: Option<Exit>,
     /// What its last healthcheck said.

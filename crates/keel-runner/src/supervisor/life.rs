@@ -8,8 +8,8 @@ use std::{
 use keel_model::Service;
 
 use super::{
-    Action, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, RESTART_WINDOW, SlotId, Supervisor, Wanted,
-    restart_after, serves,
+    Action, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, STEADY_AFTER, SlotId, Supervisor, Wanted,
+    restart_after, serves, window_of,
 };
 use crate::Exit;
 
@@ -36,6 +36,8 @@ pub(super) enum Phase {
     Spawning,
     /// It runs and doesn't serve yet. Beyond `unhealthy_at` it counts as unhealthy.
     Starting { unhealthy_at: Instant },
+    /// It runs, and nothing tells whether it does well but that it is still there at `until`.
+    Settling { until: Instant },
     /// It serves.
     Ready,
     /// Its healthcheck fails.
@@ -95,7 +97,7 @@ impl Life {
 
     /// Whether it will be ready if all goes well.
     pub(super) fn is_coming(&self) -> bool {
-        matches!(self.phase, Phase::Spawning | Phase::Starting { .. })
+        matches!(self.phase, Phase::Spawning | Phase::Starting { .. } | Phase::Settling { .. })
     }
 
     pub(super) fn is_ending(&self) -> bool {
@@ -115,7 +117,7 @@ impl Life {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let phase = match self.phase {
             Phase::Starting { unhealthy_at } => Some(unhealthy_at),
-            Phase::Draining { until } => Some(until),
+            Phase::Settling { until } | Phase::Draining { until } => Some(until),
             Phase::Stopping { kill_at, spawned: true } => kill_at,
             _ => None,
         };
@@ -165,6 +167,10 @@ impl Supervisor {
                 life.failing = 0;
                 self.told.insert(life.slot.clone());
             }
+            Phase::Settling { until } if until <= now => {
+                life.enter(now, Phase::Ready);
+                self.told.insert(life.slot.clone());
+            }
             Phase::Draining { until } if until <= now => self.stop(now, incarnation),
             Phase::Stopping { kill_at: Some(at), spawned } if at <= now => {
                 life.phase = Phase::Stopping { kill_at: None, spawned };
@@ -186,9 +192,12 @@ impl Supervisor {
         match life.phase {
             Phase::Spawning => {
                 life.started = now;
-                let unhealthy_at = now + ready_within(&life.spec);
-                let ready = life.spec.healthcheck.is_none() && !serves(&life.spec);
-                life.enter(now, if ready { Phase::Ready } else { Phase::Starting { unhealthy_at } });
+                let mute = life.spec.healthcheck.is_none() && !serves(&life.spec);
+                let phase = match mute {
+                    true => Phase::Settling { until: now + STEADY_AFTER },
+                    false => Phase::Starting { unhealthy_at: now + ready_within(&life.spec) },
+                };
+                life.enter(now, phase);
                 if life.spec.healthcheck.is_some() {
                     life.probe = Probe::Due(now);
                 }
@@ -338,8 +347,7 @@ impl Supervisor {
         if slot.wanted == Wanted::Down || slot.current.is_some() {
             return;
         }
-        let window = life.spec.restart.window.max(RESTART_WINDOW);
-        if now.saturating_duration_since(life.started) >= window && life.blame.is_none() {
+        if now.saturating_duration_since(life.started) >= window_of(&life.spec) && life.blame.is_none() {
             slot.failures = 0;
         }
         slot.failures = slot.failures.saturating_add(1);

@@ -53,6 +53,8 @@ const BACK_OFF_FIRST: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 /// How long an instance must run for its start to count as a success, where the file says nothing. As Docker.
 const RESTART_WINDOW: Duration = Duration::from_secs(10);
+/// How long an instance must run to count as ready where nothing can be asked about it. Shorter, and it has died at once.
+const STEADY_AFTER: Duration = Duration::from_secs(1);
 /// Between two probes until the first success.
 const FIRST_PROBES_EVERY: Duration = Duration::from_millis(100);
 /// How long an instance without a healthcheck may take until it listens.
@@ -259,11 +261,32 @@ impl Supervisor {
             let retry_at = slot.retry_at.filter(|_| slot.current.is_none());
             retry_at.into_iter().chain(slot.slow_at)
         });
-        lives.chain(slots).min()
+        let steady = self.slots.values().filter_map(|slot| self.steady_at(slot));
+        lives.chain(slots).chain(steady).min()
+    }
+
+    /// Gives when an instance that kept ending will have run for long enough to be trusted again.
+    fn steady_at(&self, slot: &Slot) -> Option<Instant> {
+        let life = slot.current.filter(|_| slot.failures > 0).and_then(|current| self.lives.get(&current))?;
+        life.is_ready().then(|| life.started + window_of(&life.spec))
+    }
+
+    /// Forgets the failures of those that have run for long enough since.
+    fn trust_again(&mut self, now: Instant) {
+        let steady = |slot: &Slot| self.steady_at(slot).is_some_and(|at| at <= now);
+        let trusted: Vec<SlotId> =
+            self.slots.iter().filter(|(_, slot)| steady(slot)).map(|(id, _)| id.clone()).collect();
+        for id in trusted {
+            if let Some(slot) = self.slots.get_mut(&id) {
+                slot.failures = 0;
+                self.told.insert(id);
+            }
+        }
     }
 
     fn advance(&mut self, now: Instant) {
         self.fire_timers(now);
+        self.trust_again(now);
         self.begin_ends(now);
         self.begin_starts(now);
         self.advance_rollouts(now);
@@ -498,6 +521,11 @@ fn serves(spec: &Service) -> bool {
 /// Whether Evenkeel runs it.
 fn is_run_here(spec: &Service) -> bool {
     matches!(spec.run, Run::Process(_))
+}
+
+/// Gives how long an instance must run for its start to count as a success.
+fn window_of(spec: &Service) -> Duration {
+    spec.restart.window.max(RESTART_WINDOW)
 }
 
 /// Gives the pause before a restart, if there is to be one. `failures` counts the end that has just happened.

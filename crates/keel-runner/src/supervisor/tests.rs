@@ -193,9 +193,57 @@ fn without_ports_there_is_nothing_to_wait_for_or_to_drain() {
     worker.ports.clear();
     let mut bench = Bench::up(vec![worker]);
     bench.event(Event::Started { incarnation: 1 });
-    bench.expect(&["pool worker [] starting", "start worker #1", "pool worker [1]", "done 1"]);
+    bench.wait(STEADY_AFTER - MS);
+    bench.expect(&["pool worker [] starting", "start worker #1"]);
+    bench.wait(MS);
+    bench.expect(&["pool worker [1]", "done 1"]);
     bench.command(Command::Stop { names: names(&["worker"]), drain_timeout: None });
     bench.expect(&["pool worker []", "signal 15 #1"]);
+}
+
+#[test]
+fn without_ports_what_ends_at_once_was_never_ready() {
+    let mut worker = service("worker", 1);
+    worker.ports.clear();
+    worker.restart.condition = RestartCondition::OnFailure;
+    let mut bench = Bench::up(vec![worker.clone()]);
+    bench.event(Event::Started { incarnation: 1 });
+    bench.exit(1, 0);
+    bench.expect(&["pool worker [] starting", "start worker #1", "pool worker []", "done 1"]);
+    worker.restart.condition = RestartCondition::Never;
+    let mut bench = Bench::up(vec![worker]);
+    bench.event(Event::Started { incarnation: 1 });
+    bench.wait(STEADY_AFTER - MS);
+    bench.exit(1, 3);
+    bench.expect(&[
+        "pool worker [] starting",
+        "start worker #1",
+        "pool worker []",
+        "failed 1: worker: ended: exit status 3",
+    ]);
+}
+
+#[test]
+fn a_crash_loop_is_one_until_an_instance_has_run_for_long() {
+    let mut bench = Bench::up(vec![service("app", 1)]);
+    for incarnation in 1..=3 {
+        bench.event(Event::Started { incarnation });
+        bench.exit(incarnation, 1);
+        bench.wait(MS * 100);
+    }
+    let is_crash_loop = |bench: &Bench| {
+        let views = bench.machine.slot_ids().flat_map(|id| bench.machine.views(id));
+        views.map(|view| (view.state, view.is_crash_loop)).collect::<Vec<_>>()
+    };
+    bench.wait(MS * 100);
+    // Tried again, it is still one, also while it serves.
+    assert_eq!(is_crash_loop(&bench), [(InstanceState::CrashLoop, true)]);
+    bench.event(Event::Started { incarnation: 4 });
+    assert_eq!(is_crash_loop(&bench), [(InstanceState::CrashLoop, true)]);
+    bench.event(Event::Listening { incarnation: 4 });
+    assert_eq!(is_crash_loop(&bench), [(InstanceState::Ready, true)]);
+    bench.wait(RESTART_WINDOW);
+    assert_eq!(is_crash_loop(&bench), [(InstanceState::Ready, false)]);
 }
 
 #[test]
@@ -396,7 +444,11 @@ fn a_dependency_that_failed_is_named() {
     bench.event(Event::Started { incarnation: 1 });
     bench.said.clear();
     bench.exit(1, 3);
-    bench.expect(&["pool migrate []", "pool app []", "failed 1: app: waits for migrate to complete"]);
+    bench.expect(&[
+        "pool migrate []",
+        "pool app []",
+        "failed 1: app: waits for migrate to complete; migrate: ended: exit status 3",
+    ]);
 }
 
 #[test]

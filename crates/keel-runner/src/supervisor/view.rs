@@ -16,6 +16,7 @@ pub(crate) struct View {
     pub(crate) state: InstanceState,
     pub(crate) since: Instant,
     pub(crate) restarts: u32,
+    pub(crate) is_crash_loop: bool,
     pub(crate) exit: Option<Exit>,
     pub(crate) note: Option<String>,
     /// When it is started again.
@@ -30,7 +31,10 @@ impl Supervisor {
         let mut views: Vec<View> = lives
             .map(|(incarnation, life)| View {
                 incarnation: Some(incarnation),
-                state: state_of(life),
+                state: match slot.is_crash_loop() && life.is_coming() {
+                    true => InstanceState::CrashLoop,
+                    false => state_of(life),
+                },
                 since: life.since,
                 note: life.is_unhealthy().then(|| life.complaint()),
                 retry_at: None,
@@ -60,6 +64,7 @@ impl Supervisor {
             state,
             since: slot.since,
             restarts: slot.restarts,
+            is_crash_loop: slot.is_crash_loop(),
             exit: slot.last_exit,
             note,
             retry_at: slot.retry_at,
@@ -74,7 +79,7 @@ impl Supervisor {
 
 fn state_of(life: &Life) -> InstanceState {
     match life.phase {
-        Phase::Spawning | Phase::Starting { .. } => InstanceState::Starting,
+        Phase::Spawning | Phase::Starting { .. } | Phase::Settling { .. } => InstanceState::Starting,
         Phase::Ready => InstanceState::Ready,
         Phase::Unhealthy => InstanceState::Unhealthy,
         Phase::Draining { .. } => InstanceState::Draining,
