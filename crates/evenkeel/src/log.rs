@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Write},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -18,7 +18,11 @@ use tracing_subscriber::{
 /// Sends messages to standard error, as a person reads them. `EVENKEEL_LOG` sets levels (`debug`, `keel_runner=trace`).
 pub(crate) fn to_stderr() {
     let filter = EnvFilter::try_from_env("EVENKEEL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time().with_target(false);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(crate::project::color() == keel_diag::Color::Ansi)
+        .without_time()
+        .with_target(false);
     drop(tracing_subscriber::registry().with(layer.with_filter(filter)).try_init());
 }
 
@@ -47,7 +51,7 @@ impl ErrorLogs {
         let open = |log: &ErrorLog| {
             let file = match &log.path {
                 None => None,
-                Some(path) => match OpenOptions::new().create(true).append(true).open(path) {
+                Some(path) => match keel_control::open_log(path, None) {
                     Ok(file) => Some(file),
                     Err(error) => {
                         eprintln!("evenkeel: can't open the error log {}: {error}", path.display());

@@ -9,6 +9,7 @@ use std::{
 use keel_admin::{
     Claim, ClaimError, Client, Describe, Paths, Shown,
     api::{ProjectInfo, UpRequest},
+    remedies,
 };
 use keel_control::{
     DataPlaneCommand, Sharing, Traffic,
@@ -150,6 +151,16 @@ impl Supervisor<'_> {
                 return Ok(ExitCode::FAILURE);
             }
         };
+        if let Err(UpError::Project(ProjectError::Ending)) = &first {
+            tokio::select! {
+                () = ended.notified() => {}
+                // What is still alive ends with this process.
+                () = signals.ends.received() => {}
+            }
+            eprintln!("stopped by `evenkeel down` before everything was up");
+            drop(claim);
+            return Ok(ExitCode::FAILURE);
+        }
         // One service that can't run keeps none of the others from running.
         let word = match &first {
             Err(UpError::Project(ProjectError::Runner(_))) => Word::UpInPart,
@@ -165,6 +176,8 @@ impl Supervisor<'_> {
         }
         if let Err(error) = &first {
             eprintln!("error: {}", explain(error));
+            // In the foreground it stands above.
+            remedies(error).iter().filter(|_| detached).for_each(|hint| eprintln!("hint: {hint}"));
         }
         eprintln!("{}", listening(joined, self.args.detach));
         if detached {

@@ -56,6 +56,8 @@ impl DataPlane {
     ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         command.env_remove("EVENKEEL_DETACHED");
+        // A terminal's Ctrl-C is for the supervisor, which has it finish what is in flight.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
         // The command holds the child's end: end of file must mean that the child is gone.
         drop(command);

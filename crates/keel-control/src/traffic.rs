@@ -654,7 +654,10 @@ fn open_logs(plan: &Plan) -> Result<(Vec<PathBuf>, Vec<OwnedFd>), ApplyError> {
 
 /// Opens a log for appending; a new one belongs to the data plane's user, so that log rotation by it can work. Doesn't
 /// wait for somebody to read a pipe: the supervisor has better things to do.
-fn open_log(path: &Path, user: Option<&User>) -> io::Result<File> {
+///
+/// # Errors
+/// When it can't be opened, or is a pipe that nobody reads.
+pub fn open_log(path: &Path, user: Option<&User>) -> io::Result<File> {
     use rustix::fs::OFlags;
     let is_new = !path.exists();
     let flags = OFlags::NONBLOCK.bits().cast_signed();

@@ -18,5 +18,5 @@ pub use driver::process::{
 };
 pub use error::Error;
 pub use notice::{Exit, Health, InstanceState, InstanceStatus, Notice, PoolInstance};
-pub use runner::{ApplyOptions, Runner, Settings, seat_address, start};
+pub use runner::{ApplyOptions, Begun, Runner, Settings, seat_address, start};
 pub use supervisor::{CommandError, Failure, Recreate};

@@ -14,7 +14,7 @@ use keel_model::{Service, ServiceName};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::{
-    Exec, ExecRequest, InstanceStatus, LogLine, Notice, Recreate,
+    BuildError, Exec, ExecRequest, InstanceStatus, LogLine, Notice, Recreate,
     driver::process::{self, Driver, Output},
     engine::{Engine, Request},
     error::Error,
@@ -124,6 +124,14 @@ impl Runner {
     /// # Errors
     /// Builds that failed (their services stay as they were), or instances that didn't become ready.
     pub async fn apply(&self, services: Vec<Service>, options: ApplyOptions) -> Result<(), Error> {
+        self.begin_apply(services, options).await?.end().await
+    }
+
+    /// Does the part of [`apply`](Self::apply) that has an order: what is begun later comes after it.
+    ///
+    /// # Errors
+    /// When the runner has ended. What else fails is told at the end.
+    pub async fn begin_apply(&self, services: Vec<Service>, options: ApplyOptions) -> Result<Begun, Error> {
         let ApplyOptions { force_recreate, build, only } = options;
         let mut only: Option<BTreeSet<ServiceName>> = only.map(|names| with_dependencies(&services, names));
         let is_meant =
@@ -141,13 +149,7 @@ impl Runner {
         }
         let services = services.into_iter().map(Arc::new).collect();
         let recreate = if force_recreate { Recreate::All } else { Recreate::Changed };
-        let applied = self.command(Command::Apply { services, only, recreate }).await;
-        match (failures.is_empty(), applied) {
-            (true, applied) => applied,
-            (false, Err(Error::Command(rest))) => Err(Error::Build { failures, rest: Some(rest) }),
-            (false, Err(error)) => Err(error),
-            (false, Ok(())) => Err(Error::Build { failures, rest: None }),
-        }
+        self.begin(Command::Apply { services, only, recreate }, failures)
     }
 
     /// Does what has yet to be built of services before they are started by name.
@@ -205,10 +207,18 @@ impl Runner {
     /// # Errors
     /// An unknown name, a number that can't be, or instances that didn't become ready.
     pub async fn scale(&self, service: ServiceName, replicas: u32) -> Result<(), Error> {
+        self.begin_scale(service, replicas).await?.end().await
+    }
+
+    /// Does the part of [`scale`](Self::scale) that has an order: what is begun later comes after it.
+    ///
+    /// # Errors
+    /// A build that failed. What else fails is told at the end.
+    pub async fn begin_scale(&self, service: ServiceName, replicas: u32) -> Result<Begun, Error> {
         if replicas > 0 {
             self.build_named(std::slice::from_ref(&service.0)).await?;
         }
-        self.command(Command::Scale { service, replicas }).await
+        self.begin(Command::Scale { service, replicas }, Vec::new())
     }
 
     /// Ends all instances, those that depend on others first. Returns when they have ended.
@@ -282,14 +292,42 @@ impl Runner {
     }
 
     async fn command(&self, command: Command) -> Result<(), Error> {
-        let done: Result<(), CommandError> = self.ask(|reply| Request::Command { command, reply }).await?;
-        Ok(done?)
+        self.begin(command, Vec::new())?.end().await
+    }
+
+    fn begin(&self, command: Command, failures: Vec<BuildError>) -> Result<Begun, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Command { command, reply }).map_err(|_| Error::Ended)?;
+        Ok(Begun { failures, answer })
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(request(reply)).map_err(|_| Error::Ended)?;
         answer.await.map_err(|_| Error::Ended)
+    }
+}
+
+/// A command that the runner has taken and not yet brought to its end.
+#[derive(Debug)]
+#[must_use = "how it ends is told by its end"]
+pub struct Begun {
+    failures: Vec<BuildError>,
+    answer: oneshot::Receiver<Result<(), CommandError>>,
+}
+
+impl Begun {
+    /// Returns when the state is reached that was asked for.
+    ///
+    /// # Errors
+    /// Those of the command.
+    pub async fn end(self) -> Result<(), Error> {
+        let Self { failures, answer } = self;
+        let done = answer.await.map_err(|_| Error::Ended)?;
+        match failures.is_empty() {
+            true => Ok(done?),
+            false => Err(Error::Build { failures, rest: done.err() }),
+        }
     }
 }
 

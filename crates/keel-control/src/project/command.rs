@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, io::ErrorKind, sync::PoisonError};
 
 use keel_diag::Diagnostic;
 use keel_model::ServiceName;
+use keel_runner::Begun;
+use tokio::sync::MutexGuard;
 
 use super::{
     joined::{Joined, ProjectOptions, Reading},
-    supervise::{ApplyRequest, ProjectError, RunningProject},
+    supervise::{ProjectError, RunningProject},
 };
 use crate::{sockets::ListenError, traffic::ApplyError};
 
@@ -62,13 +64,46 @@ pub enum UpError {
 }
 
 impl RunningProject {
-    /// Reads the files and puts them into effect; returns what was read, warnings included, when the instances have
-    /// reached their state.
+    /// Reads the files and puts them into effect, first the traffic's side, whose failure changes nothing, then the
+    /// instances'; returns what was read, warnings included, when the instances have reached their state, or at once
+    /// when everything is being ended.
     ///
     /// # Errors
     /// See [`UpError`].
     pub async fn up(&self, options: UpOptions) -> Result<Reading, UpError> {
-        let mut reading = read(options.project.clone()).await;
+        let follow = async {
+            let _one_at_a_time = self.applying().await;
+            let reading = read(options.project.clone()).await;
+            let changing = self.changing().await;
+            self.follow(reading, options, changing).await
+        };
+        self.unless_ending(follow).await
+    }
+
+    /// Reads the same files again and puts them into effect.
+    ///
+    /// # Errors
+    /// See [`UpError`]; whatever it is, what ran before runs on.
+    pub async fn reload(&self) -> Result<Reading, UpError> {
+        let follow = async {
+            let _one_at_a_time = self.applying().await;
+            let Some(InEffect { options, .. }) = self.in_effect() else { return Ok(Reading::default()) };
+            let reading = read(options.clone()).await;
+            let changing = self.changing().await;
+            let scale = self.in_effect().map(|in_effect| in_effect.scale).unwrap_or_default();
+            let options =
+                UpOptions { project: options, scale, force_recreate: false, build: false, only: Vec::new() };
+            self.follow(reading, options, changing).await
+        };
+        self.unless_ending(follow).await
+    }
+
+    async fn follow(
+        &self,
+        mut reading: Reading,
+        options: UpOptions,
+        changing: MutexGuard<'_, ()>,
+    ) -> Result<Reading, UpError> {
         let Some(joined) = &reading.joined else { return Err(UpError::Files(Box::new(reading))) };
         if let Some(running) = self.in_effect()
             && running.joined.name != joined.name
@@ -86,38 +121,27 @@ impl RunningProject {
         if let Some(name) = options.only.iter().find(|name| !known(name)) {
             return Err(unknown(name, &joined));
         }
-        let request = ApplyRequest {
-            force_recreate: options.force_recreate,
-            build: options.build,
-            only: options.only.clone(),
-        };
-        match self.apply(&joined, request).await {
+        match self.apply_traffic(&joined, &options.only).await {
             Err(ProjectError::Traffic(ApplyError::Listen(errors))) => {
                 reading.diagnostics = errors.iter().map(|error| cannot_listen(error, &joined)).collect();
                 return Err(UpError::Files(Box::new(reading)));
             }
-            // What the instances do about it is another matter: traffic follows these files already.
-            Err(ProjectError::Runner(error)) => {
-                self.set_in_effect(InEffect { options: options.project, scale: options.scale, joined });
-                return Err(UpError::Project(ProjectError::Runner(error)));
-            }
             outcome => outcome?,
         }
+        // What the instances do about it is another matter: traffic follows these files already.
+        let services = joined.services.clone();
         self.set_in_effect(InEffect { options: options.project, scale: options.scale, joined });
-        Ok(reading)
-    }
-
-    /// Reads the same files again and puts them into effect.
-    ///
-    /// # Errors
-    /// See [`UpError`]; whatever it is, what ran before runs on.
-    pub async fn reload(&self) -> Result<Reading, UpError> {
-        let Some(InEffect { options, scale, .. }) = self.in_effect() else {
-            return Ok(Reading::default());
+        let options = keel_runner::ApplyOptions {
+            force_recreate: options.force_recreate,
+            build: options.build,
+            only: (!options.only.is_empty()).then_some(options.only),
         };
-        let scale = scale.into_iter().collect();
-        self.up(UpOptions { project: options, scale, force_recreate: false, build: false, only: Vec::new() })
-            .await
+        let begun = self.runner().begin_apply(services, options).await.map_err(ProjectError::from)?;
+        drop(changing);
+        let ended = begun.end().await;
+        self.settle().await;
+        ended.map_err(ProjectError::from)?;
+        Ok(reading)
     }
 
     /// Starts instances that are stopped. A service that no profile enables gets the instances that the files give it.
@@ -126,17 +150,22 @@ impl RunningProject {
     /// # Errors
     /// See [`UpError`].
     pub async fn start_instances(&self, names: Vec<String>) -> Result<(), UpError> {
-        let dormant = self.in_effect().map(|in_effect| in_effect.dormant()).unwrap_or_default();
-        let (waking, others): (Vec<String>, Vec<String>) =
-            names.iter().cloned().partition(|name| dormant.contains_key(&ServiceName(name.clone())));
-        let waking = waking.into_iter().map(ServiceName).collect::<Vec<_>>();
-        let scale = dormant.into_iter().filter(|(name, _)| waking.contains(name)).collect();
-        self.scale(&scale).await?;
-        if !others.is_empty() || names.is_empty() {
-            self.runner().start(others).await.map_err(ProjectError::from)?;
+        let (waking, others) = {
+            let changing = self.changing().await;
+            let dormant = self.in_effect().map(|in_effect| in_effect.dormant()).unwrap_or_default();
+            let sleeps = |name: &String| dormant.contains_key(&ServiceName(name.clone()));
+            let (waking, others): (Vec<String>, Vec<String>) = names.iter().cloned().partition(sleeps);
+            let meant = |name: &ServiceName| waking.contains(&name.0);
+            let scale = dormant.iter().filter(|(name, _)| meant(name));
+            let scale = scale.map(|(name, replicas)| (name.clone(), *replicas)).collect();
+            (self.begin_scale(&scale, changing).await?, others)
+        };
+        let mut outcome = end_all(waking).await;
+        if outcome.is_ok() && (!others.is_empty() || names.is_empty()) {
+            outcome = self.runner().start(others).await.map_err(ProjectError::from);
         }
         self.settle().await;
-        Ok(())
+        Ok(outcome?)
     }
 
     /// Sets how many instances services have, until the next `up`; a reload keeps it. Returns when the state is reached.
@@ -144,15 +173,27 @@ impl RunningProject {
     /// # Errors
     /// See [`UpError`].
     pub async fn scale(&self, changes: &BTreeMap<ServiceName, u32>) -> Result<(), UpError> {
-        let Some(mut in_effect) = self.in_effect() else { return Ok(()) };
+        let begun = self.begin_scale(changes, self.changing().await).await?;
+        let outcome = end_all(begun).await;
+        self.settle().await;
+        Ok(outcome?)
+    }
+
+    async fn begin_scale(
+        &self,
+        changes: &BTreeMap<ServiceName, u32>,
+        _changing: MutexGuard<'_, ()>,
+    ) -> Result<Vec<Begun>, UpError> {
+        let Some(mut in_effect) = self.in_effect() else { return Ok(Vec::new()) };
         scale(&mut in_effect.joined, changes)?;
         in_effect.scale.extend(changes.iter().map(|(name, replicas)| (name.clone(), *replicas)));
         self.set_in_effect(in_effect);
+        let mut begun = Vec::with_capacity(changes.len());
         for (name, replicas) in changes {
-            self.runner().scale(name.clone(), *replicas).await.map_err(ProjectError::from)?;
+            let one = self.runner().begin_scale(name.clone(), *replicas).await;
+            begun.push(one.map_err(ProjectError::from)?);
         }
-        self.settle().await;
-        Ok(())
+        Ok(begun)
     }
 
     /// Gives the project in effect, if one is.
@@ -184,6 +225,16 @@ impl InEffect {
         let dormant = self.joined.dormant.iter().filter(|(name, _)| sleeps(name));
         dormant.map(|(name, replicas)| (name.clone(), *replicas)).collect()
     }
+}
+
+/// Waits for the ends of all of them; gives the first failure.
+async fn end_all(begun: Vec<Begun>) -> Result<(), ProjectError> {
+    let mut outcome = Ok(());
+    for one in begun {
+        let ended = one.end().await;
+        outcome = outcome.and(ended.map_err(ProjectError::from));
+    }
+    outcome
 }
 
 async fn read(options: ProjectOptions) -> Reading {

@@ -13,4 +13,4 @@ pub use command::{UpError, UpOptions};
 pub use direct::{DirectPort, direct_configuration};
 pub use joined::{Joined, ProjectOptions, Reading, Seat};
 pub use path_map::PathMap;
-pub use supervise::{ApplyRequest, ProjectError, ProjectEvent, RunningProject};
+pub use supervise::{ProjectError, ProjectEvent, RunningProject};

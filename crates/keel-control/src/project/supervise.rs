@@ -2,7 +2,9 @@
 //!
 //! One task carries news: a pool that changed becomes a new peer set; a peer that has drained lets its instance be
 //! stopped. Commands don't pass through it, so that a stop that drains for half a minute delays nothing else; only
-//! putting files into effect is one at a time.
+//! putting files into effect is one at a time. What changes the record of how many instances are wanted (`up`, `start`,
+//! `scale`) tells the runner before the next one looks at that record ([`RunningProject::changing`]); nobody waits there
+//! for instances.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -12,7 +14,7 @@ use std::{
 
 use keel_model::{DataPlaneStatus, FollowedName, PeerKey, PeerSet, Plan, ServiceName, UpstreamName};
 use keel_runner::{Notice, Runner};
-use tokio::sync::{Mutex as AsyncMutex, broadcast, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, broadcast, mpsc, oneshot, watch};
 
 use super::{command::InEffect, joined::Joined};
 use crate::{
@@ -54,6 +56,9 @@ pub enum ProjectError {
     /// A folder for bodies could not be made.
     #[error("can't create a folder for temporary files")]
     TempFolder(#[source] std::io::Error),
+    /// Everything is being ended meanwhile.
+    #[error("the project is being stopped")]
+    Ending,
 }
 
 /// A running project; cheap to clone.
@@ -69,10 +74,14 @@ struct Shared {
     state: Mutex<State>,
     /// Held while files are put into effect.
     applying: AsyncMutex<()>,
+    /// Held from a look at what is in effect until the runner has taken what follows from it.
+    changing: AsyncMutex<()>,
     events: broadcast::Sender<ProjectEvent>,
     /// Answered when all news so far have been carried.
     carried: mpsc::UnboundedSender<oneshot::Sender<()>>,
     in_effect: Mutex<Option<InEffect>>,
+    /// Whether everything is being ended, so that nothing may begin.
+    ending: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -85,19 +94,8 @@ struct State {
     drains: Drains,
 }
 
-/// What an `up` does besides following the files.
-#[derive(Clone, Debug, Default)]
-pub struct ApplyRequest {
-    /// Replace instances even if nothing about them changed.
-    pub force_recreate: bool,
-    /// Run builds again.
-    pub build: bool,
-    /// Only these services, and what they depend on; all where empty.
-    pub only: Vec<ServiceName>,
-}
-
 impl RunningProject {
-    /// Brings runner and traffic together on the current tokio runtime. Nothing runs until [`apply`](Self::apply).
+    /// Brings runner and traffic together on the current tokio runtime. Nothing runs until [`up`](Self::up).
     pub fn start(
         runner: Runner,
         notices: mpsc::UnboundedReceiver<Notice>,
@@ -118,47 +116,62 @@ impl RunningProject {
                 drains: Drains::default(),
             }),
             applying: AsyncMutex::new(()),
+            changing: AsyncMutex::new(()),
             events,
             carried,
             in_effect: Mutex::new(None),
+            ending: watch::Sender::new(false),
         };
         let project = Self { shared: Arc::new(shared) };
         tokio::spawn(project.clone().carry_news(notices, traffic_notices, names, asked));
         project
     }
 
-    /// Puts files into effect: first the traffic's side, whose failure changes nothing, then the instances'. Returns
-    /// when the instances have reached their state.
-    ///
-    /// # Errors
-    /// See [`ProjectError`].
-    pub async fn apply(&self, joined: &Joined, request: ApplyRequest) -> Result<(), ProjectError> {
-        let _one_at_a_time = self.shared.applying.lock().await;
+    /// Has traffic follow files. A failure changes nothing.
+    pub(super) async fn apply_traffic(
+        &self,
+        joined: &Joined,
+        only: &[ServiceName],
+    ) -> Result<(), ProjectError> {
         create_temp_folders(&joined.plan).map_err(ProjectError::TempFolder)?;
         let mut plan = joined.plan.clone();
         {
             let mut state = self.state();
-            state.expect_new(joined, &request);
+            state.expect_new(joined, only);
             state.discovery.follow(&followed(&joined.bindings));
             fill_peers(&mut plan, &joined.bindings, &state.pools, &state.discovery.names());
         }
         self.shared.traffic.apply(plan.clone()).await?;
-        {
-            let mut state = self.state();
-            state.discovery.retain(&followed(&joined.bindings));
-            state.bindings.clone_from(&joined.bindings);
-            state.take_sets(&plan);
-            // Pools may have changed while the data plane prepared.
-            state.publish(&self.shared.traffic, |_| true);
-        }
-        let options = keel_runner::ApplyOptions {
-            force_recreate: request.force_recreate,
-            build: request.build,
-            only: (!request.only.is_empty()).then_some(request.only),
-        };
-        self.shared.runner.apply(joined.services.clone(), options).await?;
-        self.settle().await;
+        let mut state = self.state();
+        state.discovery.retain(&followed(&joined.bindings));
+        state.bindings.clone_from(&joined.bindings);
+        state.take_sets(&plan);
+        // Pools may have changed while the data plane prepared.
+        state.publish(&self.shared.traffic, |_| true);
         Ok(())
+    }
+
+    /// Held while files are put into effect, until the instances have reached their state.
+    pub(super) async fn applying(&self) -> AsyncMutexGuard<'_, ()> {
+        self.shared.applying.lock().await
+    }
+
+    /// Held from a look at what is in effect until the runner has taken what follows from it.
+    pub(super) async fn changing(&self) -> AsyncMutexGuard<'_, ()> {
+        self.shared.changing.lock().await
+    }
+
+    /// Does something, unless everything is being ended before it is done.
+    pub(super) async fn unless_ending<T, E: From<ProjectError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let mut ending = self.shared.ending.subscribe();
+        tokio::select! {
+            biased;
+            _ = ending.wait_for(|ending| *ending) => Err(ProjectError::Ending.into()),
+            outcome = work => outcome,
+        }
     }
 
     /// Returns when traffic follows everything that the runner has said so far. Every command ends with this, so that
@@ -192,7 +205,9 @@ impl RunningProject {
     }
 
     /// Ends the project: listeners first, then what is in flight, then the instances, whoever depends on others first.
+    /// What is being put into effect meanwhile is given up, builds included.
     pub async fn down(&self, drain_timeout: Option<Duration>) -> Result<(), keel_runner::Error> {
+        self.shared.ending.send_replace(true);
         let limit = drain_timeout.unwrap_or(DRAIN_TIMEOUT);
         if tokio::time::timeout(limit, self.shared.traffic.quit()).await.is_err() {
             self.shared.traffic.stop().await;
@@ -274,9 +289,9 @@ impl RunningProject {
 
 impl State {
     /// Counts services that are about to be started as starting, so that the first requests wait for them.
-    fn expect_new(&mut self, joined: &Joined, request: &ApplyRequest) {
+    fn expect_new(&mut self, joined: &Joined, only: &[ServiceName]) {
         for service in joined.services.iter().filter(|service| service.replicas > 0) {
-            let is_meant = request.only.is_empty() || request.only.contains(&service.name);
+            let is_meant = only.is_empty() || only.contains(&service.name);
             if is_meant && !self.pools.contains_key(&service.name) {
                 self.pools.insert(service.name.clone(), Pool { starting: true, ..Pool::default() });
             }

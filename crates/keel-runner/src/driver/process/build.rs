@@ -134,6 +134,8 @@ async fn run(
     let mut child = command.spawn().map_err(|error| failed(error.to_string(), Vec::new()))?;
     // It holds the writing ends, which would keep the pipe open.
     drop(command);
+    // Whatever the command started goes with it when nobody waits for it any more.
+    let mut group = GroupGuard(child.id().and_then(|id| i32::try_from(id).ok()));
     let reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(io)?;
     let mut output = BufReader::new(reader).split(b'\n');
     let mut last = Vec::new();
@@ -146,7 +148,19 @@ async fn run(
         }
     }
     let status = child.wait().await.map_err(io)?;
+    group.0 = None;
     if status.success() { Ok(()) } else { Err(failed(status.to_string(), last)) }
+}
+
+/// Ends a process group when dropped.
+struct GroupGuard(Option<i32>);
+
+impl Drop for GroupGuard {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ = keel_sys::process::kill_group(group, super::SIGKILL);
+        }
+    }
 }
 
 /// Whether the program that the step is to make isn't there.
@@ -203,6 +217,32 @@ mod tests {
         std::fs::remove_file(&app).unwrap();
         build(&service, &marks, false, progress).await.unwrap();
         assert_eq!(times(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_given_up_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let service = service(folder.path(), "sleep 1000 & echo $!; wait");
+        let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
+        let progress = |text: String| drop(told.send(text));
+        let pid: i32 = {
+            let build = build(&service, folder.path(), false, progress);
+            let heard = async {
+                loop {
+                    if let Some(pid) = hears.recv().await.and_then(|line| line.parse().ok()) {
+                        return pid;
+                    }
+                }
+            };
+            tokio::select! {
+                _ = build => panic!("it sleeps"),
+                pid = heard => pid,
+            }
+        };
+        let ended = |pid| super::super::census::stat(pid).is_none_or(|stat| stat.zombie);
+        while !ended(pid) {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

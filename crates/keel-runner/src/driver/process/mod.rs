@@ -111,6 +111,8 @@ struct Inner {
     /// Why the kernel doesn't give us a namespace, and a trap.
     refused: Mutex<Refused>,
     lives: Mutex<BTreeMap<Incarnation, Living>>,
+    /// Held while they are written down.
+    writing: Mutex<()>,
     told: UnboundedSender<Told>,
 }
 
@@ -184,6 +186,7 @@ impl Driver {
             cgroups: Cgroups::open(project).ok(),
             refused: Mutex::default(),
             lives: Mutex::default(),
+            writing: Mutex::default(),
             told,
         })))
     }
@@ -370,6 +373,7 @@ impl Driver {
     }
 
     fn write_down(&self) {
+        let _one_at_a_time = lock(&self.0.writing);
         let families: Vec<Family> =
             lock(&self.0.lives).values().map(|living| living.family.clone()).collect();
         if let Err(error) = census::write_down(&self.0.state_dir.join("instances"), families.iter()) {
