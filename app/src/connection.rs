@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{ledger::Ledger, request::Request, server::Guest};
+use crate::{checksum::Checksum, ledger::Ledger, request::Request, server::Guest};
 
 /// The longest that `/slow` waits.
 const SLOW_MS_MAX: u64 = 600_000;
@@ -16,6 +16,8 @@ const SLOW_MS_MAX: u64 = 600_000;
 /// What is said, and where it is noted.
 pub(crate) struct Service {
     pub(crate) name: String,
+    /// Which of several instances with one name this is.
+    pub(crate) instance: String,
     pub(crate) ledger: Ledger,
 }
 
@@ -32,12 +34,12 @@ impl Service {
             }
             let Some(request) = Request::read(&mut input)? else { return Ok(()) };
             let id = request.id.as_deref().unwrap_or(&request.target);
-            self.ledger.note("received", id)?;
+            self.ledger.note(&format!("received {id} {}", self.instance))?;
             let body = request.read_body(&mut input, &mut output)?;
-            let text = self.text(&request, body);
+            let text = self.text(&request, body.length);
             let keep_alive = request.keep_alive && !guest.is_stopping();
-            output.write_all(response(&request, &text, keep_alive).as_bytes())?;
-            self.ledger.note("answered", id)?;
+            output.write_all(self.response(&request, &text, keep_alive).as_bytes())?;
+            self.ledger.note(&format!("answered {id} {} {body}", self.instance))?;
             // Standard output may be gone; that is no reason to stop serving.
             let _ = io::stdout().write_all(format!("{} 200 {}\n", request.line, text.len()).as_bytes());
             if !keep_alive {
@@ -59,20 +61,25 @@ impl Service {
             _ => format!("{body} bytes to {}\n", self.name),
         }
     }
-}
 
-fn response(request: &Request, text: &str, keep_alive: bool) -> String {
-    let mut response = String::with_capacity(160 + text.len());
-    response.push_str("HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ");
-    // Writing to a String can't fail.
-    let _ = write!(response, "{}", text.len());
-    response.push_str(if keep_alive {
-        "\r\nConnection: keep-alive\r\n\r\n"
-    } else {
-        "\r\nConnection: close\r\n\r\n"
-    });
-    if request.method != "HEAD" {
-        response.push_str(text);
+    fn response(&self, request: &Request, text: &str, keep_alive: bool) -> String {
+        let mut response = String::with_capacity(240 + text.len());
+        response.push_str("HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: ");
+        let mut sum = Checksum::default();
+        sum.add(text.as_bytes());
+        // Writing to a String can't fail.
+        let _ = write!(response, "{}\r\nX-Instance: {}\r\nX-Body: {sum}", text.len(), self.instance);
+        if let Some(id) = &request.id {
+            let _ = write!(response, "\r\nX-Request-Id: {id}");
+        }
+        response.push_str(if keep_alive {
+            "\r\nConnection: keep-alive\r\n\r\n"
+        } else {
+            "\r\nConnection: close\r\n\r\n"
+        });
+        if request.method != "HEAD" {
+            response.push_str(text);
+        }
+        response
     }
-    response
 }

@@ -19,9 +19,9 @@ impl Ledger {
             .map_err(|error| format!("the ledger {} can't be opened: {error}", path.display()))
     }
 
-    pub(crate) fn note(&self, event: &str, id: &str) -> io::Result<()> {
+    pub(crate) fn note(&self, line: &str) -> io::Result<()> {
         match &self.0 {
-            Some(file) => (&mut &*file).write_all(format!("{event} {id}\n").as_bytes()),
+            Some(file) => (&mut &*file).write_all(format!("{line}\n").as_bytes()),
             None => Ok(()),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, Read, Write};
 
+use crate::checksum::Checksum;
+
 /// The longest head and the longest line of a chunked body.
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
 
@@ -77,15 +79,19 @@ impl Request {
         Ok(())
     }
 
-    /// Reads the body away and gives its length.
-    pub(crate) fn read_body(&self, input: &mut impl BufRead, output: &mut impl Write) -> io::Result<u64> {
+    /// Reads the body away and gives its sum.
+    pub(crate) fn read_body(
+        &self,
+        input: &mut impl BufRead,
+        output: &mut impl Write,
+    ) -> io::Result<Checksum> {
+        let mut sum = Checksum::default();
         if self.expect_continue && self.body != Body::Length(0) {
             output.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         match self.body {
-            Body::Length(length) => skip(input, length),
+            Body::Length(length) => skip(input, length, &mut sum)?,
             Body::Chunked => {
-                let mut total = 0;
                 loop {
                     let line = read_line(&mut input.take(HEAD_BYTES_MAX))?;
                     let digits = line.split(';').next().unwrap_or_default().trim();
@@ -93,15 +99,15 @@ impl Request {
                     if length == 0 {
                         break;
                     }
-                    total += skip(input, length)?;
+                    skip(input, length, &mut sum)?;
                     if !read_line(&mut input.take(HEAD_BYTES_MAX))?.is_empty() {
                         return Err(bad("a chunk without an end"));
                     }
                 }
                 while !read_line(&mut input.take(HEAD_BYTES_MAX))?.is_empty() {}
-                Ok(total)
             }
         }
+        Ok(sum)
     }
 
     /// Gives the path, without the query.
@@ -127,11 +133,20 @@ fn read_line(input: &mut impl BufRead) -> io::Result<String> {
     String::from_utf8(line).map(|line| line.trim_end().to_owned()).map_err(|_| bad("not UTF-8"))
 }
 
-fn skip(input: &mut impl BufRead, length: u64) -> io::Result<u64> {
-    match io::copy(&mut input.take(length), &mut io::sink())? {
-        read if read == length => Ok(read),
-        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+fn skip(input: &mut impl BufRead, length: u64, sum: &mut Checksum) -> io::Result<()> {
+    let mut left = length;
+    while left > 0 {
+        let here = input.fill_buf()?;
+        let part = here.get(..usize::try_from(left).unwrap_or(usize::MAX)).unwrap_or(here);
+        if part.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        sum.add(part);
+        let length = part.len();
+        input.consume(length);
+        left -= length as u64;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -144,7 +159,7 @@ mod tests {
             let input = &mut text.as_bytes();
             let got = Request::read(input).and_then(|request| {
                 let request = request.ok_or(bad("nothing"))?;
-                let body = request.read_body(input, &mut io::sink())?;
+                let body = request.read_body(input, &mut io::sink())?.length;
                 Ok((request.path().to_owned(), body, request.keep_alive))
             });
             let got = got.map_err(|error| error.to_string());

@@ -17,7 +17,12 @@ struct App {
 impl App {
     fn start(variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel-demo-app"));
-        command.env("PORT", "0").env("NAME", "app1").envs(variables.iter().copied()).stdout(Stdio::piped());
+        command
+            .env("PORT", "0")
+            .env("NAME", "app1")
+            .env("HOSTNAME", "app1-2")
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -104,14 +109,18 @@ fn the_ledger_says_what_came_and_what_was_answered() {
     let app = App::start(&[("LEDGER", path.to_str().unwrap())]);
     let stream = app.connect();
     (&stream).write_all(b"POST / HTTP/1.1\r\nX-Request-Id: r7\r\nContent-Length: 2\r\n\r\n").unwrap();
-    while fs::read_to_string(&path).unwrap() != "received r7\n" {
+    while fs::read_to_string(&path).unwrap() != "received r7 app1-2\n" {
         std::thread::yield_now();
     }
     (&stream).write_all(b"ab").unwrap();
     read_response(&mut BufReader::new(&stream));
     (&stream).write_all(b"GET /a HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
-    (&stream).read_to_end(&mut Vec::new()).unwrap();
-    assert_eq!(fs::read_to_string(&path).unwrap(), "received r7\nanswered r7\nreceived /a\nanswered /a\n");
+    let mut answer = String::new();
+    (&stream).read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("\r\nX-Instance: app1-2\r\nX-Body: 16-"), "{answer}");
+    let expect = "received r7 app1-2\nanswered r7 app1-2 2-9e83486d\n\
+                  received /a app1-2\nanswered /a app1-2 0-00000000\n";
+    assert_eq!(fs::read_to_string(&path).unwrap(), expect);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod config;
 mod data_plane;
 mod detach;
 mod doctor;
+mod drill;
 mod exec;
 mod explain;
 mod instances;
@@ -63,6 +64,14 @@ enum Command {
     Reload,
     /// Print the joined, resolved plan
     Config(config::Args),
+    /// Play failure cases on a copy of the project under load, and say what was lost
+    Drill(Box<drill::Args>),
+    /// Generate load for the drill that started this process
+    #[command(name = keel_drill::LOAD_COMMAND, hide = true)]
+    DrillLoad,
+    /// Be an instance for the drill whose system started this process
+    #[command(name = keel_drill::peer::COMMAND, hide = true)]
+    DrillPeer(drill::PeerArgs),
     /// Say what this machine lets local processes have
     Doctor,
     /// Say what a directive of nginx.conf does
@@ -101,6 +110,9 @@ fn main() -> ExitCode {
         Command::Reload => instances::reload(project),
         Command::Config(args) => config::run(project, &args),
         Command::Doctor => doctor::run(),
+        Command::Drill(args) => drill::run(project, &args),
+        Command::DrillLoad => drill::load(),
+        Command::DrillPeer(args) => drill::peer(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Serve(args) => return serve::run(args, serve::Style::Evenkeel),
         Command::DataPlane => return data_plane::run(),

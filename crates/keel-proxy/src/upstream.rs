@@ -96,7 +96,9 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
             }
             Attempted::Failed(failure) => {
                 end_attempt(job, failure.status());
-                report_failure(job, &pick, failure);
+                if !retries.was_stale {
+                    report_failure(job, &pick, failure);
+                }
                 if !retries.allow(job, scope, &target, failure) {
                     return Flow::Status(failure.status());
                 }

@@ -131,7 +131,7 @@ impl Report {
     }
 }
 
-/// What arrived, as peers noted it on receipt: a line `received ID` for each request.
+/// What arrived, as peers noted it on receipt: a line `received ID` for each request; more may follow the ID.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     path: PathBuf,
@@ -155,7 +155,8 @@ impl Ledger {
     pub fn doubled(&self) -> anyhow::Result<Vec<(String, u32)>> {
         let mut counts = HashMap::<String, u32>::new();
         let text = std::fs::read_to_string(&self.path)?;
-        for id in text.lines().filter_map(|line| line.strip_prefix("received ")) {
+        let received = text.lines().filter_map(|line| line.strip_prefix("received "));
+        for id in received.map(|rest| rest.split(' ').next().unwrap_or_default()) {
             *counts.entry(id.to_owned()).or_default() += 1;
         }
         Ok(counts.into_iter().filter(|(_, count)| *count > 1).collect())

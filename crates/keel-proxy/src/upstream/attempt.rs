@@ -145,6 +145,7 @@ pub(crate) async fn attempt(
 ) -> Attempted {
     let repeat = if !streams && job.ex.method.is_idempotent() { Repeat::Allowed } else { Repeat::Forbidden };
     let mut reused = target.pool().take(pick.peer(), repeat, job.worker.clock.now());
+    retries.was_stale = false;
     loop {
         let was_reused = reused.is_some();
         let connection = match reused.take() {
@@ -167,7 +168,8 @@ pub(crate) async fn attempt(
         retries.sent |= broken.sent > 0;
         let nothing_taken = broken.sent == 0 || broken.proves_unread(acked);
         let may_repeat = !streams && (job.ex.method.is_idempotent() || nothing_taken);
-        if broken.is_stale(was_reused) && (may_repeat || broken.sent == 0) {
+        retries.was_stale = broken.is_stale(was_reused);
+        if retries.was_stale && (may_repeat || broken.sent == 0) {
             // The peer closed an idle connection just then: it hasn't failed, and gets the request on a new one.
             retries.sent = false;
             job.client.log(job.worker, job.ex, LogLevel::Info, &text);

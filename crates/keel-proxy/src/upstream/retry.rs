@@ -73,6 +73,9 @@ pub(crate) struct Retries {
     deadline: Option<Instant>,
     /// Whether any byte of the request has left on the attempt before.
     pub(super) sent: bool,
+    /// Whether the attempt before ended with a kept connection that the peer closed just then: no sign of illness, also
+    /// where the request may not be sent again.
+    pub(super) was_stale: bool,
     /// Whether the request's body is gone once it has been sent (`proxy_request_buffering off`).
     streams: bool,
     happened: bool,
@@ -83,7 +86,8 @@ impl Retries {
         target.pool().budget.first_attempt();
         let limit = scope.next_upstream.timeout_total;
         let deadline = (limit > Duration::ZERO).then(|| job.worker.clock.now() + limit);
-        Self { left: u32::MAX, deadline, sent: false, streams: !job.ex.body_left.is_done(), happened: false }
+        let streams = !job.ex.body_left.is_done();
+        Self { left: u32::MAX, deadline, sent: false, was_stale: false, streams, happened: false }
     }
 
     /// Says whether there has been more than one attempt.

@@ -1,0 +1,126 @@
+//! `evenkeel drill`: plays failure cases on this project under load and says what was lost.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use keel_control::project::ProjectOptions;
+use keel_drill::{CASES, Options, Stop, Told, terminal};
+
+use crate::project::ProjectArgs;
+
+/// `drill`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Say which cases there are
+    #[arg(long)]
+    list: bool,
+    /// Play this case; may be given several times
+    #[arg(long = "case", value_name = "NAME")]
+    cases: Vec<String>,
+    /// Requests of each case, about
+    #[arg(long, value_name = "COUNT")]
+    requests: Option<u32>,
+    /// Client connections at most
+    #[arg(long, value_name = "COUNT", default_value_t = 64)]
+    connections: u32,
+    /// Requests each second
+    #[arg(long, value_name = "COUNT")]
+    rate: Option<f64>,
+    /// What the order of events comes from; the same seed plays the same again
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Fewer requests at a lower rate: a minute instead of three
+    #[arg(long)]
+    short: bool,
+    /// The path to ask for, instead of the shortest that is balanced
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
+    /// Folder for results and report
+    #[arg(long, value_name = "FOLDER", default_value = "drill")]
+    out: PathBuf,
+    /// Where the system listens
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    listen: Option<std::net::SocketAddr>,
+    /// Where clients connect instead
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    via: Option<std::net::SocketAddr>,
+}
+
+/// A peer of the drill's own.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PeerArgs {
+    order: String,
+}
+
+/// Runs the command.
+pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    if args.list {
+        for case in CASES {
+            writeln!(out, "{:<20} {}", case.name, case.what)?;
+            if !case.allows.is_empty() {
+                writeln!(out, "{:<20} allowed: {}", "", case.allows)?;
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let options = args.options(ProjectOptions::from(project.choice()?))?;
+    let shows_progress = io::stderr().is_terminal();
+    write!(out, "{}", terminal::head())?;
+    let results = keel_drill::run(&options, |told| {
+        // Without a terminal there is nobody to tell; the results are kept.
+        drop(match told {
+            Told::Begins(case) if shows_progress => write!(io::stderr(), "{} ...\r", case.name),
+            Told::Begins(_) => Ok(()),
+            Told::Ended(case) => write!(out, "{}", terminal::row(case)).and_then(|()| out.flush()),
+        });
+    })?;
+    std::fs::create_dir_all(&args.out)?;
+    let file = args.out.join("results.json");
+    std::fs::write(&file, serde_json::to_string_pretty(&results)? + "\n")?;
+    write!(out, "{}", terminal::summary(&results))?;
+    writeln!(out, "{}", file.display())?;
+    Ok(if results.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Generates load. Only a drill starts it.
+pub(crate) fn load() -> anyhow::Result<ExitCode> {
+    keel_drill::generator::run()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Is a peer. Only a drill's system starts it.
+pub(crate) fn peer(args: &PeerArgs) -> anyhow::Result<ExitCode> {
+    keel_drill::peer::run(&args.order)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    fn options(&self, project: ProjectOptions) -> anyhow::Result<Options> {
+        let stop = Stop::default();
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            // The second one ends at once.
+            signal_hook::flag::register_conditional_shutdown(signal, 130, stop.flag())?;
+            signal_hook::flag::register(signal, stop.flag())?;
+        }
+        let (requests, rate) = if self.short { (600, 400.0) } else { (4000, 1000.0) };
+        Ok(Options {
+            project,
+            program: keel_control::own_program(),
+            cases: self.cases.clone(),
+            requests: self.requests.unwrap_or(requests),
+            connections: self.connections.max(1),
+            rate: self.rate.filter(|rate| rate.is_finite() && *rate > 0.0).unwrap_or(rate),
+            seed: self
+                .seed
+                .unwrap_or_else(|| u64::from(jiff::Timestamp::now().subsec_nanosecond().unsigned_abs())),
+            path: self.path.clone(),
+            listen: self.listen,
+            via: self.via,
+            stop,
+        })
+    }
+}

@@ -1,0 +1,51 @@
+//! An instance is there and does nothing: its port accepts, its process is stopped.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::{Case, Way, several};
+use crate::{
+    Error,
+    stage::{Context, Stage},
+    system::Setup,
+    verdict::{Allowed, Methods},
+};
+
+pub(super) const CASE: Case = Case {
+    name: "frozen",
+    what: "one instance is frozen with SIGSTOP, later thawed; GETs go elsewhere after the time-out, none is lost",
+    allows: "504 for a POST to it: it may have arrived, so it isn't sent again",
+    fits: several,
+    way: Way::Project { setup, play },
+};
+
+/// How long it stays frozen: the time-out is over for many requests.
+const FROZEN: Duration = Duration::from_millis(2500);
+
+fn setup(context: &Context<'_>) -> Setup {
+    let mut setup = Setup::with_timeouts();
+    if context.subject.has_upstream_block() {
+        setup.tuning.server_parameters =
+            vec![("max_fails", "1".to_owned()), ("fail_timeout", "1s".to_owned())];
+    }
+    setup
+}
+
+fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
+    let names = stage.names()?;
+    let frozen = stage.any()?.name;
+    stage.allow("504 for a POST to it", Allowed::Status(&[504]), Methods::Posts);
+    let step = stage.under_load(|stage| {
+        stage.signal(&frozen, Signal::STOP, "STOP")?;
+        stage.load.pass(FROZEN)?;
+        stage.signal(&frozen, Signal::CONT, "CONT")?;
+        // What it was given while frozen it answers now; then it must be tried again, and be found well.
+        stage.load.pass(FROZEN)
+    })?;
+    stage.show(step, &format!("while {frozen} is frozen"));
+    if stage.context.subject.has_upstream_block() {
+        stage.even(&format!("{frozen} thawed"), &names)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! All instances die at once: requests wait for those that take their place.
+
+use rustix::process::Signal;
+
+use super::{Case, Way, as_it_is, kill_one::CAUGHT};
+use crate::{
+    Error,
+    stage::Stage,
+    subject::Subject,
+    verdict::{Allowed, Methods},
+};
+
+pub(super) const CASE: Case = Case {
+    name: "kill-all",
+    what: "all instances are killed at once; requests wait for the ones that take their place, then go on",
+    allows: "502 for a POST that was on its way: it may have arrived, so it isn't sent again",
+    fits,
+    way: Way::Project { setup: as_it_is, play },
+};
+
+fn fits(subject: &Subject) -> Result<(), String> {
+    match subject.services.iter().find(|service| service.replicas > 0 && !service.restarts) {
+        Some(service) => {
+            Err(format!("`{}` isn't started again when it dies (`restart: always`)", service.name))
+        }
+        None => Ok(()),
+    }
+}
+
+fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
+    let mut names = stage.names()?;
+    let back = names.clone();
+    stage.seed.shuffle(&mut names);
+    let step = stage.under_load(|stage| {
+        for name in &names {
+            let at = stage.signal(name, Signal::KILL, "KILL")?;
+            stage.allow_around(
+                "502 for a POST on its way",
+                Allowed::Status(&[502]),
+                Methods::Posts,
+                at,
+                CAUGHT,
+            );
+        }
+        stage.come_back(&back)
+    })?;
+    let waited = stage.records_of(step).iter().map(|record| record.latency()).max().unwrap_or_default();
+    stage.show(step, "while all were killed");
+    stage.observe(step, format!("waited {:.2} s at most", waited.as_secs_f64()));
+    stage.even("all killed and back", &back)
+}

@@ -1,0 +1,94 @@
+//! The cases, one file each: what is done to the system, what is allowed, what must be true after.
+
+mod add_one;
+mod close_idle;
+mod close_random;
+mod even;
+mod frozen;
+mod kill_all;
+mod kill_data_plane;
+mod kill_one;
+mod never_answers;
+mod overload;
+mod reload;
+mod rolling_restart;
+mod scale;
+mod slow_start;
+mod stop_one;
+
+use crate::{
+    Error,
+    stage::{Context, Played, Stage},
+    subject::Subject,
+    system::Setup,
+};
+
+/// A case.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// As `--case` takes it.
+    pub name: &'static str,
+    /// What is done to the system, and what must be true.
+    pub what: &'static str,
+    /// Outcomes beside success that count as right, in words.
+    pub allows: &'static str,
+    /// Says why a project can't be tried with it.
+    pub(crate) fits: fn(&Subject) -> Result<(), String>,
+    /// How it is played.
+    pub(crate) way: Way,
+}
+
+/// How a case is played.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    /// On the whole project.
+    Project { setup: fn(&Context<'_>) -> Setup, play: fn(&mut Stage<'_>) -> Result<(), Error> },
+}
+
+/// All cases, in the order in which they are played.
+pub const CASES: &[&Case] = &[
+    &even::CASE,
+    &stop_one::CASE,
+    &add_one::CASE,
+    &kill_one::CASE,
+    &kill_all::CASE,
+    &rolling_restart::CASE,
+    &scale::CASE,
+    &reload::CASE,
+    &kill_data_plane::CASE,
+    &frozen::CASE,
+    &never_answers::CASE,
+    &close_random::CASE,
+    &close_idle::CASE,
+    &slow_start::CASE,
+    &overload::CASE,
+];
+
+/// Any project.
+fn any(_: &Subject) -> Result<(), String> {
+    Ok(())
+}
+
+/// A project in which another instance can take over.
+fn several(subject: &Subject) -> Result<(), String> {
+    let instances: u32 = subject.services.iter().map(|service| service.replicas).sum();
+    if instances > 1 { Ok(()) } else { Err("there is only one instance".to_owned()) }
+}
+
+/// The project as it is.
+fn as_it_is(_: &Context<'_>) -> Setup {
+    Setup::default()
+}
+
+impl Case {
+    /// Plays it.
+    pub(crate) fn play(&self, context: &Context<'_>) -> Result<Played, Error> {
+        match self.way {
+            Way::Project { setup, play } => {
+                let mut stage = Stage::set(context, &setup(context))?;
+                play(&mut stage)?;
+                stage.strike()
+            }
+        }
+    }
+}

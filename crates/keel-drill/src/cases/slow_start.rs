@@ -1,0 +1,36 @@
+//! An instance needs seconds until it is ready: it gets nothing before.
+
+use std::time::Duration;
+
+use super::{Case, Way, any};
+use crate::{
+    Error,
+    peer::{Behaviour, Script},
+    stage::{Context, Stage},
+    system::Setup,
+};
+
+pub(super) const CASE: Case = Case {
+    name: "slow-start",
+    what: "an instance that needs seconds to start is replaced; it gets requests when it is ready and not before",
+    allows: "",
+    fits: any,
+    way: Way::Project { setup, play },
+};
+
+/// How long an instance needs until it listens.
+const STARTS_AFTER: Duration = Duration::from_millis(1500);
+
+fn setup(context: &Context<'_>) -> Setup {
+    let all = Behaviour { starts_after: STARTS_AFTER, ..Behaviour::default() };
+    let script = Script { all, one: None, seed: context.seed.split("peers").next() };
+    Setup { peers: Some(script), ..Setup::default() }
+}
+
+fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
+    let names = stage.names()?;
+    let replaced = stage.any()?.name;
+    let step = stage.under_load(|stage| stage.command(&["restart", &replaced]))?;
+    stage.show(step, &format!("while {replaced} starts slowly"));
+    stage.even(&format!("{replaced} replaced"), &names)
+}

@@ -1,0 +1,164 @@
+//! What instances noted of the requests they received: the other side of the comparison.
+//!
+//! The demo app and the drill's own peers append `received ID INSTANCE` to a file on receipt and `answered ID INSTANCE SUM`
+//! after answering, each by one write(2), so that a SIGKILL hides nothing. Of any other app there is what its own output
+//! shows of the request's URL.
+
+use std::{collections::HashMap, io, path::Path};
+
+use crate::{record::Id, verdict::StepShare};
+
+/// One line of a ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Which request.
+    pub id: Id,
+    /// Which instance.
+    pub instance: String,
+    /// What it says.
+    pub event: Event,
+}
+
+/// What an instance says of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Its head arrived.
+    Received,
+    /// Its answer was written; with the sum of the body that came with the request, where the instance counts that.
+    Answered(Option<String>),
+}
+
+/// Where the other side of the comparison comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// A file that instances write themselves.
+    File,
+    /// What instances print.
+    Output,
+    /// Nothing shows what instances received.
+    #[default]
+    None,
+}
+
+/// All that instances noted.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    /// How it was had.
+    pub source: Source,
+    /// In the order noted.
+    pub entries: Vec<Entry>,
+}
+
+impl Ledger {
+    /// Reads a ledger file; one that isn't there is empty.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            outcome => outcome?,
+        };
+        Ok(Self { source: Source::File, entries: text.lines().filter_map(line).collect() })
+    }
+
+    /// Takes what instances printed, as `evenkeel logs` gives it: `INSTANCE | LINE`. A line that shows a request's id
+    /// says that it was received; one that shows it again within the same line says nothing more.
+    pub fn of_output<'a>(lines: impl Iterator<Item = &'a str>) -> Self {
+        let entry = |text: &str| {
+            let (instance, rest) = text.split_once(" | ")?;
+            let id = shown_id(rest)?;
+            Some(Entry { id, instance: instance.trim().to_owned(), event: Event::Received })
+        };
+        Self { source: Source::Output, entries: lines.filter_map(entry).collect() }
+    }
+
+    /// Calls instances as the steps call them. The one instance of a service has the service's name, and becomes the
+    /// first of several when there are more; it itself isn't told.
+    pub(crate) fn rename(&mut self, steps: &[StepShare]) {
+        let expected: HashMap<u32, _> =
+            steps.iter().filter_map(|step| Some((step.step, step.expected.as_ref()?))).collect();
+        for entry in &mut self.entries {
+            let Some(names) = expected.get(&entry.id.step) else { continue };
+            let other = match entry.instance.strip_suffix("-1") {
+                Some(single) => single.to_owned(),
+                None => format!("{}-1", entry.instance),
+            };
+            if !names.contains_key(&entry.instance) && names.contains_key(&other) {
+                entry.instance = other;
+            }
+        }
+    }
+
+    /// Gives, for each request, the instances that received it, in order.
+    pub fn receipts(&self) -> HashMap<Id, Vec<&str>> {
+        let mut receipts: HashMap<Id, Vec<&str>> = HashMap::new();
+        for entry in self.entries.iter().filter(|entry| entry.event == Event::Received) {
+            receipts.entry(entry.id).or_default().push(&entry.instance);
+        }
+        receipts
+    }
+
+    /// Gives the sums of request bodies that instances noted when they had answered.
+    pub fn sums(&self) -> HashMap<Id, &str> {
+        self.entries
+            .iter()
+            .filter_map(|entry| match &entry.event {
+                Event::Answered(Some(sum)) => Some((entry.id, sum.as_str())),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+/// Reads one line; lines of healthchecks and of a write that SIGKILL cut short say nothing about the drill's requests.
+fn line(text: &str) -> Option<Entry> {
+    let mut words = text.split(' ');
+    let (event, id, instance) = (words.next()?, words.next()?.parse().ok()?, words.next()?.to_owned());
+    let event = match event {
+        "received" => Event::Received,
+        "answered" => Event::Answered(words.next().map(str::to_owned)),
+        _ => return None,
+    };
+    Some(Entry { id, instance, event })
+}
+
+/// Finds `drill=ID` in a line of an app's output.
+fn shown_id(text: &str) -> Option<Id> {
+    let (_, rest) = text.split_once("drill=")?;
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '-').unwrap_or(rest.len());
+    rest.get(..end)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(step: u32, number: u32) -> Id {
+        Id { step, number }
+    }
+
+    #[test]
+    fn reads_what_instances_write() {
+        let text = "received d0-1 app1\nanswered d0-1 app1 2-9e83486d\nreceived /health app2\n\
+                    answered d0-2 app3\nrec";
+        let ledger = Ledger { source: Source::File, entries: text.lines().filter_map(line).collect() };
+        assert_eq!(ledger.receipts(), HashMap::from([(id(0, 1), vec!["app1"])]));
+        assert_eq!(ledger.sums(), HashMap::from([(id(0, 1), "2-9e83486d")]));
+        assert_eq!(ledger.entries.len(), 3);
+    }
+
+    #[test]
+    fn reads_what_apps_print() {
+        let lines = [
+            "app1   | 127.0.0.1 - - [22/Nov] \"GET /?drill=d1-17 HTTP/1.1\" 200 -",
+            "app2-1 | \"POST /x?a=b&drill=d1-18&c HTTP/1.1\"",
+            "app2-1 | listens on 5000",
+            "no instance drill=d1-1",
+            "app3 | drill=nonsense",
+        ];
+        let ledger = Ledger::of_output(lines.into_iter());
+        let expect = HashMap::from([(id(1, 17), vec!["app1"]), (id(1, 18), vec!["app2-1"])]);
+        assert_eq!(ledger.receipts(), expect);
+    }
+}

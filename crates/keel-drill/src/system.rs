@@ -1,0 +1,425 @@
+//! The system under test: the user's project once more, under a name and on ports of its own, started by this same
+//! program and ended when the case is over, whatever happens.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::{
+    Error, Stop,
+    configuration::{self, Tuning},
+    ledger::{Ledger, Source},
+    peer::{self, Script},
+    subject::Subject,
+};
+
+/// How long a command on the system may take.
+const COMMAND_TIME_MAX: Duration = Duration::from_secs(180);
+/// How long to wait between two looks at something that has no other way to be seen.
+const GLANCE: Duration = Duration::from_millis(5);
+
+/// What a case needs other than the project as it is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Setup {
+    /// Changes of nginx.conf.
+    pub(crate) tuning: Tuning,
+    /// The drill's own peers instead of the project's programs.
+    pub(crate) peers: Option<Script>,
+}
+
+/// What every system of a drill has in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Ground {
+    /// This program.
+    pub(crate) program: PathBuf,
+    /// A folder that instances see as well.
+    pub(crate) work: PathBuf,
+    /// Where the first listener goes, if that matters to somebody.
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) stop: Stop,
+}
+
+/// A running copy of the project. Ended when dropped.
+#[derive(Debug)]
+pub(crate) struct System {
+    ground: Ground,
+    name: String,
+    arguments: Vec<String>,
+    runtime: TempDir,
+    ledger: PathBuf,
+    output: Option<Followed>,
+    /// Where clients reach each port that `listen` names.
+    pub(crate) listeners: BTreeMap<u16, SocketAddr>,
+    /// What was written for it, by file name.
+    pub(crate) files: BTreeMap<String, String>,
+}
+
+/// One line of `evenkeel ps --format json`.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Instance {
+    pub(crate) name: String,
+    pub(crate) service: String,
+    pub(crate) state: String,
+    pub(crate) pid: Option<i32>,
+    pub(crate) address: Option<String>,
+}
+
+impl System {
+    /// Starts the project. `number` tells the systems of one drill apart.
+    pub(crate) fn up(
+        subject: &Subject,
+        ground: &Ground,
+        setup: &Setup,
+        number: usize,
+    ) -> Result<Self, Error> {
+        let io = |source| Error::io("the drill's folder can't be made", source);
+        let runtime = tempfile::Builder::new().prefix("evenkeel-drill").tempdir().map_err(io)?;
+        let folder = ground.work.join(number.to_string());
+        std::fs::create_dir_all(&folder).map_err(io)?;
+        let ledger = folder.join("ledger");
+        std::fs::write(&ledger, "").map_err(io)?;
+        let name = format!("{}-drill-{}-{number}", subject.joined.name, std::process::id());
+        let ports = subject.listen_ports();
+        let mut listeners = BTreeMap::new();
+        for (port, free) in ports.iter().zip(free_addresses(ports.len())?) {
+            let fixed = ground.listen.filter(|_| *port == subject.route.listen);
+            listeners.insert(*port, fixed.unwrap_or(free));
+        }
+        let conf = configuration::text(&configuration::tuned(
+            &subject.configuration,
+            &subject.route.upstream,
+            &setup.tuning,
+        ));
+        let (conf_path, override_path) = (folder.join("nginx.conf"), folder.join("override.yaml"));
+        let plan = Override { subject, ground, setup, ledger: &ledger, folder: &folder, conf: &conf_path };
+        let text = plan.text(&listeners, number == 0)?;
+        std::fs::write(&conf_path, &conf).map_err(io)?;
+        std::fs::write(&override_path, &text).map_err(io)?;
+        let files = BTreeMap::from([("nginx.conf".to_owned(), conf), ("override.yaml".to_owned(), text)]);
+        let arguments = arguments(subject, &name, &override_path);
+        let system =
+            Self { ground: ground.clone(), name, arguments, runtime, ledger, output: None, listeners, files };
+        system.run(&["up", "-d"])?;
+        Ok(system)
+    }
+
+    /// Gives where clients reach a port that `listen` names.
+    pub(crate) fn address(&self, listen: u16) -> Option<SocketAddr> {
+        self.listeners.get(&listen).copied()
+    }
+
+    /// Runs a command as a user would type it, and gives its output.
+    pub(crate) fn run(&self, words: &[&str]) -> Result<String, Error> {
+        let failed = |said: String| Error::Command { command: words.join(" "), said };
+        let output = self.output_of(words)?;
+        if !output.status.success() {
+            return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        }
+        String::from_utf8(output.stdout).map_err(|_| failed("it printed no text".to_owned()))
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.ground.program);
+        command
+            .args(&self.arguments)
+            .args(words)
+            .stdin(Stdio::null())
+            .env("XDG_RUNTIME_DIR", self.runtime.path())
+            .env("XDG_STATE_HOME", self.runtime.path().join("state"))
+            .env("NO_COLOR", "1");
+        // A terminal's Ctrl-C is the drill's to act on.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command
+    }
+
+    fn output_of(&self, words: &[&str]) -> Result<Output, Error> {
+        let io = |source| Error::io(format!("`{}` can't be run", words.join(" ")), source);
+        let mut command = self.command(words);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(io)?;
+        let pid = pid(child.id());
+        let waiting = std::thread::spawn(move || child.wait_with_output());
+        let deadline = Instant::now() + COMMAND_TIME_MAX;
+        while !waiting.is_finished() {
+            let interrupted = self.ground.stop.check();
+            if interrupted.is_err() || Instant::now() > deadline {
+                _ = pid.map(|pid| kill_process(pid, Signal::KILL));
+                drop(waiting.join());
+                interrupted?;
+                return Err(Error::TooSlow(format!("`{}` doesn't end", words.join(" "))));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        match waiting.join() {
+            Ok(output) => output.map_err(io),
+            Err(_) => Err(Error::TooSlow("a command's output was lost".to_owned())),
+        }
+    }
+
+    /// Gives the instances, those of the seat and of other services included.
+    pub(crate) fn instances(&self) -> Result<Vec<Instance>, Error> {
+        let text = self.run(&["ps", "--format", "json"])?;
+        serde_json::from_str(&text).map_err(|error| Error::io("`ps` can't be understood", error.into()))
+    }
+
+    /// Gives the instances of these services that take requests.
+    pub(crate) fn ready(&self, services: &BTreeSet<&str>) -> Result<Vec<Instance>, Error> {
+        let mut instances = self.instances()?;
+        instances.retain(|one| one.state == "ready" && services.contains(one.service.as_str()));
+        Ok(instances)
+    }
+
+    /// Waits until something is true of the instances.
+    pub(crate) fn wait_until(
+        &self,
+        what: &str,
+        time: Duration,
+        holds: impl Fn(&[Instance]) -> bool,
+    ) -> Result<(), Error> {
+        let deadline = Instant::now() + time;
+        while !holds(&self.instances()?) {
+            self.ground.stop.check()?;
+            if Instant::now() > deadline {
+                return Err(Error::TooSlow(format!("waited {} s in vain until {what}", time.as_secs())));
+            }
+            std::thread::sleep(GLANCE);
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to an instance's process.
+    pub(crate) fn signal(&self, instance: &str, signal: Signal) -> Result<(), Error> {
+        let gone = || Error::Project(format!("{instance} has no process"));
+        let instances = self.instances()?;
+        let found = instances.iter().find(|one| one.name == instance).and_then(|one| one.pid);
+        let pid = found.and_then(Pid::from_raw).ok_or_else(gone)?;
+        kill_process(pid, signal)
+            .map_err(|error| Error::io(format!("{instance} can't be signalled"), error.into()))
+    }
+
+    /// Gives the data plane's process: the supervisor's child that serves connections.
+    pub(crate) fn data_plane(&self) -> Result<Pid, Error> {
+        let lost = || Error::Project("the data plane isn't to be found".to_owned());
+        let lock = self.runtime.path().join(format!("evenkeel/{}.lock", self.name));
+        let supervisor: u32 =
+            std::fs::read_to_string(lock).ok().and_then(|text| text.trim().parse().ok()).ok_or_else(lost)?;
+        let is_data_plane = |pid: &u32| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == b"data-plane"))
+        };
+        children(supervisor).into_iter().find(is_data_plane).and_then(pid).ok_or_else(lost)
+    }
+
+    /// Reads what instances print from now on; it is the ledger of apps that keep none.
+    pub(crate) fn follow_output(&mut self) -> Result<(), Error> {
+        self.output = Some(Followed::start(self.command(&["logs", "-f"]))?);
+        Ok(())
+    }
+
+    /// Gives what instances noted so far.
+    pub(crate) fn ledger(&self, source: Source) -> Result<Ledger, Error> {
+        match source {
+            Source::File => {
+                Ledger::read(&self.ledger).map_err(|error| Error::io("the ledger can't be read", error))
+            }
+            Source::Output => Ok(self.output.as_ref().map_or_else(Ledger::default, Followed::ledger)),
+            Source::None => Ok(Ledger::default()),
+        }
+    }
+
+    fn down(&mut self) {
+        self.output = None;
+        let mut command = self.command(&["down", "-t", "0"]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        if let Ok(mut child) = child {
+            while Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            drop(child.kill());
+            drop(child.wait());
+        }
+        // What didn't obey ends with its supervisor.
+        let lock = self.runtime.path().join(format!("evenkeel/{}.lock", self.name));
+        let left = std::fs::read_to_string(lock).ok().and_then(|text| text.trim().parse::<u32>().ok());
+        let is_ours = |pid: &u32| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == self.name.as_bytes()))
+        };
+        if let Some(pid) = left.filter(is_ours).and_then(pid) {
+            _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        self.down();
+    }
+}
+
+/// What instances print, read as it comes.
+#[derive(Debug)]
+struct Followed {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Followed {
+    fn start(mut command: Command) -> Result<Self, Error> {
+        let spawned = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut child = spawned.map_err(|source| Error::io("`logs` can't be run", source))?;
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let output = child.stdout.take();
+        let kept = lines.clone();
+        let reader = std::thread::spawn(move || {
+            let read = output
+                .into_iter()
+                .flat_map(|output| std::io::BufRead::lines(std::io::BufReader::new(output)));
+            for line in read.map_while(Result::ok).filter(|line| line.contains("drill=")) {
+                kept.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        Ok(Self { child, lines, reader: Some(reader) })
+    }
+
+    fn ledger(&self) -> Ledger {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        Ledger::of_output(lines.iter().map(String::as_str))
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if let Some(reader) = self.reader.take() {
+            drop(reader.join());
+        }
+    }
+}
+
+/// What makes the options by which commands find the system.
+fn arguments(subject: &Subject, name: &str, override_path: &Path) -> Vec<String> {
+    let compose = &subject.options.compose;
+    let mut arguments = vec!["-p".to_owned(), name.to_owned()];
+    let mut add = |flag: &str, value: &Path| {
+        arguments.extend([flag.to_owned(), value.to_string_lossy().into_owned()]);
+    };
+    for file in subject.files() {
+        add("-f", file);
+    }
+    add("-f", override_path);
+    add("--project-directory", &subject.joined.folder);
+    for file in &compose.env_files {
+        add("--env-file", file);
+    }
+    for profile in &compose.profiles {
+        add("--profile", Path::new(profile));
+    }
+    arguments
+}
+
+/// What makes the additional Compose file.
+struct Override<'a> {
+    subject: &'a Subject,
+    ground: &'a Ground,
+    setup: &'a Setup,
+    ledger: &'a Path,
+    folder: &'a Path,
+    conf: &'a Path,
+}
+
+impl Override<'_> {
+    /// Writes the file. Builds are done by the first system of a drill.
+    fn text(&self, listeners: &BTreeMap<u16, SocketAddr>, builds: bool) -> Result<String, Error> {
+        let seat = self.subject.seat();
+        let mut services: BTreeMap<&str, String> = BTreeMap::new();
+        let published: Vec<String> =
+            listeners.iter().map(|(listen, address)| quoted(&format!("{address}:{listen}"))).collect();
+        let mut lines = format!("    ports: !override [{}]\n", published.join(", "));
+        if self.subject.joined.seat.is_none() {
+            lines.push_str("    image: nginx\n");
+        }
+        // Writing to a String can't fail.
+        _ = writeln!(
+            lines,
+            "    volumes: [{}]",
+            quoted(&format!("{}:/etc/nginx/nginx.conf:ro", self.conf.display()))
+        );
+        services.insert(seat, lines);
+        for name in &self.subject.publishing {
+            services.entry(name).or_default().push_str("    ports: !reset []\n");
+        }
+        for service in &self.subject.services {
+            let lines = services.entry(&service.name).or_default();
+            _ = writeln!(lines, "    environment: {{LEDGER: {}}}", quoted(&self.ledger.to_string_lossy()));
+            match &self.setup.peers {
+                Some(script) => {
+                    let command = self.peer_command(script, service.port)?;
+                    _ = writeln!(lines, "    x-process: !override {{command: {}}}", quoted(&command));
+                    lines.push_str("    healthcheck: !override {disable: true}\n");
+                }
+                None if !builds => lines.push_str("    x-process: {build: !reset null}\n"),
+                None => {}
+            }
+        }
+        let services: String =
+            services.iter().map(|(name, lines)| format!("  {}:\n{lines}", quoted(name))).collect();
+        Ok(format!("# Written by `evenkeel drill` on top of the project's own files.\nservices:\n{services}"))
+    }
+
+    fn peer_command(&self, script: &Script, port: u16) -> Result<String, Error> {
+        let order = peer::Order {
+            script: script.clone(),
+            port,
+            ledger: self.ledger.to_owned(),
+            role: self.folder.join("role"),
+        };
+        let order =
+            serde_json::to_string(&order).map_err(|error| Error::io("a peer's order", error.into()))?;
+        let words = [self.ground.program.to_string_lossy().into_owned(), peer::COMMAND.to_owned(), order];
+        shlex::try_join(words.iter().map(String::as_str))
+            .map_err(|_| Error::Project("this program's path can't be written in a Compose file".to_owned()))
+    }
+}
+
+/// Quotes a text for YAML; a dollar sign begins a variable in Compose files.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text.replace('$', "$$")).to_string()
+}
+
+/// Finds addresses that nobody listens on.
+pub(crate) fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, Error> {
+    let io = |source| Error::io("no free port", source);
+    // All held at once, so that they differ.
+    let held: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>().map_err(io)?;
+    held.iter().map(TcpListener::local_addr).collect::<Result<_, _>>().map_err(io)
+}
+
+/// Gives the processes that a process started.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            list.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn pid(id: u32) -> Option<Pid> {
+    i32::try_from(id).ok().and_then(Pid::from_raw)
+}

@@ -1,0 +1,386 @@
+//! Compares what clients sent with what instances received, and says what is wrong.
+//!
+//! Pure: records, ledger and expectations in, counts and findings out. Nothing here asks the balancer anything.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::{
+    ledger::{Ledger, Source},
+    record::{Body, Break, Id, Moment, Outcome, Record},
+    results::{Count, Finding},
+};
+
+/// An outcome beside success that a case counts as right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// In words: `503 under overload`.
+    pub words: &'static str,
+    /// Which outcome.
+    pub outcome: Allowed,
+    /// Of which requests.
+    pub methods: Methods,
+    /// Only of requests that were under way at some time between these two moments.
+    pub during: Option<(Moment, Moment)>,
+}
+
+/// Which outcome is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// A response with one of these statuses.
+    Status(&'static [u16]),
+    /// No response: the connection was closed, or broke within it.
+    Broken,
+}
+
+/// Which requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Methods {
+    /// All.
+    All,
+    /// Those that must not be repeated.
+    Posts,
+}
+
+/// What must be true of one step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepShare {
+    /// Its number.
+    pub step: u32,
+    /// In words: `app2 stopped`.
+    pub condition: String,
+    /// What each instance should receive.
+    pub expected: Option<BTreeMap<String, u64>>,
+}
+
+/// What came of the comparison.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Verdict {
+    /// The counts.
+    pub count: Count,
+    /// What each step's instances received for the first time, in the steps' order.
+    pub shares: Vec<BTreeMap<String, u64>>,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
+impl Allowance {
+    fn covers(&self, record: &Record) -> bool {
+        let outcome = match (self.outcome, record.outcome) {
+            (Allowed::Status(allowed), Outcome::Answered { status, .. }) => allowed.contains(&status),
+            (Allowed::Broken, Outcome::Broken(Break::BeforeHead | Break::Within | Break::Connect)) => true,
+            _ => false,
+        };
+        outcome
+            && (self.methods == Methods::All || record.is_post)
+            && self.during.is_none_or(|(from, to)| record.overlaps(from, to))
+    }
+}
+
+/// What became of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Answered,
+    Allowed,
+    Lost,
+    Torn,
+}
+
+/// Judges a case.
+pub fn judge(records: &[Record], ledger: &Ledger, allowed: &[Allowance], steps: &[StepShare]) -> Verdict {
+    let receipts = ledger.receipts();
+    let mut verdict = Verdict::default();
+    let mut problems = Problems::default();
+    let sums = ledger.sums();
+    for record in records {
+        let received = receipts.get(&record.id).map_or(0, Vec::len);
+        verdict.count.sent += 1;
+        verdict.count.sent_posts += u64::from(record.is_post);
+        match fate(record, &sums, allowed, &mut problems) {
+            Fate::Answered => {
+                verdict.count.answered += 1;
+                if received == 0 && ledger.source == Source::File {
+                    problems.add("answered, though no instance received it", record.id);
+                }
+            }
+            Fate::Allowed => verdict.count.allowed += 1,
+            Fate::Lost => verdict.count.lost += 1,
+            Fate::Torn => verdict.count.torn += 1,
+        }
+        if received > 1 && record.is_post {
+            verdict.count.doubled += 1;
+            problems.add("a POST received more than once", record.id);
+        } else if received > 1 {
+            verdict.count.repeated += 1;
+        }
+    }
+    problems.strangers(records, &receipts);
+    verdict.shares = steps.iter().map(|step| share(step.step, &receipts)).collect();
+    verdict.findings = problems.findings();
+    for (step, share) in steps.iter().zip(&verdict.shares) {
+        verdict.findings.extend(share_finding(step, share, &receipts));
+    }
+    verdict
+}
+
+fn fate(record: &Record, sums: &HashMap<Id, &str>, allowed: &[Allowance], problems: &mut Problems) -> Fate {
+    let torn = match record.outcome {
+        Outcome::Answered { body: Body::Torn, .. } => {
+            Some("complete to the client, and not what the instance announced")
+        }
+        Outcome::Answered { body: Body::Foreign, .. } => {
+            Some("answered with the response to another request")
+        }
+        _ if sums.get(&record.id).is_some_and(|sum| *sum != record.body_sum) => {
+            Some("complete to the instance, and not what the client sent")
+        }
+        _ => None,
+    };
+    if let Some(what) = torn {
+        problems.add(what, record.id);
+        return Fate::Torn;
+    }
+    if record.outcome.is_success() {
+        return Fate::Answered;
+    }
+    if allowed.iter().any(|allowance| allowance.covers(record)) {
+        return Fate::Allowed;
+    }
+    let method = if record.is_post { "POST" } else { "GET" };
+    problems.add(format!("a {method} lost: {}", record.outcome.words()), record.id);
+    Fate::Lost
+}
+
+/// Problems by kind, with the requests that have them.
+#[derive(Default)]
+struct Problems(BTreeMap<String, BTreeSet<Id>>);
+
+impl Problems {
+    fn add(&mut self, what: impl Into<String>, id: Id) {
+        self.0.entry(what.into()).or_default().insert(id);
+    }
+
+    /// Notes what instances received that the client never sent.
+    fn strangers(&mut self, records: &[Record], receipts: &HashMap<Id, Vec<&str>>) {
+        let sent: BTreeSet<Id> = records.iter().map(|record| record.id).collect();
+        for id in receipts.keys().filter(|id| !sent.contains(id)) {
+            self.add("received, though the client has no record of it", *id);
+        }
+    }
+
+    fn findings(self) -> Vec<Finding> {
+        let finding = |(what, ids): (String, BTreeSet<Id>)| Finding {
+            what: format!("{} × {what}", ids.len()),
+            ids: ids.iter().take(Finding::IDS_MAX).map(Id::to_string).collect(),
+        };
+        self.0.into_iter().map(finding).collect()
+    }
+}
+
+/// Counts first receipts of one step by instance.
+fn share(step: u32, receipts: &HashMap<Id, Vec<&str>>) -> BTreeMap<String, u64> {
+    let mut share = BTreeMap::new();
+    for (_, instances) in receipts.iter().filter(|(id, _)| id.step == step) {
+        if let Some(first) = instances.first() {
+            *share.entry((*first).to_owned()).or_default() += 1;
+        }
+    }
+    share
+}
+
+fn share_finding(
+    step: &StepShare,
+    share: &BTreeMap<String, u64>,
+    receipts: &HashMap<Id, Vec<&str>>,
+) -> Option<Finding> {
+    let expected = step.expected.as_ref()?;
+    let of = |counts: &BTreeMap<String, u64>, name: &String| counts.get(name).copied().unwrap_or(0);
+    let names: BTreeSet<&String> = expected.keys().chain(share.keys()).collect();
+    let off: Vec<String> = names
+        .iter()
+        .filter(|name| of(share, name) != of(expected, name))
+        .map(|name| format!("{name} received {} instead of {}", of(share, name), of(expected, name)))
+        .collect();
+    if off.is_empty() {
+        return None;
+    }
+    // Of those who had too many: which requests these were.
+    let too_many: BTreeSet<&str> =
+        names.iter().filter(|name| of(share, name) > of(expected, name)).map(|name| name.as_str()).collect();
+    let mut ids: Vec<Id> = receipts
+        .iter()
+        .filter(|(id, at)| id.step == step.step && at.first().is_some_and(|first| too_many.contains(first)))
+        .map(|(id, _)| *id)
+        .collect();
+    ids.sort_unstable();
+    Some(Finding {
+        what: format!("shares are off, {}: {}", step.condition, off.join(", ")),
+        ids: ids.iter().take(Finding::IDS_MAX).map(Id::to_string).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Entry, Event};
+
+    const OK: Outcome = Outcome::Answered { status: 200, body: Body::Whole };
+
+    fn record(number: u32, is_post: bool, outcome: Outcome) -> Record {
+        Record {
+            id: Id { step: 0, number },
+            is_post,
+            intended: Moment(u64::from(number) * 100),
+            free: Moment(u64::from(number) * 100),
+            sent: Moment(u64::from(number) * 100),
+            ended: Moment(u64::from(number) * 100 + 50),
+            is_reused: true,
+            body_sum: "0-00000000".into(),
+            instance: None,
+            outcome,
+        }
+    }
+
+    fn entry(number: u32, instance: &str, event: Event) -> Entry {
+        Entry { id: Id { step: 0, number }, instance: instance.into(), event }
+    }
+
+    fn received(number: u32, instance: &str) -> Entry {
+        entry(number, instance, Event::Received)
+    }
+
+    /// Judges and shows counts as `sent answered allowed lost doubled torn repeated`, and the findings.
+    #[track_caller]
+    fn check(
+        records: &[Record],
+        entries: &[Entry],
+        allowed: &[Allowance],
+        counts: [u64; 7],
+        findings: &[&str],
+    ) {
+        let ledger = Ledger { source: Source::File, entries: entries.to_vec() };
+        let Verdict { count: c, findings: found, .. } = judge(records, &ledger, allowed, &[]);
+        assert_eq!([c.sent, c.answered, c.allowed, c.lost, c.doubled, c.torn, c.repeated], counts);
+        let found: Vec<String> =
+            found.iter().map(|finding| format!("{} ({})", finding.what, finding.ids.join(" "))).collect();
+        assert_eq!(found, findings);
+    }
+
+    #[test]
+    fn says_what_became_of_each_request() {
+        let (get, post) = (|outcome| record(1, false, outcome), |outcome| record(1, true, outcome));
+        let once = [received(1, "app1"), entry(1, "app1", Event::Answered(Some("0-00000000".into())))];
+        let twice = [received(1, "app1"), received(1, "app2")];
+        let status = |status| Outcome::Answered { status, body: Body::Unannounced };
+        let broken = Outcome::Broken(Break::Within);
+
+        check(&[get(OK)], &once, &[], [1, 1, 0, 0, 0, 0, 0], &[]);
+        check(&[post(OK)], &once, &[], [1, 1, 0, 0, 0, 0, 0], &[]);
+        check(&[get(OK)], &twice, &[], [1, 1, 0, 0, 0, 0, 1], &[]);
+        check(
+            &[post(OK)],
+            &twice,
+            &[],
+            [1, 1, 0, 0, 1, 0, 0],
+            &["1 × a POST received more than once (d0-1)"],
+        );
+        check(&[get(status(502))], &once, &[], [1, 0, 0, 1, 0, 0, 0], &["1 × a GET lost: 502 (d0-1)"]);
+        check(
+            &[post(broken)],
+            &[],
+            &[],
+            [1, 0, 0, 1, 0, 0, 0],
+            &["1 × a POST lost: cut off within the response (d0-1)"],
+        );
+        check(
+            &[get(OK)],
+            &[],
+            &[],
+            [1, 1, 0, 0, 0, 0, 0],
+            &["1 × answered, though no instance received it (d0-1)"],
+        );
+        check(
+            &[get(Outcome::Answered { status: 200, body: Body::Torn })],
+            &once,
+            &[],
+            [1, 0, 0, 0, 0, 1, 0],
+            &["1 × complete to the client, and not what the instance announced (d0-1)"],
+        );
+        check(
+            &[get(Outcome::Answered { status: 200, body: Body::Foreign })],
+            &once,
+            &[],
+            [1, 0, 0, 0, 0, 1, 0],
+            &["1 × answered with the response to another request (d0-1)"],
+        );
+        check(
+            &[post(OK)],
+            &[received(1, "app1"), entry(1, "app1", Event::Answered(Some("3-12345678".into())))],
+            &[],
+            [1, 0, 0, 0, 0, 1, 0],
+            &["1 × complete to the instance, and not what the client sent (d0-1)"],
+        );
+        check(
+            &[],
+            &[received(7, "app1")],
+            &[],
+            [0; 7],
+            &["1 × received, though the client has no record of it (d0-7)"],
+        );
+    }
+
+    #[test]
+    fn allows_what_a_case_allows_and_nothing_else() {
+        let once = [received(1, "app1")];
+        let allow = |outcome, methods, during| vec![Allowance { words: "", outcome, methods, during }];
+        let status = |status| Outcome::Answered { status, body: Body::Unannounced };
+        let (fine, lost) = ([1, 0, 1, 0, 0, 0, 0], [1, 0, 0, 1, 0, 0, 0]);
+        let one = |is_post, outcome| [record(1, is_post, outcome)];
+
+        let posts = allow(Allowed::Status(&[504]), Methods::Posts, None);
+        check(&one(true, status(504)), &once, &posts, fine, &[]);
+        check(&one(false, status(504)), &once, &posts, lost, &["1 × a GET lost: 504 (d0-1)"]);
+        check(&one(true, status(502)), &once, &posts, lost, &["1 × a POST lost: 502 (d0-1)"]);
+        // Under way from 100 to 150.
+        for (from, to, expect) in [(150, 160, fine), (90, 100, fine), (0, 99, lost), (151, 200, lost)] {
+            let during = allow(Allowed::Broken, Methods::All, Some((Moment(from), Moment(to))));
+            let findings: &[&str] =
+                if expect == lost { &["1 × a GET lost: closed without a response (d0-1)"] } else { &[] };
+            check(&one(false, Outcome::Broken(Break::BeforeHead)), &once, &during, expect, findings);
+        }
+        let broken = allow(Allowed::Broken, Methods::All, None);
+        let timed_out = one(false, Outcome::Broken(Break::TimedOut));
+        check(&timed_out, &once, &broken, lost, &["1 × a GET lost: no end in time (d0-1)"]);
+        let torn = one(true, Outcome::Answered { status: 504, body: Body::Torn });
+        check(
+            &torn,
+            &once,
+            &posts,
+            [1, 0, 0, 0, 0, 1, 0],
+            &["1 × complete to the client, and not what the instance announced (d0-1)"],
+        );
+    }
+
+    #[test]
+    fn shares_count_first_receipts() {
+        let entries = [received(0, "app1"), received(1, "app2"), received(2, "app1"), received(2, "app2")];
+        let ledger = Ledger { source: Source::File, entries: entries.to_vec() };
+        let records: Vec<Record> = (0..3).map(|number| record(number, false, OK)).collect();
+        let expect = |counts: &[(&str, u64)]| -> BTreeMap<String, u64> {
+            counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+        };
+        let step = |expected: &[(&str, u64)]| StepShare {
+            step: 0,
+            condition: "all ready".into(),
+            expected: Some(expect(expected)),
+        };
+        let verdict = judge(&records, &ledger, &[], &[step(&[("app1", 2), ("app2", 1)])]);
+        assert_eq!((verdict.shares, verdict.findings), (vec![expect(&[("app1", 2), ("app2", 1)])], vec![]));
+        let verdict = judge(&records, &ledger, &[], &[step(&[("app1", 1), ("app2", 1), ("app3", 1)])]);
+        let finding = verdict.findings.first().unwrap();
+        assert_eq!(
+            finding.what,
+            "shares are off, all ready: app1 received 2 instead of 1, app3 received 0 instead of 1"
+        );
+        assert_eq!(finding.ids, ["d0-0", "d0-2"]);
+    }
+}
