@@ -2,12 +2,16 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use keel_control::project::ProjectOptions;
-use keel_drill::{CASES, Options, Stop, Told, terminal};
+use keel_drill::{
+    CASES, Options, Stop, Told,
+    nginx::{Manner, Nginx},
+    terminal,
+};
 
 use crate::project::ProjectArgs;
 
@@ -41,12 +45,25 @@ pub(crate) struct Args {
     /// Folder for results and report
     #[arg(long, value_name = "FOLDER", default_value = "drill")]
     out: PathBuf,
+    /// What balances in Evenkeel's place, on the same instances: its row, in two manners, beside Evenkeel's
+    #[arg(long, value_enum, value_name = "PROXY")]
+    proxy: Option<Proxy>,
+    /// The nginx to try
+    #[arg(long, value_name = "PATH", default_value = "nginx")]
+    nginx: PathBuf,
     /// Where the system listens
     #[arg(long, value_name = "ADDRESS", hide = true)]
     listen: Option<std::net::SocketAddr>,
     /// Where clients connect instead
     #[arg(long, value_name = "ADDRESS", hide = true)]
     via: Option<std::net::SocketAddr>,
+}
+
+/// What a drill may try in Evenkeel's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Proxy {
+    /// nginx: with the files as they are, and as an expert runs it
+    Nginx,
 }
 
 /// A peer of the drill's own.
@@ -68,9 +85,21 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
         return Ok(ExitCode::SUCCESS);
     }
     let options = args.options(ProjectOptions::from(project.choice()?))?;
+    let Some(Proxy::Nginx) = args.proxy else { return play(&options, &args.out, &mut out) };
+    let mut is_clean = true;
+    for (manner, folder) in [(Manner::AsIs, "nginx-as-is"), (Manner::Expert, "nginx-expert")] {
+        let nginx = Some(Nginx { path: args.nginx.clone(), manner });
+        let code = play(&Options { nginx, ..options.clone() }, &args.out.join(folder), &mut out)?;
+        is_clean &= code == ExitCode::SUCCESS;
+    }
+    Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Plays a drill, tells of it as it runs, and writes its report.
+fn play(options: &Options, folder: &Path, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     let shows_progress = io::stderr().is_terminal();
     write!(out, "{}", terminal::head())?;
-    let results = keel_drill::run(&options, |told| {
+    let results = keel_drill::run(options, |told| {
         // Without a terminal there is nobody to tell; the results are kept.
         drop(match told {
             Told::Begins(case) if shows_progress => write!(io::stderr(), "{} ...\r", case.name),
@@ -78,11 +107,9 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
             Told::Ended(case) => write!(out, "{}", terminal::row(case)).and_then(|()| out.flush()),
         });
     })?;
-    std::fs::create_dir_all(&args.out)?;
-    let file = args.out.join("results.json");
-    std::fs::write(&file, serde_json::to_string_pretty(&results)? + "\n")?;
+    let written = keel_drill::report::write(&results, folder)?;
     write!(out, "{}", terminal::summary(&results))?;
-    writeln!(out, "{}", file.display())?;
+    writeln!(out, "{} files in {}", written.len(), folder.display())?;
     Ok(if results.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -117,6 +144,8 @@ impl Args {
             seed: self
                 .seed
                 .unwrap_or_else(|| u64::from(jiff::Timestamp::now().subsec_nanosecond().unsigned_abs())),
+            nginx: None,
+            is_short: self.short,
             path: self.path.clone(),
             listen: self.listen,
             via: self.via,

@@ -35,7 +35,7 @@ pub fn run(options: &Options, mut told: impl FnMut(Told<'_>)) -> Result<Results,
     let ground = Ground {
         program: options.program.clone(),
         work: work.0.clone(),
-        listen: options.listen,
+        listen: options.listen.filter(|_| options.nginx.is_none()),
         stop: options.stop.clone(),
     };
     let known = Known::default();
@@ -44,7 +44,10 @@ pub fn run(options: &Options, mut told: impl FnMut(Told<'_>)) -> Result<Results,
         project: subject.joined.name.clone(),
         started_at: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         seed: options.seed,
-        proxy: format!("Evenkeel {}", env!("CARGO_PKG_VERSION")),
+        proxy: match &options.nginx {
+            Some(nginx) => nginx.name()?,
+            None => format!("Evenkeel {}", env!("CARGO_PKG_VERSION")),
+        },
         driver: "process".to_owned(),
         machine: machine::describe(),
         files: project_files(&subject),

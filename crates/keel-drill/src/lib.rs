@@ -13,11 +13,14 @@
 mod cases;
 mod checksum;
 mod configuration;
+mod cutter;
 mod drill;
+mod front;
 pub mod generator;
 pub mod ledger;
 mod load;
 mod machine;
+pub mod nginx;
 pub mod peer;
 pub mod record;
 pub mod report;
@@ -63,6 +66,10 @@ pub struct Options {
     pub rate: f64,
     /// What the order of events comes from.
     pub seed: u64,
+    /// What balances instead of Evenkeel, if anything.
+    pub nginx: Option<nginx::Nginx>,
+    /// Whether exhaustive cases take samples.
+    pub is_short: bool,
     /// The path that is asked for, where the shortest balanced location isn't the right one.
     pub path: Option<String>,
     /// Where the system listens, instead of a free port.

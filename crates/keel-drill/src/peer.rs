@@ -181,13 +181,13 @@ async fn read(stream: &mut TcpStream, bytes: &mut Vec<u8>, patience: Option<Dura
 }
 
 /// What a peer needs to know of a request. It speaks to a proxy that frames bodies by length.
-struct Request<'a> {
-    id: &'a str,
-    length: usize,
+pub(crate) struct Request<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) length: usize,
 }
 
 impl<'a> Request<'a> {
-    fn parse(head: &'a str) -> Self {
+    pub(crate) fn parse(head: &'a str) -> Self {
         let field = |name: &str| {
             let mut fields = head.lines().skip(1).filter_map(|line| line.split_once(':'));
             fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())

@@ -11,9 +11,11 @@ use rustix::process::{Signal, kill_process};
 use crate::{
     Error, Options,
     configuration::Tuning,
+    front::Program,
     generator::{Pace, Shape, Target},
     ledger::{Ledger, Source},
     load::Load,
+    nginx::Seated,
     record::{Moment, Outcome, Record},
     results,
     seed::Seed,
@@ -45,6 +47,16 @@ pub(crate) struct Context<'a> {
     pub(crate) number: usize,
 }
 
+impl<'a> Context<'a> {
+    /// Gives the program that balances.
+    pub(crate) fn program(&self) -> Program<'a> {
+        match &self.options.nginx {
+            Some(nginx) => Program::Nginx(&nginx.path),
+            None => Program::Evenkeel(&self.ground.program),
+        }
+    }
+}
+
 /// What is found out once about the project's program.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
@@ -74,6 +86,8 @@ pub(crate) struct Played {
 pub(crate) struct Stage<'a> {
     pub(crate) context: &'a Context<'a>,
     pub(crate) system: System,
+    /// The nginx in Evenkeel's place, where one is tried.
+    nginx: Option<Seated<'a>>,
     pub(crate) load: Load,
     pub(crate) seed: Seed,
     pub(crate) shape: Shape,
@@ -87,8 +101,17 @@ impl<'a> Stage<'a> {
     pub(crate) fn set(context: &'a Context<'a>, setup: &Setup) -> Result<Self, Error> {
         let Context { subject, options, ground, .. } = *context;
         let mut system = System::up(subject, ground, setup, context.number)?;
-        let address = system
-            .address(subject.route.listen)
+        let nginx = match &options.nginx {
+            Some(nginx) => {
+                let instances = system.instances()?;
+                Some(Seated::start(nginx, subject, setup, &instances, options.listen, &ground.stop)?)
+            }
+            None => None,
+        };
+        let listeners = nginx.as_ref().map_or(&system.listeners, |nginx| &nginx.listeners);
+        let address = listeners
+            .get(&subject.route.listen)
+            .copied()
             .ok_or_else(|| Error::Project("the listener that was tried is gone".to_owned()))?;
         let source = match (&setup.peers, context.known.source.get()) {
             (Some(_), _) => Some(Source::File),
@@ -114,6 +137,9 @@ impl<'a> Stage<'a> {
         };
         let seed = context.seed.split("events");
         let mut played = Played { files: system.files.clone(), ..Played::default() };
+        if let Some(nginx) = &nginx {
+            played.files.insert("nginx.conf".to_owned(), nginx.configuration.clone());
+        }
         played.load = results::Load {
             rate: Some(options.rate),
             connections: shape.connections,
@@ -121,8 +147,17 @@ impl<'a> Stage<'a> {
             posts: shape.posts,
             ..results::Load::default()
         };
-        let mut stage =
-            Self { context, system, load, seed, shape, source: source.unwrap_or_default(), played, step: 0 };
+        let mut stage = Self {
+            context,
+            system,
+            nginx,
+            load,
+            seed,
+            shape,
+            source: source.unwrap_or_default(),
+            played,
+            step: 0,
+        };
         if setup.peers.is_none() {
             stage.warm_up(source.is_some())?;
         }
@@ -224,7 +259,14 @@ impl<'a> Stage<'a> {
         })?;
         // Nothing is left to do, and it returns when the data plane has the last change of peers.
         let words: Vec<&str> = ["start"].into_iter().chain(names.iter().map(String::as_str)).collect();
-        self.system.run(&words).map(drop)
+        self.system.run(&words)?;
+        self.follow()
+    }
+
+    /// Tells an nginx of what has changed, if that is how it is run.
+    fn follow(&mut self) -> Result<(), Error> {
+        let Some(nginx) = &mut self.nginx else { return Ok(()) };
+        nginx.follow(self.context.subject, &self.system.instances()?)
     }
 
     /// Sends requests of one shape, to the end, and gives their step.
@@ -320,13 +362,19 @@ impl<'a> Stage<'a> {
 
     /// Has the files read again, and notes it.
     pub(crate) fn reload(&mut self) -> Result<(), Error> {
-        self.command(&["reload"])
+        match &self.nginx {
+            Some(nginx) => nginx.reload()?,
+            None => return self.command(&["reload"]),
+        }
+        self.note("nginx -s reload");
+        Ok(())
     }
 
     /// Runs a command on the system as its user would, and notes it.
     pub(crate) fn command(&mut self, words: &[&str]) -> Result<(), Error> {
         self.note(format!("evenkeel {}", words.join(" ")));
-        self.system.run(words).map(drop)
+        self.system.run(words)?;
+        self.follow()
     }
 
     /// Sends a signal to an instance's process, and notes it; gives when.
@@ -338,7 +386,11 @@ impl<'a> Stage<'a> {
 
     /// Kills the process that serves connections, and notes it; gives when.
     pub(crate) fn kill_data_plane(&mut self) -> Result<Moment, Error> {
-        let pid = self.system.data_plane()?;
+        let lost = || Error::Project("nginx has no worker".to_owned());
+        let pid = match &self.nginx {
+            Some(nginx) => nginx.worker().ok_or_else(lost)?,
+            None => self.system.data_plane()?,
+        };
         let at = self.note("kill -KILL the data plane");
         let killed = kill_process(pid, Signal::KILL);
         killed.map_err(|error| Error::io("the data plane can't be killed", error.into()))?;

@@ -127,7 +127,7 @@ impl Subject {
     pub(crate) fn is_even(&self) -> bool {
         self.upstream().is_some_and(|upstream| upstream.policy.name == "round_robin")
             && self.entries().all(|entry| match entry {
-                Entry::Fixed(_) => false,
+                Entry::Fixed(_) | Entry::Name { .. } => false,
                 Entry::Services { like, .. } => like.weight == 1 && !like.backup && like.max_conns == 0,
             })
     }

@@ -114,11 +114,6 @@ impl System {
         Ok(system)
     }
 
-    /// Gives where clients reach a port that `listen` names.
-    pub(crate) fn address(&self, listen: u16) -> Option<SocketAddr> {
-        self.listeners.get(&listen).copied()
-    }
-
     /// Runs a command as a user would type it, and gives its output.
     pub(crate) fn run(&self, words: &[&str]) -> Result<String, Error> {
         let failed = |said: String| Error::Command { command: words.join(" "), said };

@@ -3,6 +3,7 @@
 mod add_one;
 mod close_idle;
 mod close_random;
+mod cut_everywhere;
 mod even;
 mod frozen;
 mod kill_all;
@@ -43,6 +44,8 @@ pub struct Case {
 pub(crate) enum Way {
     /// On the whole project.
     Project { setup: fn(&Context<'_>) -> Setup, play: fn(&mut Stage<'_>) -> Result<(), Error> },
+    /// In its own way.
+    Own(fn(&Context<'_>) -> Result<Played, Error>),
 }
 
 /// All cases, in the order in which they are played.
@@ -60,6 +63,7 @@ pub const CASES: &[&Case] = &[
     &never_answers::CASE,
     &close_random::CASE,
     &close_idle::CASE,
+    &cut_everywhere::CASE,
     &slow_start::CASE,
     &overload::CASE,
 ];
@@ -84,6 +88,7 @@ impl Case {
     /// Plays it.
     pub(crate) fn play(&self, context: &Context<'_>) -> Result<Played, Error> {
         match self.way {
+            Way::Own(play) => play(context),
             Way::Project { setup, play } => {
                 let mut stage = Stage::set(context, &setup(context))?;
                 play(&mut stage)?;
