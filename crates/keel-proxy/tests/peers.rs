@@ -285,3 +285,37 @@ fn first_attempts_are_exactly_even_over_four_workers() {
         assert_eq!(peer.requests().len(), 100);
     }
 }
+
+/// Gives the address of a peer that neither accepts nor refuses: its queue is full, as if its host were gone. What is
+/// returned with it keeps it so.
+fn silent_peer() -> (std::net::SocketAddr, (socket2::Socket, Vec<TcpStream>)) {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        queued.push(stream);
+    }
+    (address, (listener, queued))
+}
+
+#[test]
+fn a_request_that_is_connecting_goes_elsewhere_when_its_peer_leaves() {
+    let (silent, _kept) = silent_peer();
+    let peer = ScriptedPeer::saying("ok");
+    let mut plane = DataPlane::start(|plan| balance(plan, &[silent]));
+    let name = UpstreamName("u".into());
+    let mut client = plane.client();
+    // A POST: nothing of it has left, so that it may go elsewhere.
+    client.send("POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\nhi");
+    let began = Instant::now();
+    let in_flight = |status: DataPlaneStatus| status.peers.iter().map(|peer| peer.in_flight).sum::<u32>();
+    while in_flight(plane.status()) == 0 {
+        assert!(began.elapsed() < DEADLINE, "it is never sent to the peer");
+    }
+    plane.order(&Order::Peers { upstream: name, set: set(&[peer.address], false) });
+    let response = client.response(true);
+    assert_eq!((response.status, response.text()), (200, "ok"));
+    assert!(began.elapsed() < DEADLINE / 2, "not after a time-out");
+}

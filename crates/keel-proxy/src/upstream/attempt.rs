@@ -238,6 +238,8 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
     let (worker, client) = (job.worker, &mut *job.client);
     let limit = worker.clock.now() + scope.connect_timeout;
     client.timer.set_at(Some(limit));
+    // Where a peer's host is gone nobody refuses, and the kernel tries for minutes: that it left is known earlier.
+    let mut peers_changed = pin!(worker.waiters.peers_changed());
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
             return Poll::Ready(result.map_err(|error| {
@@ -247,6 +249,13 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
                 );
                 (Attempted::Failed(PeerFailure::Error), text)
             }));
+        }
+        while peers_changed.as_mut().poll(cx).is_ready() {
+            peers_changed.set(worker.waiters.peers_changed());
+        }
+        if pick.peer().is_closed() {
+            let text = "the upstream server left while connecting to upstream";
+            return Poll::Ready(Err((Attempted::Failed(PeerFailure::Error), text.to_owned())));
         }
         let now = worker.clock.now();
         if !scope.ignore_client_abort && watch.poll_gone(cx, client, now).is_ready() {
