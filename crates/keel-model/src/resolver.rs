@@ -26,6 +26,8 @@ pub enum ResolverSource {
     Servers(Vec<NameServer>),
     /// The DNS servers of /etc/resolv.conf, with its search list.
     System,
+    /// No DNS but the container engine itself: what it starts, stops and finds healthy. `valid` means nothing there.
+    Docker,
 }
 
 /// A DNS server.

@@ -7,6 +7,7 @@
 
 mod binary;
 mod client;
+mod engine;
 mod load;
 mod name_server;
 mod peer;
@@ -14,6 +15,7 @@ mod project;
 
 pub use binary::{Binary, Running, free_port, wait_until};
 pub use client::{Client, Response, get};
+pub use engine::Engine;
 pub use load::{Ledger, Load, Outcome, Report};
 pub use name_server::{NameAnswer, NameServer};
 pub use peer::{Peer, PeerBehaviour};

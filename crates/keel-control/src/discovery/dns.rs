@@ -62,6 +62,7 @@ impl Dns {
     pub(super) async fn new(settings: &Resolver) -> Result<Self, DnsFailure> {
         let (config, mut options) = match &settings.source {
             ResolverSource::System => read_system_conf()?,
+            ResolverSource::Docker => (ResolverConfig::default(), ResolverOpts::default()),
             ResolverSource::Servers(servers) => {
                 let mut config = ResolverConfig::default();
                 for server in servers {

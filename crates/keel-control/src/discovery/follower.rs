@@ -1,7 +1,7 @@
 //! The task that follows one name.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     Located,
+    containers::Containers,
     dns::{Answer, Dns, DnsFailure},
 };
 use crate::serve::chain;
@@ -30,14 +31,24 @@ const FIRST_PROBES: Duration = Duration::from_millis(500);
 /// When to ask again after nobody answered.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Who says which addresses a name has.
+pub(super) enum Source {
+    /// DNS, asked again and again.
+    Dns,
+    /// The engine, which says so by itself.
+    Engine(watch::Receiver<Option<Containers>>),
+}
+
 /// Follows a name until the task is aborted.
 pub(super) async fn follow(
     name: FollowedName,
+    source: Source,
     found: watch::Sender<Option<Vec<Located>>>,
     changes: mpsc::UnboundedSender<FollowedName>,
 ) {
-    let mut follower = Follower {
+    let follower = Follower {
         members: BTreeMap::new(),
+        joined: 0,
         probes: JoinSet::new(),
         first_until: None,
         failing: false,
@@ -45,18 +56,9 @@ pub(super) async fn follow(
         found,
         changes,
     };
-    let mut dns = None;
-    let mut ask_at = Instant::now();
-    loop {
-        tokio::select! {
-            () = sleep_until(ask_at) => {
-                let holds = follower.ask(&mut dns).await;
-                ask_at = Instant::now() + holds;
-            }
-            Some(Ok(address)) = follower.probes.join_next() => follower.joins(address),
-            () = at(follower.first_until) => follower.first_until = None,
-        }
-        follower.publish();
+    match source {
+        Source::Dns => follower.follow_dns().await,
+        Source::Engine(containers) => follower.follow_engine(containers).await,
     }
 }
 
@@ -69,8 +71,10 @@ async fn at(moment: Option<Instant>) {
 
 struct Follower {
     name: FollowedName,
-    members: BTreeMap<SocketAddr, Member>,
-    probes: JoinSet<SocketAddr>,
+    members: BTreeMap<Located, Member>,
+    /// How many addresses have been new so far.
+    joined: u64,
+    probes: JoinSet<Located>,
     /// Until when the first answer waits for its probes.
     first_until: Option<Instant>,
     /// Whether the last question had no answer.
@@ -88,6 +92,44 @@ enum Member {
 }
 
 impl Follower {
+    async fn follow_dns(mut self) {
+        let mut dns = None;
+        let mut ask_at = Instant::now();
+        loop {
+            tokio::select! {
+                () = sleep_until(ask_at) => {
+                    let holds = self.ask(&mut dns).await;
+                    ask_at = Instant::now() + holds;
+                }
+                Some(Ok(located)) = self.probes.join_next() => self.joins(&located),
+                () = at(self.first_until) => self.first_until = None,
+            }
+            self.publish();
+        }
+    }
+
+    async fn follow_engine(mut self, mut containers: watch::Receiver<Option<Containers>>) {
+        containers.mark_changed();
+        loop {
+            tokio::select! {
+                changed = containers.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let (resolver, host, port) = (&self.name.resolver, &self.name.host, self.name.port);
+                    let matches = containers.borrow_and_update().as_ref().map(|containers| {
+                        containers.matches(host, port, resolver.ipv4, resolver.ipv6)
+                    });
+                    let Some(matches) = matches else { continue };
+                    self.take(matches.into_iter().map(|one| (one.located, one.proven)).collect());
+                }
+                Some(Ok(located)) = self.probes.join_next() => self.joins(&located),
+                () = at(self.first_until) => self.first_until = None,
+            }
+            self.publish();
+        }
+    }
+
     /// Asks once and gives the time until the next question.
     async fn ask(&mut self, dns: &mut Option<Dns>) -> Duration {
         match self.answer(dns).await {
@@ -95,7 +137,8 @@ impl Follower {
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("{} is resolved again", self.name.host);
                 }
-                self.take(&answer.addresses);
+                let wanted = answer.addresses.into_iter().map(|ip| (self.located(ip), false)).collect();
+                self.take(wanted);
                 answer.holds
             }
             Err(error) => {
@@ -116,6 +159,16 @@ impl Follower {
         }
     }
 
+    /// Gives the member with this address, or a new one: another container may have the address of one that failed.
+    fn located(&mut self, ip: IpAddr) -> Located {
+        let address = SocketAddr::new(ip, self.name.port);
+        if let Some(known) = self.members.keys().find(|known| known.address == address) {
+            return known.clone();
+        }
+        self.joined += 1;
+        Located { address, incarnation: self.joined, instance: None }
+    }
+
     async fn answer(&self, dns: &mut Option<Dns>) -> Result<Answer, DnsFailure> {
         let resolver = &self.name.resolver;
         let dns = match dns {
@@ -125,28 +178,32 @@ impl Follower {
         dns.ask(&self.name.host, resolver).await
     }
 
-    /// Drops the addresses that are gone and probes the new ones.
-    fn take(&mut self, addresses: &BTreeSet<IpAddr>) {
-        let wanted: BTreeSet<SocketAddr> =
-            addresses.iter().map(|ip| SocketAddr::new(*ip, self.name.port)).collect();
-        self.members.retain(|address, member| {
-            let stays = wanted.contains(address);
+    /// Drops who is gone and probes who is new, unless something else has proven that it can serve.
+    fn take(&mut self, wanted: BTreeMap<Located, bool>) {
+        self.members.retain(|located, member| {
+            let stays = wanted.contains_key(located);
             if let (Member::Probed(probe), false) = (member, stays) {
                 probe.abort();
             }
             stays
         });
-        for address in wanted {
+        for (located, proven) in wanted {
             let probes = &mut self.probes;
-            self.members.entry(address).or_insert_with(|| Member::Probed(probes.spawn(probe(address))));
+            let member = self.members.entry(located).or_insert_with_key(|located| {
+                if proven { Member::In } else { Member::Probed(probes.spawn(probe(located.clone()))) }
+            });
+            if let (Member::Probed(probe), true) = (&member, proven) {
+                probe.abort();
+                *member = Member::In;
+            }
         }
         if self.found.borrow().is_none() && self.first_until.is_none() {
             self.first_until = Some(Instant::now() + FIRST_PROBES);
         }
     }
 
-    fn joins(&mut self, address: SocketAddr) {
-        if let Some(member) = self.members.get_mut(&address) {
+    fn joins(&mut self, located: &Located) {
+        if let Some(member) = self.members.get_mut(located) {
             *member = Member::In;
         }
     }
@@ -158,13 +215,11 @@ impl Follower {
         }
         self.first_until = None;
         let members = self.members.iter().filter(|(_, member)| is_in(member));
-        let now: Vec<Located> = members
-            .map(|(address, _)| Located { address: *address, incarnation: 0, instance: None })
-            .collect();
+        let now: Vec<Located> = members.map(|(located, _)| located.clone()).collect();
         let changed = self.found.send_if_modified(|found| {
             let changed = found.as_ref() != Some(&now);
             if changed {
-                tracing::debug!("{} is {now:?}", self.name);
+                tracing::info!("{} is {}", self.name, shown(&now));
                 *found = Some(now);
             }
             changed
@@ -176,12 +231,21 @@ impl Follower {
     }
 }
 
+fn shown(members: &[Located]) -> String {
+    let one = |located: &Located| match &located.instance {
+        Some(instance) => format!("{instance} ({})", located.address),
+        None => located.address.to_string(),
+    };
+    if members.is_empty() { "nobody".into() } else { members.iter().map(one).collect::<Vec<_>>().join(", ") }
+}
+
 /// Returns when the address has accepted a connection.
-async fn probe(address: SocketAddr) -> SocketAddr {
+async fn probe(located: Located) -> Located {
+    let address = located.address;
     let mut interval = PROBE_INTERVAL;
     loop {
         match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(_)) => return address,
+            Ok(Ok(_)) => return located,
             outcome => {
                 if interval == PROBE_INTERVAL {
                     tracing::debug!("{address} doesn't take part yet: {outcome:?}");

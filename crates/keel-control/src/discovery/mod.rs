@@ -7,7 +7,9 @@
 //!   it listens.
 //! - A name that has no address is an empty group and no failure.
 
+mod containers;
 mod dns;
+mod engine;
 mod follower;
 
 use std::{
@@ -16,13 +18,14 @@ use std::{
     time::Duration,
 };
 
-use keel_model::FollowedName;
+use keel_model::{FollowedName, ResolverSource};
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
     time::{Instant, timeout_at},
 };
 
+use self::{containers::Containers, follower::Source};
 use crate::peers::Binding;
 
 /// Where something that answers to a name is.
@@ -30,7 +33,7 @@ use crate::peers::Binding;
 pub struct Located {
     /// Its address.
     pub address: SocketAddr,
-    /// Tells it from what was at this address before; 0 where nobody knows.
+    /// Tells it from what was at this address before.
     pub incarnation: u64,
     /// What it is called, where that is known: a container's name.
     pub instance: Option<String>,
@@ -48,6 +51,8 @@ pub(crate) fn followed(bindings: &[Binding]) -> BTreeSet<FollowedName> {
 #[derive(Debug)]
 pub(crate) struct Discovery {
     followed: BTreeMap<FollowedName, Followed>,
+    /// What the container engine says, once a name asks for it.
+    containers: Option<watch::Sender<Option<Containers>>>,
     changes: mpsc::UnboundedSender<FollowedName>,
 }
 
@@ -68,7 +73,7 @@ impl Discovery {
     /// Makes one that follows nothing yet. The receiver gets each name whose addresses have changed.
     pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<FollowedName>) {
         let (changes, receiver) = mpsc::unbounded_channel();
-        (Self { followed: BTreeMap::new(), changes }, receiver)
+        (Self { followed: BTreeMap::new(), containers: None, changes }, receiver)
     }
 
     /// Follows these names too, on the current tokio runtime.
@@ -76,11 +81,28 @@ impl Discovery {
         for name in names {
             if !self.followed.contains_key(name) {
                 let (sender, found) = watch::channel(None);
-                let task = tokio::spawn(follower::follow(name.clone(), sender, self.changes.clone()));
+                let source = self.source(name);
+                let task = tokio::spawn(follower::follow(name.clone(), source, sender, self.changes.clone()));
                 let followed = Followed { found, task: task.abort_handle() };
                 self.followed.insert(name.clone(), followed);
             }
         }
+    }
+
+    fn source(&mut self, name: &FollowedName) -> Source {
+        if name.resolver.source != ResolverSource::Docker {
+            return Source::Dns;
+        }
+        // Whoever listened last has ended the task with itself.
+        let listened_to = self.containers.take().filter(|containers| !containers.is_closed());
+        let containers = listened_to.unwrap_or_else(|| {
+            let containers = watch::Sender::new(None);
+            tokio::spawn(engine::watch(containers.clone()));
+            containers
+        });
+        let receiver = containers.subscribe();
+        self.containers = Some(containers);
+        Source::Engine(receiver)
     }
 
     /// Follows no other names than these any more.

@@ -47,12 +47,14 @@ impl Slot {
 pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "resolver",
-        syntax: "address ... | system [valid=time] [ipv4=on|off] [ipv6=on|off]",
+        syntax: "address ... | system | docker [valid=time] [ipv4=on|off] [ipv6=on|off]",
         contexts: Contexts::HTTP.or(Contexts::UPSTREAM),
         arity: Arity::AtLeast(1),
         default: None,
         doc: "The DNS servers that are asked for names of `server ... resolve`, all at a time; `system` for those of \
-              /etc/resolv.conf. An answer holds for its TTL or for `valid`; Docker's own server 127.0.0.11, whose TTL \
+              /etc/resolv.conf. `docker` asks no DNS but the container engine, at DOCKER_HOST or its socket: a container \
+              joins when it is healthy or, without a healthcheck, accepts a connection, and leaves when it is paused, \
+              unhealthy or sent the signal that ends it. An answer holds for its TTL or for `valid`; Docker's own server 127.0.0.11, whose TTL \
               says nothing, is asked every second. When none answers, the addresses known last stay.",
         set: Setter::Simple(|reader, directive| {
             if reader.frame.resolver.resolver.is_some() {
@@ -108,7 +110,7 @@ fn resolver(reader: &mut Reader<'_>, directive: &Directive) -> Option<Resolver> 
 }
 
 fn refuse(reader: &mut Reader<'_>, directive: &Directive, word: &Word, nginx: String) {
-    let expected = "an address, `system`, `valid=time`, `ipv4=on|off` or `ipv6=on|off`";
+    let expected = "an address, `system`, `docker`, `valid=time`, `ipv4=on|off` or `ipv6=on|off`";
     reader.invalid(directive, word, nginx, expected);
 }
 
@@ -126,7 +128,7 @@ pub(crate) fn missing(reader: &mut Reader<'_>, server: &ServerEntry, upstream: &
 #[derive(Default)]
 struct Draft {
     servers: Vec<NameServer>,
-    system: bool,
+    keywords: Vec<ResolverSource>,
     valid: Option<Duration>,
     no_ipv4: bool,
     no_ipv6: bool,
@@ -143,18 +145,22 @@ impl Draft {
             Some(("ipv4", flag)) => self.no_ipv4 = !on(flag).ok_or_else(invalid)?,
             Some(("ipv6", flag)) => self.no_ipv6 = !on(flag).ok_or_else(invalid)?,
             Some(_) => return Err(invalid()),
-            None if word == "system" => self.system = true,
+            None if word == "system" => self.keywords.push(ResolverSource::System),
+            None if word == "docker" => self.keywords.push(ResolverSource::Docker),
             None => self.servers.push(server(word)?),
         }
         Ok(())
     }
 
     fn finish(self) -> Result<Resolver, String> {
-        let source = match (self.system, self.servers) {
-            (true, servers) if servers.is_empty() => ResolverSource::System,
-            (true, _) => return Err("\"system\" can't stand beside other resolvers".into()),
-            (false, servers) if servers.is_empty() => return Err("no resolvers defined".into()),
-            (false, servers) => ResolverSource::Servers(servers),
+        let mut keywords = self.keywords.into_iter();
+        let source = match (keywords.next(), self.servers) {
+            (None, servers) if servers.is_empty() => return Err("no resolvers defined".into()),
+            (None, servers) => ResolverSource::Servers(servers),
+            (Some(keyword), servers) if servers.is_empty() && keywords.next().is_none() => keyword,
+            (Some(_), _) => {
+                return Err("\"system\" and \"docker\" can't stand beside other resolvers".into());
+            }
         };
         if self.no_ipv4 && self.no_ipv6 {
             return Err("\"ipv4\" and \"ipv6\" cannot both be \"off\"".into());
@@ -215,6 +221,9 @@ mod tests {
         check("127.0.0.1:0", Err("invalid port in resolver \"127.0.0.1:0\""));
         check("dns.example", Ok(servers(&[("dns.example", 53)])));
         check("unix:/x", Err("invalid host in resolver \"unix:/x\""));
-        check("system 127.0.0.1", Err("\"system\" can't stand beside other resolvers"));
+        check("docker", Ok(resolver(ResolverSource::Docker)));
+        let beside = "\"system\" and \"docker\" can't stand beside other resolvers";
+        check("system 127.0.0.1", Err(beside));
+        check("docker system", Err(beside));
     }
 }
