@@ -11,6 +11,7 @@ mod doctor;
 mod drill;
 mod exec;
 mod explain;
+mod healthcheck;
 mod instances;
 mod log;
 mod logs;
@@ -78,6 +79,8 @@ enum Command {
     Explain(explain::Args),
     /// Balance as an nginx.conf says, with nginx's options and signals
     Serve(serve::Args),
+    /// Say whether the balancer of this container serves
+    Healthcheck(healthcheck::Args),
     /// Serve connections for the supervisor that started this process
     #[command(hide = true)]
     DataPlane,
@@ -115,6 +118,7 @@ fn main() -> ExitCode {
         Command::DrillPeer(args) => drill::peer(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Serve(args) => return serve::run(args, serve::Style::Evenkeel),
+        Command::Healthcheck(args) => return healthcheck::run(&args),
         Command::DataPlane => return data_plane::run(),
     };
     outcome.unwrap_or_else(|error| project::fail(&error))

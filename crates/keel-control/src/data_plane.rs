@@ -18,6 +18,8 @@ use keel_model::{Order, Report};
 use keel_sys::{Channel, Outgoing};
 use tokio::{io::unix::AsyncFd, sync::mpsc};
 
+use crate::orphans;
+
 /// Orders that wait for a data plane to take those before them.
 const ORDERS_MAX: usize = 32;
 /// How long a data plane may leave [`ORDERS_MAX`] of them lie.
@@ -62,6 +64,7 @@ impl DataPlane {
         // The command holds the child's end: end of file must mean that the child is gone.
         drop(command);
         let pid = child.id();
+        orphans::own(pid);
         let writer = register(Channel::from(OwnedFd::from(ours.try_clone()?)))?;
         let (orders, queue) = mpsc::channel(ORDERS_MAX);
         tokio::spawn(write_orders(writer, queue));
@@ -161,5 +164,6 @@ fn read_reports(
         }
     }
     let status = child.wait().ok();
+    orphans::disown(child.id());
     drop(events.send(DataPlaneEvent::Ended(id, status)));
 }

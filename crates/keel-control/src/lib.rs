@@ -8,7 +8,9 @@
 mod configuration;
 mod data_plane;
 mod discovery;
+mod health;
 mod inbox;
+mod orphans;
 mod peers;
 pub mod project;
 mod resolve;
@@ -18,6 +20,7 @@ mod traffic;
 
 pub use configuration::{Configuration, Ready, ServeOptions};
 pub use discovery::{Located, Names};
+pub use health::{Unwell, ask_health};
 pub use peers::{Binding, Entry, Pool, Pools};
 pub use resolve::{Known, ServiceNames, bind};
 pub use serve::{ServeError, ServeObserver, ServeSignal, chain, serve};

@@ -4,11 +4,12 @@ use std::{io, path::Path, time::Duration};
 
 use keel_diag::{Diagnostic, Sources};
 use keel_model::FollowedName;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     configuration::{Ready, ServeOptions, create_temp_folders, fill_peers},
     discovery::{Discovery, followed},
+    health, orphans,
     peers::{Binding, Pools},
     sockets::Sharing,
     traffic::{ApplyError, DataPlaneCommand, Traffic, TrafficNotice},
@@ -75,8 +76,11 @@ pub async fn serve(
     let (discovery, mut changes) = Discovery::new();
     let pid_path = first.main.pid.clone();
     let mut balancer = Balancer { traffic, discovery, bindings: Vec::new() };
+    let mut background = JoinSet::new();
+    background.spawn(orphans::reap());
     let first = balancer.apply(first).await?;
     let pid = PidFile::write(&pid_path)?;
+    background.spawn(health::answer(balancer.traffic.clone()));
     observer.applied(&first);
     observer.started();
     loop {
@@ -193,20 +197,28 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// The file that tells others whom to signal. Removed when the balancer ends.
-struct PidFile<'a>(&'a Path);
+struct PidFile<'a>(Option<&'a Path>);
 
 impl<'a> PidFile<'a> {
     fn write(path: &'a Path) -> Result<Self, ServeError> {
-        std::fs::write(path, format!("{}\n", std::process::id()))
-            .map_err(|source| ServeError::PidFile { path: path.display().to_string(), source })?;
-        Ok(Self(path))
+        match std::fs::write(path, format!("{}\n", std::process::id())) {
+            Ok(()) => Ok(Self(Some(path))),
+            // The first process of a container is known without a file, and its file system may be read-only.
+            Err(error) if std::process::id() == 1 => {
+                tracing::info!("no pid file {}: {error}", path.display());
+                Ok(Self(None))
+            }
+            Err(source) => Err(ServeError::PidFile { path: path.display().to_string(), source }),
+        }
     }
 }
 
 impl Drop for PidFile<'_> {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(self.0) {
-            tracing::warn!("can't remove the pid file {}: {error}", self.0.display());
+        if let Some(path) = self.0
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::warn!("can't remove the pid file {}: {error}", path.display());
         }
     }
 }

@@ -1,28 +1,7 @@
 //! Files that every nginx installation has, for configurations that include them where nginx is not installed.
 
 /// The nginx.conf of the image `nginx`, for projects that only put files into `/etc/nginx/conf.d`.
-pub const IMAGE_NGINX_CONF: &str = "\
-user nginx;
-worker_processes auto;
-error_log /var/log/nginx/error.log notice;
-pid /run/nginx.pid;
-
-events {
-    worker_connections 1024;
-}
-
-http {
-    include /etc/nginx/mime.types;
-    default_type application/octet-stream;
-    log_format main '$remote_addr - $remote_user [$time_local] \"$request\" '
-                    '$status $body_bytes_sent \"$http_referer\" '
-                    '\"$http_user_agent\" \"$http_x_forwarded_for\"';
-    access_log /var/log/nginx/access.log main;
-    sendfile on;
-    keepalive_timeout 65;
-    include /etc/nginx/conf.d/*.conf;
-}
-";
+pub const IMAGE_NGINX_CONF: &str = include_str!("image.conf");
 
 /// Debian's.
 const PROXY_PARAMS: &str = "\
