@@ -1,4 +1,6 @@
-//! Makes the report again from `results.json`: `cargo run -p keel-drill --example report -- results.json FOLDER`.
+//! Makes reports again from `results.json`: of one drill, or of several side by side.
+//!
+//!     cargo run -p keel-drill --example report -- RESULTS.json... FOLDER
 
 use std::{env, error::Error, fs, path::Path};
 
@@ -6,12 +8,16 @@ use keel_drill::{report, results::Results};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [files @ .., folder] = arguments.as_slice() else {
-        return Err("usage: report RESULTS.json FOLDER".into());
+    let Some((folder, files)) = arguments.split_last().filter(|(_, files)| !files.is_empty()) else {
+        return Err("usage: report RESULTS.json... FOLDER".into());
     };
+    let mut all: Vec<Results> = Vec::new();
     for file in files {
-        let results: Results = serde_json::from_slice(&fs::read(file)?)?;
-        report::write(&results, Path::new(folder))?;
+        all.push(serde_json::from_slice(&fs::read(file)?)?);
     }
+    match all.as_slice() {
+        [one] => report::write(one, Path::new(folder))?,
+        several => report::compare(several, Path::new(folder))?,
+    };
     Ok(())
 }

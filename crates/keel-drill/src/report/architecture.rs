@@ -120,7 +120,6 @@ pub(super) fn draw(system: &System, proxy: &str) -> Option<Picture> {
     Some(picture)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a number of boxes")]
 fn stack(boxes: usize) -> f64 {
     boxes as f64 * (BOX + GAP)
 }
@@ -186,7 +185,6 @@ fn proxy_lines(proxy: &str) -> Vec<String> {
     Face::Bold.wrap(proxy, 12.0, (BALANCER.width - 2.0 * PADDING) / OTHER_FONT)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a number of lines")]
 fn proxy_height(proxy: &str) -> f64 {
     PADDING + proxy_lines(proxy).len() as f64 * 16.0 + 6.0
 }
@@ -235,7 +233,6 @@ fn draw_upstreams<'a>(
     for upstream in &system.upstreams {
         let middles: Vec<f64> =
             upstream.instances.iter().filter_map(|name| instances.get(name.as_str())).copied().collect();
-        #[expect(clippy::cast_precision_loss, reason = "a number of instances")]
         let wanted = if middles.is_empty() {
             (top + bottom) / 2.0
         } else {

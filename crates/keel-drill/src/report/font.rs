@@ -86,12 +86,12 @@ impl Face {
         format!("{}…", kept.trim_end())
     }
 
-    /// The text in lines that fit, broken at spaces, and within a word only where it alone is too long.
+    /// The text in lines that fit, broken at spaces but not before `%`, and within a word only where it alone is too long.
     pub(super) fn wrap(self, text: &str, size: f64, width_max: f64) -> Vec<String> {
         let mut lines = Vec::new();
         let mut line = String::new();
-        for word in text.split_whitespace() {
-            let longer = if line.is_empty() { word.to_owned() } else { format!("{line} {word}") };
+        for word in words(text) {
+            let longer = if line.is_empty() { word.clone() } else { format!("{line} {word}") };
             if self.width(&longer, size) <= width_max {
                 line = longer;
                 continue;
@@ -113,6 +113,21 @@ impl Face {
         }
         lines
     }
+}
+
+/// Words, a per cent sign with the number before it.
+fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match words.last_mut() {
+            Some(number) if word.starts_with('%') => {
+                number.push(' ');
+                number.push_str(word);
+            }
+            _ => words.push(word.to_owned()),
+        }
+    }
+    words
 }
 
 #[cfg(test)]
@@ -150,5 +165,6 @@ mod tests {
             assert!(face.width(line, 10.0) <= 60.0, "{line}");
         }
         assert_eq!(face.wrap("", 10.0, 60.0), [""]);
+        assert_eq!(face.wrap("0 of 1,000 lost: 25 %.", 10.0, 95.0), ["0 of 1,000 lost:", "25 %."]);
     }
 }

@@ -7,6 +7,7 @@
 
 mod architecture;
 mod axis;
+mod compare;
 mod content;
 mod document;
 #[cfg(test)]
@@ -14,13 +15,17 @@ mod fixture;
 mod font;
 mod html;
 mod markdown;
+mod pdf;
 mod picture;
+mod png;
 mod shares;
 mod svg;
 #[cfg(test)]
 mod tests;
 mod timeline;
 mod words;
+
+pub use png::Error as PngError;
 
 use std::{
     fs, io,
@@ -43,6 +48,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A chart could not be made into PNG.
+    #[error("can't draw {name}.png")]
+    Png {
+        /// Which.
+        name: String,
+        /// Why.
+        source: png::Error,
+    },
     /// The results have a value that JSON doesn't.
     #[error("can't write the results as JSON")]
     Json(#[from] serde_json::Error),
@@ -61,7 +74,24 @@ pub fn write(results: &Results, folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let document = content::document(results);
     out.put("results.md", markdown::render(&document))?;
     out.put("report.html", html::render(&document))?;
+    out.put("report.pdf", pdf::render(&document))?;
     out.put("architecture.puml", architecture::plantuml(&results.system, &results.proxy))?;
+    out.put_pictures(&document)?;
+    Ok(out.written)
+}
+
+/// Writes several drills of one project side by side, for instance with different proxies in the balancer's seat, as
+/// `compare.md`, `.html`, `.pdf` and, where any lost something, a chart; and says which files it wrote.
+///
+/// # Errors
+///
+/// [`Error`], at the first file that can't be written.
+pub fn compare(results: &[Results], folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut out = Folder::open(folder)?;
+    let document = compare::document(results);
+    out.put("compare.md", markdown::render(&document))?;
+    out.put("compare.html", html::render(&document))?;
+    out.put("compare.pdf", pdf::render(&document))?;
     out.put_pictures(&document)?;
     Ok(out.written)
 }
@@ -101,6 +131,8 @@ impl<'a> Folder<'a> {
     }
 
     fn put_picture(&mut self, name: &str, picture: &Picture) -> Result<(), Error> {
-        self.put(&format!("{name}.svg"), svg::file(picture))
+        self.put(&format!("{name}.svg"), svg::file(picture))?;
+        let png = png::file(picture).map_err(|source| Error::Png { name: name.to_owned(), source })?;
+        self.put(&format!("{name}.png"), png)
     }
 }

@@ -1,8 +1,8 @@
 //! What a whole report must be, whatever its parts are.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
-use super::{fixture, words, write};
+use super::{compare, fixture, picture::Ink, words, write};
 use crate::results::Results;
 
 /// Every file of a report by its name.
@@ -38,6 +38,26 @@ fn the_report_in_words() {
     keep(&fixture::clean());
     keep(&fixture::with_findings());
     insta::assert_snapshot!("report.md", text(&report(&fixture::with_findings()), "results.md"));
+}
+
+#[test]
+fn side_by_side() {
+    let all = [fixture::clean(), fixture::with_findings()];
+    let folder = tempfile::tempdir().expect("a folder");
+    let written = compare(&all, folder.path()).expect("the comparison is written");
+    let names: Vec<_> = written.iter().map(|path| name(path)).collect();
+    assert_eq!(names, ["compare.md", "compare.html", "compare.pdf", "compare.svg", "compare.png"]);
+    if let Some(kept) = std::env::var_os("KEEL_REPORT_DIR") {
+        compare(&all, Path::new(&kept)).expect("the comparison is kept");
+    }
+    insta::assert_snapshot!(
+        "compare.md",
+        fs::read_to_string(folder.path().join("compare.md")).expect("text")
+    );
+
+    let clean = tempfile::tempdir().expect("a folder");
+    let written = compare(&[fixture::clean()], clean.path()).expect("the comparison is written");
+    assert_eq!(written.len(), 3, "no chart where nothing was lost");
 }
 
 #[test]
@@ -146,6 +166,70 @@ fn hostile_names_stay_text_in_every_form() {
     let markdown = text(&files, "results.md");
     let prose: Vec<_> = markdown.split("```").step_by(2).collect();
     assert!(!prose.concat().contains("<script"), "only a file's own text, between fences, has it");
+}
+
+#[test]
+fn charts_are_png_of_twice_their_size() {
+    let files = report(&fixture::clean());
+    for name in ["architecture", "shares-even", "timeline-stop-one"] {
+        let svg = text(&files, &format!("{name}.svg"));
+        let side = |side: &str| {
+            let (_, after) = svg.split_once(&format!(" {side}=\"")).expect("a size");
+            after.split('"').next().and_then(|size| size.parse::<f64>().ok()).expect("a number")
+        };
+        let png = files.get(&format!("{name}.png")).expect("the chart");
+        let pixmap = tiny_skia::Pixmap::decode_png(png).expect("a PNG");
+        assert!((f64::from(pixmap.width()) - 2.0 * side("width")).abs() < 1.0, "{name}");
+        assert!((f64::from(pixmap.height()) - 2.0 * side("height")).abs() < 1.0, "{name}");
+        let data = Ink::Data.light();
+        let drawn = pixmap.pixels().iter().filter(|pixel| [pixel.red(), pixel.green(), pixel.blue()] == data);
+        assert!(drawn.count() > 500, "{name} shows data");
+    }
+}
+
+/// What `pdftotext` reads; none where it isn't installed.
+fn read_pdf(pdf: &[u8]) -> Option<String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("report.pdf");
+    fs::write(&path, pdf).expect("written");
+    let output = match Command::new("pdftotext").arg("-layout").arg(&path).arg("-").output() {
+        Ok(output) => output,
+        Err(error) => {
+            eprintln!("skipped: pdftotext (package poppler-utils) can't be run: {error}");
+            return None;
+        }
+    };
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Some(String::from_utf8(output.stdout).expect("text"))
+}
+
+#[test]
+fn the_pdf_has_real_text() {
+    let files = report(&fixture::with_findings());
+    let pdf = files.get("report.pdf").expect("the PDF");
+    assert!(pdf.starts_with(b"%PDF-1.7"));
+    let Some(text) = read_pdf(pdf) else { return };
+    for part in [
+        "Drill of shop",
+        "3 findings in 1 of 4 cases",
+        "k1-006031",
+        "How it was measured",
+        "0 of 12,012 lost: at most 3/12,012 = 0.025 % with 95 % confidence (rule of three).",
+        "what the instance should have received",
+        "127.83.7.5:9000",
+        "proxy_pass http://app;",
+        "page 1 of ",
+    ] {
+        assert!(text.contains(part), "{part} isn't in:\n{text}");
+    }
+    let text = read_pdf(report(&poisoned(" Привет 日本")).get("report.pdf").expect("the PDF"));
+    let text = text.expect("it was there just now");
+    assert!(text.contains("Привет"), "{text}");
+    assert!(!text.contains('日'), "what the fonts lack is a box, and isn't read as something else");
 }
 
 #[test]

@@ -41,27 +41,42 @@ pub(super) fn draw(case: &Case) -> Option<Picture> {
     let time = Axis::linear(end, LEFT, RIGHT);
     let badges = place_badges(&case.events, &time);
     let rows = badges.iter().map(|badge| badge.row + 1).max().unwrap_or_default();
-    let badges_top = MARGIN + 24.0;
-    let top = badges_top + row_height(rows) + 4.0;
+    let badges_top = MARGIN + 24.0 + TITLE;
+    let top = badges_top + row_height(rows);
 
-    let mut y = draw_rate(&mut picture, case, &time, top);
-    y = draw_errors(&mut picture, case, &time, y + GAP);
-    y = draw_p99(&mut picture, slices, &time, y + GAP);
+    // The first title stands above the numbers of events, and their strokes leave out the other two.
+    let rate = draw_rate(&mut picture, case, &time, Part { title: MARGIN + 24.0, top });
+    let title = rate + GAP;
+    let errors = draw_errors(&mut picture, case, &time, Part { title, top: title + TITLE });
+    let title = errors.unwrap_or(title + TITLE - 4.0) + GAP;
+    let p99 = draw_p99(&mut picture, slices, &time, Part { title, top: title + TITLE });
+    let mut plots = vec![(badges_top, rate)];
+    plots.extend(errors.map(|bottom| (rate + GAP + TITLE, bottom)));
+    plots.extend(p99.map(|bottom| (title + TITLE, bottom)));
     for badge in &badges {
-        let from = badges_top + row_height(badge.row) + BADGE;
-        let (centre, bottom) = (at(badge.x, from), at(badge.x, y));
-        picture.line(vec![centre, bottom], Pen::dashed(Ink::Notice, 1.0));
+        let centre = at(badge.x, badges_top + row_height(badge.row) + BADGE);
+        for (from, to) in &plots {
+            picture
+                .line(vec![at(badge.x, from.max(centre.y)), at(badge.x, *to)], Pen::dashed(Ink::Notice, 1.0));
+        }
         draw_badge(&mut picture, centre, badge.number);
     }
-    y = draw_time(&mut picture, &time, y);
-    y = draw_events(&mut picture, &case.events, y);
+    let y = p99.unwrap_or(title + TITLE - 4.0);
+    let y = draw_time(&mut picture, &time, y);
+    let y = draw_events(&mut picture, &case.events, y);
     picture.height = y + MARGIN - 4.0;
     Some(picture)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a handful of rows")]
 fn row_height(rows: usize) -> f64 {
     rows as f64 * (2.0 * BADGE + 2.0)
+}
+
+/// Where a part's title and its plot begin.
+#[derive(Clone, Copy)]
+struct Part {
+    title: f64,
+    top: f64,
 }
 
 /// Where an event's number stands.
@@ -109,9 +124,9 @@ fn draw_grid(picture: &mut Picture, axis: &Axis, wanted: u32) {
     }
 }
 
-fn draw_rate(picture: &mut Picture, case: &Case, time: &Axis, top: f64) -> f64 {
-    draw_title(picture, "Requests answered each second", top);
-    let (from, to) = (top + TITLE + RATE_HEIGHT, top + TITLE);
+fn draw_rate(picture: &mut Picture, case: &Case, time: &Axis, part: Part) -> f64 {
+    draw_title(picture, "Requests answered each second", part.title);
+    let (from, to) = (part.top + RATE_HEIGHT, part.top);
     let highest = case.timeline.iter().map(|slice| slice.rate).fold(0.0, f64::max);
     let highest = highest.max(case.load.rate.unwrap_or_default());
     let axis = Axis::linear(highest * 1.05, from, to);
@@ -134,51 +149,51 @@ fn draw_rate(picture: &mut Picture, case: &Case, time: &Axis, top: f64) -> f64 {
         picture.line(vec![at(LEFT, y), at(RIGHT, y)], Pen::dashed(Ink::Muted, 1.0));
         let label = format!("dashed: intended, {} each second", words::figures(rate));
         let style = Style::new(10.5, Ink::Muted).anchored(Anchor::End);
-        picture.text(at(RIGHT, top + 12.0), label, style);
+        picture.text(at(RIGHT, part.title + 12.0), label, style);
     }
     from
 }
 
-fn draw_errors(picture: &mut Picture, case: &Case, time: &Axis, top: f64) -> f64 {
+/// Draws failures and gives the foot of the plot; without any there is none.
+fn draw_errors(picture: &mut Picture, case: &Case, time: &Axis, part: Part) -> Option<f64> {
     let most = case.timeline.iter().map(|slice| slice.errors).max().unwrap_or_default();
     if most == 0 {
-        draw_title(picture, "Failed requests: none", top);
-        return top + TITLE - 4.0;
+        draw_title(picture, "Failed requests: none", part.title);
+        return None;
     }
     let (title, ink) = if case.count.lost > 0 {
         ("Failed requests", Ink::Wrong)
     } else {
         ("Failed requests, all as the case allows", Ink::Notice)
     };
-    draw_title(picture, title, top);
-    let (from, to) = (top + TITLE + ERRORS_HEIGHT, top + TITLE);
-    #[expect(clippy::cast_precision_loss, reason = "drawn")]
+    draw_title(picture, title, part.title);
+    let (from, to) = (part.top + ERRORS_HEIGHT, part.top);
     let axis = Axis::linear(most as f64, from, to);
     draw_grid(picture, &axis, if most == 1 { 1 } else { 2 });
     for slice in case.timeline.iter().filter(|slice| slice.errors > 0) {
         let x = time.place(slice.from.0);
         let width = (time.place(slice.from.0 + slice.length.0) - x - 1.0).max(2.0);
-        #[expect(clippy::cast_precision_loss, reason = "drawn")]
         let y = axis.place(slice.errors as f64).min(from - 2.0);
         picture.rectangle(Area { x, y, width, height: from - y }, 0.0, Some(ink), None);
     }
-    from
+    Some(from)
 }
 
-fn draw_p99(picture: &mut Picture, slices: &[Slice], time: &Axis, top: f64) -> f64 {
+/// Draws the percentile and gives the foot of the plot; without an answer there is none.
+fn draw_p99(picture: &mut Picture, slices: &[Slice], time: &Axis, part: Part) -> Option<f64> {
     let known = || slices.iter().filter_map(|slice| slice.p99).filter(|p99| p99.is_finite() && *p99 >= 0.0);
     let (low, high) = known().fold((f64::MAX, 0.0_f64), |(low, high), p99| (low.min(p99), high.max(p99)));
-    let (from, to) = (top + TITLE + P99_HEIGHT, top + TITLE);
+    let (from, to) = (part.top + P99_HEIGHT, part.top);
     if high <= 0.0 {
-        draw_title(picture, "99th percentile of latency: nothing was answered", top);
-        return top + TITLE - 4.0;
+        draw_title(picture, "99th percentile of latency: nothing was answered", part.title);
+        return None;
     }
     let axis = if high / low.max(0.01) > LOGARITHMIC_FROM {
-        draw_title(picture, "99th percentile of latency, ms (logarithmic)", top);
+        draw_title(picture, "99th percentile of latency, ms (logarithmic)", part.title);
         let bottom = 10_f64.powf(low.max(0.01).log10().floor());
         Axis::logarithmic(bottom, high * 1.3, from, to)
     } else {
-        draw_title(picture, "99th percentile of latency, ms", top);
+        draw_title(picture, "99th percentile of latency, ms", part.title);
         Axis::linear(high * 1.1, from, to)
     };
     draw_grid(picture, &axis, 4);
@@ -192,7 +207,7 @@ fn draw_p99(picture: &mut Picture, slices: &[Slice], time: &Axis, top: f64) -> f
         run.push(at(time.place(slice.from.0 + slice.length.0 / 2.0), axis.place(p99)));
     }
     draw_run(picture, run);
-    from
+    Some(from)
 }
 
 /// A line through values without a gap; a single value is a dot.
@@ -222,9 +237,10 @@ fn draw_events(picture: &mut Picture, events: &[Event], top: f64) -> f64 {
     if events.is_empty() {
         return top;
     }
-    let columns = if events.len() > 3 { 2 } else { 1 };
+    let half = (WIDTH - 2.0 * MARGIN) / 2.0 - 84.0;
+    let all_fit = events.iter().all(|event| Face::Regular.width(&event.what, 11.0) <= half / OTHER_FONT);
+    let columns = if events.len() > 10 || (events.len() > 3 && all_fit) { 2 } else { 1 };
     let rows = events.len().div_ceil(columns);
-    #[expect(clippy::cast_precision_loss, reason = "one or two columns, a handful of rows")]
     for (index, event) in events.iter().enumerate() {
         let (column, row) = (index / rows, index % rows);
         let width = (WIDTH - 2.0 * MARGIN) / columns as f64;
@@ -237,7 +253,6 @@ fn draw_events(picture: &mut Picture, events: &[Event], top: f64) -> f64 {
         let what = Face::Regular.fit(&event.what, 11.0, (width - 84.0) / OTHER_FONT);
         picture.text(at(x + 74.0, y + 12.0), what, Style::new(11.0, Ink::Text));
     }
-    #[expect(clippy::cast_precision_loss, reason = "a handful of rows")]
     let height = rows as f64 * EVENT_ROW;
     top + 10.0 + height
 }

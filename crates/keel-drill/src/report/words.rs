@@ -27,11 +27,6 @@ pub(super) fn figures(number: f64) -> String {
     }
     if number.abs() >= 99.95 {
         let sign = if number < 0.0 { "-" } else { "" };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "rounded, and no sign is left; a float too large saturates"
-        )]
         return format!("{sign}{}", count(number.abs().round() as u64));
     }
     if number.abs() >= 9.995 { format!("{number:.1}") } else { format!("{number:.2}") }
@@ -52,7 +47,6 @@ fn figures_whole(number: f64) -> String {
 
 /// Bytes of memory, in GiB.
 pub(super) fn memory(bytes: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "shown with three figures")]
     let gibibytes = bytes as f64 / f64::from(1 << 30);
     format!("{} GiB", figures(gibibytes))
 }
@@ -79,7 +73,6 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// `part` of `whole`, between 0 and 1; 0 where there is no whole.
-#[expect(clippy::cast_precision_loss, reason = "shown with two or three figures")]
 pub(super) fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
