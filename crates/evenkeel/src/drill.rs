@@ -66,9 +66,9 @@ enum Proxy {
     Nginx,
 }
 
-/// A peer of the drill's own.
+/// What a helper of a drill is told.
 #[derive(Debug, clap::Args)]
-pub(crate) struct PeerArgs {
+pub(crate) struct OrderArgs {
     order: String,
 }
 
@@ -120,8 +120,14 @@ pub(crate) fn load() -> anyhow::Result<ExitCode> {
 }
 
 /// Is a peer. Only a drill's system starts it.
-pub(crate) fn peer(args: &PeerArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn peer(args: &OrderArgs) -> anyhow::Result<ExitCode> {
     keel_drill::peer::run(&args.order)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Is a guard. Only a drill starts it.
+pub(crate) fn guard(args: &OrderArgs) -> anyhow::Result<ExitCode> {
+    keel_drill::guard::run(&args.order)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -70,9 +70,12 @@ enum Command {
     /// Generate load for the drill that started this process
     #[command(name = keel_drill::LOAD_COMMAND, hide = true)]
     DrillLoad,
+    /// End the system of the drill that started this process, once that is gone
+    #[command(name = keel_drill::guard::COMMAND, hide = true)]
+    DrillGuard(drill::OrderArgs),
     /// Be an instance for the drill whose system started this process
     #[command(name = keel_drill::peer::COMMAND, hide = true)]
-    DrillPeer(drill::PeerArgs),
+    DrillPeer(drill::OrderArgs),
     /// Say what this machine lets local processes have
     Doctor,
     /// Say what a directive of nginx.conf does
@@ -115,6 +118,7 @@ fn main() -> ExitCode {
         Command::Doctor => doctor::run(),
         Command::Drill(args) => drill::run(project, &args),
         Command::DrillLoad => drill::load(),
+        Command::DrillGuard(args) => drill::guard(&args),
         Command::DrillPeer(args) => drill::peer(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Serve(args) => return serve::run(args, serve::Style::Evenkeel),

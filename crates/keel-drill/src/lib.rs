@@ -17,6 +17,7 @@ mod cutter;
 mod drill;
 mod front;
 pub mod generator;
+pub mod guard;
 pub mod ledger;
 mod load;
 mod machine;

@@ -122,6 +122,11 @@ impl<'a> Seated<'a> {
         Ok(())
     }
 
+    /// Whether nobody tells it of changes.
+    pub(crate) fn is_as_it_is(&self) -> bool {
+        self.nginx.manner == Manner::AsIs
+    }
+
     /// Gives one of the processes that serve connections.
     pub(crate) fn worker(&self) -> Option<Pid> {
         self.front.workers().into_iter().next()

@@ -200,6 +200,12 @@ impl<'a> Stage<'a> {
             self.played.load.posts = 0.0;
             self.played.load.limits.push(format!("POST {path} is refused ({status}): only GETs were sent"));
         }
+        if self.nginx.as_ref().is_some_and(Seated::is_as_it_is) {
+            self.played.load.limits.push(
+                "an instance that is started again has another address here; under Docker it mostly keeps its own"
+                    .to_owned(),
+            );
+        }
         match self.source {
             Source::File => {}
             Source::Output => {
@@ -358,6 +364,15 @@ impl<'a> Stage<'a> {
             self.command(&words)?;
         }
         self.wait_ready(names)
+    }
+
+    /// Replaces instances one at a time. An nginx that is told of changes is told after each, as its expert would.
+    pub(crate) fn restart(&mut self, names: &[String]) -> Result<(), Error> {
+        if self.nginx.is_some() {
+            return names.iter().try_for_each(|name| self.command(&["restart", name]));
+        }
+        let words: Vec<&str> = ["restart"].into_iter().chain(names.iter().map(String::as_str)).collect();
+        self.command(&words)
     }
 
     /// Has the files read again, and notes it.

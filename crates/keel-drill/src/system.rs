@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::{
     Error, Stop,
     configuration::{self, Tuning},
+    guard::{self, Guard},
     ledger::{Ledger, Source},
     peer::{self, Script},
     subject::Subject,
@@ -59,6 +60,8 @@ pub(crate) struct System {
     runtime: TempDir,
     ledger: PathBuf,
     output: Option<Followed>,
+    /// Ends the system if this process can't.
+    guard: Option<Guard>,
     /// Where clients reach each port that `listen` names.
     pub(crate) listeners: BTreeMap<u16, SocketAddr>,
     /// What was written for it, by file name.
@@ -108,8 +111,18 @@ impl System {
         std::fs::write(&override_path, &text).map_err(io)?;
         let files = BTreeMap::from([("nginx.conf".to_owned(), conf), ("override.yaml".to_owned(), text)]);
         let arguments = arguments(subject, &name, &override_path);
-        let system =
-            Self { ground: ground.clone(), name, arguments, runtime, ledger, output: None, listeners, files };
+        let mut system = Self {
+            ground: ground.clone(),
+            name,
+            arguments,
+            runtime,
+            ledger,
+            output: None,
+            guard: None,
+            listeners,
+            files,
+        };
+        system.guard = Some(system.guarded().map_err(io)?);
         system.run(&["up", "-d"])?;
         Ok(system)
     }
@@ -124,14 +137,33 @@ impl System {
         String::from_utf8(output.stdout).map_err(|_| failed("it printed no text".to_owned()))
     }
 
+    fn guarded(&self) -> std::io::Result<Guard> {
+        let words = ["down", "-t", "0"].map(str::to_owned);
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let order = guard::Order {
+            program: self.ground.program.clone(),
+            down: self.arguments.iter().cloned().chain(words).collect(),
+            environment: self.environment().map(|(name, path)| (name.to_owned(), text(&path))).to_vec(),
+            folders: vec![self.runtime.path().to_owned(), self.ground.work.clone()],
+        };
+        Guard::start(&order)
+    }
+
+    /// Gives the variables by which the system's own folders are found.
+    fn environment(&self) -> [(&'static str, PathBuf); 2] {
+        [
+            ("XDG_RUNTIME_DIR", self.runtime.path().to_owned()),
+            ("XDG_STATE_HOME", self.runtime.path().join("state")),
+        ]
+    }
+
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.ground.program);
         command
             .args(&self.arguments)
             .args(words)
             .stdin(Stdio::null())
-            .env("XDG_RUNTIME_DIR", self.runtime.path())
-            .env("XDG_STATE_HOME", self.runtime.path().join("state"))
+            .envs(self.environment())
             .env("NO_COLOR", "1");
         // A terminal's Ctrl-C is the drill's to act on.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -254,6 +286,7 @@ impl System {
         if let Some(pid) = left.filter(is_ours).and_then(pid) {
             _ = kill_process(pid, Signal::KILL);
         }
+        self.guard = None;
     }
 }
 

@@ -12,6 +12,7 @@ mod load;
 mod name_server;
 mod peer;
 mod project;
+mod saboteur;
 
 pub use binary::{Binary, Running, free_port, wait_until};
 pub use client::{Client, Response, get};
@@ -20,6 +21,7 @@ pub use load::{Ledger, Load, Outcome, Report};
 pub use name_server::{NameAnswer, NameServer};
 pub use peer::{Peer, PeerBehaviour};
 pub use project::Project;
+pub use saboteur::{Saboteur, Vice};
 
 /// How long anything may take before a test gives up.
 pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(20);

@@ -22,7 +22,7 @@ pub(super) const CASE: Case = Case {
 };
 
 /// Requests that an instance works on at one time.
-const AT_ONCE: u32 = 4;
+const AT_ONCE: u32 = 2;
 /// How long each takes.
 const TAKES: Duration = Duration::from_millis(20);
 /// The least share of the capacity that must be answered: a busy machine's timers are late.

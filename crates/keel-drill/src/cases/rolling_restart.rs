@@ -13,10 +13,7 @@ pub(super) const CASE: Case = Case {
 
 fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
     let names = stage.names()?;
-    let step = stage.under_load(|stage| {
-        let words: Vec<&str> = ["restart"].into_iter().chain(names.iter().map(String::as_str)).collect();
-        stage.command(&words)
-    })?;
+    let step = stage.under_load(|stage| stage.restart(&names))?;
     stage.show(step, "while all restart");
     stage.even("all restarted", &names)
 }
