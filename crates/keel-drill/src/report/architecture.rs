@@ -82,6 +82,11 @@ fn groups(system: &System) -> Groups<'_> {
     groups
 }
 
+/// Whether a service is worth naming beside its instances: the one instance of a service has its name.
+fn is_framed(group: &Group<'_>, instances: &[(&str, &str)]) -> bool {
+    !group.service.is_empty() && !matches!(instances, [(name, _)] if *name == group.service)
+}
+
 /// Draws the system; none where nothing of it is known.
 pub(super) fn draw(system: &System, proxy: &str) -> Option<Picture> {
     if system.listeners.is_empty() && system.instances.is_empty() {
@@ -137,8 +142,7 @@ fn draw_instances<'a>(
         let frame_top = y;
         y += if network.is_empty() { PADDING } else { LABEL + 4.0 };
         for (group, instances) in groups.iter().filter(|(group, _)| group.networks == network) {
-            let is_named_alike = matches!(instances.as_slice(), [(name, _)] if *name == group.service);
-            if !group.service.is_empty() && !is_named_alike {
+            if is_framed(group, instances) {
                 let label = Face::Regular.fit(
                     &format!("service {}", group.service),
                     11.0,
@@ -267,6 +271,8 @@ fn draw_upstreams<'a>(
 }
 
 fn draw_client(picture: &mut Picture, listeners: &[f64], centre: f64) {
+    let centre =
+        if listeners.is_empty() { centre } else { listeners.iter().sum::<f64>() / listeners.len() as f64 };
     let area = Area { x: CLIENT.x, y: centre - BOX / 2.0, width: CLIENT.width, height: BOX };
     picture.rectangle(area, 4.0, Some(Ink::Surface), Some(Pen::new(Ink::Text, 1.2)));
     let middle = CLIENT.x + CLIENT.width / 2.0;
@@ -328,7 +334,7 @@ pub(super) fn plantuml(system: &System, proxy: &str) -> String {
             let _ = writeln!(text, "cloud \"{}\" {{", label(network));
         }
         for (group, instances) in groups.iter().filter(|(group, _)| group.networks == network) {
-            let is_framed = !group.service.is_empty();
+            let is_framed = is_framed(group, instances);
             if is_framed {
                 let _ = writeln!(text, "{indent}frame \"service {}\" {{", label(group.service));
             }

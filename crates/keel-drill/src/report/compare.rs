@@ -16,8 +16,8 @@ use crate::results::{Case, Count, Results};
 
 const WIDTH: f64 = 760.0;
 const MARGIN: f64 = 16.0;
-const NAME_WIDTH: f64 = 215.0;
-const NUMBER_WIDTH: f64 = 240.0;
+const NAME_WIDTH: f64 = 270.0;
+const NUMBER_WIDTH: f64 = 210.0;
 const ROW: f64 = 21.0;
 const BAR: f64 = 13.0;
 
@@ -47,10 +47,14 @@ pub(super) fn document(all: &[Results]) -> Document {
     if all.iter().any(|results| !results.files.is_empty()) {
         document.heading(Level::Chapter, "Files", "files");
     }
+    let mut shown: Vec<&str> = Vec::new();
     for results in all {
         for (name, text) in &results.files {
+            let is_folded =
+                shown.contains(&text.as_str()) || !content::shown_files(results).contains(&name.as_str());
             let name = format!("{}: {name}", results.proxy);
-            document.blocks.push(Block::Source { name, text: text.clone() });
+            document.blocks.push(Block::Source { name, text: text.clone(), is_folded });
+            shown.push(text);
         }
     }
     document
@@ -112,8 +116,12 @@ fn per_case(all: &[Results]) -> Table {
 fn outcome(case: Option<&Case>) -> Cell {
     let Some(case) = case else { return Cell::toned("–", Tone::Muted) };
     let wrongs = wrongs(&case.count);
-    if case.skipped.is_some() || (wrongs.is_empty() && !case.findings.is_empty()) {
+    if case.skipped.is_some() {
         return content::result_cell(case);
+    }
+    if wrongs.is_empty() && !case.findings.is_empty() {
+        let findings = words::counted(case.findings.len() as u64, "finding", "findings");
+        return Cell::toned(format!("none lost, {findings}"), Tone::Wrong);
     }
     if !wrongs.is_empty() {
         let of = words::count(case.count.sent);

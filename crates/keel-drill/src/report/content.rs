@@ -143,7 +143,8 @@ fn add_findings(document: &mut Document, cases: &[Named<'_>]) {
 }
 
 fn finding_block(finding: &Finding, case: Option<Link>) -> Block {
-    Block::Finding { case, what: finding.what.clone(), ids: finding.ids.clone() }
+    let what = if case.is_some() { finding.what.clone() } else { words::capital(&finding.what) };
+    Block::Finding { case, what, ids: finding.ids.clone() }
 }
 
 fn add_summary(document: &mut Document, results: &Results, cases: &[Named<'_>]) {
@@ -196,6 +197,17 @@ fn add_summary(document: &mut Document, results: &Results, cases: &[Named<'_>]) 
         "0 of N lost means that at most 3/N are lost with 95 % confidence: the rule of three. It takes requests for \
          independent trials and holds for these cases, this load and this machine; it isn't a promise about others.",
     );
+    let limited: Vec<&str> = cases
+        .iter()
+        .filter(|named| !named.case.load.limits.is_empty())
+        .map(|named| named.case.name.as_str())
+        .collect();
+    if !limited.is_empty() {
+        document.paragraph(format!(
+            "Not all could be sent or seen as intended in {}; the cases say what.",
+            limited.join(", ")
+        ));
+    }
     add_all_shares(document, cases);
 }
 
@@ -313,7 +325,7 @@ fn add_set_up(document: &mut Document, results: &Results) {
 fn add_case(document: &mut Document, named: &Named<'_>) {
     let case = named.case;
     document.heading(Level::Section, &case.name, &named.anchor());
-    document.paragraph(case.what.as_str());
+    document.paragraph(words::sentence(&case.what));
     if let Some(reason) = &case.skipped {
         document.blocks.push(Block::Paragraph { tone: Tone::Muted, text: format!("Skipped: {reason}") });
         return;
@@ -410,7 +422,7 @@ fn facts(case: &Case) -> Vec<(String, String)> {
     ));
     facts.push(("Load".to_owned(), load_text(case)));
     if !case.load.limits.is_empty() {
-        facts.push(("The generator says".to_owned(), case.load.limits.join("; ")));
+        facts.push(("Limits".to_owned(), case.load.limits.join("; ")));
     }
     facts.push(("Took".to_owned(), words::seconds(case.took)));
     facts
@@ -442,9 +454,11 @@ fn add_method(document: &mut Document, results: &Results) {
     document.heading(Level::Chapter, "How it was measured", "method");
     document.blocks.push(Block::List(vec![
         "The system ran beside whatever else ran, on addresses and ports of its own, with the configuration below.".to_owned(),
-        "Every request carried an id. The client, a process of its own, wrote down what it sent and what came back; each \
-         instance wrote an id down when it received the request, before handling it, and again when it had answered, so \
-         that even a SIGKILL hid nothing."
+        "Every request carried an id. The client, a process of its own, wrote down what it sent and what came back."
+            .to_owned(),
+        "The demo app and the drill's own peers append an id to a file when a request arrives, before handling it, and \
+         again when it is answered, each by one write(2), so that even a SIGKILL hides nothing. Of any other program \
+         there is what its output shows of a request's URL; where there isn't even that, the case says so."
             .to_owned(),
         "Sent, answered, lost, doubled and torn are counted by comparing both sides, request by request. The balancer was \
          not asked."
@@ -466,7 +480,29 @@ fn add_files(document: &mut Document, results: &Results) {
         return;
     }
     document.heading(Level::Chapter, "Files", "files");
-    for (name, text) in &results.files {
-        document.blocks.push(Block::Source { name: name.clone(), text: text.clone() });
+    let shown = shown_files(results);
+    if shown.len() < results.files.len() {
+        document.paragraph(
+            "Each case has its own copy of the configuration, with its own addresses. Here are the project's files and \
+             those of the first case; report.html and results.json have all.",
+        );
     }
+    for (name, text) in &results.files {
+        let is_folded = !shown.contains(&name.as_str());
+        document.blocks.push(Block::Source { name: name.clone(), text: text.clone(), is_folded });
+    }
+}
+
+/// Names of the files to show at once: the project's, and those made for the first case that has any.
+pub(super) fn shown_files(results: &Results) -> Vec<&str> {
+    let of_case =
+        |case: &Case, name: &str| name.strip_prefix(&case.name).is_some_and(|rest| rest.starts_with('/'));
+    let names = || results.files.keys().map(String::as_str);
+    let first = results.cases.iter().find(|case| names().any(|name| of_case(case, name)));
+    names()
+        .filter(|name| {
+            let is_first = first.is_some_and(|case| of_case(case, name));
+            is_first || !results.cases.iter().any(|case| of_case(case, name))
+        })
+        .collect()
 }

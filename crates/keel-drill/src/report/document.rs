@@ -55,10 +55,11 @@ pub(super) enum Block {
         file: String,
         picture: Picture,
     },
-    /// A file, as it is.
+    /// A file, as it is. One that is folded is on the page alone, to be opened there.
     Source {
         name: String,
         text: String,
+        is_folded: bool,
     },
 }
 

@@ -38,7 +38,10 @@ pub(super) fn clean() -> Results {
             memory: 16 << 30,
         },
         system: system(),
-        files: BTreeMap::from([(
+        files: BTreeMap::from([
+            ("even/override.yaml".to_owned(), "# of the first case\n".to_owned()),
+            ("stop-one/override.yaml".to_owned(), "# of the second case\n".to_owned()),
+            (
             "nginx.conf".to_owned(),
             "upstream app {\n    server app1:5000;\n    server app2:5000;\n    server app3:5000;\n}\n\nserver {\n    \
              listen 80;\n    location / {\n        proxy_pass http://app;  # <all> of it\n    }\n}\n"

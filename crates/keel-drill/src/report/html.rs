@@ -93,9 +93,10 @@ fn render_block(html: &mut String, block: &Block) {
         }
         Block::Finding { case, what, ids } => render_finding(html, case.as_ref(), what, ids),
         Block::Picture { picture, .. } => writeln!(html, "<figure>\n{}</figure>", svg::inline(picture)),
-        Block::Source { name, text } => writeln!(
+        Block::Source { name, text, is_folded } => writeln!(
             html,
-            "<details open><summary><code>{}</code></summary>\n<pre>{}</pre></details>",
+            "<details{}><summary><code>{}</code></summary>\n<pre>{}</pre></details>",
+            if *is_folded { "" } else { " open" },
             escape(name),
             escape(text)
         ),

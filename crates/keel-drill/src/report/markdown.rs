@@ -16,6 +16,9 @@ pub(super) fn render(document: &Document) -> String {
         escape(&document.verdict.detail.join(" "))
     );
     for block in &document.blocks {
+        if matches!(block, Block::Source { is_folded: true, .. }) {
+            continue;
+        }
         render_block(&mut text, block);
         text.push('\n');
     }
@@ -67,7 +70,7 @@ fn render_block(text: &mut String, block: &Block) {
             writeln!(text, "- **{}{}.**{ids}", case.unwrap_or_default(), escape(what.trim_end_matches('.')))
         }
         Block::Picture { file, picture } => writeln!(text, "![{}]({file}.svg)", escape(&picture.label)),
-        Block::Source { name, text: source } => {
+        Block::Source { name, text: source, .. } => {
             let source: String = source.chars().map(|c| if is_shown(c) { c } else { '\u{fffd}' }).collect();
             let fence = "`".repeat(longest_run(&source, '`').max(2) + 1);
             writeln!(text, "### {}\n\n{fence}\n{}\n{fence}", escape(name), source.trim_end_matches('\n'))

@@ -23,7 +23,7 @@ const STEP_GAP: f64 = 10.0;
 
 /// Draws a case's shares; none where no step says who received what.
 pub(super) fn draw(case: &Case) -> Option<Picture> {
-    if case.steps.iter().all(|step| step.received.is_empty()) {
+    if case.steps.iter().all(|step| instances(step).is_empty()) {
         return None;
     }
     let mut picture = Picture::new(WIDTH, format!("Requests per instance in the case {}", case.name));
@@ -34,7 +34,7 @@ pub(super) fn draw(case: &Case) -> Option<Picture> {
         Style::new(14.0, Ink::Text).bold(),
     );
     y += 26.0;
-    for step in case.steps.iter().filter(|step| !step.received.is_empty()) {
+    for step in case.steps.iter().filter(|step| !instances(step).is_empty()) {
         y = draw_step(&mut picture, step, y, Judgement::of(case));
     }
     if case.steps.iter().any(|step| step.expected.is_some()) {

@@ -1,12 +1,17 @@
 //! What a whole report must be, whatever its parts are.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command, sync::LazyLock};
 
 use super::{compare, fixture, picture::Ink, words, write};
 use crate::results::Results;
 
+type Files = BTreeMap<String, Vec<u8>>;
+
+static CLEAN: LazyLock<Files> = LazyLock::new(|| report(&fixture::clean()));
+static WITH_FINDINGS: LazyLock<Files> = LazyLock::new(|| report(&fixture::with_findings()));
+
 /// Every file of a report by its name.
-fn report(results: &Results) -> BTreeMap<String, Vec<u8>> {
+fn report(results: &Results) -> Files {
     let folder = tempfile::tempdir().expect("a folder");
     let written = write(results, folder.path()).expect("the report is written");
     let files: BTreeMap<_, _> =
@@ -21,7 +26,7 @@ fn name(path: &Path) -> String {
     path.file_name().expect("a file").to_string_lossy().into_owned()
 }
 
-fn text(files: &BTreeMap<String, Vec<u8>>, name: &str) -> String {
+fn text(files: &Files, name: &str) -> String {
     let bytes = files.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", files.keys()));
     String::from_utf8(bytes.clone()).expect("text")
 }
@@ -37,7 +42,7 @@ fn keep(results: &Results) {
 fn the_report_in_words() {
     keep(&fixture::clean());
     keep(&fixture::with_findings());
-    insta::assert_snapshot!("report.md", text(&report(&fixture::with_findings()), "results.md"));
+    insta::assert_snapshot!("report.md", text(&WITH_FINDINGS, "results.md"));
 }
 
 #[test]
@@ -62,20 +67,20 @@ fn side_by_side() {
 
 #[test]
 fn the_system_in_plantuml() {
-    insta::assert_snapshot!("architecture.puml", text(&report(&fixture::clean()), "architecture.puml"));
+    insta::assert_snapshot!("architecture.puml", text(&CLEAN, "architecture.puml"));
 }
 
 #[test]
 fn a_chart_of_shares() {
-    insta::assert_snapshot!("shares.svg", text(&report(&fixture::with_findings()), "shares-kill-one.svg"));
+    insta::assert_snapshot!("shares.svg", text(&WITH_FINDINGS, "shares-kill-one.svg"));
 }
 
 #[test]
 fn the_same_results_give_the_same_bytes() {
     let results = fixture::with_findings();
-    let (first, second) = (report(&results), report(&results));
+    let (first, second) = (&*WITH_FINDINGS, report(&results));
     assert!(first.len() > 5);
-    for (name, bytes) in &first {
+    for (name, bytes) in first {
         assert!(second.get(name) == Some(bytes), "{name} differs");
     }
 }
@@ -89,9 +94,9 @@ fn results_json_is_read_back_whole() {
 
 #[test]
 fn findings_come_first_with_their_ids() {
-    let files = report(&fixture::with_findings());
+    let files = &*WITH_FINDINGS;
     for file in ["results.md", "report.html"] {
-        let text = text(&files, file);
+        let text = text(files, file);
         let findings = text.find("14 requests were lost").expect("the finding");
         let ids = text.find("k1-006031").expect("its ids");
         let summary = text.find("Sent").expect("the summary");
@@ -102,7 +107,7 @@ fn findings_come_first_with_their_ids() {
 
 #[test]
 fn what_none_lost_bounds_is_said_exactly() {
-    let markdown = text(&report(&fixture::clean()), "results.md");
+    let markdown = text(&CLEAN, "results.md");
     // 12,012 + 18,000 + 6,000 requests in all.
     assert!(
         markdown
@@ -111,12 +116,12 @@ fn what_none_lost_bounds_is_said_exactly() {
     assert!(
         markdown.contains("0 of 4,500 POSTs received twice: at most 3/4,500 = 0.067 % with 95 % confidence")
     );
-    assert!(text(&report(&fixture::with_findings()), "results.md").contains("14 of 48,012 lost: 0.029 %."));
+    assert!(text(&WITH_FINDINGS, "results.md").contains("14 of 48,012 lost: 0.029 %."));
 }
 
 #[test]
 fn the_page_needs_nothing_else() {
-    let html = text(&report(&fixture::with_findings()), "report.html");
+    let html = text(&WITH_FINDINGS, "report.html");
     for reference in
         ["src=", "url(", "@import", "<link", "<script", "<iframe", "<base", "href=\"http", "href=\"/"]
     {
@@ -147,6 +152,14 @@ fn poison(value: &mut serde_json::Value, text: &str) {
 }
 
 #[test]
+fn files_of_other_cases_are_on_the_page_alone() {
+    let files = &*CLEAN;
+    let (markdown, html) = (text(files, "results.md"), text(files, "report.html"));
+    assert!(markdown.contains("# of the first case") && html.contains("# of the first case"));
+    assert!(!markdown.contains("# of the second case") && html.contains("# of the second case"));
+}
+
+#[test]
 fn hostile_names_stay_text_in_every_form() {
     let hostile = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>|`*\u{1b}[31m\n\n# x\n@enduml";
     let files = report(&poisoned(hostile));
@@ -170,9 +183,9 @@ fn hostile_names_stay_text_in_every_form() {
 
 #[test]
 fn charts_are_png_of_twice_their_size() {
-    let files = report(&fixture::clean());
+    let files = &*CLEAN;
     for name in ["architecture", "shares-even", "timeline-stop-one"] {
-        let svg = text(&files, &format!("{name}.svg"));
+        let svg = text(files, &format!("{name}.svg"));
         let side = |side: &str| {
             let (_, after) = svg.split_once(&format!(" {side}=\"")).expect("a size");
             after.split('"').next().and_then(|size| size.parse::<f64>().ok()).expect("a number")
@@ -209,7 +222,7 @@ fn read_pdf(pdf: &[u8]) -> Option<String> {
 
 #[test]
 fn the_pdf_has_real_text() {
-    let files = report(&fixture::with_findings());
+    let files = &*WITH_FINDINGS;
     let pdf = files.get("report.pdf").expect("the PDF");
     assert!(pdf.starts_with(b"%PDF-1.7"));
     let Some(text) = read_pdf(pdf) else { return };

@@ -125,7 +125,7 @@ fn draw_grid(picture: &mut Picture, axis: &Axis, wanted: u32) {
 }
 
 fn draw_rate(picture: &mut Picture, case: &Case, time: &Axis, part: Part) -> f64 {
-    draw_title(picture, "Requests answered each second", part.title);
+    draw_title(picture, "Requests ended, each second", part.title);
     let (from, to) = (part.top + RATE_HEIGHT, part.top);
     let highest = case.timeline.iter().map(|slice| slice.rate).fold(0.0, f64::max);
     let highest = highest.max(case.load.rate.unwrap_or_default());

@@ -99,6 +99,21 @@ pub(super) fn bound(hits: u64, trials: u64, done: &str) -> String {
     )
 }
 
+/// The text with a capital first.
+pub(super) fn capital(text: &str) -> String {
+    let mut characters = text.chars();
+    match characters.next() {
+        Some(first) => first.to_uppercase().chain(characters).collect(),
+        None => String::new(),
+    }
+}
+
+/// The text with a capital first and a stop last.
+pub(super) fn sentence(text: &str) -> String {
+    let text = capital(text.trim());
+    if text.is_empty() || text.ends_with(['.', '!', '?', ':']) { text } else { format!("{text}.") }
+}
+
 /// A name made fit for a file and an anchor: lower-case letters, digits and dashes; never empty.
 pub(super) fn slug(name: &str) -> String {
     let mut slug = String::new();
@@ -183,6 +198,13 @@ mod tests {
         assert_eq!(slug("../../etc/passwd"), "etc-passwd");
         assert_eq!(slug("Kill <one>!"), "kill-one");
         assert_eq!(slug("…"), "case");
+    }
+
+    #[test]
+    fn sentences_begin_and_end() {
+        assert_eq!(sentence("one instance is killed"), "One instance is killed.");
+        assert_eq!(sentence("Nothing is done."), "Nothing is done.");
+        assert_eq!(sentence(""), "");
     }
 
     #[test]

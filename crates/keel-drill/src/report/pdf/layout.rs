@@ -169,7 +169,8 @@ impl Layout {
             Block::Table(table) => table::draw(self, table),
             Block::Finding { case, what, ids } => self.finding(case.as_ref(), what, ids),
             Block::Picture { picture, .. } => self.picture(picture),
-            Block::Source { name, text } => self.source(name, text),
+            Block::Source { is_folded: true, .. } => {}
+            Block::Source { name, text, .. } => self.source(name, text),
         }
     }
 
