@@ -22,6 +22,9 @@ use crate::{
 /// Bytes read from a peer at a time while a body streams.
 const READ_BYTES: usize = 32 << 10;
 
+/// With fewer bytes than this at hand, a response's first write waits for one more look at what has come.
+const READ_FIRST_BYTES_MAX: usize = 4 << 10;
+
 /// Bytes read back from a temporary file at a time.
 const UNSPOOL_BYTES: usize = 64 << 10;
 
@@ -222,9 +225,18 @@ async fn stream(
     let send_timeout = crate::respond::send_timeout(job);
     let mut read_since: Option<Instant> = None;
     let mut write_since: Option<Instant> = None;
+    // An app often sends head and body apart; what has come by now leaves in one write.
+    let mut reads_first = relay.pending() < READ_FIRST_BYTES_MAX;
     poll_fn(|cx| {
         loop {
             let mut progress = false;
+            if std::mem::take(&mut reads_first) && !relay.decoder.is_done() {
+                if let Poll::Ready(Err(failure)) = read(job, exchanged, relay, scope, cx) {
+                    // The client learns as much as the peer has said.
+                    let _ = write(job, relay, cx);
+                    return Poll::Ready(Ended::PeerFailed(failure));
+                }
+            }
             match write(job, relay, cx) {
                 Poll::Ready(Ok(moved)) => {
                     progress |= moved;

@@ -21,7 +21,10 @@ use crate::{
     downstream::{BodyFailure, Client},
     error::PeerFailure,
     exchange::Exchange,
-    io::socket::{Peeked, Socket},
+    io::{
+        buffer::BUFFER_BYTES,
+        socket::{Peeked, Socket},
+    },
     job::Job,
 };
 
@@ -392,7 +395,8 @@ impl Exchanging<'_> {
             if room == 0 {
                 return Poll::Ready(Err((Ending::Invalid(ResponseError::TooLarge), End::GivenUp)));
             }
-            let length_max = room.max(READ_AT_MOST);
+            // What comes with it of the body is welcome: a small response then takes one read and one write.
+            let length_max = room.max(BUFFER_BYTES.saturating_sub(ex.upstream.input.len()));
             match ready!(connection.socket.poll_fill_at_most(cx, &mut ex.upstream.input, length_max)) {
                 Ok(0) => return Poll::Ready(Err((Ending::Closed, End::Fin))),
                 Err(error) => return Poll::Ready(Err((Ending::Broke(error), End::Error))),
@@ -443,9 +447,6 @@ fn ready_error(polled: Polled) -> Result<(), (Ending, End)> {
 
 /// The least room for a response's head, whatever `proxy_buffer_size` says.
 const HEAD_BYTES_MIN: usize = 1 << 10;
-
-/// A read of a head takes at most this much beyond what is allowed for the head: what comes with it of the body.
-const READ_AT_MOST: usize = 8 << 10;
 
 /// Reads the head as far as it has come; interim responses are passed over.
 fn read_head(ex: &mut Exchange) -> Result<bool, ResponseError> {
