@@ -139,9 +139,14 @@ impl Name {
             19 => &[Name::IfUnmodifiedSince, Name::ProxyAuthorization],
             _ => &[],
         };
-        let known =
-            candidates.iter().copied().find(|known| name.eq_ignore_ascii_case(known.as_str().as_bytes()));
-        known.unwrap_or(Name::Other)
+        let (Some(first), Some(last)) = (name.first(), name.last()) else { return Name::Other };
+        let ends = (first.to_ascii_lowercase(), last.to_ascii_lowercase());
+        let is_it = |known: &Name| {
+            let text = known.as_str().as_bytes();
+            // The ends nearly always tell: only one candidate is compared whole.
+            text.first() == Some(&ends.0) && text.last() == Some(&ends.1) && name.eq_ignore_ascii_case(text)
+        };
+        candidates.iter().copied().find(is_it).unwrap_or(Name::Other)
     }
 
     /// Gives the name in lower case; empty for [`Name::Other`].

@@ -23,15 +23,22 @@ pub fn normalise(host: &[u8], out: &mut Vec<u8>) -> Result<Option<u16>, InvalidH
         None => return Err(InvalidHost),
     };
     let name = if literal { name } else { name.strip_suffix(b".").unwrap_or(name) };
-    if name.is_empty() || name.windows(2).any(|pair| pair == b"..") || name.ends_with(b".") {
-        return Err(InvalidHost);
-    }
     let inside = if literal { name.get(1..name.len() - 1).unwrap_or_default() } else { name };
-    if !inside.iter().all(|byte| is_host(*byte) || (literal && *byte == b':') || (!literal && *byte == b'%'))
-    {
+    let other = if literal { b':' } else { b'%' };
+    let mut label_ended = false;
+    for byte in inside {
+        let dot = *byte == b'.';
+        if (dot && label_ended) || !(HOST[usize::from(*byte)] || *byte == other) {
+            return Err(InvalidHost);
+        }
+        label_ended = dot;
+    }
+    if name.is_empty() || (label_ended && !literal) {
         return Err(InvalidHost);
     }
-    out.extend(name.iter().map(u8::to_ascii_lowercase));
+    let start = out.len();
+    out.extend_from_slice(name);
+    out.get_mut(start..).unwrap_or_default().make_ascii_lowercase();
     Ok(port)
 }
 
@@ -50,9 +57,21 @@ fn parse_port(digits: &[u8]) -> Result<Option<u16>, InvalidHost> {
 }
 
 /// unreserved and sub-delims of RFC 3986 §3.2.2.
-fn is_host(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
-}
+static HOST: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"-._~!$&'()*+,;=";
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

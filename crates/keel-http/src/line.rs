@@ -65,18 +65,19 @@ pub(crate) fn field(bytes: &[u8], start: usize, end: usize, underscores: Undersc
     if line.is_empty() {
         return Line::End;
     }
+    let is_no_letter = |byte: &u8| CLASS[usize::from(*byte)] != LETTER;
+    let mut colon = line.iter().position(is_no_letter).unwrap_or(line.len());
     let mut worst = LETTER;
-    let mut colon = line.len();
-    for (at, byte) in line.iter().enumerate() {
-        let class = CLASS[usize::from(*byte)];
-        if class == LETTER {
-            continue;
-        }
-        if class == COLON {
+    if line.get(colon) != Some(&b':') {
+        for (at, byte) in line.iter().enumerate().skip(colon) {
+            let class = CLASS[usize::from(*byte)];
             colon = at;
-            break;
+            if class == COLON {
+                break;
+            }
+            colon += 1;
+            worst = worst.max(class);
         }
-        worst = worst.max(class);
     }
     // A name is at least one byte; "No whitespace is allowed between the field name and colon" (RFC 9112 §5.1), and a
     // line that begins with white space is a folded one, which is obsolete (§5.2).

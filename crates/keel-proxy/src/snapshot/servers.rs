@@ -81,7 +81,10 @@ impl ServerNames {
     /// Finds the server for a host in lower case, without port.
     pub(crate) fn find(&self, host: &[u8]) -> NameMatch<'_> {
         let plain = |server| NameMatch { server, regex: None };
-        if self.only_default || host.is_empty() {
+        if self.only_default {
+            return plain(self.default);
+        }
+        if host.is_empty() {
             return plain(self.exact.get(host).copied().unwrap_or(self.default));
         }
         if let Some(server) = self.exact.get(host) {
