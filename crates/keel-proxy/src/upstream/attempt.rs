@@ -32,6 +32,9 @@ use crate::{
 /// do so are gone. nginx gives up at once.
 const HALF_CLOSED_PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long a connection to a peer that has left its set may take to come about.
+const LEFT_PATIENCE: Duration = Duration::from_millis(250);
+
 /// How an attempt ended.
 pub(crate) enum Attempted {
     /// The response's head is in `ex.upstream`; its body follows on the connection.
@@ -239,10 +242,11 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
     let mut connecting = pin!(Socket::connect(&pick.key().address));
     let mut watch = ClientWatch::default();
     let (worker, client) = (job.worker, &mut *job.client);
-    let limit = worker.clock.now() + scope.connect_timeout;
+    let mut limit = worker.clock.now() + scope.connect_timeout;
     client.timer.set_at(Some(limit));
     // Where a peer's host is gone nobody refuses, and the kernel tries for minutes: that it left is known earlier.
     let mut peers_changed = pin!(worker.waiters.peers_changed());
+    let mut has_left = false;
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
             return Poll::Ready(result.map_err(|error| {
@@ -256,9 +260,10 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
         while peers_changed.as_mut().poll(cx).is_ready() {
             peers_changed.set(worker.waiters.peers_changed());
         }
-        if pick.peer().is_closed() {
-            let text = "the upstream server left while connecting to upstream";
-            return Poll::Ready(Err((Attempted::Failed(PeerFailure::Error), text.to_owned())));
+        if !has_left && pick.peer().is_closed() {
+            has_left = true;
+            // One that drains still takes what was on its way to it.
+            limit = limit.min(worker.clock.now() + LEFT_PATIENCE);
         }
         let now = worker.clock.now();
         if !scope.ignore_client_abort && watch.poll_gone(cx, client, now).is_ready() {
@@ -266,7 +271,10 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
         }
         client.timer.set_at(Some(watch.deadline().map_or(limit, |patience| patience.min(limit))));
         ready!(client.timer.poll_expired(&worker.clock, cx));
-        Poll::Ready(Err(if now >= limit {
+        Poll::Ready(Err(if now >= limit && has_left {
+            let text = "the upstream server left while connecting to upstream";
+            (Attempted::Failed(PeerFailure::Error), text.to_owned())
+        } else if now >= limit {
             let text = "upstream timed out (110: Connection timed out) while connecting to upstream";
             (Attempted::Failed(PeerFailure::Timeout), text.to_owned())
         } else {
