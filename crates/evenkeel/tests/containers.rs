@@ -2,9 +2,15 @@
 //! the engine's events from the host. Not run, by name, where no engine answers.
 
 use std::{
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
 use anyhow::ensure;
@@ -40,8 +46,8 @@ struct Scene {
     engine: Engine,
     image: String,
     address: SocketAddr,
-    /// Kept alive: a balancer on the host.
-    _balancer: Option<keel_testkit::Running>,
+    /// A balancer on the host.
+    balancer: Option<keel_testkit::Running>,
 }
 
 impl Scene {
@@ -112,11 +118,11 @@ fn scene_in_a_container(engine: Engine) -> anyhow::Result<Scene> {
     let options = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"];
     let container = engine.run("balancer", &options, &balancer)?;
     let address = SocketAddr::new(engine.address(&container)?, 80);
-    Ok(Scene { engine, image, address, _balancer: None })
+    Ok(Scene { engine, image, address, balancer: None })
 }
 
-/// The balancer on the host, following the engine's events.
-fn scene_on_the_host(engine: Engine) -> anyhow::Result<Scene> {
+/// The balancer on the host, following the engine's events; the engine is where `host` says.
+fn scene_on_the_host(engine: Engine, host: Option<&str>) -> anyhow::Result<Scene> {
     let image = app_image(&engine)?;
     for name in ["app1", "app2", "app3"] {
         instance(&engine, &image, name)?;
@@ -127,8 +133,10 @@ fn scene_on_the_host(engine: Engine) -> anyhow::Result<Scene> {
          http {{ access_log off; proxy_read_timeout 1s; resolver docker; upstream app {{ zone app 64k; server app:5000 resolve; }}\n\
          server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://app; }} }} }}\n"
     );
-    let balancer = Binary::new(BINARY).serve(&configuration)?;
-    Ok(Scene { engine, image, address: ([127, 0, 0, 1], port).into(), _balancer: Some(balancer) })
+    let binary = Binary::new(BINARY);
+    let binary = host.map_or(binary.clone(), |host| binary.with("DOCKER_HOST", host));
+    let balancer = binary.serve(&configuration)?;
+    Ok(Scene { engine, image, address: ([127, 0, 0, 1], port).into(), balancer: Some(balancer) })
 }
 
 /// What clients saw: every GET answered; POSTs lost at most by those who were killed in the middle of one.
@@ -174,7 +182,7 @@ fn dns_is_followed_from_a_container() -> Outcome {
 #[test]
 fn the_engines_events_are_followed() -> Outcome {
     let Some(engine) = engine("the_engines_events_are_followed")? else { return Ok(()) };
-    let scene = scene_on_the_host(engine)?;
+    let scene = scene_on_the_host(engine, None)?;
     scene.wait_for(&["app1", "app2", "app3"])?;
     let [app1, app2] = ["app1", "app2"].map(|name| format!("{}-{name}", scene.engine.name()));
     // A stop is known at its signal: what is in flight is finished and nothing new comes.
@@ -192,4 +200,76 @@ fn the_engines_events_are_followed() -> Outcome {
     scene.wait_for(&["app1", "app3", "app4"])?;
     scene.engine.docker(&["network", "disconnect", scene.engine.name(), &app1])?;
     scene.wait_for(&["app3", "app4"])
+}
+
+/// A way to the engine that can be cut.
+struct Way {
+    port: u16,
+    cut: Arc<AtomicBool>,
+    /// Both ends of everything that goes through.
+    open: Arc<Mutex<Vec<(TcpStream, UnixStream)>>>,
+}
+
+impl Way {
+    fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let way = Self { port: listener.local_addr()?.port(), cut: Arc::default(), open: Arc::default() };
+        let (cut, open) = (way.cut.clone(), way.open.clone());
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(engine) = UnixStream::connect("/var/run/docker.sock") else { return };
+                if cut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let both = |client: &TcpStream, engine: &UnixStream| {
+                    Some((client.try_clone().ok()?, engine.try_clone().ok()?))
+                };
+                let Some((mut from, mut to)) = both(&client, &engine) else { return };
+                let Some((mut back_to, mut back_from)) = both(&client, &engine) else { return };
+                open.lock().unwrap_or_else(PoisonError::into_inner).push((client, engine));
+                thread::spawn(move || drop(std::io::copy(&mut from, &mut to)));
+                thread::spawn(move || {
+                    // The end of the engine's answer has to reach who asked.
+                    drop(std::io::copy(&mut back_from, &mut back_to));
+                    drop(back_to.shutdown(Shutdown::Both));
+                });
+            }
+        });
+        Ok(way)
+    }
+
+    fn cut(&self) {
+        self.cut.store(true, Ordering::SeqCst);
+        for (client, engine) in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // Closed already is as good.
+            drop(client.shutdown(Shutdown::Both));
+            drop(engine.shutdown(Shutdown::Both));
+        }
+    }
+
+    fn mend(&self) {
+        self.cut.store(false, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn the_last_known_pool_stays_while_the_engine_is_silent() -> Outcome {
+    const NAME: &str = "the_last_known_pool_stays_while_the_engine_is_silent";
+    let Some(engine) = engine(NAME)? else { return Ok(()) };
+    if !Path::new("/var/run/docker.sock").exists() {
+        eprintln!("not run: {NAME}, because the engine has no socket on this machine");
+        return Ok(());
+    }
+    let way = Way::start()?;
+    let scene = scene_on_the_host(engine, Some(&format!("tcp://127.0.0.1:{}", way.port)))?;
+    scene.wait_for(&["app1", "app2", "app3"])?;
+    way.cut();
+    let log = || scene.balancer.as_ref().map(keel_testkit::Running::error_log).unwrap_or_default();
+    wait_until("the log says so", || log().contains("the container engine can't be asked"))?;
+    scene.wait_for(&["app1", "app2", "app3"])?;
+    // What happens meanwhile isn't known, and costs no request that may go to another one.
+    let app2 = format!("{}-app2", scene.engine.name());
+    no_get_was_lost(&scene.under_load(|| scene.docker("stop", &app2))?)?;
+    way.mend();
+    scene.wait_for(&["app1", "app3"])
 }
