@@ -26,6 +26,9 @@ const INTERVAL_MIN: Duration = Duration::from_secs(1);
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
 /// How long nothing holds when the server says that there is nothing: what is looked for may just be starting.
 const EMPTY_INTERVAL_MAX: Duration = Duration::from_secs(5);
+/// Names that need no DNS, and how often they are looked at.
+const HOSTS_FILE: &str = "/etc/hosts";
+const HOSTS_FILE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long one server may take before it is asked again, or another one.
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -84,6 +87,15 @@ impl Dns {
 
     /// Asks for all addresses of a name.
     pub(super) async fn ask(&self, host: &str, settings: &Resolver) -> Result<Answer, DnsFailure> {
+        if settings.source == ResolverSource::System {
+            // As the system does: what stands in /etc/hosts, such as Compose's `extra_hosts`, is the answer.
+            let hosts = std::fs::read_to_string(HOSTS_FILE).unwrap_or_default();
+            let usable = |ip: &IpAddr| if ip.is_ipv4() { settings.ipv4 } else { settings.ipv6 };
+            let addresses: BTreeSet<IpAddr> = in_hosts_file(&hosts, host).filter(usable).collect();
+            if !addresses.is_empty() {
+                return Ok(Answer { addresses, holds: settings.valid.unwrap_or(HOSTS_FILE_INTERVAL) });
+            }
+        }
         let question = async {
             tokio::join!(
                 self.records(host, RecordType::A, settings.ipv4),
@@ -154,4 +166,33 @@ fn name_server(address: IpAddr, port: u16) -> NameServerConfig {
     });
     // "No such name" is an answer, and the only one that may empty a group.
     NameServerConfig::new(address, true, connections.into())
+}
+
+/// Finds a name in the text of a hosts file (hosts(5)).
+fn in_hosts_file<'a>(text: &'a str, host: &'a str) -> impl Iterator<Item = IpAddr> + 'a {
+    text.lines().filter_map(move |line| {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_ascii_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words.any(|name| name.eq_ignore_ascii_case(host)).then_some(address)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_names_in_hosts_files() {
+        let text = "127.0.0.1\tlocalhost\n::1 localhost ip6-localhost\n\
+                    # 10.0.0.9 app\n10.0.0.1 host.docker.internal gateway # app\nnonsense app\n";
+        let check = |host: &str, expect: &[&str]| {
+            let found: Vec<String> = in_hosts_file(text, host).map(|ip| ip.to_string()).collect();
+            assert_eq!(found, expect, "{host}");
+        };
+        check("localhost", &["127.0.0.1", "::1"]);
+        check("GATEWAY", &["10.0.0.1"]);
+        check("host.docker.internal", &["10.0.0.1"]);
+        check("app", &[]);
+    }
 }

@@ -51,8 +51,8 @@ pub(crate) const ROWS: &[Row] = &[
         contexts: Contexts::HTTP.or(Contexts::UPSTREAM),
         arity: Arity::AtLeast(1),
         default: None,
-        doc: "The DNS servers that are asked for names of `server ... resolve`, all at a time; `system` for those of \
-              /etc/resolv.conf. `docker` asks no DNS but the container engine, at DOCKER_HOST or its socket: a container \
+        doc: "The DNS servers that are asked for names of `server ... resolve`, all at a time; `system` for \
+              /etc/hosts and the servers of /etc/resolv.conf. `docker` asks no DNS but the container engine, at DOCKER_HOST or its socket: a container \
               joins when it is healthy or, without a healthcheck, accepts a connection, and leaves when it is paused, \
               unhealthy or sent the signal that ends it. An answer holds for its TTL or for `valid`; Docker's own server 127.0.0.11, whose TTL \
               says nothing, is asked every second. When none answers, the addresses known last stay.",
