@@ -47,11 +47,11 @@ impl Axis {
     fn steps(&self, wanted: u32) -> Vec<f64> {
         let rough = self.high / f64::from(wanted.max(1));
         let power = 10_f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0]
-            .into_iter()
-            .map(|factor| factor * power)
-            .find(|step| *step >= rough * 0.999);
-        let step = step.unwrap_or(rough);
+        // About as wide as asked for, and never so wide that 0 stands alone.
+        let steps = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power);
+        let fits = |step: &&f64| **step <= self.high;
+        let step = steps.iter().filter(fits).find(|step| **step >= rough * 0.75);
+        let step = *step.or_else(|| steps.iter().rfind(fits)).unwrap_or(&rough);
         (0..=TICKS_MAX)
             .map(|index| f64::from(index) * step)
             .take_while(|tick| *tick <= self.high * 1.001)
@@ -101,7 +101,8 @@ mod tests {
         };
         check(10.0, 5, &[0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
         check(2_300.0, 3, &[0.0, 1_000.0, 2_000.0]);
-        check(0.7, 3, &[0.0, 0.5]);
+        check(0.7, 3, &[0.0, 0.2, 0.4, 0.6]);
+        check(49.0, 2, &[0.0, 20.0, 40.0]);
         check(f64::NAN, 2, &[0.0, 0.5, 1.0]);
         let axis = Axis::logarithmic(0.4, 1_200.0, 0.0, 1.0);
         assert_eq!(axis.ticks(3).len(), 4);

@@ -343,10 +343,10 @@ fn add_case(document: &mut Document, named: &Named<'_>) {
         document.blocks.push(finding_block(finding, None));
     }
     add_steps(document, case);
+    document.blocks.push(Block::Facts(facts(case)));
     if let Some(picture) = shares::draw(case) {
         document.blocks.push(Block::Picture { file: format!("shares-{}", named.slug), picture });
     }
-    document.blocks.push(Block::Facts(facts(case)));
     if let Some(picture) = timeline::draw(case) {
         document.blocks.push(Block::Picture { file: format!("timeline-{}", named.slug), picture });
     }

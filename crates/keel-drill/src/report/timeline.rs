@@ -10,7 +10,7 @@ use super::{
     picture::{Anchor, Area, Ink, Mark, Pen, Picture, Point, Style, at},
     words,
 };
-use crate::results::{Case, Event, Slice};
+use crate::results::{Case, Event, Seconds, Slice};
 
 const WIDTH: f64 = 760.0;
 const MARGIN: f64 = 16.0;
@@ -23,7 +23,11 @@ const P99_HEIGHT: f64 = 96.0;
 const GAP: f64 = 14.0;
 const BADGE: f64 = 8.0;
 const BADGE_ROWS_MAX: usize = 4;
-const EVENT_ROW: f64 = 17.0;
+const EVENT_ROW: f64 = 17.5;
+/// Where an event's name begins within its column.
+const EVENT_NAME: f64 = 124.0;
+/// More lines of events than this help nobody.
+const EVENT_LINES_MAX: usize = 60;
 const LOGARITHMIC_FROM: f64 = 30.0;
 
 /// Draws a case over time; none where it has no slices.
@@ -232,27 +236,114 @@ fn draw_time(picture: &mut Picture, time: &Axis, top: f64) -> f64 {
     top + 22.0
 }
 
+/// Events of one name in a row, by the numbers of the first and the last.
+struct Run<'a> {
+    first: usize,
+    last: usize,
+    from: Seconds,
+    to: Seconds,
+    what: &'a str,
+}
+
+impl Run<'_> {
+    fn when(&self) -> String {
+        if self.first == self.last {
+            return words::seconds(self.from);
+        }
+        let from = words::seconds(self.from);
+        format!("{}–{}", from.trim_end_matches(" s"), words::seconds(self.to))
+    }
+}
+
+/// Puts events of one name in a row together.
+fn runs(events: &[Event]) -> Vec<Run<'_>> {
+    let mut runs: Vec<Run<'_>> = Vec::new();
+    for (index, event) in events.iter().enumerate() {
+        let number = index + 1;
+        match runs.last_mut() {
+            Some(run) if run.what == event.what => (run.last, run.to) = (number, event.at),
+            _ => runs.push(Run {
+                first: number,
+                last: number,
+                from: event.at,
+                to: event.at,
+                what: &event.what,
+            }),
+        }
+    }
+    runs
+}
+
 /// Numbers, times and names of the events, in two columns where there are many.
 fn draw_events(picture: &mut Picture, events: &[Event], top: f64) -> f64 {
-    if events.is_empty() {
+    let mut runs = runs(events);
+    if runs.is_empty() {
         return top;
     }
-    let half = (WIDTH - 2.0 * MARGIN) / 2.0 - 84.0;
-    let all_fit = events.iter().all(|event| Face::Regular.width(&event.what, 11.0) <= half / OTHER_FONT);
-    let columns = if events.len() > 10 || (events.len() > 3 && all_fit) { 2 } else { 1 };
-    let rows = events.len().div_ceil(columns);
-    for (index, event) in events.iter().enumerate() {
+    let left = runs.len().saturating_sub(EVENT_LINES_MAX);
+    runs.truncate(EVENT_LINES_MAX);
+    let column = (WIDTH - 2.0 * MARGIN) / 2.0 - EVENT_NAME - 10.0;
+    let all_fit = runs.iter().all(|run| Face::Regular.width(run.what, 11.0) <= column / OTHER_FONT);
+    let columns = if runs.len() > 10 || (runs.len() > 3 && all_fit) { 2 } else { 1 };
+    let rows = runs.len().div_ceil(columns);
+    for (index, run) in runs.iter().enumerate() {
         let (column, row) = (index / rows, index % rows);
         let width = (WIDTH - 2.0 * MARGIN) / columns as f64;
         let x = MARGIN + column as f64 * width;
         let y = top + 8.0 + row as f64 * EVENT_ROW;
-        let centre = at(x + BADGE, y + BADGE);
-        draw_badge(picture, centre, index + 1);
+        draw_badge(picture, at(x + BADGE, y + BADGE), run.first);
+        if run.last > run.first {
+            picture.text(at(x + 2.0 * BADGE + 2.5, y + 11.5), "–", Style::new(10.0, Ink::Muted));
+            draw_badge(picture, at(x + 3.0 * BADGE + 11.0, y + BADGE), run.last);
+        }
         let when = Style::new(11.0, Ink::Muted).anchored(Anchor::End);
-        picture.text(at(x + 66.0, y + 12.0), words::seconds(event.at), when);
-        let what = Face::Regular.fit(&event.what, 11.0, (width - 84.0) / OTHER_FONT);
-        picture.text(at(x + 74.0, y + 12.0), what, Style::new(11.0, Ink::Text));
+        picture.text(at(x + EVENT_NAME - 8.0, y + 12.0), run.when(), when);
+        let what = Face::Regular.fit(run.what, 11.0, (width - EVENT_NAME - 10.0) / OTHER_FONT);
+        picture.text(at(x + EVENT_NAME, y + 12.0), what, Style::new(11.0, Ink::Text));
     }
-    let height = rows as f64 * EVENT_ROW;
-    top + 10.0 + height
+    let mut bottom = top + 10.0 + rows as f64 * EVENT_ROW;
+    if left > 0 {
+        let more = format!("and {left} more, in results.json");
+        picture.text(at(MARGIN, bottom + 10.0), more, Style::new(11.0, Ink::Muted));
+        bottom += EVENT_ROW;
+    }
+    bottom
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(at: f64, what: &str) -> Event {
+        Event { at: Seconds(at), what: what.to_owned() }
+    }
+
+    #[test]
+    fn events_of_one_name_share_a_line() {
+        let events =
+            [event(0.1, "stop app1"), event(0.2, "reload"), event(0.3, "reload"), event(0.9, "stop app1")];
+        let runs = runs(&events);
+        let told: Vec<_> = runs.iter().map(|run| (run.first, run.last, run.when(), run.what)).collect();
+        assert_eq!(
+            told,
+            [
+                (1, 1, "0.10 s".to_owned(), "stop app1"),
+                (2, 3, "0.20–0.30 s".to_owned(), "reload"),
+                (4, 4, "0.90 s".to_owned(), "stop app1"),
+            ]
+        );
+    }
+
+    #[test]
+    fn any_number_of_events_fits() {
+        let events =
+            (0..1_000).map(|number| event(f64::from(number) / 100.0, &format!("event {number}"))).collect();
+        let slice = Slice { length: Seconds(10.0), rate: 1.0, p99: Some(1.0), ..Slice::default() };
+        let picture = draw(&Case { events, timeline: vec![slice], ..Case::default() }).expect("a chart");
+        assert!(picture.height < 1_000.0, "{}", picture.height);
+        let says = |text: &str| {
+            picture.marks.iter().any(|mark| matches!(mark, Mark::Text { text: it, .. } if it == text))
+        };
+        assert!(says("event 59") && !says("event 60") && says("and 940 more, in results.json"));
+    }
 }

@@ -20,6 +20,8 @@ const SOURCE: f64 = 7.6;
 const SOURCE_LEADING: f64 = 10.4;
 /// A heading is not left alone at the foot of a page.
 const HEADING_KEEPS: f64 = 84.0;
+/// How much of the page's width a picture takes: less than all, so that a case fits a page more often.
+const PICTURE: f64 = 0.88;
 /// What is no higher than this isn't torn apart.
 pub(super) const KEPT_MAX: f64 = 200.0;
 /// More of a file than this is left to `results.json`.
@@ -274,11 +276,11 @@ impl Layout {
 
     fn picture(&mut self, picture: &Picture) {
         let room = BOTTOM - TOP - 12.0;
-        let scale = (WIDTH / picture.width).min(room / picture.height);
+        let scale = (PICTURE * WIDTH / picture.width).min(room / picture.height);
         let (width, height) = (picture.width * scale, picture.height * scale);
         self.room(height + 12.0);
         self.y += 4.0;
-        let left = MARGIN + (WIDTH - width) / 2.0;
+        let left = MARGIN;
         let frame = Area { x: left, y: self.y, width, height };
         self.page.canvas.rectangle(frame, 4.0, None, Some(Pen::new(Ink::Grid, 0.8)));
         self.page.canvas.picture(&mut self.letters, picture, at(left, self.y), scale);
