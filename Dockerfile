@@ -16,16 +16,16 @@ RUN find . -type f ! -name Cargo.toml ! -name Cargo.lock -delete \
 
 FROM rust:1-slim AS build
 WORKDIR /src
-ENV RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_RELEASE_STRIP=symbols CARGO_PROFILE_RELEASE_DEBUG=false
+ENV RUSTFLAGS="-C target-feature=+crt-static"
 # With a target of its own, build scripts and macros aren't linked statically, which they can't be.
 RUN rustc -vV | sed -n 's/host: //p' > /target
 COPY --from=manifests /src .
-RUN cargo build --release --locked --target "$(cat /target)" -p evenkeel
+RUN cargo build --profile image --locked --target "$(cat /target)" -p evenkeel --no-default-features
 COPY . .
 # Sources are older than what was built in their place; touched, they are newer.
 RUN find . -name '*.rs' -exec touch {} + \
- && cargo build --release --locked --target "$(cat /target)" -p evenkeel \
- && cp "target/$(cat /target)/release/evenkeel" /evenkeel
+ && cargo build --profile image --locked --target "$(cat /target)" -p evenkeel --no-default-features \
+ && cp "target/$(cat /target)/image/evenkeel" /evenkeel
 
 # What the image `nginx` has, as far as configurations count on it: its paths, its user, its logs on standard output.
 WORKDIR /image

@@ -8,6 +8,7 @@ mod config;
 mod data_plane;
 mod detach;
 mod doctor;
+#[cfg(feature = "drill")]
 mod drill;
 mod exec;
 mod explain;
@@ -66,14 +67,18 @@ enum Command {
     /// Print the joined, resolved plan
     Config(config::Args),
     /// Play failure cases on a copy of the project under load, and say what was lost
+    #[cfg(feature = "drill")]
     Drill(Box<drill::Args>),
     /// Generate load for the drill that started this process
+    #[cfg(feature = "drill")]
     #[command(name = keel_drill::LOAD_COMMAND, hide = true)]
     DrillLoad,
     /// End the system of the drill that started this process, once that is gone
+    #[cfg(feature = "drill")]
     #[command(name = keel_drill::guard::COMMAND, hide = true)]
     DrillGuard(drill::OrderArgs),
     /// Be an instance for the drill whose system started this process
+    #[cfg(feature = "drill")]
     #[command(name = keel_drill::peer::COMMAND, hide = true)]
     DrillPeer(drill::OrderArgs),
     /// Say what this machine lets local processes have
@@ -116,9 +121,13 @@ fn main() -> ExitCode {
         Command::Reload => instances::reload(project),
         Command::Config(args) => config::run(project, &args),
         Command::Doctor => doctor::run(),
+        #[cfg(feature = "drill")]
         Command::Drill(args) => drill::run(project, &args),
+        #[cfg(feature = "drill")]
         Command::DrillLoad => drill::load(),
+        #[cfg(feature = "drill")]
         Command::DrillGuard(args) => drill::guard(&args),
+        #[cfg(feature = "drill")]
         Command::DrillPeer(args) => drill::peer(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Serve(args) => return serve::run(args, serve::Style::Evenkeel),
