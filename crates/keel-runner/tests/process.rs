@@ -509,9 +509,9 @@ async fn helper_under_a_trap() {
     }
     let script = format!("import os\nHOST, PORT = '0.0.0.0', int(os.environ['PORT'])\n{SERVER}");
     let mut app = python("app", &script, Some(5000));
-    app.replicas = 2;
+    app.replicas = 12;
     let mut bench = Bench::up(vec![app]).await;
-    for instance in bench.pool("app", 2).await {
+    for instance in bench.pool("app", 12).await {
         assert_eq!(instance.address, Ipv4Addr::LOCALHOST);
         assert_eq!(ask_instance(&instance, 5000), instance.name);
     }
@@ -536,12 +536,19 @@ fn under_another_trap_the_port_is_said_in_the_environment() {
         }
     };
     let trap = Trap::from(spawned.trap.take().unwrap());
+    let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_over = over.clone();
     std::thread::spawn(move || {
-        while let Ok(notification) = trap.receive() {
-            let _ = trap.answer(notification.id, Answer::Continue);
+        // Fails for a caller that died or was interrupted; there will be others.
+        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+            if let Ok(notification) = trap.receive() {
+                let _ = trap.answer(notification.id, Answer::Continue);
+            }
         }
     });
-    assert!(spawned.child.wait().unwrap().success());
+    let ended = spawned.child.wait().unwrap();
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(ended.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,6 +100,11 @@ impl Driver {
         // Each refusal switches one thing off, and there are three.
         for _ in 0..4 {
             let refused = lock(&self.0.refused).clone();
+            // The refusal may have come to light, here or at another's start, after this one was given an address.
+            if refused.trap.is_some() && self.0.homes.get(order.incarnation).is_some_and(|home| home.own) {
+                self.unsettle(order.incarnation);
+                self.settle(order.incarnation, order.name, order.spec);
+            }
             let group_name = format!("{}-{}", order.name, order.incarnation);
             let cgroup = self.0.cgroups.as_ref().filter(|_| with_cgroup).map(|all| all.make(&group_name));
             let (cgroup, cgroup_procs) = cgroup.and_then(Result::ok).unzip();
@@ -132,14 +137,14 @@ impl Driver {
             }
             match error.step {
                 Step::Cgroup => with_cgroup = false,
-                step => self.learn(step, order, error)?,
+                step => self.learn(step, error)?,
             }
         }
         Err("it can't be started".into())
     }
 
     /// Notes what the kernel refuses, for this attempt and all later ones.
-    fn learn(&self, step: Step, order: &Order<'_>, error: SpawnError) -> Result<(), String> {
+    fn learn(&self, step: Step, error: SpawnError) -> Result<(), String> {
         match step {
             Step::Namespace | Step::Mount => {
                 tracing::info!("instances have no files of their own: {}", error.source);
@@ -148,8 +153,6 @@ impl Driver {
             Step::Trap => {
                 tracing::info!("instances have no addresses of their own: {}", error.source);
                 lock(&self.0.refused).trap = Some(error.source.to_string());
-                self.unsettle(order.incarnation);
-                self.settle(order.incarnation, order.name, order.spec);
             }
             Step::WorkingDir => {
                 return Err(format!("its working directory can't be entered: {}", error.source));
@@ -239,4 +242,33 @@ struct Life<'a> {
     namespace: bool,
     cgroup: Option<std::path::PathBuf>,
     folder: &'a std::path::Path,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::process::{Output, Told};
+
+    #[tokio::test]
+    async fn a_refusal_found_by_another_counts_for_one_that_has_an_address_already() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = Arc::new(Output::new(folder.path().join("logs")).unwrap());
+        let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
+        let driver = Driver::start("late-refusal", folder.path(), output, told).unwrap();
+        let mut spec = crate::supervisor::test_service("app", 1);
+        if let keel_model::Run::Process(process) = &mut spec.run {
+            process.argv = ["sleep", "1000"].map(str::to_owned).into();
+        }
+        let spec = Arc::new(spec);
+        driver.settle(1, "app", &spec);
+        lock(&driver.0.refused).trap = Some("another found out".into());
+        driver.launch(1, "app".into(), spec);
+        while !matches!(hears.recv().await.unwrap(), Told::Event(Event::Started { .. })) {}
+        let home = driver.0.homes.get(1).unwrap();
+        let port = home.ready_at().unwrap().port();
+        assert!(!home.own && port != 5000, "{home:?}");
+        let environment = driver.living(1).unwrap().environment;
+        assert_eq!(environment[std::ffi::OsStr::new("PORT")], *port.to_string());
+        driver.end_all();
+    }
 }
