@@ -68,8 +68,9 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
             Ok(detach::start_detached())
         }
         Ok(claim) => {
-            let supervisor =
-                Supervisor { args, options: args.options(ProjectOptions::from(choice)), paths, side };
+            let options = args.options(ProjectOptions::from(choice));
+            let in_part = has_errors(&reading);
+            let supervisor = Supervisor { args, options, paths, side, in_part };
             block_on(supervisor.run(claim, joined))
         }
         Err(ClaimError::Taken { .. }) => {
@@ -92,11 +93,16 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
                         }
                     })
                     .await?;
-                Ok(ExitCode::SUCCESS)
+                Ok(if has_errors(&reading) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
             })
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether something in the files can't be run here. The rest is.
+fn has_errors(reading: &Reading) -> bool {
+    reading.diagnostics.iter().any(|one| one.severity == Severity::Error)
 }
 
 impl Args {
@@ -116,6 +122,8 @@ struct Supervisor<'a> {
     options: UpOptions,
     paths: Paths,
     side: Side,
+    /// Whether something in the files can't be run here; it was said.
+    in_part: bool,
 }
 
 impl Supervisor<'_> {
@@ -163,18 +171,24 @@ impl Supervisor<'_> {
         }
         // One service that can't run keeps none of the others from running.
         let word = match &first {
-            Err(UpError::Project(ProjectError::Runner(_))) => Word::UpInPart,
-            _ => Word::Up,
+            Err(UpError::Project(ProjectError::Runner(_))) => Some(Word::UpInPart),
+            Err(_) => None,
+            Ok(_) if self.in_part => Some(Word::UpInPart),
+            Ok(_) => Some(Word::Up),
         };
-        if let (Err(error), Word::Up) = (&first, word) {
-            let text = explain(error);
+        let (Some(word), first) = (word, &first) else {
+            let text = first.as_ref().err().map(explain).unwrap_or_default();
             tokio::select! {
                 outcome = project.down(Some(std::time::Duration::ZERO)) => outcome?,
                 () = signals.ends.received() => {}
             }
+            if let Err(UpError::Files(_)) = first {
+                eprint!("{text}");
+                return Ok(ExitCode::FAILURE);
+            }
             anyhow::bail!("{text}");
-        }
-        if let Err(error) = &first {
+        };
+        if let Err(error) = first {
             eprintln!("error: {}", explain(error));
             // In the foreground it stands above.
             remedies(error).iter().filter(|_| detached).for_each(|hint| eprintln!("hint: {hint}"));

@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a test ends where it can't go on")]
 
+mod support;
+
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
@@ -9,34 +11,14 @@ use std::{
     thread,
 };
 
-use keel_testkit::{Binary, DEADLINE, Project, free_port, wait_until};
+use keel_testkit::{DEADLINE, Project, free_port, wait_until};
+
+use support::{app, project_on};
 
 type Done = anyhow::Result<()>;
 
-/// Answers every request with nothing.
-const SERVER: &str = "\
-import socket
-s = socket.socket()
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind(('', 5000))
-s.listen()
-while True:
-    c, _ = s.accept()
-    c.recv(9999)
-    c.sendall(b'HTTP/1.1 204 No Content\\r\\nConnection: close\\r\\n\\r\\n')
-    c.close()
-";
-
-/// Makes a project with a service `web` that serves, and these services.
 fn project(services: &str) -> anyhow::Result<Project> {
-    let port = free_port()?;
-    let web = format!(
-        "  web:\n    image: none\n    ports: ['127.0.0.1:{port}:5000']\n    \
-         x-process: {{command: [python3, FOLDER/server.py]}}\n"
-    );
-    let compose = format!("services:\n{web}{services}");
-    let binary = Binary::new(env!("CARGO_BIN_EXE_evenkeel"));
-    Project::new(binary, &[("compose.yaml", &compose), ("server.py", SERVER)])
+    project_on(free_port()?, services)
 }
 
 /// A command that runs, and what it says line by line.
@@ -121,11 +103,10 @@ fn what_has_done_its_work_is_no_failure() -> Done {
 #[test]
 fn a_crash_loop_is_shown_once() -> Done {
     // It listens each time before it dies.
-    let dies = "import socket, time; s = socket.socket(); s.bind((\"\", 6000)); s.listen(); time.sleep(0.2); \
-                raise SystemExit(4)";
     let service = format!(
-        "  app:\n    image: none\n    restart: always\n    expose: ['6000']\n    \
-         x-process: {{command: [python3, -c, '{dies}']}}\n"
+        "  app:\n    image: none\n    restart: always\n    expose: ['6000']\n    environment: {{PORT: 6000}}\n    \
+         x-process: {{command: [sh, -c, '{} & app=$$!; sleep 0.5; kill $$app; exit 4']}}\n",
+        app()
     );
     let project = project(&service)?;
     let mut up = Talking::start(project.command(&["up"]))?;

@@ -37,6 +37,9 @@ pub struct Options {
 pub struct Loaded {
     /// The project; `None` where the files don't hold one at all.
     pub project: Option<Project>,
+    /// The project's name as far as it is known without the files' content: what `-p` or the environment says, else the
+    /// folder's. `None` where there is no file.
+    pub likely_name: Option<String>,
     /// Everything there is to say, by file and place.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -46,8 +49,9 @@ pub struct Loaded {
 /// Texts that are read go into `sources`, so that diagnostics can be shown.
 pub fn load(options: &Options, sources: &mut Sources) -> Loaded {
     let mut report = Report::default();
-    let project = load_into(options, Reader::new(sources, &mut report));
-    Loaded { project, diagnostics: report.into_diagnostics() }
+    let mut likely_name = None;
+    let project = load_into(options, Reader::new(sources, &mut report), &mut likely_name);
+    Loaded { project, likely_name, diagnostics: report.into_diagnostics() }
 }
 
 /// Reads a project from a text, as if it were the compose.yaml of the options' folder. Files that it names are read as
@@ -58,15 +62,16 @@ pub fn load_text(text: &str, options: &Options, sources: &mut Sources) -> Loaded
     let options = Options { files: vec![path.clone()], ..options.clone() };
     let mut reader = Reader::new(sources, &mut report);
     reader.hold(path, text);
-    let project = load_into(&options, reader);
-    Loaded { project, diagnostics: report.into_diagnostics() }
+    let mut likely_name = None;
+    let project = load_into(&options, reader, &mut likely_name);
+    Loaded { project, likely_name, diagnostics: report.into_diagnostics() }
 }
 
 fn start(options: &Options) -> PathBuf {
     crate::decode::tidy(&std::path::absolute(&options.folder).unwrap_or_default())
 }
 
-fn load_into(options: &Options, mut reader: Reader<'_>) -> Option<Project> {
+fn load_into(options: &Options, mut reader: Reader<'_>, likely_name: &mut Option<String>) -> Option<Project> {
     let start = start(options);
     let mut variables = environment(options, &start, &mut reader);
     let found = files::find(options, &start, &variables, &mut reader)?;
@@ -79,6 +84,7 @@ fn load_into(options: &Options, mut reader: Reader<'_>) -> Option<Project> {
     let from_env = variables.get(NAME).filter(|name| !name.is_empty());
     let given = options.project_name.as_ref().or(from_env).cloned();
     let seen = given.clone().unwrap_or_else(|| files::normal_name(&found.folder));
+    *likely_name = Some(seen.clone());
     variables.insert(NAME.to_owned(), seen);
 
     let tree = reader.project_tree(&found.files, &found.folder, &variables)?;

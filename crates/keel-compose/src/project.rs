@@ -162,6 +162,8 @@ pub struct Service {
     pub networks: IndexMap<String, NetworkAttachment>,
     /// Names that other services gave it with `links`.
     pub link_aliases: Vec<Spanned<String>>,
+    /// `extra_hosts`: names and what they stand for, `host-gateway` being this host.
+    pub extra_hosts: Vec<(String, Spanned<IpAddr>)>,
     /// `volumes`.
     pub volumes: Vec<Mount>,
     /// `configs`.

@@ -99,7 +99,7 @@ pub(crate) const SERVICE: &[Field] = &[
     read("expose"),
     read("extends"),
     error("external_links", "a container of another project can't be reached by this name"),
-    error("extra_hosts", "these names don't resolve for a process; use the address itself"),
+    read("extra_hosts"),
     warn("gpus", "the process sees this host's devices"),
     warn("group_add", HARDENING),
     read("healthcheck"),

@@ -1,6 +1,11 @@
 //! One service: from its tree to [`Service`].
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use indexmap::IndexMap;
 use keel_diag::{Diagnostic, Span};
@@ -92,6 +97,7 @@ fn read_fields(decoder: &mut Decoder<'_>, name: &str, entry: &Entry, project: &P
         network_mode: get("network_mode").and_then(|node| decoder.text(node)),
         networks: get("networks").map_or_else(IndexMap::new, |node| networks(decoder, node)),
         link_aliases: Vec::new(),
+        extra_hosts: get("extra_hosts").map_or_else(Vec::new, |node| extra_hosts(decoder, node)),
         volumes: get("volumes")
             .map_or_else(Vec::new, |node| mounts::volumes(decoder, node, &project.volumes)),
         configs: get("configs")
@@ -110,6 +116,31 @@ fn check_name(decoder: &mut Decoder<'_>, name: &str, span: Span) {
         let message = format!("`{}` is not a service's name", name.escape_debug());
         decoder.invalid(span, message, "letters, digits, `.`, `_` and `-`");
     }
+}
+
+/// Reads names and addresses: a mapping, or a list of `NAME=ADDRESS` or `NAME:ADDRESS`.
+fn extra_hosts(decoder: &mut Decoder<'_>, node: &Node) -> Vec<(String, Spanned<IpAddr>)> {
+    let mut hosts = Vec::new();
+    for (name, value) in decoder.labels(node) {
+        let (name, text) = match (value.value.as_str(), name.split_once(':')) {
+            ("", Some((name, address))) => (name.to_owned(), address.to_owned()),
+            (address, _) => (name, address.to_owned()),
+        };
+        let bare = text.trim().trim_start_matches('[').trim_end_matches(']');
+        let address = match bare {
+            "host-gateway" => Ok(IpAddr::from(Ipv4Addr::LOCALHOST)),
+            address => address.parse(),
+        };
+        let fits = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        match address {
+            Ok(address) if fits => hosts.push((name, Spanned::new(address, value.span))),
+            _ => {
+                let message = format!("`{name}` with `{text}` is not a name and its address");
+                decoder.invalid(value.span, message, "write NAME=ADDRESS; `host-gateway` is this host");
+            }
+        }
+    }
+    hosts
 }
 
 /// Says what the settings mean for what is run: nothing for the seat, for what is found elsewhere, and for an image that

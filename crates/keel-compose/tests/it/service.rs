@@ -428,8 +428,6 @@ networks: {default: {ipv4_address: 172.16.0.2}}").says(), @"
       help: publish what it listens on with `ports`; other services reach it by its name
     warning[compose::not-honoured]: `user` is not honoured: the process runs as the user who runs Evenkeel
       compose.yaml:9:5 `user` 
-    error[compose::not-honoured]: `extra_hosts` can't be honoured: these names don't resolve for a process; use the address itself
-      compose.yaml:11:5 `extra_hosts` 
     error[compose::undefined]: there is no volume `data`
       compose.yaml:12:15 `'data:/var/lib/data'` named here
       help: declare it at top level, under `volumes:`
@@ -443,6 +441,27 @@ networks: {default: {ipv4_address: 172.16.0.2}}").says(), @"
     ");
     // What isn't run here has nothing to lose.
     assert_eq!(case("mem_limit: 1g\nuser: www\nextra_hosts: [a:1.2.3.4]").says(), "");
+}
+
+#[test]
+fn extra_hosts_in_all_their_forms() {
+    let check = |yaml: &str, expect: &[(&str, &str)]| {
+        let lines = format!("command: ./app\nextra_hosts: {yaml}");
+        assert_eq!(case(&lines).says(), "");
+        let hosts = app(&lines).extra_hosts.into_iter();
+        let hosts: Vec<_> = hosts.map(|(name, address)| (name, address.value.to_string())).collect();
+        let expect: Vec<_> =
+            expect.iter().map(|(name, address)| ((*name).to_owned(), (*address).to_owned())).collect();
+        assert_eq!(hosts, expect);
+    };
+    check("['host.docker.internal:host-gateway']", &[("host.docker.internal", "127.0.0.1")]);
+    check(
+        "['a:10.0.0.1', 'b=10.0.0.2', 'c:::1', 'd=[::2]']",
+        &[("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "::1"), ("d", "::2")],
+    );
+    check("{a: 10.0.0.1, b: host-gateway}", &[("a", "10.0.0.1"), ("b", "127.0.0.1")]);
+    let says = case("command: ./app\nextra_hosts: ['a:not an address']").says();
+    assert!(says.contains("`a` with `not an address` is not a name and its address"), "{says}");
 }
 
 #[test]

@@ -130,6 +130,7 @@ impl RunningProject {
         }
         // What the instances do about it is another matter: traffic follows these files already.
         let services = joined.services.clone();
+        self.runner().set_names(joined.extra_hosts.clone());
         self.set_in_effect(InEffect { options: options.project, scale: options.scale, joined });
         let options = keel_runner::ApplyOptions {
             force_recreate: options.force_recreate,

@@ -1,7 +1,7 @@
 //! Both files as one: what runs, and how traffic reaches it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -62,6 +62,8 @@ pub struct Joined {
     pub bindings: Vec<Binding>,
     /// What is to run.
     pub services: Vec<Service>,
+    /// Further names that all instances know (`extra_hosts`).
+    pub extra_hosts: Vec<(String, IpAddr)>,
     /// Services that no active profile enables, with the number of instances they get when they are started by name.
     pub dormant: BTreeMap<ServiceName, u32>,
     /// The balancer's seat, if a service has it.
@@ -105,13 +107,13 @@ impl ProjectOptions {
     /// Gives the project's name, even if much else in the files is wrong.
     ///
     /// # Errors
-    /// When there is no Compose file, or its first one can't be read at all.
+    /// When there is no Compose file.
     pub fn project_name(&self) -> io::Result<String> {
         let loaded = keel_compose::load(&self.compose, &mut Sources::default());
-        match (loaded.project, &self.compose.project_name) {
-            (Some(project), _) => Ok(project.name),
-            (None, Some(name)) => Ok(name.clone()),
-            (None, None) => {
+        let name = loaded.project.map(|project| project.name).or(loaded.likely_name);
+        match name.or(self.compose.project_name.clone()) {
+            Some(name) => Ok(name),
+            None => {
                 let first = loaded.diagnostics.into_iter().find(|one| one.severity == Severity::Error);
                 let message = first.map_or_else(|| "no Compose file here".to_owned(), |one| one.message);
                 Err(io::Error::new(io::ErrorKind::NotFound, message))
@@ -141,6 +143,7 @@ impl Reader<'_> {
         let mut loaded = self.read_nginx(seat_service, seat.as_ref());
         let nginx_failed = self.errors() > errors_before;
         let (mut services, dormant) = self.services(seat.as_ref());
+        let extra_hosts = self.extra_hosts(seat.as_ref());
         let nothing_runs = services.iter().all(|service| is_seat(service, seat.as_ref()));
         if nothing_runs && !nginx_failed {
             self.reading
@@ -169,6 +172,7 @@ impl Reader<'_> {
             plan: configuration.plan,
             bindings,
             services,
+            extra_hosts,
             dormant,
             seat,
             published_at: self.published_at,
@@ -225,6 +229,38 @@ impl Reader<'_> {
         let loaded = keel_nginx::load(options, files, &mut self.reading.sources);
         self.reading.diagnostics.extend(loaded.diagnostics);
         loaded.configuration
+    }
+
+    /// Gathers `extra_hosts`. All instances share one `/etc/hosts`, so a name has one meaning for all of them.
+    fn extra_hosts(&mut self, seat: Option<&Seat>) -> Vec<(String, IpAddr)> {
+        let mut hosts = BTreeMap::<String, (&str, BTreeSet<IpAddr>)>::new();
+        for service in self.project.services.values() {
+            let own = &service.name.value;
+            if seat.is_some_and(|seat| seat.service == *own) {
+                continue;
+            }
+            for (name, address) in &service.extra_hosts {
+                let (of, known) = hosts.entry(name.clone()).or_insert((own, BTreeSet::new()));
+                let other = if self.project.services.contains_key(name) {
+                    Some(format!("`{name}` is a service, too"))
+                } else {
+                    let differs = of != own && !known.contains(&address.value);
+                    differs.then(|| format!("`{name}` stands for another address in `{of}`"))
+                };
+                match other {
+                    Some(message) => self.reading.diagnostics.push(
+                        Diagnostic::error("process::extra-hosts", message)
+                            .at(address.span, "instances share the meaning of names")
+                            .help("give one of them another name"),
+                    ),
+                    None => drop(known.insert(address.value)),
+                }
+            }
+        }
+        let pairs = hosts.into_iter().flat_map(|(name, (_, addresses))| {
+            addresses.into_iter().map(move |address| (name.clone(), address))
+        });
+        pairs.collect()
     }
 
     fn services(&mut self, seat: Option<&Seat>) -> (Vec<Service>, BTreeMap<ServiceName, u32>) {
