@@ -8,6 +8,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use keel_model::{DataPlaneStatus, PeerSet, Plan, UpstreamName};
@@ -20,7 +21,8 @@ use crate::traffic::ApplyError;
 pub(crate) enum Request {
     Apply(Box<Plan>, oneshot::Sender<Result<(), ApplyError>>),
     Peers(UpstreamName, PeerSet),
-    Status(oneshot::Sender<Option<DataPlaneStatus>>),
+    /// With how long the answer may take.
+    Status(Duration, oneshot::Sender<Option<DataPlaneStatus>>),
     ReopenLogs(oneshot::Sender<Result<(), ApplyError>>),
     Quit(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
@@ -147,7 +149,7 @@ mod tests {
     }
 
     fn status() -> Request {
-        Request::Status(oneshot::channel().0)
+        Request::Status(Duration::ZERO, oneshot::channel().0)
     }
 
     fn check(put: Vec<Request>, expect: &[&str]) {
@@ -156,7 +158,7 @@ mod tests {
         let text = |request: &Request| match request {
             Request::Apply(..) => "plan".to_owned(),
             Request::Peers(upstream, set) => format!("{}={}", upstream.0, set.starting),
-            Request::Status(_) => "status".into(),
+            Request::Status(..) => "status".into(),
             _ => "other".into(),
         };
         assert_eq!(queue.requests.iter().map(text).collect::<Vec<_>>(), expect);
@@ -189,15 +191,15 @@ mod tests {
         let (inbox, mut asked) = inbox();
         inbox.put(status());
         drop(inbox);
-        assert!(matches!(asked.next().await, Some(Request::Status(_))));
+        assert!(matches!(asked.next().await, Some(Request::Status(..))));
         assert!(asked.next().await.is_none());
         let (inbox, asked) = super::inbox();
         let (reply, answer) = oneshot::channel();
-        inbox.put(Request::Status(reply));
+        inbox.put(Request::Status(Duration::ZERO, reply));
         drop(asked);
         assert!(answer.await.is_err());
         let (reply, answer) = oneshot::channel();
-        inbox.put(Request::Status(reply));
+        inbox.put(Request::Status(Duration::ZERO, reply));
         assert!(answer.await.is_err());
     }
 }

@@ -30,7 +30,9 @@ use crate::{
 /// How long a data plane may take to prepare a plan.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it may take to answer a question.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a command's end waits for it to take what was ordered.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to end when it is told to end at once, before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 /// A data plane that ends within this time of its start counts as failing at once.
@@ -170,12 +172,12 @@ impl Traffic {
     /// Returns when the data plane has taken everything that was asked before.
     pub async fn settle(&self) {
         // Orders are taken in turn, so an answer to the last one speaks for all.
-        drop(self.status().await);
+        drop(self.ask(|reply| Request::Status(SETTLE_TIMEOUT, reply)).await);
     }
 
     /// Asks for counts; `None` if no data plane answers in time.
     pub async fn status(&self) -> Option<DataPlaneStatus> {
-        self.ask(Request::Status).await.flatten()
+        self.ask(|reply| Request::Status(STATUS_TIMEOUT, reply)).await.flatten()
     }
 
     /// Opens all log files anew.
@@ -270,8 +272,8 @@ impl Task {
                 drop(reply.send(outcome));
             }
             Request::Peers(upstream, set) => self.set_peers(upstream, set).await,
-            Request::Status(reply) => {
-                let status = self.status().await;
+            Request::Status(patience, reply) => {
+                let status = self.status(patience).await;
                 drop(reply.send(status));
             }
             Request::ReopenLogs(reply) => drop(reply.send(self.reopen_logs().await)),
@@ -480,12 +482,11 @@ impl Task {
         }
     }
 
-    async fn status(&mut self) -> Option<DataPlaneStatus> {
+    async fn status(&mut self, patience: Duration) -> Option<DataPlaneStatus> {
         let serving = self.serving.as_ref()?;
         let id = serving.data_plane.id();
         serving.data_plane.tell(Order::Status, Vec::new()).await;
-        let report =
-            self.await_report_for(id, STATUS_TIMEOUT, |report| matches!(report, Report::Status(_))).await;
+        let report = self.await_report_for(id, patience, |report| matches!(report, Report::Status(_))).await;
         match report {
             Ok(Report::Status(status)) => Some(*status),
             _ => None,
@@ -527,7 +528,7 @@ impl Task {
                         kill_at.get_or_insert_with(|| Instant::now() + STOP_TIMEOUT);
                         replies.push(reply);
                     }
-                    Request::Apply(..) | Request::Status(_) | Request::ReopenLogs(_) => {}
+                    Request::Apply(..) | Request::Status(..) | Request::ReopenLogs(_) => {}
                 },
             }
         }
