@@ -10,6 +10,8 @@ use keel_control::project::ProjectOptions;
 use keel_drill::{
     CASES, Options, Stop, Told,
     nginx::{Manner, Nginx},
+    report,
+    results::Results,
     terminal,
 };
 
@@ -36,7 +38,7 @@ pub(crate) struct Args {
     /// What the order of events comes from; the same seed plays the same again
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// Fewer requests at a lower rate: a minute instead of three
+    /// Fewer requests at a lower rate, and samples where a case is exhaustive
     #[arg(long)]
     short: bool,
     /// The path to ask for, instead of the shortest that is balanced
@@ -45,7 +47,7 @@ pub(crate) struct Args {
     /// Folder for results and report
     #[arg(long, value_name = "FOLDER", default_value = "drill")]
     out: PathBuf,
-    /// What balances in Evenkeel's place, on the same instances: its row, in two manners, beside Evenkeel's
+    /// Play everything with this in Evenkeel's place, too, on the same instances, and put all side by side
     #[arg(long, value_enum, value_name = "PROXY")]
     proxy: Option<Proxy>,
     /// The nginx to try
@@ -85,18 +87,21 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
         return Ok(ExitCode::SUCCESS);
     }
     let options = args.options(ProjectOptions::from(project.choice()?))?;
-    let Some(Proxy::Nginx) = args.proxy else { return play(&options, &args.out, &mut out) };
-    let mut is_clean = true;
-    for (manner, folder) in [(Manner::AsIs, "nginx-as-is"), (Manner::Expert, "nginx-expert")] {
-        let nginx = Some(Nginx { path: args.nginx.clone(), manner });
-        let code = play(&Options { nginx, ..options.clone() }, &args.out.join(folder), &mut out)?;
-        is_clean &= code == ExitCode::SUCCESS;
+    let mut played = vec![play(&options, &args.out, &mut out)?];
+    if args.proxy == Some(Proxy::Nginx) {
+        for (manner, folder) in [(Manner::AsIs, "nginx-as-is"), (Manner::Expert, "nginx-expert")] {
+            let nginx = Some(Nginx { path: args.nginx.clone(), manner });
+            played.push(play(&Options { nginx, ..options.clone() }, &args.out.join(folder), &mut out)?);
+        }
+        let written = report::compare(&played, &args.out)?;
+        writeln!(out, "side by side: {} files in {}", written.len(), args.out.display())?;
     }
+    let is_clean = played.iter().all(Results::is_clean);
     Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Plays a drill, tells of it as it runs, and writes its report.
-fn play(options: &Options, folder: &Path, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+fn play(options: &Options, folder: &Path, out: &mut impl Write) -> anyhow::Result<Results> {
     let shows_progress = io::stderr().is_terminal();
     write!(out, "{}", terminal::head())?;
     let results = keel_drill::run(options, |told| {
@@ -107,10 +112,10 @@ fn play(options: &Options, folder: &Path, out: &mut impl Write) -> anyhow::Resul
             Told::Ended(case) => write!(out, "{}", terminal::row(case)).and_then(|()| out.flush()),
         });
     })?;
-    let written = keel_drill::report::write(&results, folder)?;
+    let written = report::write(&results, folder)?;
     write!(out, "{}", terminal::summary(&results))?;
     writeln!(out, "{} files in {}", written.len(), folder.display())?;
-    Ok(if results.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(results)
 }
 
 /// Generates load. Only a drill starts it.

@@ -30,6 +30,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const IN_TURN: u32 = 12;
 /// How long load flows before something is done to the system, and after it was done.
 const MARGIN: Duration = Duration::from_millis(250);
+/// After how long a balancer gives a silent peer up: long for an answer on a busy machine, short for somebody who watches.
+const TIMES_OUT: &str = "2s";
 /// How long an instance may take to come back.
 pub(crate) const COMES_BACK: Duration = Duration::from_secs(60);
 
@@ -471,9 +473,9 @@ impl Setup {
     pub(crate) fn with_timeouts() -> Self {
         let tuning = Tuning {
             directives: vec![
-                ("proxy_read_timeout", "1s".to_owned()),
-                ("proxy_send_timeout", "1s".to_owned()),
-                ("proxy_connect_timeout", "1s".to_owned()),
+                ("proxy_read_timeout", TIMES_OUT.to_owned()),
+                ("proxy_send_timeout", TIMES_OUT.to_owned()),
+                ("proxy_connect_timeout", TIMES_OUT.to_owned()),
             ],
             server_parameters: Vec::new(),
         };

@@ -64,5 +64,6 @@ pub fn summary(results: &Results) -> String {
         ),
         _ => format!("{wrong} of them found something wrong; {lost} requests lost, doubled or torn"),
     };
-    format!("{cases} cases, {sent} requests in {:.0} s, seed {}: {verdict}\n", results.took.0, results.seed)
+    let Results { proxy, took, seed, .. } = results;
+    format!("{proxy}: {cases} cases, {sent} requests in {:.0} s, seed {seed}: {verdict}\n", took.0)
 }

@@ -21,7 +21,9 @@ pub(super) const CASE: Case = Case {
 };
 
 /// How long it stays frozen: the time-out is over for many requests.
-const FROZEN: Duration = Duration::from_millis(2500);
+const FROZEN: Duration = Duration::from_millis(4500);
+/// How long it is under load afterwards: it must have been tried again, and found well.
+const THAWED: Duration = Duration::from_millis(2500);
 
 fn setup(context: &Context<'_>) -> Setup {
     let mut setup = Setup::with_timeouts();
@@ -40,8 +42,7 @@ fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
         stage.signal(&frozen, Signal::STOP, "STOP")?;
         stage.load.pass(FROZEN)?;
         stage.signal(&frozen, Signal::CONT, "CONT")?;
-        // What it was given while frozen it answers now; then it must be tried again, and be found well.
-        stage.load.pass(FROZEN)
+        stage.load.pass(THAWED)
     })?;
     stage.show(step, &format!("while {frozen} is frozen"));
     if stage.context.subject.has_upstream_block() {

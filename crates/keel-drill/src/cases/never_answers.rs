@@ -33,7 +33,7 @@ fn setup(context: &Context<'_>) -> Setup {
 
 fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
     stage.allow("504 for a POST to it", Allowed::Status(&[504]), Methods::Posts);
-    let step = stage.under_load(|stage| stage.load.pass(Duration::from_millis(3500)))?;
+    let step = stage.under_load(|stage| stage.load.pass(Duration::from_millis(5000)))?;
     stage.show(step, "while one never answers");
     Ok(())
 }
