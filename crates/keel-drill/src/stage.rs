@@ -20,7 +20,7 @@ use crate::{
     results,
     seed::Seed,
     subject::Subject,
-    system::{Ground, Instance, Setup, System},
+    system::{Ground, Instance, Setup, System, wait_dead},
     verdict::{Allowance, Allowed, Methods, StepShare},
 };
 
@@ -394,15 +394,22 @@ impl<'a> Stage<'a> {
         self.follow()
     }
 
-    /// Sends a signal to an instance's process, and notes it; gives when.
-    pub(crate) fn signal(&mut self, instance: &str, signal: Signal, name: &str) -> Result<Moment, Error> {
-        let at = self.note(format!("kill -{name} {instance}"));
-        self.system.signal(instance, signal)?;
-        Ok(at)
+    /// Sends a signal to an instance's process, and notes it.
+    pub(crate) fn signal(&mut self, instance: &String, signal: Signal, name: &str) -> Result<(), Error> {
+        self.note(format!("kill -{name} {instance}"));
+        self.system.signal(std::slice::from_ref(instance), signal).map(drop)
     }
 
-    /// Kills the process that serves connections, and notes it; gives when.
-    pub(crate) fn kill_data_plane(&mut self) -> Result<Moment, Error> {
+    /// Kills instances with SIGKILL, all at once, and notes it; gives from when to when that took.
+    pub(crate) fn kill(&mut self, instances: &[String]) -> Result<(Moment, Moment), Error> {
+        let from = self.note(format!("kill -KILL {}", instances.join(" ")));
+        let killed = self.system.signal(instances, Signal::KILL)?;
+        killed.into_iter().try_for_each(|pid| wait_dead(pid, &self.context.ground.stop))?;
+        Ok((from, Moment::now()))
+    }
+
+    /// Kills the process that serves connections, and notes it; gives from when to when that took.
+    pub(crate) fn kill_data_plane(&mut self) -> Result<(Moment, Moment), Error> {
         let lost = || Error::Project("nginx has no worker".to_owned());
         let pid = match &self.nginx {
             Some(nginx) => nginx.worker().ok_or_else(lost)?,
@@ -411,7 +418,8 @@ impl<'a> Stage<'a> {
         let at = self.note("kill -KILL the data plane");
         let killed = kill_process(pid, Signal::KILL);
         killed.map_err(|error| Error::io("the data plane can't be killed", error.into()))?;
-        Ok(at)
+        wait_dead(pid, &self.context.ground.stop)?;
+        Ok((at, Moment::now()))
     }
 
     /// Notes that something is done now.
@@ -426,16 +434,16 @@ impl<'a> Stage<'a> {
         self.played.allowed.push(Allowance { words, outcome, methods, during: None });
     }
 
-    /// Allows an outcome for requests under way at a moment, or within a while after it.
+    /// Allows an outcome for requests under way while something happened, or within a while after it.
     pub(crate) fn allow_around(
         &mut self,
         words: &'static str,
         outcome: Allowed,
         methods: Methods,
-        at: Moment,
+        (from, to): (Moment, Moment),
         after: Duration,
     ) {
-        let during = Some((at.before(Duration::from_millis(5)), at.after(after)));
+        let during = Some((from.before(Duration::from_millis(5)), to.after(after)));
         self.played.allowed.push(Allowance { words, outcome, methods, during });
     }
 

@@ -109,7 +109,15 @@ impl System {
         let text = plan.text(&listeners, number == 0)?;
         std::fs::write(&conf_path, &conf).map_err(io)?;
         std::fs::write(&override_path, &text).map_err(io)?;
-        let files = BTreeMap::from([("nginx.conf".to_owned(), conf), ("override.yaml".to_owned(), text)]);
+        // Where this machine has them is nobody's business who reads a report.
+        let shown = |text: &str| {
+            let text = text.replace(&*folder.to_string_lossy(), "DRILL");
+            text.replace(&*ground.program.to_string_lossy(), "evenkeel")
+        };
+        let files = BTreeMap::from([
+            ("nginx.conf".to_owned(), shown(&conf)),
+            ("override.yaml".to_owned(), shown(&text)),
+        ]);
         let arguments = arguments(subject, &name, &override_path);
         let mut system = Self {
             ground: ground.clone(),
@@ -224,14 +232,19 @@ impl System {
         Ok(())
     }
 
-    /// Sends a signal to an instance's process.
-    pub(crate) fn signal(&self, instance: &str, signal: Signal) -> Result<(), Error> {
-        let gone = || Error::Project(format!("{instance} has no process"));
+    /// Sends a signal to instances' processes, one right after the other, and gives those.
+    pub(crate) fn signal(&self, names: &[String], signal: Signal) -> Result<Vec<Pid>, Error> {
         let instances = self.instances()?;
-        let found = instances.iter().find(|one| one.name == instance).and_then(|one| one.pid);
-        let pid = found.and_then(Pid::from_raw).ok_or_else(gone)?;
-        kill_process(pid, signal)
-            .map_err(|error| Error::io(format!("{instance} can't be signalled"), error.into()))
+        let process = |name: &String| {
+            let found = instances.iter().find(|one| one.name == *name).and_then(|one| one.pid);
+            found.and_then(Pid::from_raw).ok_or_else(|| Error::Project(format!("{name} has no process")))
+        };
+        let pids: Vec<Pid> = names.iter().map(process).collect::<Result<_, _>>()?;
+        for pid in &pids {
+            let sent = kill_process(*pid, signal);
+            sent.map_err(|error| Error::io("an instance can't be signalled", error.into()))?;
+        }
+        Ok(pids)
     }
 
     /// Gives the data plane's process: the supervisor's child that serves connections.
@@ -446,6 +459,25 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
             list.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<_>>()
         })
         .collect()
+}
+
+/// Waits until a killed process is dead, its sockets closed: on a busy machine that takes its time.
+pub(crate) fn wait_dead(pid: Pid, stop: &Stop) -> Result<(), Error> {
+    let is_dead = || {
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+        // Behind the name, which may hold anything: a zombie is dead, and has only not been waited for.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    };
+    let deadline = Instant::now() + COMMAND_TIME_MAX;
+    while !is_dead() {
+        stop.check()?;
+        if Instant::now() > deadline {
+            return Err(Error::TooSlow("a killed process doesn't die".to_owned()));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 fn pid(id: u32) -> Option<Pid> {

@@ -1,7 +1,5 @@
 //! All instances die at once: requests wait for those that take their place.
 
-use rustix::process::Signal;
-
 use super::{Case, Way, as_it_is, kill_one::CAUGHT};
 use crate::{
     Error,
@@ -32,16 +30,8 @@ fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
     let back = names.clone();
     stage.seed.shuffle(&mut names);
     let step = stage.under_load(|stage| {
-        for name in &names {
-            let at = stage.signal(name, Signal::KILL, "KILL")?;
-            stage.allow_around(
-                "502 for a POST on its way",
-                Allowed::Status(&[502]),
-                Methods::Posts,
-                at,
-                CAUGHT,
-            );
-        }
+        let at = stage.kill(&names)?;
+        stage.allow_around("502 for a POST on its way", Allowed::Status(&[502]), Methods::Posts, at, CAUGHT);
         stage.come_back(&back)
     })?;
     let waited = stage.records_of(step).iter().map(|record| record.latency()).max().unwrap_or_default();

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use super::{Case, Way, any, as_it_is};
 use crate::{
     Error,
@@ -28,7 +26,7 @@ fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
     let mut killed = String::new();
     stage.under_load(|stage| {
         killed = stage.any()?.name;
-        let at = stage.signal(&killed, Signal::KILL, "KILL")?;
+        let at = stage.kill(std::slice::from_ref(&killed))?;
         stage.allow_around("502 for a POST to it", Allowed::Status(&[502]), Methods::Posts, at, CAUGHT);
         stage.come_back(&names)
     })?;
