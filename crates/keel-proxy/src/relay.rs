@@ -230,12 +230,13 @@ async fn stream(
     poll_fn(|cx| {
         loop {
             let mut progress = false;
-            if std::mem::take(&mut reads_first) && !relay.decoder.is_done() {
-                if let Poll::Ready(Err(failure)) = read(job, exchanged, relay, scope, cx) {
-                    // The client learns as much as the peer has said.
-                    let _ = write(job, relay, cx);
-                    return Poll::Ready(Ended::PeerFailed(failure));
-                }
+            if std::mem::take(&mut reads_first)
+                && !relay.decoder.is_done()
+                && let Poll::Ready(Err(failure)) = read(job, exchanged, relay, scope, cx)
+            {
+                // The client learns as much as the peer has said.
+                let _ = write(job, relay, cx);
+                return Poll::Ready(Ended::PeerFailed(failure));
             }
             match write(job, relay, cx) {
                 Poll::Ready(Ok(moved)) => {

@@ -71,10 +71,16 @@ async fn follow(
     let docker = tokio::time::timeout(LIST_TIMEOUT, docker.negotiate_version())
         .await
         .map_err(|_| EngineError::Timeout)??;
-    // Listened to before the listing: nothing that happens between can be missed.
+    // The stream asks only when it is first read, after the listing: it begins a moment before that, and what the
+    // listing knew already is taken again.
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = Some(since.as_secs().to_string());
     let filters = HashMap::from([("type".to_owned(), vec!["container".to_owned(), "network".to_owned()])]);
-    let mut events =
-        std::pin::pin!(docker.events(Some(EventsOptions { filters: Some(filters), ..Default::default() })));
+    let mut events = std::pin::pin!(docker.events(Some(EventsOptions {
+        filters: Some(filters),
+        since,
+        ..Default::default()
+    })));
     let listed = tokio::time::timeout(LIST_TIMEOUT, list(&docker)).await;
     let mut listed = listed.map_err(|_| EngineError::Timeout)??;
     if std::mem::take(failing) {

@@ -141,10 +141,14 @@ impl RunningProject {
             state.discovery.follow(&followed(&joined.bindings));
             fill_peers(&mut plan, &joined.bindings, &state.pools, &state.discovery.names());
         }
-        self.shared.traffic.apply(plan.clone()).await?;
+        let outcome = self.shared.traffic.apply(plan.clone()).await;
         let mut state = self.state();
-        state.discovery.retain(&followed(&joined.bindings));
-        state.bindings.clone_from(&joined.bindings);
+        if outcome.is_ok() {
+            state.bindings.clone_from(&joined.bindings);
+        }
+        let in_effect = followed(&state.bindings);
+        state.discovery.retain(&in_effect);
+        outcome?;
         state.take_sets(&plan);
         // Pools may have changed while the data plane prepared.
         state.publish(&self.shared.traffic, |_| true);

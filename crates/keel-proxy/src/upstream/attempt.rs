@@ -156,10 +156,14 @@ pub(crate) async fn attempt(
         let was_reused = reused.is_some();
         let connection = match reused.take() {
             Some(connection) => connection,
-            None => match connect(job, pick, scope).await {
-                Ok(connection) => connection,
-                Err(failed) => return failed,
-            },
+            None => {
+                // Whoever can't be connected to has failed, whatever became of a kept connection before.
+                retries.was_stale = false;
+                match connect(job, pick, scope).await {
+                    Ok(connection) => connection,
+                    Err(failed) => return failed,
+                }
+            }
         };
         note_connected(job);
         // Only where it can matter: the kernel is asked what had been acknowledged before this request.
