@@ -208,3 +208,49 @@ fn the_command_line_is_nginxs() -> Outcome {
     assert!(text.contains("nginx version: nginx/") && text.contains("configure arguments:"), "{text}");
     Ok(())
 }
+
+/// Sends what runs in a folder a signal by name, as its user would.
+fn signal_by_name(balancer: &Running, name: &str) -> anyhow::Result<bool> {
+    let mut command = binary().command();
+    command.args(["serve", "-p"]).arg(balancer.folder());
+    Ok(command.args(["-c", "nginx.conf", "-e", "error.log", "-s", name]).output()?.status.success())
+}
+
+#[test]
+fn signals_by_name_reload_reopen_quit_and_stop() -> Outcome {
+    let port = free_port()?;
+    let address: SocketAddr = ([127, 0, 0, 1], port).into();
+    let text = |answer: &str| {
+        format!(
+            "events {{}}\nhttp {{ access_log PREFIX/access.log; \
+             server {{ listen 127.0.0.1:{port}; return 200 {answer}; }} }}\n"
+        )
+    };
+    let mut balancer = binary().serve(&text("one"))?;
+    assert_eq!(get(address, "/")?.text(), "one");
+
+    balancer.write_configuration(&text("two"))?;
+    assert!(signal_by_name(&balancer, "reload")?);
+    wait_until("the new configuration answers", || {
+        get(address, "/").is_ok_and(|answer| answer.text() == "two")
+    })?;
+
+    let (log, rotated) = (balancer.folder().join("access.log"), balancer.folder().join("access.log.1"));
+    std::fs::rename(&log, &rotated)?;
+    assert!(signal_by_name(&balancer, "reopen")?);
+    wait_until("the log is there again", || log.exists())?;
+    wait_until("requests are logged there", || {
+        get(address, "/").is_ok() && std::fs::read_to_string(&log).is_ok_and(|text| !text.is_empty())
+    })?;
+
+    assert!(signal_by_name(&balancer, "quit")?);
+    assert!(balancer.wait()?.success());
+    // Nobody is left to be told.
+    assert!(!signal_by_name(&balancer, "stop")?);
+
+    let mut balancer = binary().serve(&text("three"))?;
+    assert!(signal_by_name(&balancer, "stop")?);
+    assert!(balancer.wait()?.success());
+    assert!(get(address, "/").is_err());
+    Ok(())
+}
