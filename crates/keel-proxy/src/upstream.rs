@@ -182,11 +182,11 @@ async fn pick(job: &mut Job<'_>, target: &Target, retries: &Retries) -> Result<P
             | NoPeer::AllExcluded { starting: true, managed, .. } => (queue::WAIT_MAX, managed),
             // Every instance failed just now: they may have died together, and the supervisor is about to say so.
             NoPeer::AllTried if group_is_managed => (queue::NEWS_WAIT_MAX, false),
-            NoPeer::Empty { managed, .. } | NoPeer::AllExcluded { managed, .. }
-                if group_is_managed && retries.happened() =>
-            {
+            NoPeer::Empty { managed, .. } if group_is_managed && retries.happened() => {
                 (queue::NEWS_WAIT_MAX, managed)
             }
+            // The same, seen by a request that comes when others have failed at all of them.
+            NoPeer::AllExcluded { managed, .. } if group_is_managed => (queue::NEWS_WAIT_MAX, managed),
             NoPeer::Empty { managed, .. } | NoPeer::AllExcluded { managed, .. } => {
                 return Err(no_peer(job, target, managed));
             }
