@@ -109,7 +109,7 @@ fn finds_posts_that_are_repeated() -> Done {
 #[test]
 fn finds_requests_that_are_dropped() -> Done {
     let cases = ["kill-all", "rolling-restart", "never-answers", "slow-start"];
-    finds(Vice::Drops(60), &cases, "lost: closed without a response")
+    finds(Vice::Drops(25), &cases, "lost: closed without a response")
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn finds_shares_that_are_off() -> Done {
 #[test]
 fn finds_bodies_that_are_torn() -> Done {
     let cases = ["scale", "reload", "close-idle", "overload"];
-    finds(Vice::Tears(40), &cases, "complete to the client, and not what the instance announced")
+    finds(Vice::Tears(12), &cases, "complete to the client, and not what the instance announced")
 }
 
 #[test]
