@@ -1,48 +1,14 @@
 //! `evenkeel up` and its commands, as a user gives them, with real instances.
 
-#![expect(clippy::expect_used, reason = "a test ends where it can't go on")]
-
-use std::{net::SocketAddr, path::PathBuf, process::Command, sync::OnceLock};
+use std::{net::SocketAddr, path::Path};
 
 use keel_testkit::{Binary, Ledger, Load, Outcome, Project, free_port, get, wait_until};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 type Done = anyhow::Result<()>;
 
-const NGINX_CONF: &str = "\
-events {}
-http {
-    access_log off;
-    upstream app { server app:5000; }
-    server { listen 80; location / { proxy_pass http://app; } }
-}
-";
-
-/// Builds the demo app and gives its path.
-fn app() -> &'static str {
-    static APP: OnceLock<String> = OnceLock::new();
-    APP.get_or_init(|| {
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "evenkeel-demo-app"])
-            .status()
-            .expect("cargo runs");
-        assert!(status.success(), "the demo app builds");
-        let binary = PathBuf::from(env!("CARGO_BIN_EXE_evenkeel"));
-        binary.with_file_name("evenkeel-demo-app").to_string_lossy().into_owned()
-    })
-}
-
 fn binary() -> Binary {
     Binary::new(env!("CARGO_BIN_EXE_evenkeel"))
-}
-
-fn service(name: &str, rest: &str) -> String {
-    let app = app();
-    format!(
-        "  {name}:\n    image: none\n    x-process: {{command: {app}}}\n    \
-         environment: {{NAME: {name}, LEDGER: FOLDER/ledger}}\n    restart: always\n    \
-         networks: {{default: {{aliases: [app]}}}}\n{rest}"
-    )
 }
 
 /// Three services and a dormant fourth behind the seat, as in the demo.
@@ -54,17 +20,13 @@ struct Demo {
 impl Demo {
     fn up() -> anyhow::Result<Self> {
         let port = free_port()?;
-        let seat = format!(
-            "  nginx:\n    image: nginx:latest\n    ports: [\"127.0.0.1:{port}:80\"]\n    \
-             volumes: [\"./nginx.conf:/etc/nginx/nginx.conf:ro\"]\n"
-        );
-        let services: String = ["app1", "app2", "app3"].iter().map(|name| service(name, "")).collect();
-        let dormant = service("app4", "    profiles: [more]\n");
-        let compose = format!("services:\n{services}{dormant}{seat}");
-        let project = Project::new(
-            binary(),
-            &[("docker-compose.yml", &compose), ("nginx.conf", NGINX_CONF), ("ledger", "")],
-        )?;
+        let demo = keel_testkit::Demo {
+            program: env!("CARGO_BIN_EXE_evenkeel"),
+            publishes: &format!("127.0.0.1:{port}:80"),
+            environment: "LEDGER: FOLDER/ledger",
+            command: None,
+        };
+        let project = demo.project()?;
         project.run(&["up", "-d"])?;
         Ok(Self { project, address: ([127, 0, 0, 1], port).into() })
     }
@@ -219,7 +181,7 @@ fn a_killed_supervisor_leaves_no_orphan() -> Done {
 #[test]
 fn a_service_with_replicas_needs_no_nginx_conf() -> Done {
     let port = free_port()?;
-    let app = app();
+    let app = keel_testkit::demo_app(Path::new(env!("CARGO_BIN_EXE_evenkeel")))?;
     // The same number on both sides: instances and listener share the port.
     let compose = format!(
         "services:\n  web:\n    image: none\n    x-process: {{command: {app}}}\n    \
@@ -240,7 +202,7 @@ fn a_service_with_replicas_needs_no_nginx_conf() -> Done {
 #[test]
 fn one_service_that_cannot_run_keeps_no_other_from_running() -> Done {
     let port = free_port()?;
-    let app = app();
+    let app = keel_testkit::demo_app(Path::new(env!("CARGO_BIN_EXE_evenkeel")))?;
     let compose = format!(
         "services:\n  web:\n    image: none\n    x-process: {{command: {app}}}\n    ports: [\"127.0.0.1:{port}:5000\"]\n  \
          sick:\n    image: none\n    x-process: {{command: {app}}}\n    \
@@ -277,7 +239,7 @@ fn bad_input_is_named_with_place_and_remedy() -> Done {
     )?;
     let seat = "services:\n  app1:\n    image: none\n    command: sleep 9\n  nginx:\n    image: nginx\n    ports: [\"1:80\"]\n    \
                 volumes: [\"./nginx.conf:/etc/nginx/nginx.conf\"]\n";
-    let conf = NGINX_CONF.replace("app:5000", "ap1:5000");
+    let conf = keel_testkit::DEMO_NGINX_CONF.replace("app:5000", "ap1:5000");
     check(
         &[("compose.yaml", seat), ("nginx.conf", &conf)],
         &["nginx.conf:4", "host not found in upstream `ap1:5000`", "did you mean the service `app1`?"],

@@ -7,6 +7,7 @@
 
 mod binary;
 mod client;
+mod demo;
 mod engine;
 mod load;
 mod name_server;
@@ -16,6 +17,7 @@ mod saboteur;
 
 pub use binary::{Binary, Running, free_port, wait_until};
 pub use client::{Client, Response, get};
+pub use demo::{DEMO_NGINX_CONF, Demo, demo_app};
 pub use engine::Engine;
 pub use load::{Ledger, Load, Outcome, Report};
 pub use name_server::{NameAnswer, NameServer};
@@ -24,4 +26,4 @@ pub use project::Project;
 pub use saboteur::{Saboteur, Vice};
 
 /// How long anything may take before a test gives up.
-pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(20);
+pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);

@@ -112,6 +112,14 @@ impl Project {
     /// # Errors
     /// When it can't be started, doesn't end in time, or leaves its output open to others.
     pub fn output(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        self.output_within(arguments, COMMAND_DEADLINE)
+    }
+
+    /// Runs a command that may take so long, and gives everything that came of it.
+    ///
+    /// # Errors
+    /// As [`Project::output`].
+    pub fn output_within(&self, arguments: &[&str], deadline: Duration) -> anyhow::Result<Output> {
         let mut command = self.command(arguments);
         let child = command
             .stdout(Stdio::piped())
@@ -121,13 +129,11 @@ impl Project {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || sender.send(child.wait_with_output()));
-        match receiver.recv_timeout(COMMAND_DEADLINE) {
+        match receiver.recv_timeout(deadline) {
             Ok(output) => Ok(output?),
             Err(_) => {
                 _ = pid.map(|pid| kill_process(pid, Signal::KILL));
-                bail!(
-                    "{arguments:?} doesn't end within {COMMAND_DEADLINE:?}, or leaves its output open to others"
-                )
+                bail!("{arguments:?} doesn't end within {deadline:?}, or leaves its output open to others")
             }
         }
     }
