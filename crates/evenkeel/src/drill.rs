@@ -8,7 +8,7 @@ use std::{
 
 use keel_control::project::ProjectOptions;
 use keel_drill::{
-    CASES, Options, Stop, Told,
+    CASES, Ended, Options, Stop, Told,
     nginx::{Manner, Nginx},
     report,
     results::Results,
@@ -74,6 +74,12 @@ pub(crate) struct OrderArgs {
     order: String,
 }
 
+/// Which peer is asked.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PortArgs {
+    port: u16,
+}
+
 /// Runs the command.
 pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
@@ -100,11 +106,11 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
     Ok(if is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Plays a drill, tells of it as it runs, and writes its report.
+/// Plays a drill, tells of it as it runs, and writes its report, also where it ended before its last case.
 fn play(options: &Options, folder: &Path, out: &mut impl Write) -> anyhow::Result<Results> {
     let shows_progress = io::stderr().is_terminal();
     write!(out, "{}", terminal::head())?;
-    let results = keel_drill::run(options, |told| {
+    let Ended { results, error } = keel_drill::run(options, |told| {
         // Without a terminal there is nobody to tell; the results are kept.
         drop(match told {
             Told::Begins(case) if shows_progress => write!(io::stderr(), "{} ...\r", case.name),
@@ -115,7 +121,10 @@ fn play(options: &Options, folder: &Path, out: &mut impl Write) -> anyhow::Resul
     let written = report::write(&results, folder)?;
     write!(out, "{}", terminal::summary(&results))?;
     writeln!(out, "{} files in {}", written.len(), folder.display())?;
-    Ok(results)
+    match error {
+        Some(error) => Err(error.into()),
+        None => Ok(results),
+    }
 }
 
 /// Generates load. Only a drill starts it.
@@ -127,6 +136,12 @@ pub(crate) fn load() -> anyhow::Result<ExitCode> {
 /// Is a peer. Only a drill's system starts it.
 pub(crate) fn peer(args: &OrderArgs) -> anyhow::Result<ExitCode> {
     keel_drill::peer::run(&args.order)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks a peer whether it is ready. Only a drill's system starts it.
+pub(crate) fn ready(args: &PortArgs) -> anyhow::Result<ExitCode> {
+    keel_drill::peer::ask_ready(args.port)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -81,6 +81,10 @@ enum Command {
     #[cfg(feature = "drill")]
     #[command(name = keel_drill::peer::COMMAND, hide = true)]
     DrillPeer(drill::OrderArgs),
+    /// Ask an instance of a drill's system whether it is ready
+    #[cfg(feature = "drill")]
+    #[command(name = keel_drill::peer::READY_COMMAND, hide = true)]
+    DrillReady(drill::PortArgs),
     /// Say what this machine lets local processes have
     Doctor,
     /// Say what a directive of nginx.conf does
@@ -129,6 +133,8 @@ fn main() -> ExitCode {
         Command::DrillGuard(args) => drill::guard(&args),
         #[cfg(feature = "drill")]
         Command::DrillPeer(args) => drill::peer(&args),
+        #[cfg(feature = "drill")]
+        Command::DrillReady(args) => drill::ready(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Serve(args) => return serve::run(args, serve::Style::Evenkeel),
         Command::Healthcheck(args) => return healthcheck::run(&args),

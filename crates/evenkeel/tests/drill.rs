@@ -3,74 +3,39 @@
 //! A drill that can't fail proves nothing. So each case is played with somebody between clients and balancer who repeats,
 //! drops, tears, or gives turns away, and must say so.
 
-#![expect(clippy::expect_used, reason = "a test ends where it can't go on")]
-
 use std::{
-    path::PathBuf,
     process::{Command, Output, Stdio},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
-use keel_testkit::{Binary, Project, Saboteur, Vice, free_port, wait_until};
+use keel_testkit::{Demo, Project, Saboteur, Vice, free_port, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 type Done = anyhow::Result<()>;
 
-const NGINX_CONF: &str = "\
-events {}
-http {
-    access_log off;
-    upstream app { server app:5000; }
-    server { listen 80; location / { proxy_pass http://app; } }
-}
-";
+/// How long a drill may take before a test gives it up.
+const DRILL_DEADLINE: Duration = Duration::from_secs(600);
 
-/// Builds the demo app and gives its path.
-fn app() -> &'static str {
-    static APP: OnceLock<String> = OnceLock::new();
-    APP.get_or_init(|| {
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "evenkeel-demo-app"])
-            .status()
-            .expect("cargo runs");
-        assert!(status.success(), "the demo app builds");
-        let binary = PathBuf::from(env!("CARGO_BIN_EXE_evenkeel"));
-        binary.with_file_name("evenkeel-demo-app").to_string_lossy().into_owned()
-    })
-}
-
-fn project() -> anyhow::Result<Project> {
-    let app = app();
-    let service = |name: &str, rest: &str| {
-        format!(
-            "  {name}:\n    image: none\n    x-process: {{command: {app}}}\n    environment: {{NAME: {name}}}\n    \
-             restart: always\n    networks: {{default: {{aliases: [app]}}}}\n{rest}"
-        )
-    };
-    let services: String = ["app1", "app2", "app3"].map(|name| service(name, "")).concat();
-    let dormant = service("app4", "    profiles: [more]\n");
-    let seat = "  nginx:\n    image: nginx:latest\n    ports: [\"8080:80\"]\n    \
-                volumes: [\"./nginx.conf:/etc/nginx/nginx.conf:ro\"]\n";
-    let compose = format!("services:\n{services}{dormant}{seat}");
-    Project::new(
-        Binary::new(env!("CARGO_BIN_EXE_evenkeel")),
-        &[("docker-compose.yml", &compose), ("nginx.conf", NGINX_CONF)],
-    )
-}
+const DEMO: Demo<'static> =
+    Demo { program: env!("CARGO_BIN_EXE_evenkeel"), publishes: "8080:80", environment: "", command: None };
 
 /// Plays a short drill and gives what it said and its results.
 fn drill(project: &Project, arguments: &[&str]) -> anyhow::Result<(Output, Value)> {
     // One at a time: they put load on the machine, and what is too slow for them counts as lost.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let output = project
-        .command(&["drill", "--short", "--requests", "320", "--rate", "300", "--connections", "32"])
-        .args(["--out", "proof"])
-        .args(arguments)
-        .output()?;
+    let load =
+        ["drill", "--short", "--requests", "320", "--rate", "300", "--connections", "32", "--out", "proof"];
+    let output = project.output_within(&[&load, arguments].concat(), DRILL_DEADLINE)?;
+    Ok((output, results(project)))
+}
+
+/// Gives what a drill of the project wrote.
+fn results(project: &Project) -> Value {
     let results = std::fs::read(project.folder().join("proof/results.json")).unwrap_or_default();
-    let results = serde_json::from_slice(&results).unwrap_or_default();
-    Ok((output, results))
+    serde_json::from_slice(&results).unwrap_or_default()
 }
 
 fn said(output: &Output) -> String {
@@ -79,7 +44,7 @@ fn said(output: &Output) -> String {
 
 /// Plays cases with somebody in between, and expects each to find this.
 fn finds(vice: Vice, cases: &[&str], expect: &str) -> Done {
-    let project = project()?;
+    let project = DEMO.project()?;
     let listen = ([127, 0, 0, 1], free_port()?).into();
     let saboteur = Saboteur::start(listen, vice)?;
     let (listen, via) = (listen.to_string(), saboteur.address().to_string());
@@ -107,25 +72,41 @@ fn finds_posts_that_are_repeated() -> Done {
 }
 
 #[test]
+fn finds_posts_that_are_refused_under_cover_of_what_is_allowed() -> Done {
+    finds(
+        Vice::AnswersPosts(502),
+        &["kill-one", "kill-all", "close-random", "close-idle"],
+        "a POST lost: 502",
+    )?;
+    finds(Vice::AnswersPosts(502), &["overload"], "POSTs were refused much more than GETs")?;
+    finds(Vice::AnswersPosts(502), &["cut-everywhere"], "a request never came to a peer")?;
+    finds(Vice::AnswersPosts(504), &["never-answers"], "a POST lost: 504")
+}
+
+#[test]
 fn finds_requests_that_are_dropped() -> Done {
-    let cases = ["kill-all", "rolling-restart", "never-answers", "slow-start"];
+    let cases = ["rolling-restart", "slow-start"];
     finds(Vice::Drops(25), &cases, "lost: closed without a response")
 }
 
 #[test]
 fn finds_shares_that_are_off() -> Done {
-    finds(Vice::SkipsTurns, &["even", "stop-one", "add-one"], "shares are off")
+    finds(Vice::SkipsTurns, &["even", "stop-one", "add-one"], "shares are off")?;
+    finds(Vice::SkipsTurns, &["even"], "instances didn't answer in turn")
 }
 
 #[test]
 fn finds_bodies_that_are_torn() -> Done {
-    let cases = ["scale", "reload", "close-idle", "overload"];
-    finds(Vice::Tears(12), &cases, "complete to the client, and not what the instance announced")
+    finds(
+        Vice::Tears(12),
+        &["scale", "reload"],
+        "complete to the client, and not what the instance announced",
+    )
 }
 
 #[test]
 fn finds_nothing_where_nothing_is_wrong() -> Done {
-    let project = project()?;
+    let project = DEMO.project()?;
     let listen = ([127, 0, 0, 1], free_port()?).into();
     // An honest one in between must not be found either.
     let honest = Saboteur::start(listen, Vice::None)?;
@@ -146,9 +127,16 @@ fn finds_nothing_where_nothing_is_wrong() -> Done {
     Ok(())
 }
 
+/// Whether a process lives on whose command line this word, or text within a word, stands.
+fn lives(mark: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut lines = processes.filter_map(|one| std::fs::read(one.path().join("cmdline")).ok());
+    lines.any(|line| line.windows(mark.len()).any(|window| window == mark.as_bytes()))
+}
+
 #[test]
 fn leaves_nothing_running_even_when_it_is_killed() -> Done {
-    let project = project()?;
+    let project = DEMO.project()?;
     let folder = project.folder().join(".cache/evenkeel");
     let mut command = project.command(&["drill", "--case", "even", "--requests", "100000"]);
     let mut drill = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
@@ -159,20 +147,141 @@ fn leaves_nothing_running_even_when_it_is_killed() -> Done {
     wait_until("the drill's load flows", runs)?;
     drill.kill()?;
     drill.wait()?;
-    let is_ours = |line: &[u8]| {
-        let name = format!("{}-drill-{}", project.name(), drill.id());
-        line.windows(name.len()).any(|window| window == name.as_bytes())
-    };
-    wait_until("nothing of it runs", || {
-        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        !processes.filter_map(|one| std::fs::read(one.path().join("cmdline")).ok()).any(|line| is_ours(&line))
-    })?;
+    let name = format!("{}-drill-{}", project.name(), drill.id());
+    wait_until("nothing of it runs", || !lives(&name))?;
     wait_until("its folder is gone", || ledgers().next().is_none())
 }
 
 #[test]
+fn leaves_no_balancer_running_when_it_is_killed() -> Done {
+    let project = DEMO.project()?;
+    let temporary = project.folder().join("tmp");
+    std::fs::create_dir(&temporary)?;
+    let mut command = project.command(&["drill", "--case", "cut-everywhere"]);
+    command.env("TMPDIR", &temporary).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut drill = command.spawn()?;
+    let mark = format!("{}/evenkeel-drill", temporary.display());
+    let folders = || std::fs::read_dir(&temporary).into_iter().flatten().flatten();
+    wait_until("the balancer runs", || folders().any(|folder| folder.path().join("pid").exists()))?;
+    assert!(lives(&mark));
+    drill.kill()?;
+    drill.wait()?;
+    wait_until("nothing of it runs", || !lives(&mark))?;
+    wait_until("its folder is gone", || folders().next().is_none())
+}
+
+#[test]
+fn ends_with_what_it_has_when_the_user_wants_it() -> Done {
+    // One case is over, and the second waits for instances that never listen.
+    let app = keel_testkit::demo_app(std::path::Path::new(DEMO.program))?;
+    let command = format!("sh -c 'test -e FOLDER/answers && exec {app}; exec sleep 600'");
+    let project = Demo { command: Some(&command), ..DEMO }.project()?;
+    project.write("answers", "")?;
+    let mut command = project.command(&["drill", "--short", "--requests", "60", "--out", "proof"]);
+    command.args(["--case", "even", "--case", "stop-one"]);
+    let said = std::fs::File::create(project.folder().join("said"))?;
+    let mut drill = command.stdout(said.try_clone()?).stderr(said).spawn()?;
+    let said = || std::fs::read_to_string(project.folder().join("said")).unwrap_or_default();
+    wait_until("the first case is played", || said().contains("under load"))?;
+    std::fs::remove_file(project.folder().join("answers"))?;
+    let name = format!("{}-drill-{}-1", project.name(), drill.id());
+    wait_until("the second system is being started", || lives(&name))?;
+    let pid = i32::try_from(drill.id()).ok().and_then(Pid::from_raw);
+    kill_process(anyhow::Context::context(pid, "a process id")?, Signal::INT)?;
+    let mut status = None;
+    wait_until("it ends", || {
+        status = drill.try_wait().ok().flatten();
+        status.is_some()
+    })?;
+    assert_eq!(status.and_then(|status| status.code()), Some(1), "{}", said());
+    let results = results(&project);
+    assert_eq!(results["cases"].as_array().map(Vec::len), Some(1), "{}", said());
+    assert_eq!(results["ended_early"], "stop-one: ended before all cases were played", "{}", said());
+    assert!(!lives(&format!("{}-drill-{}", project.name(), drill.id())), "nothing of it runs");
+    Ok(())
+}
+
+/// An app that keeps no ledger and prints two lines of each request, one when it comes and one when it is answered.
+const TALKATIVE: &str = r#"
+import http.server, os, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        print("begins", self.path, flush=True)
+        self.send_response(200)
+        self.send_header("Content-Length", "3")
+        self.end_headers()
+        self.wfile.write(b"ok\n")
+    do_POST = do_GET
+    def log_request(self, code="-", size="-"):
+        print(self.requestline, code, flush=True)
+http.server.ThreadingHTTPServer(("", 5000), Handler).serve_forever()
+"#;
+
+#[test]
+fn reads_what_an_app_prints_whose_lines_are_double() -> Done {
+    if let Err(error) = Command::new("python3").arg("--version").output() {
+        eprintln!("skipped: python3 can't be run: {error}");
+        return Ok(());
+    }
+    let project = Demo { command: Some("python3 FOLDER/app.py"), ..DEMO }.project()?;
+    project.write("app.py", TALKATIVE)?;
+    let (output, results) = drill(&project, &["--case", "even", "--case", "kill-one"])?;
+    assert!(output.status.success(), "{}", said(&output));
+    let even = &results["cases"][0];
+    assert_eq!(even["source"], "output", "{}", said(&output));
+    assert_eq!((&even["steps"][0]["received"]["app1"], &even["count"]["doubled"]), (&4.into(), &0.into()));
+    Ok(())
+}
+
+#[test]
+fn says_where_nothing_shows_what_was_received() -> Done {
+    if let Err(error) = Command::new("python3").arg("--version").output() {
+        eprintln!("skipped: python3 can't be run: {error}");
+        return Ok(());
+    }
+    let silent = TALKATIVE.replace("print(", "(lambda *a, **k: None)(");
+    let project = Demo { command: Some("python3 FOLDER/app.py"), ..DEMO }.project()?;
+    project.write("app.py", &silent)?;
+    let (output, results) = drill(&project, &["--case", "even"])?;
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(results["cases"][0]["source"], "none", "{}", said(&output));
+    assert!(said(&output).contains("not counted: received twice, and shares"), "{}", said(&output));
+    Ok(())
+}
+
+#[test]
+fn plays_the_same_with_nginx_in_the_seat() -> Done {
+    let nginx = ["/usr/sbin/nginx", "nginx"].into_iter().find(|path| {
+        Command::new(path).arg("-v").stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    });
+    let Some(nginx) = nginx else {
+        eprintln!("skipped: nginx (package nginx-light) isn't installed");
+        return Ok(());
+    };
+    let project = DEMO.project()?;
+    let arguments = ["--proxy", "nginx", "--nginx", nginx, "--case", "even", "--case", "kill-data-plane"];
+    let (output, results) = drill(&project, &arguments)?;
+    let read = |name: &str| std::fs::read_to_string(project.folder().join("proof").join(name));
+    for (folder, manner) in [("nginx-as-is", "files as they are"), ("nginx-expert", "as an expert runs it")] {
+        let one: Value = serde_json::from_str(&read(&format!("{folder}/results.json"))?)?;
+        let proxy = one["proxy"].as_str().unwrap_or_default();
+        assert!(proxy.starts_with("nginx 1.") && proxy.ends_with(manner), "{proxy}");
+        let cases = one["cases"].as_array().map_or(0, Vec::len);
+        assert_eq!((cases, &one["cases"][0]["findings"]), (2, &serde_json::json!([])), "{}", said(&output));
+        let configuration = one["files"]["even/nginx.conf"].as_str().unwrap_or_default();
+        assert_eq!(configuration.contains("zone app 64k"), manner.contains("expert"), "{configuration}");
+    }
+    assert!(results["proxy"].as_str().is_some_and(|proxy| proxy.starts_with("Evenkeel")), "{results}");
+    let side_by_side = read("compare.md")?;
+    assert!(side_by_side.contains("kill-data-plane") && side_by_side.contains("as an expert runs it"));
+    Ok(())
+}
+
+#[test]
 fn says_what_cannot_be_tried() -> Done {
-    let project = project()?;
+    let project = DEMO.project()?;
     let (output, _) = drill(&project, &["--case", "no-such"])?;
     assert!(said(&output).contains("there is no case `no-such`"), "{}", said(&output));
     let output = project.command(&["drill", "--list"]).output()?;

@@ -64,8 +64,15 @@ pub(crate) enum Made {
     No,
     /// The message was over before.
     TooLate,
-    /// It was, within the head of its message or later.
-    Yes { in_head: bool },
+    /// It was.
+    Yes { place: Place },
+}
+
+/// Where a message was cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Head,
+    Body,
 }
 
 /// Peers that share their orders. They end when dropped.
@@ -146,7 +153,7 @@ impl Cutters {
 
     /// Gives what the peers noted.
     pub(crate) fn ledger(&self) -> Ledger {
-        Ledger { source: Source::File, entries: self.shared.lock().entries.clone() }
+        Ledger { source: Source::File, entries: self.shared.lock().entries.clone(), closings: Vec::new() }
     }
 }
 
@@ -186,7 +193,8 @@ impl Peer {
             message.extend_from_slice(&body);
             match cut {
                 Some(Cut { side: Side::Response, at, how }) if at < message.len() => {
-                    self.made(Made::Yes { in_head: at < head.len() });
+                    let place = if at < head.len() { Place::Head } else { Place::Body };
+                    self.made(Made::Yes { place });
                     self.stream.write_all(message.get(..at).unwrap_or_default())?;
                     return self.break_off(how);
                 }
@@ -213,7 +221,8 @@ impl Peer {
                 return Ok(Some((id.clone(), Checksum::of(body).to_string())));
             }
             if let Some((_, how)) = stop_at.filter(|(at, _)| bytes.len() >= *at) {
-                self.made(Made::Yes { in_head: parsed.is_none() });
+                let place = if parsed.is_none() { Place::Head } else { Place::Body };
+                self.made(Made::Yes { place });
                 return self.break_off(how).map(|()| None);
             }
             // Not a byte more is taken than was ordered.

@@ -14,21 +14,31 @@ use crate::{
     record::Record,
     results::{self, Finding, Results, Seconds},
     seed::Seed,
-    stage::{Context, Known, Played},
+    stage::{Context, Known, Played, unplayed},
     subject::Subject,
     system::Ground,
     timeline,
     verdict::{Verdict, judge},
 };
 
-/// A request that was sent so much later than it could have been was late by the generator's own fault.
+/// A request that was begun so much later than intended was late by the generator's own fault.
 const LATE: Duration = Duration::from_millis(10);
+
+/// A drill that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Of the cases that were played.
+    pub results: Results,
+    /// Why it ended before the last one, where it did.
+    pub error: Option<Error>,
+}
 
 /// Plays all cases of the options. `told` hears what a case came to, as soon as it has ended.
 ///
 /// # Errors
-/// When the project can't be tried at all, or the user has ended it. What a case finds is no error but a result.
-pub fn run(options: &Options, mut told: impl FnMut(Told<'_>)) -> Result<Results, Error> {
+/// When the project can't be tried at all. What a case finds is no error but a result; and where a drill breaks off, or the
+/// user ends it, there are results of the cases before.
+pub fn run(options: &Options, mut told: impl FnMut(Told<'_>)) -> Result<Ended, Error> {
     let began = Instant::now();
     let subject = Subject::read(options.project.clone())?;
     let work = Work::new(&options.project.cache)?;
@@ -53,14 +63,23 @@ pub fn run(options: &Options, mut told: impl FnMut(Told<'_>)) -> Result<Results,
         files: project_files(&subject),
         ..Results::default()
     };
+    let mut ended = Ok(());
     for (number, case) in chosen(options)?.into_iter().enumerate() {
         told(Told::Begins(case));
-        let played = play(case, number, &subject, options, &ground, &known, &mut results)?;
-        told(Told::Ended(&played));
-        results.cases.push(played);
+        match play(case, number, &subject, options, &ground, &known, &mut results) {
+            Ok(played) => {
+                told(Told::Ended(&played));
+                results.cases.push(played);
+            }
+            Err(error) => {
+                results.ended_early = Some(format!("{}: {}", case.name, keel_control::chain(&error)));
+                ended = Err(error);
+                break;
+            }
+        }
     }
     results.took = Seconds::from(began.elapsed());
-    Ok(results)
+    Ok(Ended { results, error: ended.err() })
 }
 
 /// What is told of a drill as it runs.
@@ -120,8 +139,7 @@ fn play(
         }
         Err(error @ (Error::Interrupted | Error::Project(_))) => Err(error),
         Err(error) => {
-            let what = format!("it couldn't be played to its end: {}", keel_control::chain(&error));
-            let finding = Finding { what, ids: Vec::new() };
+            let finding = Finding { what: unplayed(&error), ids: Vec::new() };
             Ok(results::Case { findings: vec![finding], took: Seconds::from(began.elapsed()), ..blank })
         }
     }
@@ -150,6 +168,7 @@ fn account(played: Played, blank: results::Case) -> results::Case {
             })
             .collect(),
         load,
+        source: ledger.source,
         count,
         latency: timeline::latency(&records),
         events: events
@@ -168,12 +187,12 @@ fn note_limits(records: &[Record], load: &mut results::Load) {
     load.late = late as u64;
     if late > 0 {
         load.limits.push(format!(
-            "the generator was behind: {late} of {} requests were sent more than {} ms late",
+            "the generator was behind: {late} of {} requests were begun more than {} ms late",
             records.len(),
             LATE.as_millis()
         ));
     }
-    let waited = records.iter().filter(|record| record.free.since(record.intended) > LATE).count();
+    let waited = records.iter().filter(|record| record.queued() > LATE).count();
     if waited > 0 {
         load.limits.push(format!(
             "{waited} requests waited more than {} ms for one of the {} connections; their latency counts that",

@@ -7,10 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
-use crate::{Error, Stop};
+use crate::{
+    Error,
+    guard::{self, Guard},
+    process::{children, end_all_of},
+    system::Ground,
+};
 
 /// How long it may take until it listens.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
@@ -28,17 +33,24 @@ pub(crate) enum Program<'a> {
 #[derive(Debug)]
 pub(crate) struct Front {
     child: Child,
+    /// The configuration's path, which stands on its command line and nobody else's.
+    mark: String,
+    /// Ends it if this process can't.
+    guard: Option<Guard>,
     folder: TempDir,
 }
 
 impl Front {
     /// Starts it and waits until it listens. `PREFIX` in the text stands for a folder of its own.
-    pub(crate) fn start(program: &Program<'_>, configuration: &str, stop: &Stop) -> Result<Self, Error> {
+    pub(crate) fn start(program: &Program<'_>, configuration: &str, ground: &Ground) -> Result<Self, Error> {
         let io = |source| Error::io("the balancer can't be started", source);
         let folder = tempfile::Builder::new().prefix("evenkeel-drill").tempdir().map_err(io)?;
         let conf = folder.path().join("nginx.conf");
         std::fs::create_dir_all(folder.path().join("logs")).map_err(io)?;
         std::fs::write(&conf, placed(configuration, folder.path())).map_err(io)?;
+        let mark = conf.to_string_lossy().into_owned();
+        let order = guard::Order { mark: mark.clone(), down: None, folders: vec![folder.path().to_owned()] };
+        let guard = Guard::start(&ground.program, &order).map_err(io)?;
         let mut command = match program {
             Program::Evenkeel(path) => {
                 let mut command = Command::new(path);
@@ -57,13 +69,14 @@ impl Front {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let said = std::fs::File::create(folder.path().join("said")).map_err(io)?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
-        let mut front = Self { child: command.spawn().map_err(io)?, folder };
+        let child = command.spawn().map_err(io)?;
+        let mut front = Self { child, mark, guard: Some(guard), folder };
         let deadline = Instant::now() + STARTS_WITHIN;
         while std::fs::read(front.folder.path().join("pid")).map_or(true, |text| text.is_empty()) {
-            stop.check()?;
+            ground.stop.check()?;
             if matches!(front.child.try_wait(), Ok(Some(_))) || Instant::now() > deadline {
                 let said = std::fs::read_to_string(front.folder.path().join("said")).unwrap_or_default();
-                return Err(Error::Project(format!("the balancer doesn't start: {}", said.trim())));
+                return Err(Error::Fault(format!("the balancer doesn't start: {}", said.trim())));
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -91,7 +104,7 @@ impl Front {
 
     /// Gives the processes that serve connections.
     pub(crate) fn workers(&self) -> Vec<Pid> {
-        let pids = crate::system::children(self.child.id());
+        let pids = children(self.child.id());
         pids.into_iter().filter_map(|pid| i32::try_from(pid).ok().and_then(Pid::from_raw)).collect()
     }
 
@@ -109,8 +122,13 @@ impl Drop for Front {
         while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(2));
         }
-        drop(self.child.kill());
-        drop(self.child.wait());
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // Not yet waited for, so its number is still its own; its workers are in its group.
+            _ = self.pid().map(|pid| kill_process_group(pid, Signal::KILL));
+            drop(self.child.wait());
+        }
+        end_all_of(&self.mark);
+        self.guard = None;
     }
 }
 

@@ -1,12 +1,18 @@
 //! What instances noted of the requests they received: the other side of the comparison.
 //!
 //! The demo app and the drill's own peers append `received ID INSTANCE` to a file on receipt and `answered ID INSTANCE SUM`
-//! after answering, each by one write(2), so that a SIGKILL hides nothing. Of any other app there is what its own output
-//! shows of the request's URL.
+//! after answering, each by one write(2), so that a SIGKILL hides nothing. The drill's own peers also note
+//! `early ID INSTANCE` of a request that came before they were ready, and `closed FROM TO INSTANCE` of a kept connection
+//! that they closed unannounced. Of any other app there is what its own output shows of the request's URL.
 
 use std::{collections::HashMap, io, path::Path};
 
-use crate::{record::Id, verdict::StepShare};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    record::{Id, Moment, Record},
+    verdict::StepShare,
+};
 
 /// One line of a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +30,15 @@ pub struct Entry {
 pub enum Event {
     /// Its head arrived.
     Received,
+    /// It came before the instance was ready.
+    Early,
     /// Its answer was written; with the sum of the body that came with the request, where the instance counts that.
     Answered(Option<String>),
 }
 
 /// Where the other side of the comparison comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Source {
     /// A file that instances write themselves.
     File,
@@ -47,6 +56,15 @@ pub struct Ledger {
     pub source: Source,
     /// In the order noted.
     pub entries: Vec<Entry>,
+    /// Kept connections that an instance closed unannounced: each was closed at some time between the two moments.
+    pub closings: Vec<(Moment, Moment)>,
+}
+
+/// How many lines an app prints of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LinesEach {
+    pub(crate) get: usize,
+    pub(crate) post: usize,
 }
 
 impl Ledger {
@@ -59,7 +77,15 @@ impl Ledger {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             outcome => outcome?,
         };
-        Ok(Self { source: Source::File, entries: text.lines().filter_map(line).collect() })
+        Ok(Self::of_text(&text))
+    }
+
+    fn of_text(text: &str) -> Self {
+        Self {
+            source: Source::File,
+            entries: text.lines().filter_map(line).collect(),
+            closings: text.lines().filter_map(closing).collect(),
+        }
     }
 
     /// Takes what instances printed, as `evenkeel logs` gives it: `INSTANCE | LINE`. A line that shows a request's id
@@ -70,7 +96,26 @@ impl Ledger {
             let id = shown_id(rest)?;
             Some(Entry { id, instance: instance.trim().to_owned(), event: Event::Received })
         };
-        Self { source: Source::Output, entries: lines.filter_map(entry).collect() }
+        Self { source: Source::Output, entries: lines.filter_map(entry).collect(), closings: Vec::new() }
+    }
+
+    /// Takes an app's lines for what they are, where it prints more than one of each request: so many lines of one
+    /// instance are one receipt, and what is left over is one more.
+    pub(crate) fn fold(&mut self, each: LinesEach, records: &[Record]) {
+        let posts: HashMap<Id, bool> = records.iter().map(|record| (record.id, record.is_post)).collect();
+        let mut seen: HashMap<(Id, String), usize> = HashMap::new();
+        self.entries.retain(|entry| {
+            let each = if posts.get(&entry.id).copied().unwrap_or(false) { each.post } else { each.get };
+            let count = seen.entry((entry.id, entry.instance.clone())).or_default();
+            *count += 1;
+            (*count - 1).is_multiple_of(each.max(1))
+        });
+    }
+
+    /// Gives requests that came to instances which weren't ready, each with the instance.
+    pub fn early(&self) -> impl Iterator<Item = (Id, &str)> {
+        let early = self.entries.iter().filter(|entry| entry.event == Event::Early);
+        early.map(|entry| (entry.id, entry.instance.as_str()))
     }
 
     /// Calls instances as the steps call them. The one instance of a service has the service's name, and becomes the
@@ -117,10 +162,18 @@ fn line(text: &str) -> Option<Entry> {
     let (event, id, instance) = (words.next()?, words.next()?.parse().ok()?, words.next()?.to_owned());
     let event = match event {
         "received" => Event::Received,
+        "early" => Event::Early,
         "answered" => Event::Answered(words.next().map(str::to_owned)),
         _ => return None,
     };
     Some(Entry { id, instance, event })
+}
+
+/// Reads `closed FROM TO INSTANCE`.
+fn closing(text: &str) -> Option<(Moment, Moment)> {
+    let mut words = text.strip_prefix("closed ")?.split(' ');
+    let mut moment = || Some(Moment(words.next()?.parse().ok()?));
+    Some((moment()?, moment()?))
 }
 
 /// Finds `drill=ID` in a line of an app's output.
@@ -141,8 +194,9 @@ mod tests {
     #[test]
     fn reads_what_instances_write() {
         let text = "received d0-1 app1\nanswered d0-1 app1 2-9e83486d\nreceived /health app2\n\
-                    answered d0-2 app3\nrec";
-        let ledger = Ledger { source: Source::File, entries: text.lines().filter_map(line).collect() };
+                    answered d0-2 app3\nclosed 70 90 app1\nclosed 70\nrec";
+        let ledger = Ledger::of_text(text);
+        assert_eq!(ledger.closings, [(Moment(70), Moment(90))]);
         assert_eq!(ledger.receipts(), HashMap::from([(id(0, 1), vec!["app1"])]));
         assert_eq!(ledger.sums(), HashMap::from([(id(0, 1), "2-9e83486d")]));
         assert_eq!(ledger.entries.len(), 3);
@@ -159,6 +213,20 @@ mod tests {
         ];
         let ledger = Ledger::of_output(lines.into_iter());
         let expect = HashMap::from([(id(1, 17), vec!["app1"]), (id(1, 18), vec!["app2-1"])]);
+        assert_eq!(ledger.receipts(), expect);
+    }
+
+    #[test]
+    fn lines_of_one_request_are_one_receipt() {
+        let mut ledger = Ledger::of_output(
+            ["a | drill=d1-1", "a | drill=d1-1", "b | drill=d1-2", "a | drill=d1-2 x", "b | drill=d1-3"]
+                .into_iter(),
+        );
+        ledger.entries.extend(vec![ledger.entries.last().cloned().unwrap(); 2]);
+        ledger.fold(LinesEach { get: 2, post: 1 }, &[]);
+        // Of the third there are three lines: somebody received it twice.
+        let expect =
+            HashMap::from([(id(1, 1), vec!["a"]), (id(1, 2), vec!["b", "a"]), (id(1, 3), vec!["b", "b"])]);
         assert_eq!(ledger.receipts(), expect);
     }
 }

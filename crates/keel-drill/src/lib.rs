@@ -23,6 +23,8 @@ mod load;
 mod machine;
 pub mod nginx;
 pub mod peer;
+mod port;
+mod process;
 pub mod record;
 pub mod report;
 pub mod results;
@@ -47,7 +49,7 @@ use std::{
 use keel_control::project::ProjectOptions;
 
 pub use cases::{CASES, Case};
-pub use drill::{Told, run};
+pub use drill::{Ended, Told, run};
 pub use load::COMMAND as LOAD_COMMAND;
 
 /// What a drill is asked to do.
@@ -105,6 +107,9 @@ pub enum Error {
     /// The project can't be tried.
     #[error("{0}")]
     Project(String),
+    /// What a case was to do couldn't be done: the process was gone already, say. It hasn't been played then.
+    #[error("the fault didn't come about: {0}")]
+    Fault(String),
     /// A command on the system failed.
     #[error("`evenkeel {command}` failed: {said}")]
     Command {

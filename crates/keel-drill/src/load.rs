@@ -30,7 +30,9 @@ pub(crate) struct Load {
     shared: Arc<Shared>,
     stop: Stop,
     patience: Duration,
+    /// The step that flows, and the one begun last.
     step: Option<u32>,
+    last: Option<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +95,7 @@ impl Load {
             stop: stop.clone(),
             patience: target.patience,
             step: None,
+            last: None,
         };
         load.order(&Order::Target(target.clone()))?;
         Ok(load)
@@ -106,12 +109,16 @@ impl Load {
         count: Option<u32>,
         seed: u64,
     ) -> Result<(), Error> {
-        self.step = Some(step);
+        (self.step, self.last) = (Some(step), Some(step));
         self.order(&Order::Begin { step, shape: shape.clone(), count, seed })
     }
 
-    /// Sends no more requests of the step, and waits for the answers to those that are under way.
+    /// Sends no more requests of the step, and waits for the answers to those that are under way; there may be no step.
     pub(crate) fn end(&mut self) -> Result<(), Error> {
+        if self.step.is_none() {
+            let is_idle = self.shared.lock().idle == self.last;
+            return if is_idle { Ok(()) } else { Err(Error::TooSlow("requests are under way".to_owned())) };
+        }
         self.order(&Order::End)?;
         self.wait_idle(Duration::ZERO)
     }

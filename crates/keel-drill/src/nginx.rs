@@ -18,8 +18,9 @@ use crate::{
     Error, Stop,
     configuration::{made, remove, text, tuned},
     front::{Front, Program, nginx_version},
+    port::{Port, free_ports},
     subject::Subject,
-    system::{Instance, Setup, free_addresses},
+    system::{Ground, Instance, Setup},
 };
 
 /// An nginx to try instead of Evenkeel.
@@ -41,7 +42,7 @@ pub enum Manner {
 }
 
 /// How long new workers may take to come.
-const RELOADS_WITHIN: Duration = Duration::from_secs(5);
+const RELOADS_WITHIN: Duration = Duration::from_secs(60);
 /// What takes the place of a peer where there is none: nginx refuses an empty upstream.
 const NOBODY: &str = "127.0.0.1:9";
 /// What an expert adds to `http`.
@@ -71,6 +72,8 @@ pub(crate) struct Seated<'a> {
     stop: Stop,
     /// Where clients reach each port that `listen` names.
     pub(crate) listeners: BTreeMap<u16, SocketAddr>,
+    /// Keeps other drills from these ports.
+    _held: Vec<Port>,
     /// Its configuration now.
     pub(crate) configuration: String,
 }
@@ -83,18 +86,27 @@ impl<'a> Seated<'a> {
         setup: &Setup,
         instances: &[Instance],
         listen: Option<SocketAddr>,
-        stop: &Stop,
+        ground: &Ground,
     ) -> Result<Self, Error> {
         let ports = subject.listen_ports();
         let mut listeners = BTreeMap::new();
-        for (port, free) in ports.iter().zip(free_addresses(ports.len())?) {
+        let held = free_ports(ports.len())?;
+        for (port, free) in ports.iter().zip(&held) {
             let fixed = listen.filter(|_| *port == subject.route.listen);
-            listeners.insert(*port, fixed.unwrap_or(free));
+            listeners.insert(*port, fixed.unwrap_or(free.address));
         }
         let configuration =
             Writer { subject, setup, manner: nginx.manner, instances, listeners: &listeners }.write();
-        let front = Front::start(&Program::Nginx(&nginx.path), &configuration, stop)?;
-        Ok(Self { front, nginx, setup: setup.clone(), stop: stop.clone(), listeners, configuration })
+        let front = Front::start(&Program::Nginx(&nginx.path), &configuration, ground)?;
+        Ok(Self {
+            front,
+            nginx,
+            setup: setup.clone(),
+            stop: ground.stop.clone(),
+            listeners,
+            _held: held,
+            configuration,
+        })
     }
 
     /// Tells nginx of a change, if it is run so.

@@ -8,7 +8,7 @@ use std::{
     net::Ipv4Addr,
     path::PathBuf,
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -19,10 +19,16 @@ use tokio::{
     task::LocalSet,
 };
 
-use crate::{checksum::Checksum, seed::Seed};
+use crate::{checksum::Checksum, record::Moment, seed::Seed};
 
 /// The hidden command that is a peer.
 pub const COMMAND: &str = "drill-peer";
+/// The hidden command that asks a peer whether it is ready.
+pub const READY_COMMAND: &str = "drill-ready";
+/// The path that it asks for.
+const READY_PATH: &str = "/drill-ready";
+/// How long a peer may take to say whether it is ready.
+const READY_WITHIN: Duration = Duration::from_secs(10);
 /// The longest head of a request.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -32,7 +38,7 @@ pub(crate) struct Order {
     pub(crate) script: Script,
     pub(crate) port: u16,
     pub(crate) ledger: PathBuf,
-    /// The first instance that makes this file is the one that behaves differently.
+    /// The first instance that makes this file is the one that behaves differently; it writes its name there.
     pub(crate) role: PathBuf,
 }
 
@@ -46,11 +52,18 @@ pub(crate) struct Script {
     pub(crate) seed: u64,
 }
 
+impl Script {
+    /// Whether peers listen before they are ready, so that they have to be asked.
+    pub(crate) fn says_when_ready(&self) -> bool {
+        !self.all.ready_after.is_zero() || self.one.as_ref().is_some_and(|one| !one.ready_after.is_zero())
+    }
+}
+
 /// What an instance does.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Behaviour {
-    /// How long it takes until it listens.
-    pub(crate) starts_after: Duration,
+    /// How long it takes until it is ready. It listens before, so that a request which comes too early can be seen.
+    pub(crate) ready_after: Duration,
     /// Whether it takes requests and never answers.
     pub(crate) never_answers: bool,
     /// How long a request takes.
@@ -70,14 +83,19 @@ pub(crate) struct Behaviour {
 /// When the order can't be understood, or the port or ledger not be had.
 pub fn run(order: &str) -> io::Result<()> {
     let Order { script, port, ledger, role } = serde_json::from_str(order)?;
-    let takes_the_role =
-        script.one.is_some() && OpenOptions::new().write(true).create_new(true).open(&role).is_ok();
-    let behaviour = script.one.filter(|_| takes_the_role).unwrap_or(script.all);
-    std::thread::sleep(behaviour.starts_after);
+    // Where an address of its own can't be had, an instance is told another port.
+    let port = std::env::var("PORT").ok().and_then(|text| text.parse().ok()).unwrap_or(port);
     let instance = std::env::var("HOSTNAME").unwrap_or_default();
+    let role =
+        script.one.as_ref().and_then(|_| OpenOptions::new().write(true).create_new(true).open(role).ok());
+    if let Some(mut role) = role.as_ref() {
+        role.write_all(instance.as_bytes())?;
+    }
+    let behaviour = script.one.filter(|_| role.is_some()).unwrap_or(script.all);
     let seed = Seed::new(script.seed).split(&instance);
     let peer = Rc::new(Peer {
         permits: behaviour.at_once.map(|count| Semaphore::new(count as usize)),
+        ready_at: Instant::now() + behaviour.ready_after,
         behaviour,
         ledger: OpenOptions::new().append(true).create(true).open(ledger)?,
         instance,
@@ -90,21 +108,59 @@ pub fn run(order: &str) -> io::Result<()> {
             let (stream, _) = listener.accept().await?;
             let peer = peer.clone();
             // A connection that fails is the other side's affair.
-            tokio::task::spawn_local(async move { peer.serve(stream).await.ok() });
+            tokio::task::spawn_local(async move { peer.carry(stream).await.ok() });
         }
     })
+}
+
+/// Asks the peer on a port of this machine whether it is ready. The body of a hidden command.
+///
+/// # Errors
+/// When it isn't, or doesn't answer.
+pub fn ask_ready(port: u16) -> io::Result<()> {
+    let mut stream = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(READY_WITHIN))?;
+    stream.write_all(
+        format!("GET {READY_PATH} HTTP/1.1\r\nHost: peer\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
+    let mut line = String::new();
+    io::BufRead::read_line(&mut io::BufReader::new(stream), &mut line)?;
+    match line.split(' ').nth(1) {
+        Some("200") => Ok(()),
+        _ => Err(io::Error::other(format!("not ready: {}", line.trim()))),
+    }
+}
+
+/// How a connection ended.
+enum End {
+    /// The other side ended it, or it failed.
+    Theirs,
+    /// It was closed unannounced, as the case wants it.
+    Closed,
 }
 
 struct Peer {
     behaviour: Behaviour,
     permits: Option<Semaphore>,
+    ready_at: Instant,
     ledger: std::fs::File,
     instance: String,
     seed: std::cell::RefCell<Seed>,
 }
 
 impl Peer {
-    async fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
+    /// Serves a connection to its end, and notes it if that was an end which nobody could expect.
+    async fn carry(&self, mut stream: TcpStream) -> io::Result<()> {
+        let end = self.serve(&mut stream).await?;
+        let from = Moment::now();
+        drop(stream);
+        match end {
+            End::Theirs => Ok(()),
+            End::Closed => self.note(&format!("closed {} {} {}", from.0, Moment::now().0, self.instance)),
+        }
+    }
+
+    async fn serve(&self, stream: &mut TcpStream) -> io::Result<End> {
         stream.set_nodelay(true)?;
         let mut bytes = Vec::new();
         let mut patience = self.behaviour.closes_idle;
@@ -113,17 +169,28 @@ impl Peer {
                 if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
                     break at + 4;
                 }
-                if bytes.len() > HEAD_BYTES_MAX || !read(&mut stream, &mut bytes, patience).await? {
-                    return Ok(());
+                if bytes.len() > HEAD_BYTES_MAX {
+                    return Ok(End::Theirs);
+                }
+                match read(stream, &mut bytes, patience).await? {
+                    Read::Some => {}
+                    Read::End => return Ok(End::Theirs),
+                    Read::TooLate => return Ok(End::Closed),
                 }
             };
             let head: Vec<u8> = bytes.drain(..head_end).collect();
             let head = String::from_utf8_lossy(&head).into_owned();
+            if head.split(' ').nth(1) == Some(READY_PATH) {
+                return self.say_whether_ready(stream).await;
+            }
             let request = Request::parse(&head);
             self.note(&format!("received {} {}", request.id, self.instance))?;
+            if Instant::now() < self.ready_at {
+                self.note(&format!("early {} {}", request.id, self.instance))?;
+            }
             while bytes.len() < request.length {
                 if stream.read_buf(&mut bytes).await? == 0 {
-                    return Ok(());
+                    return Ok(End::Theirs);
                 }
             }
             let body: Vec<u8> = bytes.drain(..request.length).collect();
@@ -135,6 +202,13 @@ impl Peer {
             self.note(&format!("answered {} {} {}", request.id, self.instance, Checksum::of(&body)))?;
             patience = self.closes_after().or(self.behaviour.closes_idle);
         }
+    }
+
+    async fn say_whether_ready(&self, stream: &mut TcpStream) -> io::Result<End> {
+        let status = if Instant::now() < self.ready_at { "503 Service Unavailable" } else { "200 OK" };
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        Ok(End::Theirs)
     }
 
     async fn work(&self) {
@@ -170,14 +244,25 @@ impl Peer {
     }
 }
 
-/// Reads more; gives false where nothing came in time, and the connection is to be closed: as servers do it, which look
-/// at their clock and not once more at the socket.
-async fn read(stream: &mut TcpStream, bytes: &mut Vec<u8>, patience: Option<Duration>) -> io::Result<bool> {
+/// What came of reading.
+enum Read {
+    Some,
+    End,
+    TooLate,
+}
+
+/// Reads more. Where nothing came in time the connection is to be closed: as servers do it, which look at their clock and
+/// not once more at the socket.
+async fn read(stream: &mut TcpStream, bytes: &mut Vec<u8>, patience: Option<Duration>) -> io::Result<Read> {
     let read = stream.read_buf(bytes);
-    match patience {
-        Some(patience) => Ok(matches!(tokio::time::timeout(patience, read).await, Ok(Ok(1..)))),
-        None => Ok(read.await? > 0),
-    }
+    let count = match patience {
+        Some(patience) => match tokio::time::timeout(patience, read).await {
+            Ok(count) => count?,
+            Err(_) => return Ok(Read::TooLate),
+        },
+        None => read.await?,
+    };
+    Ok(if count == 0 { Read::End } else { Read::Some })
 }
 
 /// What a peer needs to know of a request. It speaks to a proxy that frames bodies by length.

@@ -70,9 +70,11 @@ pub struct Record {
     pub is_post: bool,
     /// When it was to be sent.
     pub intended: Moment,
+    /// When the generator got round to it, and asked for a connection.
+    pub begun: Moment,
     /// When a connection was free for it.
     pub free: Moment,
-    /// When its first byte was written.
+    /// When its first byte was written: after the connection was made, where it is a new one.
     pub sent: Moment,
     /// When it was over: the last byte, or the failure.
     pub ended: Moment,
@@ -134,9 +136,14 @@ impl Record {
         self.ended.since(self.intended)
     }
 
-    /// Gives how much later it was sent than it could have been: the generator's own fault.
+    /// Gives how much later it was begun than intended: the generator's own fault. What connections take is the system's.
     pub fn lag(&self) -> Duration {
-        self.sent.since(self.intended.max(self.free))
+        self.begun.since(self.intended)
+    }
+
+    /// Gives how long it waited for one of the connections to be free.
+    pub fn queued(&self) -> Duration {
+        self.free.since(self.begun)
     }
 
     /// Whether it was under way at some time between two moments.

@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 
+pub use crate::ledger::Source;
+
 /// Version of this schema; grows when a field changes its meaning or goes.
 pub const SCHEMA: u32 = 1;
 
@@ -34,6 +36,9 @@ pub struct Results {
     pub files: BTreeMap<String, String>,
     /// Cases in the order played.
     pub cases: Vec<Case>,
+    /// Why the drill ended before all cases were played, where it did.
+    #[serde(default)]
+    pub ended_early: Option<String>,
 }
 
 /// What the drill ran on.
@@ -110,6 +115,9 @@ pub struct Case {
     pub steps: Vec<Step>,
     /// What the load was.
     pub load: Load,
+    /// Where it is seen what instances received; without it, twice received and shares aren't counted.
+    #[serde(default)]
+    pub source: Source,
     /// What became of the requests, over all steps.
     pub count: Count,
     /// Time from when a request should have been sent to its last byte, over all answered requests.
@@ -239,9 +247,23 @@ impl From<Duration> for Seconds {
     }
 }
 
+impl Case {
+    /// Gives how many requests were received twice that must not be, where that can be counted.
+    pub fn doubled(&self) -> Option<u64> {
+        (self.source != Source::None).then_some(self.count.doubled)
+    }
+}
+
 impl Results {
-    /// Whether no case that was played has a finding.
+    /// Whether all cases were played that were asked for and fit, at least one of them, and none has a finding.
     pub fn is_clean(&self) -> bool {
-        self.cases.iter().all(|case| case.findings.is_empty())
+        self.ended_early.is_none()
+            && self.played().next().is_some()
+            && self.cases.iter().all(|case| case.findings.is_empty())
+    }
+
+    /// Gives the cases that were played.
+    pub fn played(&self) -> impl Iterator<Item = &Case> {
+        self.cases.iter().filter(|case| case.skipped.is_none())
     }
 }

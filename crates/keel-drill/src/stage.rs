@@ -3,25 +3,26 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     Error, Options,
     configuration::Tuning,
     front::Program,
     generator::{Pace, Shape, Target},
-    ledger::{Ledger, Source},
+    ledger::{Ledger, LinesEach, Source},
     load::Load,
     nginx::Seated,
-    record::{Moment, Outcome, Record},
+    process::Group,
+    record::{Id, Moment, Outcome, Record},
     results,
     seed::Seed,
     subject::Subject,
-    system::{Ground, Instance, Setup, System, wait_dead},
-    verdict::{Allowance, Allowed, Methods, StepShare},
+    system::{Ground, Instance, Setup, System},
+    verdict::{Allowance, Allowed, Methods, Reached, StepShare},
 };
 
 /// How long a client waits for a response.
@@ -31,7 +32,11 @@ const IN_TURN: u32 = 12;
 /// How long load flows before something is done to the system, and after it was done.
 const MARGIN: Duration = Duration::from_millis(250);
 /// After how long a balancer gives a silent peer up: long for an answer on a busy machine, short for somebody who watches.
-const TIMES_OUT: &str = "2s";
+const TIMES_OUT: Duration = Duration::from_secs(2);
+/// The least a request takes that was given up: balancers count from a clock that they read once for many events.
+pub(crate) const GIVEN_UP_AFTER: Duration = Duration::from_millis(1800);
+/// How long what an app printed last may take until the drill has it.
+const PRINTED_WITHIN: Duration = Duration::from_secs(60);
 /// How long an instance may take to come back.
 pub(crate) const COMES_BACK: Duration = Duration::from_secs(60);
 
@@ -63,6 +68,8 @@ impl<'a> Context<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     source: Cell<Option<Source>>,
+    /// How much it prints of a request, where that is what shows it.
+    lines_each: Cell<Option<LinesEach>>,
     /// The status with which a POST is refused, if it is.
     refuses_posts: Cell<Option<u16>>,
 }
@@ -106,7 +113,7 @@ impl<'a> Stage<'a> {
         let nginx = match &options.nginx {
             Some(nginx) => {
                 let instances = system.instances()?;
-                Some(Seated::start(nginx, subject, setup, &instances, options.listen, &ground.stop)?)
+                Some(Seated::start(nginx, subject, setup, &instances, options.listen, ground)?)
             }
             None => None,
         };
@@ -114,7 +121,7 @@ impl<'a> Stage<'a> {
         let address = listeners
             .get(&subject.route.listen)
             .copied()
-            .ok_or_else(|| Error::Project("the listener that was tried is gone".to_owned()))?;
+            .ok_or_else(|| Error::Fault("the listener that was tried is gone".to_owned()))?;
         let source = match (&setup.peers, context.known.source.get()) {
             (Some(_), _) => Some(Source::File),
             (None, known) => known,
@@ -135,6 +142,7 @@ impl<'a> Stage<'a> {
             requests_per_connection: Some(50),
             think: Duration::ZERO,
             posts: 0.3,
+            body_bytes_min: 0,
             body_bytes_max: 2000,
         };
         let seed = context.seed.split("events");
@@ -161,41 +169,29 @@ impl<'a> Stage<'a> {
             step: 0,
         };
         if setup.peers.is_none() {
-            stage.warm_up(source.is_some())?;
+            stage.warm_up()?;
         }
         Ok(stage)
     }
 
-    /// Sends a GET and a POST, and finds out what the program shows of them.
-    fn warm_up(&mut self, source_is_known: bool) -> Result<(), Error> {
-        let in_turn = |posts| Shape { pace: Pace::InTurn, posts, ..self.shape.clone() };
-        let (get, post) = (in_turn(0.0), in_turn(1.0));
-        let first = self.requests(&get, Some(1))?;
+    /// Sends a GET and finds out, the first time, what the program shows of it and of a POST.
+    fn warm_up(&mut self) -> Result<(), Error> {
+        let is_known = self.context.known.source.get().is_some();
+        let first = self.one(Methods::All)?;
         let path = &self.context.subject.route.path;
         match self.load.records_of(first).first().map(|record| record.outcome) {
-            Some(outcome) if outcome.is_success() => {}
-            Some(outcome) if self.context.options.via.is_none() => {
-                return Err(Error::Project(format!(
-                    "GET {path} is answered with {}; name a path that works with --path",
-                    outcome.words()
-                )));
+            Some(outcome) if !outcome.is_success() && self.context.options.via.is_none() => {
+                let said = format!("GET {path} is answered with {}", outcome.words());
+                return Err(if is_known {
+                    Error::Fault(format!("{said} before anything was done"))
+                } else {
+                    Error::Project(format!("{said}; name a path that works with --path"))
+                });
             }
             _ => {}
         }
-        if !source_is_known {
-            self.source = self.find_source(first)?;
-            self.context.known.source.set(Some(self.source));
-            let second = self.requests(&post, Some(1))?;
-            if let Some(Outcome::Answered { status: status @ (404 | 405 | 501), .. }) =
-                self.load.records_of(second).first().map(|record| record.outcome)
-            {
-                self.context.known.refuses_posts.set(Some(status));
-                self.allow(
-                    "the POST that asked whether POSTs are taken",
-                    Allowed::Status(&[404, 405, 501]),
-                    Methods::Posts,
-                );
-            }
+        if !is_known {
+            self.find_out(first)?;
         }
         if let Some(status) = self.context.known.refuses_posts.get() {
             self.shape.posts = 0.0;
@@ -220,6 +216,42 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// Finds out where the program shows requests, and whether it takes POSTs.
+    fn find_out(&mut self, first: u32) -> Result<(), Error> {
+        let known = self.context.known;
+        self.source = self.find_source(first)?;
+        known.source.set(Some(self.source));
+        let post = self.one(Methods::Posts)?;
+        let sent = self.load.records_of(post).first().cloned();
+        if let Some(Record { outcome: Outcome::Answered { status, .. }, sent, ended, .. }) = sent
+            && matches!(status, 404 | 405 | 501)
+        {
+            known.refuses_posts.set(Some(status));
+            self.played.allowed.push(Allowance {
+                words: "the POST that asked whether POSTs are taken",
+                outcome: Allowed::Status(&[404, 405, 501]),
+                methods: Methods::Posts,
+                during: Some((sent, ended)),
+                at_most: 1,
+                ..Allowance::default()
+            });
+        }
+        if self.source == Source::Output {
+            // What comes later in the same output says that everything before has been seen.
+            self.settle()?;
+            let ledger = self.system.ledger(self.source)?;
+            let lines = |step: u32| ledger.entries.iter().filter(|entry| entry.id.step == step).count();
+            known.lines_each.set(Some(LinesEach { get: lines(first).max(1), post: lines(post).max(1) }));
+        }
+        Ok(())
+    }
+
+    /// Sends one request, a POST or a GET; gives its step.
+    fn one(&mut self, methods: Methods) -> Result<u32, Error> {
+        let posts = if methods == Methods::Posts { 1.0 } else { 0.0 };
+        self.requests(&Shape { pace: Pace::InTurn, posts, ..self.shape.clone() }, Some(1))
+    }
+
     /// Finds out where the program shows what it received.
     fn find_source(&self, step: u32) -> Result<Source, Error> {
         for _ in 0..100 {
@@ -231,6 +263,37 @@ impl<'a> Stage<'a> {
             self.load.pass(Duration::from_millis(10))?;
         }
         Ok(Source::None)
+    }
+
+    /// Waits until everything that instances printed has been read: sends each some last requests, which come behind all
+    /// others in what it prints, and waits for those.
+    fn settle(&mut self) -> Result<(), Error> {
+        let shape = Shape { pace: Pace::InTurn, posts: 0.0, ..self.shape.clone() };
+        let count = multiple(1, self.names()?.len()).saturating_mul(2);
+        let step = self.requests(&shape, Some(count))?;
+        let answered: BTreeSet<Id> = self
+            .load
+            .records_of(step)
+            .iter()
+            .filter(|one| one.outcome.is_success())
+            .map(|one| one.id)
+            .collect();
+        let deadline = Instant::now() + PRINTED_WITHIN;
+        loop {
+            let ledger = self.system.ledger(self.source)?;
+            let seen: BTreeSet<Id> = ledger.entries.iter().map(|entry| entry.id).collect();
+            if answered.is_subset(&seen) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                let missing = answered.difference(&seen).count();
+                let said =
+                    format!("of {missing} answered requests nothing was printed: receipts may be missing");
+                self.played.load.limits.push(said);
+                return Ok(());
+            }
+            self.load.pass(Duration::from_millis(5))?;
+        }
     }
 
     /// Gives the services whose instances answer.
@@ -252,18 +315,22 @@ impl<'a> Stage<'a> {
     pub(crate) fn any(&mut self) -> Result<Instance, Error> {
         let ready = self.ready()?;
         let chosen = self.seed.choose(&ready).cloned();
-        chosen.ok_or_else(|| Error::Project("no instance is ready".to_owned()))
+        chosen.ok_or_else(|| Error::Fault("no instance is ready".to_owned()))
     }
 
-    /// Waits until exactly these instances take requests, and the balancer knows.
-    pub(crate) fn wait_ready(&mut self, names: &[String]) -> Result<(), Error> {
+    /// Waits until exactly these instances take requests, none of them in a process that has died, and the balancer knows.
+    fn wait_ready(&mut self, names: &[String], dead: &[Pid]) -> Result<(), Error> {
         let (services, expect) = (self.services(), names.iter().map(String::as_str).collect::<BTreeSet<_>>());
         let what = format!("{} are ready", names.join(", "));
         self.system.wait_until(&what, COMES_BACK, |instances| {
             let own = || instances.iter().filter(|one| services.contains(one.service.as_str()));
             let ready: BTreeSet<&str> =
                 own().filter(|one| one.state == "ready").map(|one| one.name.as_str()).collect();
-            ready == expect && own().all(|one| matches!(one.state.as_str(), "ready" | "exited"))
+            let is_dead = |one: &Instance| {
+                one.pid.is_some_and(|pid| dead.iter().any(|dead| dead.as_raw_nonzero().get() == pid))
+            };
+            ready == expect
+                && own().all(|one| matches!(one.state.as_str(), "ready" | "exited") && !is_dead(one))
         })?;
         // Nothing is left to do, and it returns when the data plane has the last change of peers.
         let words: Vec<&str> = ["start"].into_iter().chain(names.iter().map(String::as_str)).collect();
@@ -300,11 +367,25 @@ impl<'a> Stage<'a> {
     /// Sends a few requests one after another and then many under load; each of these instances must get exactly its
     /// share of both.
     pub(crate) fn even(&mut self, condition: &str, names: &[String]) -> Result<(), Error> {
+        let ready: BTreeSet<String> = self.names()?.into_iter().collect();
+        if ready != names.iter().cloned().collect() {
+            let list =
+                |names: &mut dyn Iterator<Item = &String>| names.cloned().collect::<Vec<_>>().join(", ");
+            let (found, wanted) = (list(&mut ready.iter()), list(&mut names.iter()));
+            self.find(format!("{condition}: {found} are ready where {wanted} should be"));
+        }
         let in_turn = Shape { pace: Pace::InTurn, posts: 0.0, ..self.shape.clone() };
         let few = self.requests(&in_turn, Some(multiple(IN_TURN, names.len())))?;
         self.expect(few, &format!("{condition}, one after another"), names);
-        let order: Vec<Record> = self.load.records_of(few);
-        self.observe(few, takes_turns(&order, names.len()));
+        let turns = takes_turns(&self.load.records_of(few), names.len());
+        self.observe(few, turns.map(Turns::words).unwrap_or_default());
+        if turns == Some(Turns::NotTaken) && self.context.subject.is_even() {
+            let records = self.load.records_of(few);
+            let ids = records.iter().take(results::Finding::IDS_MAX).map(|record| record.id.to_string());
+            let ids = ids.collect();
+            let what = format!("{condition}: instances didn't answer in turn");
+            self.played.findings.push(results::Finding { what, ids });
+        }
         let shape = self.shape.clone();
         let many = self.requests(&shape, Some(multiple(self.context.options.requests / 4, names.len())))?;
         self.expect(many, &format!("{condition}, under load"), names);
@@ -359,13 +440,13 @@ impl<'a> Stage<'a> {
         self.played.load.posts = share;
     }
 
-    /// Waits until instances that died have been replaced; starts those that nobody replaces.
-    pub(crate) fn come_back(&mut self, names: &[String]) -> Result<(), Error> {
+    /// Waits until instances whose processes died have been replaced; starts those that nobody replaces.
+    pub(crate) fn come_back(&mut self, names: &[String], dead: &[Pid]) -> Result<(), Error> {
         if self.context.subject.services.iter().any(|service| service.replicas > 0 && !service.restarts) {
             let words: Vec<&str> = ["start"].into_iter().chain(names.iter().map(String::as_str)).collect();
             self.command(&words)?;
         }
-        self.wait_ready(names)
+        self.wait_ready(names, dead)
     }
 
     /// Replaces instances one at a time. An nginx that is told of changes is told after each, as its expert would.
@@ -394,32 +475,49 @@ impl<'a> Stage<'a> {
         self.follow()
     }
 
-    /// Sends a signal to an instance's process, and notes it.
-    pub(crate) fn signal(&mut self, instance: &String, signal: Signal, name: &str) -> Result<(), Error> {
-        self.note(format!("kill -{name} {instance}"));
-        self.system.signal(std::slice::from_ref(instance), signal).map(drop)
+    /// Stops all processes of an instance, and notes it; gives those and when all of them had stopped.
+    pub(crate) fn freeze(&mut self, instance: &String) -> Result<(Group, Moment), Error> {
+        let groups = self.system.groups(std::slice::from_ref(instance))?;
+        let group = *groups.first().ok_or_else(|| Error::Fault(format!("{instance} has no process")))?;
+        let at = self.note(format!("kill -STOP {instance}"));
+        group.signal(Signal::STOP)?;
+        group.wait_stopped(&self.context.ground.stop)?;
+        Ok((group, at))
     }
 
-    /// Kills instances with SIGKILL, all at once, and notes it; gives from when to when that took.
-    pub(crate) fn kill(&mut self, instances: &[String]) -> Result<(Moment, Moment), Error> {
+    /// Lets the processes of an instance go on, and notes it; gives when.
+    pub(crate) fn thaw(&mut self, instance: &str, group: Group) -> Result<Moment, Error> {
+        if Group::of(group.main).is_none() {
+            self.find(format!("{instance} was to be frozen all the while, and was gone before its end"));
+        }
+        let at = self.note(format!("kill -CONT {instance}"));
+        group.signal(Signal::CONT)?;
+        Ok(at)
+    }
+
+    /// Kills instances with SIGKILL, all at once and all their processes, and notes it; gives which and when.
+    pub(crate) fn kill(&mut self, instances: &[String]) -> Result<Killed, Error> {
+        let groups = self.system.groups(instances)?;
         let from = self.note(format!("kill -KILL {}", instances.join(" ")));
-        let killed = self.system.signal(instances, Signal::KILL)?;
-        killed.into_iter().try_for_each(|pid| wait_dead(pid, &self.context.ground.stop))?;
-        Ok((from, Moment::now()))
+        groups.iter().try_for_each(|group| group.signal(Signal::KILL))?;
+        groups.iter().try_for_each(|group| group.wait_dead(&self.context.ground.stop))?;
+        Ok(Killed { pids: groups.iter().map(|group| group.main).collect(), from, to: Moment::now() })
     }
 
-    /// Kills the process that serves connections, and notes it; gives from when to when that took.
-    pub(crate) fn kill_data_plane(&mut self) -> Result<(Moment, Moment), Error> {
-        let lost = || Error::Project("nginx has no worker".to_owned());
+    /// Kills the process that serves connections, and notes it; gives when.
+    pub(crate) fn kill_data_plane(&mut self) -> Result<Killed, Error> {
+        let lost = || Error::Fault("there is no process that serves connections".to_owned());
         let pid = match &self.nginx {
             Some(nginx) => nginx.worker().ok_or_else(lost)?,
             None => self.system.data_plane()?,
         };
-        let at = self.note("kill -KILL the data plane");
+        let group = Group::of(pid).ok_or_else(lost)?;
+        let from = self.note("kill -KILL the data plane");
+        // It alone: where it leads a group, nobody else is to be in it.
         let killed = kill_process(pid, Signal::KILL);
         killed.map_err(|error| Error::io("the data plane can't be killed", error.into()))?;
-        wait_dead(pid, &self.context.ground.stop)?;
-        Ok((at, Moment::now()))
+        group.wait_dead(&self.context.ground.stop)?;
+        Ok(Killed { pids: vec![pid], from, to: Moment::now() })
     }
 
     /// Notes that something is done now.
@@ -429,27 +527,53 @@ impl<'a> Stage<'a> {
         now
     }
 
-    /// Allows an outcome throughout the case.
-    pub(crate) fn allow(&mut self, words: &'static str, outcome: Allowed, methods: Methods) {
-        self.played.allowed.push(Allowance { words, outcome, methods, during: None });
+    /// Allows an outcome.
+    pub(crate) fn allow(&mut self, allowance: Allowance) {
+        self.played.allowed.push(allowance);
     }
 
-    /// Allows an outcome for requests under way while something happened, or within a while after it.
-    pub(crate) fn allow_around(
-        &mut self,
-        words: &'static str,
-        outcome: Allowed,
-        methods: Methods,
-        (from, to): (Moment, Moment),
-        after: Duration,
-    ) {
-        let during = Some((from.before(Duration::from_millis(5)), to.after(after)));
-        self.played.allowed.push(Allowance { words, outcome, methods, during });
+    /// Allows that POSTs which were on their way to killed instances are answered with 502: as many as there are
+    /// connections, since each carries one.
+    pub(crate) fn allow_killed(&mut self, words: &'static str, instances: &[String], killed: &Killed) {
+        self.allow(Allowance {
+            words,
+            outcome: Allowed::Status(&[502]),
+            methods: Methods::Posts,
+            reached: Reached::NobodyBut(instances.iter().cloned().collect()),
+            during: Some(killed.during()),
+            at_most: u64::from(self.shape.connections),
+            ..Allowance::default()
+        });
+    }
+
+    /// Allows that POSTs to an instance which gives no answer are answered with 504, once the time-out is over: as many as
+    /// its time holds, with one on each connection.
+    pub(crate) fn allow_silent(&mut self, instance: &str, (from, to): (Moment, Moment)) {
+        let rounds = to.since(from).as_secs_f64() / GIVEN_UP_AFTER.as_secs_f64() + 1.0;
+        self.allow(Allowance {
+            words: "504 for a POST to it",
+            outcome: Allowed::Status(&[504]),
+            methods: Methods::Posts,
+            reached: Reached::NobodyBut(BTreeSet::from([instance.to_owned()])),
+            during: Some((from, to)),
+            took_min: GIVEN_UP_AFTER,
+            at_most: u64::from(self.shape.connections) * rounds as u64,
+        });
+    }
+
+    /// Gives who notes what was received.
+    pub(crate) fn ledger(&self) -> Result<Ledger, Error> {
+        self.system.ledger(self.source)
     }
 
     /// Notes something that is wrong.
     pub(crate) fn find(&mut self, what: impl Into<String>) {
         self.played.findings.push(results::Finding { what: what.into(), ids: Vec::new() });
+    }
+
+    /// Notes what a case found to be wrong with requests that it names.
+    pub(crate) fn find_all(&mut self, findings: impl Iterator<Item = results::Finding>) {
+        self.played.findings.extend(findings);
     }
 
     /// Gives the records of one step.
@@ -458,7 +582,10 @@ impl<'a> Stage<'a> {
     }
 
     /// Ends load and system and gives everything that came of it.
-    pub(crate) fn strike(self) -> Result<Played, Error> {
+    pub(crate) fn strike(mut self) -> Result<Played, Error> {
+        if self.source == Source::Output {
+            self.settle()?;
+        }
         let Self { context, system, load, source, shape, mut played, .. } = self;
         played.system = described(context.subject, &system)?;
         played.load.rate = match shape.pace {
@@ -466,24 +593,58 @@ impl<'a> Stage<'a> {
             Pace::InTurn | Pace::Bursts { .. } => None,
         };
         played.records = load.finish();
-        if source == Source::Output {
-            // What was printed last is still on its way.
-            std::thread::sleep(Duration::from_millis(300));
-        }
         played.ledger = system.ledger(source)?;
+        if let Some(each) = context.known.lines_each.get().filter(|_| source == Source::Output) {
+            played.ledger.fold(each, &played.records);
+        }
         played.ledger.rename(&played.steps);
         Ok(played)
+    }
+
+    /// Ends a case that broke off: what came of it so far, with the reason among its findings. Where requests are still
+    /// under way there is nothing to compare, and only the reason is left.
+    pub(crate) fn break_off(mut self, error: Error) -> Result<Played, Error> {
+        if matches!(error, Error::Interrupted | Error::Project(_)) || self.load.end().is_err() {
+            return Err(error);
+        }
+        self.find(unplayed(&error));
+        self.strike().map_err(|_| error)
+    }
+}
+
+/// Says that a case wasn't played to its end.
+pub(crate) fn unplayed(error: &Error) -> String {
+    format!("it couldn't be played to its end: {}", keel_control::chain(error))
+}
+
+/// What was killed, and when: from the signal to the last process's end.
+#[derive(Clone, Debug)]
+pub(crate) struct Killed {
+    pub(crate) pids: Vec<Pid>,
+    pub(crate) from: Moment,
+    pub(crate) to: Moment,
+}
+
+/// How long after the last process's end others may not have heard of it: packets that lie in the kernel while all
+/// processors are taken.
+const UNHEARD_MAX: Duration = Duration::from_millis(100);
+
+impl Killed {
+    /// Gives the time in which a request may have been caught by it.
+    pub(crate) fn during(&self) -> (Moment, Moment) {
+        (self.from, self.to.after(UNHEARD_MAX))
     }
 }
 
 impl Setup {
     /// The project as it is, with the time-outs after which a silent peer is given up.
     pub(crate) fn with_timeouts() -> Self {
+        let time = format!("{}s", TIMES_OUT.as_secs());
         let tuning = Tuning {
             directives: vec![
-                ("proxy_read_timeout", TIMES_OUT.to_owned()),
-                ("proxy_send_timeout", TIMES_OUT.to_owned()),
-                ("proxy_connect_timeout", TIMES_OUT.to_owned()),
+                ("proxy_read_timeout", time.clone()),
+                ("proxy_send_timeout", time.clone()),
+                ("proxy_connect_timeout", time),
             ],
             server_parameters: Vec::new(),
         };
@@ -497,17 +658,33 @@ pub(crate) fn multiple(about: u32, of: usize) -> u32 {
     (about / of).max(1) * of
 }
 
-/// Says whether instances answered in turn: the same sequence again and again.
-fn takes_turns(records: &[Record], instances: usize) -> &'static str {
+/// Whether instances answered in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turns {
+    Taken,
+    NotTaken,
+}
+
+impl Turns {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Taken => "in turn",
+            Self::NotTaken => "not in turn",
+        }
+    }
+}
+
+/// Says whether instances answered in turn: the same sequence again and again. `None` where they don't say who they are.
+fn takes_turns(records: &[Record], instances: usize) -> Option<Turns> {
     let mut sorted: Vec<&Record> = records.iter().collect();
     sorted.sort_by_key(|record| record.id);
     let answered: Vec<&str> = sorted.iter().filter_map(|record| record.instance.as_deref()).collect();
     if answered.is_empty() || answered.len() < records.len() {
-        return "";
+        return None;
     }
     let first: BTreeSet<&&str> = answered.iter().take(instances).collect();
     let repeats = answered.iter().zip(answered.iter().skip(instances)).all(|(one, next)| one == next);
-    if first.len() == instances && repeats { "in turn" } else { "not in turn" }
+    Some(if first.len() == instances && repeats { Turns::Taken } else { Turns::NotTaken })
 }
 
 /// Describes the system for the report.

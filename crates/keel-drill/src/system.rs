@@ -4,7 +4,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
-    net::{SocketAddr, TcpListener},
+    io::{Read, Seek, SeekFrom},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -12,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Pid;
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -22,11 +23,15 @@ use crate::{
     guard::{self, Guard},
     ledger::{Ledger, Source},
     peer::{self, Script},
+    port::{Port, free_ports},
+    process::{Group, children, end_all_of},
     subject::Subject,
 };
 
 /// How long a command on the system may take.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(180);
+/// The file that says which peer is the odd one.
+const ROLE: &str = "role";
 /// How long to wait between two looks at something that has no other way to be seen.
 const GLANCE: Duration = Duration::from_millis(5);
 
@@ -62,10 +67,21 @@ pub(crate) struct System {
     output: Option<Followed>,
     /// Ends the system if this process can't.
     guard: Option<Guard>,
+    phase: Phase,
     /// Where clients reach each port that `listen` names.
     pub(crate) listeners: BTreeMap<u16, SocketAddr>,
+    /// Keeps other drills from these ports.
+    _held: Vec<Port>,
     /// What was written for it, by file name.
     pub(crate) files: BTreeMap<String, String>,
+}
+
+/// How far a system has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// `up` hasn't said that it is up; there may be nobody yet to hear a `down`.
+    Starting,
+    Up,
 }
 
 /// One line of `evenkeel ps --format json`.
@@ -95,9 +111,10 @@ impl System {
         let name = format!("{}-drill-{}-{number}", subject.joined.name, std::process::id());
         let ports = subject.listen_ports();
         let mut listeners = BTreeMap::new();
-        for (port, free) in ports.iter().zip(free_addresses(ports.len())?) {
+        let held = free_ports(ports.len())?;
+        for (port, free) in ports.iter().zip(&held) {
             let fixed = ground.listen.filter(|_| *port == subject.route.listen);
-            listeners.insert(*port, fixed.unwrap_or(free));
+            listeners.insert(*port, fixed.unwrap_or(free.address));
         }
         let conf = configuration::text(&configuration::tuned(
             &subject.configuration,
@@ -106,7 +123,7 @@ impl System {
         ));
         let (conf_path, override_path) = (folder.join("nginx.conf"), folder.join("override.yaml"));
         let plan = Override { subject, ground, setup, ledger: &ledger, folder: &folder, conf: &conf_path };
-        let text = plan.text(&listeners, number == 0)?;
+        let text = plan.text(&listeners, if number == 0 { Builds::Done } else { Builds::LeftOut })?;
         std::fs::write(&conf_path, &conf).map_err(io)?;
         std::fs::write(&override_path, &text).map_err(io)?;
         // Where this machine has them is nobody's business who reads a report.
@@ -127,11 +144,14 @@ impl System {
             ledger,
             output: None,
             guard: None,
+            phase: Phase::Starting,
             listeners,
+            _held: held,
             files,
         };
         system.guard = Some(system.guarded().map_err(io)?);
         system.run(&["up", "-d"])?;
+        system.phase = Phase::Up;
         Ok(system)
     }
 
@@ -148,13 +168,14 @@ impl System {
     fn guarded(&self) -> std::io::Result<Guard> {
         let words = ["down", "-t", "0"].map(str::to_owned);
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let order = guard::Order {
+        let down = guard::Down {
             program: self.ground.program.clone(),
-            down: self.arguments.iter().cloned().chain(words).collect(),
+            words: self.arguments.iter().cloned().chain(words).collect(),
             environment: self.environment().map(|(name, path)| (name.to_owned(), text(&path))).to_vec(),
-            folders: vec![self.runtime.path().to_owned(), self.ground.work.clone()],
         };
-        Guard::start(&order)
+        let folders = vec![self.runtime.path().to_owned(), self.ground.work.clone()];
+        let order = guard::Order { mark: self.name.clone(), down: Some(down), folders };
+        Guard::start(&self.ground.program, &order)
     }
 
     /// Gives the variables by which the system's own folders are found.
@@ -178,27 +199,28 @@ impl System {
         command
     }
 
+    /// Runs a command to its end. Its output goes to files: what stays in the background may hold them longer than it runs.
     fn output_of(&self, words: &[&str]) -> Result<Output, Error> {
         let io = |source| Error::io(format!("`{}` can't be run", words.join(" ")), source);
+        let (mut out, mut err) = (tempfile::tempfile().map_err(io)?, tempfile::tempfile().map_err(io)?);
         let mut command = self.command(words);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(io)?;
-        let pid = pid(child.id());
-        let waiting = std::thread::spawn(move || child.wait_with_output());
+        command.stdout(out.try_clone().map_err(io)?).stderr(err.try_clone().map_err(io)?);
+        let mut child = command.spawn().map_err(io)?;
         let deadline = Instant::now() + COMMAND_TIME_MAX;
-        while !waiting.is_finished() {
+        let status = loop {
+            if let Some(status) = child.try_wait().map_err(io)? {
+                break status;
+            }
             let interrupted = self.ground.stop.check();
             if interrupted.is_err() || Instant::now() > deadline {
-                _ = pid.map(|pid| kill_process(pid, Signal::KILL));
-                drop(waiting.join());
+                drop(child.kill());
+                drop(child.wait());
                 interrupted?;
                 return Err(Error::TooSlow(format!("`{}` doesn't end", words.join(" "))));
             }
             std::thread::sleep(Duration::from_millis(1));
-        }
-        match waiting.join() {
-            Ok(output) => output.map_err(io),
-            Err(_) => Err(Error::TooSlow("a command's output was lost".to_owned())),
-        }
+        };
+        Ok(Output { status, stdout: written(&mut out).map_err(io)?, stderr: written(&mut err).map_err(io)? })
     }
 
     /// Gives the instances, those of the seat and of other services included.
@@ -232,24 +254,20 @@ impl System {
         Ok(())
     }
 
-    /// Sends a signal to instances' processes, one right after the other, and gives those.
-    pub(crate) fn signal(&self, names: &[String], signal: Signal) -> Result<Vec<Pid>, Error> {
+    /// Finds the processes of instances. One that is dead already is no fault that was played.
+    pub(crate) fn groups(&self, names: &[String]) -> Result<Vec<Group>, Error> {
         let instances = self.instances()?;
-        let process = |name: &String| {
+        let group = |name: &String| {
             let found = instances.iter().find(|one| one.name == *name).and_then(|one| one.pid);
-            found.and_then(Pid::from_raw).ok_or_else(|| Error::Project(format!("{name} has no process")))
+            let group = found.and_then(Pid::from_raw).and_then(Group::of);
+            group.ok_or_else(|| Error::Fault(format!("{name} has no process that lives")))
         };
-        let pids: Vec<Pid> = names.iter().map(process).collect::<Result<_, _>>()?;
-        for pid in &pids {
-            let sent = kill_process(*pid, signal);
-            sent.map_err(|error| Error::io("an instance can't be signalled", error.into()))?;
-        }
-        Ok(pids)
+        names.iter().map(group).collect()
     }
 
     /// Gives the data plane's process: the supervisor's child that serves connections.
     pub(crate) fn data_plane(&self) -> Result<Pid, Error> {
-        let lost = || Error::Project("the data plane isn't to be found".to_owned());
+        let lost = || Error::Fault("the data plane isn't to be found".to_owned());
         let lock = self.runtime.path().join(format!("evenkeel/{}.lock", self.name));
         let supervisor: u32 =
             std::fs::read_to_string(lock).ok().and_then(|text| text.trim().parse().ok()).ok_or_else(lost)?;
@@ -266,6 +284,17 @@ impl System {
         Ok(())
     }
 
+    /// Gives the name of the peer that behaves differently from all others, once it has begun.
+    pub(crate) fn odd_one(&self) -> Result<String, Error> {
+        let role = self.ledger.with_file_name(ROLE);
+        let name = std::fs::read_to_string(role).unwrap_or_default();
+        if name.is_empty() {
+            Err(Error::Fault("no peer took the odd one's part".to_owned()))
+        } else {
+            Ok(name)
+        }
+    }
+
     /// Gives what instances noted so far.
     pub(crate) fn ledger(&self, source: Source) -> Result<Ledger, Error> {
         match source {
@@ -280,25 +309,19 @@ impl System {
     fn down(&mut self) {
         self.output = None;
         let mut command = self.command(&["down", "-t", "0"]);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         let deadline = Instant::now() + Duration::from_secs(30);
-        if let Ok(mut child) = child {
+        if self.phase == Phase::Up
+            && let Ok(mut child) = command.spawn()
+        {
             while Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
                 std::thread::sleep(Duration::from_millis(2));
             }
             drop(child.kill());
             drop(child.wait());
         }
-        // What didn't obey ends with its supervisor.
-        let lock = self.runtime.path().join(format!("evenkeel/{}.lock", self.name));
-        let left = std::fs::read_to_string(lock).ok().and_then(|text| text.trim().parse::<u32>().ok());
-        let is_ours = |pid: &u32| {
-            std::fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == self.name.as_bytes()))
-        };
-        if let Some(pid) = left.filter(is_ours).and_then(pid) {
-            _ = kill_process(pid, Signal::KILL);
-        }
+        // What didn't obey, or was only starting, ends with its supervisor.
+        end_all_of(&self.name);
         self.guard = None;
     }
 }
@@ -372,6 +395,13 @@ fn arguments(subject: &Subject, name: &str, override_path: &Path) -> Vec<String>
     arguments
 }
 
+/// What becomes of the project's builds: the first system of a drill does them for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Builds {
+    Done,
+    LeftOut,
+}
+
 /// What makes the additional Compose file.
 struct Override<'a> {
     subject: &'a Subject,
@@ -383,8 +413,8 @@ struct Override<'a> {
 }
 
 impl Override<'_> {
-    /// Writes the file. Builds are done by the first system of a drill.
-    fn text(&self, listeners: &BTreeMap<u16, SocketAddr>, builds: bool) -> Result<String, Error> {
+    /// Writes the file.
+    fn text(&self, listeners: &BTreeMap<u16, SocketAddr>, builds: Builds) -> Result<String, Error> {
         let seat = self.subject.seat();
         let mut services: BTreeMap<&str, String> = BTreeMap::new();
         let published: Vec<String> =
@@ -410,9 +440,9 @@ impl Override<'_> {
                 Some(script) => {
                     let command = self.peer_command(script, service.port)?;
                     _ = writeln!(lines, "    x-process: !override {{command: {}}}", quoted(&command));
-                    lines.push_str("    healthcheck: !override {disable: true}\n");
+                    lines.push_str(&self.healthcheck(script, service.port));
                 }
-                None if !builds => lines.push_str("    x-process: {build: !reset null}\n"),
+                None if builds == Builds::LeftOut => lines.push_str("    x-process: {build: !reset null}\n"),
                 None => {}
             }
         }
@@ -421,12 +451,25 @@ impl Override<'_> {
         Ok(format!("# Written by `evenkeel drill` on top of the project's own files.\nservices:\n{services}"))
     }
 
+    /// Writes how it is known that a peer is ready: when it says so, where it listens before; else when it listens.
+    fn healthcheck(&self, script: &Script, port: u16) -> String {
+        if !script.says_when_ready() {
+            return "    healthcheck: !override {disable: true}\n".to_owned();
+        }
+        let words =
+            [&*self.ground.program.to_string_lossy(), peer::READY_COMMAND, &port.to_string()].map(quoted);
+        let words = words.join(", ");
+        format!(
+            "    healthcheck: !override {{test: [CMD, {words}], interval: 1s, timeout: 10s, retries: 3}}\n"
+        )
+    }
+
     fn peer_command(&self, script: &Script, port: u16) -> Result<String, Error> {
         let order = peer::Order {
             script: script.clone(),
             port,
             ledger: self.ledger.to_owned(),
-            role: self.folder.join("role"),
+            role: self.folder.join(ROLE),
         };
         let order =
             serde_json::to_string(&order).map_err(|error| Error::io("a peer's order", error.into()))?;
@@ -441,43 +484,12 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text.replace('$', "$$")).to_string()
 }
 
-/// Finds addresses that nobody listens on.
-pub(crate) fn free_addresses(count: usize) -> Result<Vec<SocketAddr>, Error> {
-    let io = |source| Error::io("no free port", source);
-    // All held at once, so that they differ.
-    let held: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>().map_err(io)?;
-    held.iter().map(TcpListener::local_addr).collect::<Result<_, _>>().map_err(io)
-}
-
-/// Gives the processes that a process started.
-pub(crate) fn children(pid: u32) -> Vec<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    lists
-        .flat_map(|list| {
-            list.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<_>>()
-        })
-        .collect()
-}
-
-/// Waits until a killed process is dead, its sockets closed: on a busy machine that takes its time.
-pub(crate) fn wait_dead(pid: Pid, stop: &Stop) -> Result<(), Error> {
-    let is_dead = || {
-        let stat =
-            std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-        // Behind the name, which may hold anything: a zombie is dead, and has only not been waited for.
-        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
-    };
-    let deadline = Instant::now() + COMMAND_TIME_MAX;
-    while !is_dead() {
-        stop.check()?;
-        if Instant::now() > deadline {
-            return Err(Error::TooSlow("a killed process doesn't die".to_owned()));
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
+/// Reads what somebody else has written to a file.
+fn written(file: &mut std::fs::File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0))?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn pid(id: u32) -> Option<Pid> {

@@ -73,6 +73,7 @@ mod tests {
             id: Id::default(),
             is_post: false,
             intended: Moment(intended_ms * 1000),
+            begun: Moment(intended_ms * 1000),
             free: Moment(intended_ms * 1000),
             sent: Moment(intended_ms * 1000),
             ended: Moment(ended_ms * 1000),

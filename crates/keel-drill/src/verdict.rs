@@ -2,7 +2,10 @@
 //!
 //! Pure: records, ledger and expectations in, counts and findings out. Nothing here asks the balancer anything.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use crate::{
     ledger::{Ledger, Source},
@@ -19,9 +22,33 @@ pub struct Allowance {
     pub outcome: Allowed,
     /// Of which requests.
     pub methods: Methods,
+    /// Only of requests that came so far. Not asked where nobody notes what was received.
+    pub reached: Reached,
     /// Only of requests that were under way at some time between these two moments.
     pub during: Option<(Moment, Moment)>,
+    /// Only of requests that took so long from their first byte on: a time-out takes its time.
+    pub took_min: Duration,
+    /// So many requests at most.
+    pub at_most: u64,
 }
+
+/// How far a request may have come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// To anybody.
+    Anybody,
+    /// To no instance.
+    Nobody,
+    /// To no instance but these.
+    NobodyBut(BTreeSet<String>),
+    /// To no instance, and while it was under way an instance closed a connection; each such end is an excuse for one
+    /// request.
+    Closed,
+}
+
+/// How long after a connection was closed its other side may not have heard of it: on one machine as long as the kernel
+/// lets a packet lie when all processors are taken.
+const UNHEARD_MAX: Duration = Duration::from_millis(20);
 
 /// Which outcome is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +90,23 @@ pub struct Verdict {
     pub findings: Vec<Finding>,
 }
 
+impl Default for Allowance {
+    /// Allows nothing that is broken, of any request; a base for what a case says.
+    fn default() -> Self {
+        Self {
+            words: "",
+            outcome: Allowed::Status(&[]),
+            methods: Methods::All,
+            reached: Reached::Anybody,
+            during: None,
+            took_min: Duration::ZERO,
+            at_most: u64::MAX,
+        }
+    }
+}
+
 impl Allowance {
+    /// Whether it is such an outcome of such a request, apart from where that was received.
     fn covers(&self, record: &Record) -> bool {
         let outcome = match (self.outcome, record.outcome) {
             (Allowed::Status(allowed), Outcome::Answered { status, .. }) => allowed.contains(&status),
@@ -73,7 +116,77 @@ impl Allowance {
         outcome
             && (self.methods == Methods::All || record.is_post)
             && self.during.is_none_or(|(from, to)| record.overlaps(from, to))
+            && record.ended.since(record.sent) >= self.took_min
     }
+}
+
+/// What is allowed, as far as it wasn't used up.
+struct Leave<'a> {
+    allowed: Vec<(&'a Allowance, u64)>,
+    source: Source,
+    /// By their end.
+    closings: Vec<(Moment, Moment)>,
+}
+
+impl<'a> Leave<'a> {
+    fn new(allowed: &'a [Allowance], ledger: &Ledger) -> Self {
+        let mut closings = ledger.closings.clone();
+        closings.sort_unstable_by_key(|(from, to)| (*to, *from));
+        Self {
+            allowed: allowed.iter().map(|one| (one, one.at_most)).collect(),
+            source: ledger.source,
+            closings,
+        }
+    }
+
+    /// Takes leave for a request that these instances received; says what was against it where there is none.
+    fn take(&mut self, record: &Record, received: &[&str]) -> Result<(), Option<String>> {
+        let mut against = None;
+        for (allowance, left) in self.allowed.iter_mut().filter(|(one, _)| one.covers(record)) {
+            let closing = match (&allowance.reached, self.source) {
+                (_, Source::None) | (Reached::Anybody, _) => None,
+                (Reached::NobodyBut(names), _) => {
+                    let other = received.iter().find(|name| !names.iter().any(|one| is_same(one, name)));
+                    if let Some(other) = other {
+                        against = Some(format!("received by {other}"));
+                        continue;
+                    }
+                    None
+                }
+                (Reached::Nobody | Reached::Closed, _) if !received.is_empty() => {
+                    against = Some("received by an instance".to_owned());
+                    continue;
+                }
+                (Reached::Nobody, _) => None,
+                (Reached::Closed, _) => {
+                    let is_excuse =
+                        |(from, to): &(Moment, Moment)| record.overlaps(*from, to.after(UNHEARD_MAX));
+                    let found = self.closings.iter().position(is_excuse);
+                    if found.is_none() {
+                        against = Some("though no connection was closed then".to_owned());
+                        continue;
+                    }
+                    found
+                }
+            };
+            if *left == 0 {
+                against = Some(format!("more than the {} that can be", allowance.at_most));
+                continue;
+            }
+            *left -= 1;
+            if let Some(at) = closing {
+                self.closings.remove(at);
+            }
+            return Ok(());
+        }
+        Err(against)
+    }
+}
+
+/// Whether two names are of one instance: the only one of a service is `app` or `app-1`, as there are more or not.
+fn is_same(one: &str, other: &str) -> bool {
+    let single = |name: &'_ str| name.strip_suffix("-1").unwrap_or(name).to_owned();
+    one == other || single(one) == single(other)
 }
 
 /// What became of one request.
@@ -91,11 +204,13 @@ pub fn judge(records: &[Record], ledger: &Ledger, allowed: &[Allowance], steps: 
     let mut verdict = Verdict::default();
     let mut problems = Problems::default();
     let sums = ledger.sums();
+    let mut leave = Leave::new(allowed, ledger);
     for record in records {
-        let received = receipts.get(&record.id).map_or(0, Vec::len);
+        let by = receipts.get(&record.id).map_or(&[][..], Vec::as_slice);
+        let received = by.len();
         verdict.count.sent += 1;
         verdict.count.sent_posts += u64::from(record.is_post);
-        match fate(record, &sums, allowed, &mut problems) {
+        match fate(record, by, &sums, &mut leave, &mut problems) {
             Fate::Answered => {
                 verdict.count.answered += 1;
                 if received == 0 && ledger.source == Source::File {
@@ -113,6 +228,9 @@ pub fn judge(records: &[Record], ledger: &Ledger, allowed: &[Allowance], steps: 
             verdict.count.repeated += 1;
         }
     }
+    for (id, instance) in ledger.early() {
+        problems.add(format!("received by {instance} before it was ready"), id);
+    }
     problems.strangers(records, &receipts);
     verdict.shares = steps.iter().map(|step| share(step.step, &receipts)).collect();
     verdict.findings = problems.findings();
@@ -122,7 +240,13 @@ pub fn judge(records: &[Record], ledger: &Ledger, allowed: &[Allowance], steps: 
     verdict
 }
 
-fn fate(record: &Record, sums: &HashMap<Id, &str>, allowed: &[Allowance], problems: &mut Problems) -> Fate {
+fn fate(
+    record: &Record,
+    received: &[&str],
+    sums: &HashMap<Id, &str>,
+    leave: &mut Leave<'_>,
+    problems: &mut Problems,
+) -> Fate {
     let torn = match record.outcome {
         Outcome::Answered { body: Body::Torn, .. } => {
             Some("complete to the client, and not what the instance announced")
@@ -142,11 +266,10 @@ fn fate(record: &Record, sums: &HashMap<Id, &str>, allowed: &[Allowance], proble
     if record.outcome.is_success() {
         return Fate::Answered;
     }
-    if allowed.iter().any(|allowance| allowance.covers(record)) {
-        return Fate::Allowed;
-    }
+    let Err(against) = leave.take(record, received) else { return Fate::Allowed };
     let method = if record.is_post { "POST" } else { "GET" };
-    problems.add(format!("a {method} lost: {}", record.outcome.words()), record.id);
+    let against = against.map(|against| format!(", {against}")).unwrap_or_default();
+    problems.add(format!("a {method} lost: {}{against}", record.outcome.words()), record.id);
     Fate::Lost
 }
 
@@ -230,6 +353,7 @@ mod tests {
             id: Id { step: 0, number },
             is_post,
             intended: Moment(u64::from(number) * 100),
+            begun: Moment(u64::from(number) * 100),
             free: Moment(u64::from(number) * 100),
             sent: Moment(u64::from(number) * 100),
             ended: Moment(u64::from(number) * 100 + 50),
@@ -257,7 +381,7 @@ mod tests {
         counts: [u64; 7],
         findings: &[&str],
     ) {
-        let ledger = Ledger { source: Source::File, entries: entries.to_vec() };
+        let ledger = Ledger { source: Source::File, entries: entries.to_vec(), closings: Vec::new() };
         let Verdict { count: c, findings: found, .. } = judge(records, &ledger, allowed, &[]);
         assert_eq!([c.sent, c.answered, c.allowed, c.lost, c.doubled, c.torn, c.repeated], counts);
         let found: Vec<String> =
@@ -331,7 +455,8 @@ mod tests {
     #[test]
     fn allows_what_a_case_allows_and_nothing_else() {
         let once = [received(1, "app1")];
-        let allow = |outcome, methods, during| vec![Allowance { words: "", outcome, methods, during }];
+        let allow =
+            |outcome, methods, during| vec![Allowance { outcome, methods, during, ..Allowance::default() }];
         let status = |status| Outcome::Answered { status, body: Body::Unannounced };
         let (fine, lost) = ([1, 0, 1, 0, 0, 0, 0], [1, 0, 0, 1, 0, 0, 0]);
         let one = |is_post, outcome| [record(1, is_post, outcome)];
@@ -360,10 +485,93 @@ mod tests {
         );
     }
 
+    /// Says what is found of POSTs, 10 ms long each and one every 10 ms, answered with 502, under one allowance.
+    #[track_caller]
+    fn check_posts(reached: Reached, entries: &[Entry], closings: &[(u64, u64)], expect: &[&str]) {
+        let status = Outcome::Answered { status: 502, body: Body::Unannounced };
+        let at = |number: u32| Moment(u64::from(number) * 10_000);
+        let records: Vec<Record> = (0..3)
+            .map(|number| Record { sent: at(number), ended: at(number + 1), ..record(number, true, status) })
+            .collect();
+        let closings = closings.iter().map(|(from, to)| (Moment(*from), Moment(*to))).collect();
+        let ledger = Ledger { source: Source::File, entries: entries.to_vec(), closings };
+        let allowance = Allowance {
+            outcome: Allowed::Status(&[502]),
+            methods: Methods::Posts,
+            reached,
+            took_min: Duration::from_millis(10),
+            at_most: 2,
+            ..Allowance::default()
+        };
+        let verdict = judge(&records, &ledger, std::slice::from_ref(&allowance), &[]);
+        let found: Vec<String> =
+            verdict.findings.iter().map(|one| format!("{} ({})", one.what, one.ids.join(" "))).collect();
+        assert_eq!(found, expect);
+        assert_eq!(verdict.count.allowed + verdict.count.lost, 3);
+        // Where nobody notes what was received, what is left are times and numbers.
+        let blind = judge(&records, &Ledger::default(), std::slice::from_ref(&allowance), &[]);
+        assert_eq!((blind.count.allowed, blind.count.lost), (2, 1));
+        let slow = Allowance { took_min: Duration::from_millis(11), ..allowance };
+        assert_eq!(judge(&records, &ledger, &[slow], &[]).count.lost, 3);
+    }
+
+    #[test]
+    fn allows_what_the_faulty_instance_can_have_caused() {
+        let only = |name: &str| Reached::NobodyBut(BTreeSet::from([name.to_owned()]));
+        let too_many = "1 × a POST lost: 502, more than the 2 that can be (d0-2)";
+        check_posts(Reached::Anybody, &[received(0, "app1")], &[], &[too_many]);
+        check_posts(Reached::Nobody, &[], &[], &[too_many]);
+        check_posts(
+            Reached::Nobody,
+            &[received(1, "app1")],
+            &[],
+            &["1 × a POST lost: 502, received by an instance (d0-1)"],
+        );
+        check_posts(
+            only("app1"),
+            &[received(1, "app2"), received(2, "app1-1")],
+            &[],
+            &["1 × a POST lost: 502, received by app2 (d0-1)"],
+        );
+        check_posts(
+            only("app1"),
+            &[received(1, "app1"), received(1, "app2"), received(0, "app2")],
+            &[],
+            &[
+                "2 × a POST lost: 502, received by app2 (d0-0 d0-1)",
+                "1 × a POST received more than once (d0-1)",
+            ],
+        );
+        // The second of two ends is an excuse for the second request, and there is none for the third.
+        check_posts(
+            Reached::Closed,
+            &[],
+            &[(9_000, 9_500), (200, 300)],
+            &["1 × a POST lost: 502, though no connection was closed then (d0-2)"],
+        );
+        check_posts(
+            Reached::Closed,
+            &[],
+            &[(70_000, 80_000)],
+            &["3 × a POST lost: 502, though no connection was closed then (d0-0 d0-1 d0-2)"],
+        );
+    }
+
+    #[test]
+    fn finds_what_came_too_early() {
+        check(
+            &[record(1, false, OK)],
+            &[received(1, "app1"), entry(1, "app1", Event::Early)],
+            &[],
+            [1, 1, 0, 0, 0, 0, 0],
+            &["1 × received by app1 before it was ready (d0-1)"],
+        );
+    }
+
     #[test]
     fn shares_count_first_receipts() {
         let entries = [received(0, "app1"), received(1, "app2"), received(2, "app1"), received(2, "app2")];
-        let ledger = Ledger { source: Source::File, entries: entries.to_vec() };
+        let ledger = Ledger { source: Source::File, entries: entries.to_vec(), closings: Vec::new() };
         let records: Vec<Record> = (0..3).map(|number| record(number, false, OK)).collect();
         let expect = |counts: &[(&str, u64)]| -> BTreeMap<String, u64> {
             counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()

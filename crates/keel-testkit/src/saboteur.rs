@@ -25,6 +25,8 @@ pub enum Vice {
     Drops(u64),
     /// Gives turns away, so that the same peer is passed over again and again.
     SkipsTurns,
+    /// Answers every POST itself, with this status, and passes none on.
+    AnswersPosts(u16),
     /// Cuts one response body of so many short and frames it as if it were whole.
     Tears(u64),
 }
@@ -100,6 +102,15 @@ impl Between {
                 Vice::SkipsTurns if number.is_multiple_of(2) => {
                     (&proxy).write_all(b"GET /taken HTTP/1.1\r\nHost: x\r\n\r\n")?;
                     Message::read(&mut responses)?;
+                }
+                Vice::AnswersPosts(status) if request.head.starts_with("POST ") => {
+                    let head = format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n");
+                    let mut client = client;
+                    client.write_all(head.as_bytes())?;
+                    if request.closes() {
+                        return Ok(());
+                    }
+                    continue;
                 }
                 Vice::RepeatsPosts if request.head.starts_with("POST ") => {
                     request.write(&proxy)?;

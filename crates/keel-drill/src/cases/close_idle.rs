@@ -10,7 +10,7 @@ use crate::{
     peer::{Behaviour, Script},
     stage::{Context, Stage},
     system::Setup,
-    verdict::{Allowed, Methods},
+    verdict::{Allowance, Allowed, Methods, Reached},
 };
 
 pub(super) const CASE: Case = Case {
@@ -36,11 +36,21 @@ fn setup(context: &Context<'_>) -> Setup {
 fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
     stage.posts(0.8);
     stage.shape.pace = Pace::Bursts { size: BURST, pause: IDLE, jitter: JITTER };
-    stage.allow("502 for a POST that had arrived unread", Allowed::Status(&[502]), Methods::Posts);
+    stage.allow(Allowance {
+        words: "502 for a POST that had arrived unread",
+        outcome: Allowed::Status(&[502]),
+        methods: Methods::Posts,
+        reached: Reached::Closed,
+        ..Allowance::default()
+    });
     // Fewer than elsewhere: what counts are bursts.
     let step = stage.send(stage.context.options.requests / 4)?;
     stage.show(step, "while idle connections close");
     let refused = stage.records_of(step).iter().filter(|record| !record.outcome.is_success()).count();
-    stage.observe(step, format!("{refused} answered with 502"));
+    let closed = stage.ledger()?.closings.len();
+    stage.observe(step, format!("{closed} connections closed, {refused} POSTs answered with 502"));
+    if closed == 0 {
+        stage.find("instances were to close connections, and never did");
+    }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::{
     peer::{Behaviour, Script},
     stage::{Context, Stage},
     system::Setup,
-    verdict::{Allowed, Methods},
+    verdict::{Allowance, Allowed, Methods, Reached},
 };
 
 pub(super) const CASE: Case = Case {
@@ -30,10 +30,20 @@ fn setup(context: &Context<'_>) -> Setup {
 
 fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
     stage.posts(0.7);
-    stage.allow("502 for a POST that had arrived unread", Allowed::Status(&[502]), Methods::Posts);
+    stage.allow(Allowance {
+        words: "502 for a POST that had arrived unread",
+        outcome: Allowed::Status(&[502]),
+        methods: Methods::Posts,
+        reached: Reached::Closed,
+        ..Allowance::default()
+    });
     let step = stage.send(stage.context.options.requests)?;
     stage.show(step, "while connections close at random");
     let refused = stage.records_of(step).iter().filter(|record| !record.outcome.is_success()).count();
-    stage.observe(step, format!("{refused} answered with 502"));
+    let closed = stage.ledger()?.closings.len();
+    stage.observe(step, format!("{closed} connections closed, {refused} POSTs answered with 502"));
+    if closed == 0 {
+        stage.find("instances were to close connections, and never did");
+    }
     Ok(())
 }

@@ -8,14 +8,14 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use super::{Case, Way, any};
 use crate::{
     Error,
-    cutter::{Cut, Cutters, How, Made, Manner, Side},
+    cutter::{Cut, Cutters, How, Made, Manner, Place, Side},
     front::Front,
     generator::{Pace, Shape, Target},
     load::Load,
+    port::free_ports,
     record::{Moment, Record},
     results,
-    stage::{Context, PATIENCE, Played},
-    system::free_addresses,
+    stage::{Context, PATIENCE, Played, unplayed},
     verdict::{Allowance, Allowed, Methods, StepShare},
 };
 
@@ -32,18 +32,17 @@ pub(super) const CASE: Case = Case {
 const ORDINARY: u32 = 4;
 /// In the short form only every so many bytes are cut at.
 const SHORT_STRIDE: usize = 13;
+/// Findings after which a series is given up.
+const NEVER_CAME_MAX: usize = 3;
 
 fn play(context: &Context<'_>) -> Result<Played, Error> {
     let io = |source| Error::io("the peers can't be started", source);
     let cutters = Cutters::start(2).map_err(io)?;
-    let listen = match context.options.listen {
-        Some(address) => address,
-        None => {
-            free_addresses(1)?.first().copied().ok_or_else(|| io(std::io::ErrorKind::AddrInUse.into()))?
-        }
-    };
+    let held = free_ports(1)?;
+    let free = held.first().map(|port| port.address);
+    let listen = context.options.listen.or(free).ok_or_else(|| io(std::io::ErrorKind::AddrInUse.into()))?;
     let text = configuration(listen, &cutters.addresses);
-    let _front = Front::start(&context.program(), &text, &context.ground.stop)?;
+    let _front = Front::start(&context.program(), &text, context.ground)?;
     let target = Target {
         address: context.options.via.unwrap_or(listen),
         host: "drill".to_owned(),
@@ -62,7 +61,13 @@ fn play(context: &Context<'_>) -> Result<Played, Error> {
         first,
         played: Played::default(),
     };
-    cutting.all()?;
+    if let Err(error) = cutting.all() {
+        if matches!(error, Error::Interrupted) || cutting.load.end().is_err() {
+            return Err(error);
+        }
+        let finding = results::Finding { what: unplayed(&error), ids: Vec::new() };
+        cutting.played.findings.push(finding);
+    }
     let Cutting { cutters, load, mut played, .. } = cutting;
     played.records = load.finish();
     played.ledger = cutters.ledger();
@@ -97,8 +102,35 @@ struct Cutting {
 struct Series {
     side: Side,
     how: How,
-    is_post: bool,
+    method: Method,
     manner: Manner,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Get,
+    Post,
+}
+
+impl std::fmt::Display for Series {
+    /// `POST cut within its response by RST, kept connection, chunked`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let method = match self.method {
+            Method::Get => "GET",
+            Method::Post => "POST",
+        };
+        let message = match self.side {
+            Side::Request => "itself",
+            Side::Response => "its response",
+        };
+        let how = match self.how {
+            How::Fin => "FIN",
+            How::Rst => "RST",
+        };
+        let connection = if self.manner.keeps { "kept" } else { "new" };
+        write!(f, "{method} cut within {message} by {how}, {connection} connection")?;
+        if self.manner.chunked { f.write_str(", chunked") } else { Ok(()) }
+    }
 }
 
 impl Cutting {
@@ -107,9 +139,9 @@ impl Cutting {
         for keeps in [true, false] {
             for (side, chunked) in [(Side::Request, false), (Side::Response, false), (Side::Response, true)] {
                 for how in [How::Fin, How::Rst] {
-                    for is_post in [false, true] {
-                        cuts +=
-                            self.series(Series { side, how, is_post, manner: Manner { chunked, keeps } })?;
+                    for method in [Method::Get, Method::Post] {
+                        let manner = Manner { chunked, keeps };
+                        cuts += self.series(Series { side, how, method, manner })?;
                     }
                 }
             }
@@ -119,48 +151,52 @@ impl Cutting {
         Ok(())
     }
 
+    fn find(&mut self, what: String, step: Option<u32>) {
+        let records = step.map(|step| self.load.records_of(step)).unwrap_or_default();
+        let ids = records.iter().map(|record| record.id.to_string()).collect();
+        self.played.findings.push(results::Finding { what, ids });
+    }
+
     /// Cuts after each byte of a message, until the message is over; gives how often.
     fn series(&mut self, series: Series) -> Result<u32, Error> {
         self.cutters.set_manner(series.manner);
         let mut cuts = 0;
         for at in (self.first..).step_by(self.stride) {
             let begin = Moment::now();
-            self.send(ORDINARY, false)?;
+            self.send(ORDINARY, Method::Get)?;
             let Series { side, how, .. } = series;
             self.cutters.arm(Cut { side, at, how });
-            let step = self.send(1, series.is_post)?;
+            let step = self.send(1, series.method)?;
             match self.cutters.disarm() {
-                Made::Yes { in_head } => self.allow(series, in_head, step),
+                Made::Yes { place } => self.allow(series, place, step),
                 Made::TooLate => break,
                 Made::No => {
-                    let what = format!("a request never came to a peer ({side:?}, byte {at}, {how:?})");
-                    let ids = self.load.records_of(step).iter().map(|record| record.id.to_string()).collect();
-                    self.played.findings.push(results::Finding { what, ids });
-                    if self.played.findings.len() > 3 {
+                    self.find(format!("a request never came to a peer ({series}, byte {at})"), Some(step));
+                    if self.played.findings.len() > NEVER_CAME_MAX {
                         break;
                     }
                 }
             }
             if cuts == 0 {
-                let Series { is_post, manner, .. } = series;
-                let method = if is_post { "POST" } else { "GET" };
-                let connection = if manner.keeps { "kept" } else { "new" };
-                self.played
-                    .events
-                    .push((begin, format!("{method}, {side:?} by {how:?}, {connection} connection")));
+                self.played.events.push((begin, series.to_string()));
             }
             cuts += 1;
+        }
+        if cuts == 0 {
+            self.find(format!("nothing was cut: {series}"), None);
         }
         Ok(cuts)
     }
 
-    fn send(&mut self, count: u32, is_post: bool) -> Result<u32, Error> {
+    fn send(&mut self, count: u32, method: Method) -> Result<u32, Error> {
         let shape = Shape {
             pace: Pace::InTurn,
             connections: 1,
             requests_per_connection: None,
             think: Duration::ZERO,
-            posts: if is_post { 1.0 } else { 0.0 },
+            posts: if method == Method::Post { 1.0 } else { 0.0 },
+            // At least one, so that there is a body to be cut.
+            body_bytes_min: 1,
             body_bytes_max: 40,
         };
         let step = self.step;
@@ -171,16 +207,17 @@ impl Cutting {
     }
 
     /// Allows what may become of this one request.
-    fn allow(&mut self, series: Series, in_head: bool, step: u32) {
+    fn allow(&mut self, series: Series, place: Place, step: u32) {
         let during: Option<(Moment, Moment)> =
             self.load.records_of(step).first().map(|record: &Record| (record.sent, record.ended));
         let mut allow = |words, outcome, methods| {
-            self.played.allowed.push(Allowance { words, outcome, methods, during });
+            let only = Allowance { during, at_most: 1, ..Allowance::default() };
+            self.played.allowed.push(Allowance { words, outcome, methods, ..only });
         };
-        if series.is_post {
+        if series.method == Method::Post {
             allow("502 for a POST", Allowed::Status(&[502]), Methods::Posts);
         }
-        if series.side == Side::Response && !in_head {
+        if series.side == Side::Response && place == Place::Body {
             allow("a response that has begun breaks off", Allowed::Broken, Methods::All);
         }
     }

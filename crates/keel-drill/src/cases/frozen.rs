@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use super::{Case, Way, several};
 use crate::{
     Error,
     stage::{Context, Stage},
     system::Setup,
-    verdict::{Allowed, Methods},
 };
 
 pub(super) const CASE: Case = Case {
@@ -37,11 +34,11 @@ fn setup(context: &Context<'_>) -> Setup {
 fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
     let names = stage.names()?;
     let frozen = stage.any()?.name;
-    stage.allow("504 for a POST to it", Allowed::Status(&[504]), Methods::Posts);
     let step = stage.under_load(|stage| {
-        stage.signal(&frozen, Signal::STOP, "STOP")?;
+        let (group, from) = stage.freeze(&frozen)?;
         stage.load.pass(FROZEN)?;
-        stage.signal(&frozen, Signal::CONT, "CONT")?;
+        let to = stage.thaw(&frozen, group)?;
+        stage.allow_silent(&frozen, (from, to));
         stage.load.pass(THAWED)
     })?;
     stage.show(step, &format!("while {frozen} is frozen"));

@@ -1,12 +1,7 @@
 //! All instances die at once: requests wait for those that take their place.
 
-use super::{Case, Way, as_it_is, kill_one::CAUGHT};
-use crate::{
-    Error,
-    stage::Stage,
-    subject::Subject,
-    verdict::{Allowed, Methods},
-};
+use super::{Case, Way, as_it_is};
+use crate::{Error, stage::Stage, subject::Subject};
 
 pub(super) const CASE: Case = Case {
     name: "kill-all",
@@ -30,9 +25,9 @@ fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
     let back = names.clone();
     stage.seed.shuffle(&mut names);
     let step = stage.under_load(|stage| {
-        let at = stage.kill(&names)?;
-        stage.allow_around("502 for a POST on its way", Allowed::Status(&[502]), Methods::Posts, at, CAUGHT);
-        stage.come_back(&back)
+        let death = stage.kill(&names)?;
+        stage.allow_killed("502 for a POST on its way", &names, &death);
+        stage.come_back(&back, &death.pids)
     })?;
     let waited = stage.records_of(step).iter().map(|record| record.latency()).max().unwrap_or_default();
     stage.show(step, "while all were killed");

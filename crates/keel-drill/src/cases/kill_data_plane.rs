@@ -1,12 +1,10 @@
 //! The process that serves connections dies: another takes its place, with the listening sockets still open.
 
-use std::time::Duration;
-
 use super::{Case, Way, any, as_it_is};
 use crate::{
     Error,
     stage::Stage,
-    verdict::{Allowed, Methods},
+    verdict::{Allowance, Allowed},
 };
 
 pub(super) const CASE: Case = Case {
@@ -17,16 +15,19 @@ pub(super) const CASE: Case = Case {
     way: Way::Project { setup: as_it_is, play },
 };
 
-/// How long it takes until every client has noticed that its connection is gone.
-const NOTICED: Duration = Duration::from_millis(50);
-
 fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
     let names = stage.names()?;
     let mut killed_at = None;
     let step = stage.under_load(|stage| {
-        let at = stage.kill_data_plane()?;
-        killed_at = Some(at.0);
-        stage.allow_around("no response to a request in flight", Allowed::Broken, Methods::All, at, NOTICED);
+        let killed = stage.kill_data_plane()?;
+        killed_at = Some(killed.from);
+        stage.allow(Allowance {
+            words: "no response to a request in flight",
+            outcome: Allowed::Broken,
+            during: Some(killed.during()),
+            at_most: u64::from(stage.shape.connections),
+            ..Allowance::default()
+        });
         Ok(())
     })?;
     let answers = stage.records_of(step);

@@ -91,8 +91,10 @@ impl Case {
             Way::Own(play) => play(context),
             Way::Project { setup, play } => {
                 let mut stage = Stage::set(context, &setup(context))?;
-                play(&mut stage)?;
-                stage.strike()
+                match play(&mut stage) {
+                    Ok(()) => stage.strike(),
+                    Err(error) => stage.break_off(error),
+                }
             }
         }
     }

@@ -6,9 +6,9 @@ use super::{Case, Way, several};
 use crate::{
     Error,
     peer::{Behaviour, Script},
+    record::Moment,
     stage::{Context, Stage},
     system::Setup,
-    verdict::{Allowed, Methods},
 };
 
 pub(super) const CASE: Case = Case {
@@ -18,6 +18,9 @@ pub(super) const CASE: Case = Case {
     fits: several,
     way: Way::Project { setup, play },
 };
+
+/// How long load flows: the time-out is over for many requests.
+const PASSES: Duration = Duration::from_secs(5);
 
 fn setup(context: &Context<'_>) -> Setup {
     let one = Behaviour { never_answers: true, ..Behaviour::default() };
@@ -32,8 +35,13 @@ fn setup(context: &Context<'_>) -> Setup {
 }
 
 fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
-    stage.allow("504 for a POST to it", Allowed::Status(&[504]), Methods::Posts);
-    let step = stage.under_load(|stage| stage.load.pass(Duration::from_millis(5000)))?;
-    stage.show(step, "while one never answers");
+    let silent = stage.system.odd_one()?;
+    let from = Moment::now();
+    let step = stage.under_load(|stage| stage.load.pass(PASSES))?;
+    stage.allow_silent(&silent, (from, Moment::now()));
+    stage.show(step, &format!("while {silent} never answers"));
+    if !stage.ledger()?.entries.iter().any(|entry| entry.instance == silent) {
+        stage.find(format!("{silent} was to keep requests without an answer, and never got one"));
+    }
     Ok(())
 }

@@ -1,4 +1,7 @@
 //! An instance needs seconds until it is ready: it gets nothing before.
+//!
+//! It listens all the while and says by its healthcheck that it isn't ready, so that a request which comes too early can be
+//! seen: it notes it.
 
 use std::time::Duration;
 
@@ -18,11 +21,11 @@ pub(super) const CASE: Case = Case {
     way: Way::Project { setup, play },
 };
 
-/// How long an instance needs until it listens.
-const STARTS_AFTER: Duration = Duration::from_millis(1500);
+/// How long an instance needs until it is ready.
+const READY_AFTER: Duration = Duration::from_millis(1500);
 
 fn setup(context: &Context<'_>) -> Setup {
-    let all = Behaviour { starts_after: STARTS_AFTER, ..Behaviour::default() };
+    let all = Behaviour { ready_after: READY_AFTER, ..Behaviour::default() };
     let script = Script { all, one: None, seed: context.seed.split("peers").next() };
     Setup { peers: Some(script), ..Setup::default() }
 }

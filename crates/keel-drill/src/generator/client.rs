@@ -26,6 +26,13 @@ pub(super) struct Request {
     pub(super) body: Vec<u8>,
 }
 
+/// When a request was to be sent, and when the generator got round to it.
+#[derive(Clone, Copy)]
+pub(super) struct Times {
+    pub(super) intended: Moment,
+    pub(super) begun: Moment,
+}
+
 /// Connections to one address.
 pub(super) struct Client {
     target: Target,
@@ -51,12 +58,14 @@ impl Client {
     }
 
     /// Sends a request on a connection that is free, or on a new one, and reads its response.
-    pub(super) async fn send(&self, request: Request, intended: Moment, requests_max: Option<u32>) -> Record {
+    pub(super) async fn send(&self, request: Request, times: Times, requests_max: Option<u32>) -> Record {
+        let Times { intended, begun } = times;
         let free = Moment::now();
         let mut record = Record {
             id: request.id,
             is_post: request.is_post,
             intended,
+            begun,
             free,
             sent: free,
             ended: free,
@@ -357,7 +366,8 @@ mod tests {
             };
             let client = Client::new(target);
             let request = Request { id: Id { step: 1, number: 2 }, is_post: false, body: Vec::new() };
-            tokio::join!(client.send(request, Moment::now(), None), server).0.outcome
+            let times = Times { intended: Moment::now(), begun: Moment::now() };
+            tokio::join!(client.send(request, times, None), server).0.outcome
         });
         let expect = match expect {
             Ok((status, body)) => Outcome::Answered { status, body },

@@ -26,7 +26,7 @@ use crate::{
     record::{Id, Moment, Record},
     seed::Seed,
 };
-use client::{Client, Request};
+use client::{Client, Request, Times};
 
 /// Where requests go.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -54,7 +54,9 @@ pub struct Shape {
     pub think: Duration,
     /// Share of POSTs, 0 to 1.
     pub posts: f64,
-    /// Bytes in the body of a POST at most; each has a length of its own.
+    /// Bytes in the body of a POST at least.
+    pub body_bytes_min: u32,
+    /// Bytes in the body of a POST at most; each has a length of its own between the two.
     pub body_bytes_max: u32,
 }
 
@@ -104,20 +106,24 @@ pub(crate) enum Said {
 
 /// Requests under way at most, whatever the schedule says: beyond that the generator is behind and says so.
 const UNDER_WAY_MAX: usize = 20_000;
+/// Orders that wait to be obeyed: the drill gives one, and the next when it knows what came of it.
+const ORDERS_MAX: usize = 16;
+/// Records that wait to be written. A request that can't hand in its record is still under way, so that nothing else grows.
+const SAID_MAX: usize = 4096;
 
 /// Runs the generator to the end of its input. The body of a hidden command.
 ///
 /// # Errors
 /// When standard input or output fails.
 pub fn run() -> io::Result<()> {
-    let (orders, inbox) = mpsc::unbounded_channel();
+    let (orders, inbox) = mpsc::channel(ORDERS_MAX);
     std::thread::spawn(move || {
         for line in io::stdin().lock().lines() {
             let Ok(order) = line.map_err(drop).and_then(|line| serde_json::from_str(&line).map_err(drop))
             else {
                 return;
             };
-            if orders.send(order).is_err() {
+            if orders.blocking_send(order).is_err() {
                 return;
             }
         }
@@ -128,10 +134,10 @@ pub fn run() -> io::Result<()> {
     outcome
 }
 
-async fn obey(mut inbox: mpsc::UnboundedReceiver<Order>) -> io::Result<()> {
+async fn obey(mut inbox: mpsc::Receiver<Order>) -> io::Result<()> {
     let Some(Order::Target(target)) = inbox.recv().await else { return Ok(()) };
     let client = Rc::new(Client::new(target));
-    let (said, mut heard) = mpsc::unbounded_channel();
+    let (said, mut heard) = mpsc::channel(SAID_MAX);
     let writer = tokio::task::spawn_local(async move {
         let mut lines = Vec::new();
         while let Some(first) = heard.recv().await {
@@ -162,12 +168,12 @@ struct Step {
     shape: Shape,
     count: Option<u32>,
     seed: Seed,
-    said: mpsc::UnboundedSender<Said>,
+    said: mpsc::Sender<Said>,
 }
 
 impl Step {
     /// Sends the step's requests until there are enough or an order ends it, and waits for them.
-    async fn play(mut self, client: Rc<Client>, inbox: &mut mpsc::UnboundedReceiver<Order>) {
+    async fn play(mut self, client: Rc<Client>, inbox: &mut mpsc::Receiver<Order>) {
         let connections = Rc::new(Semaphore::new(self.shape.connections.max(1) as usize));
         let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
         let start = Instant::now();
@@ -190,10 +196,11 @@ impl Step {
             let (client, connections, said) = (client.clone(), connections.clone(), self.said.clone());
             let (think, requests_max) = (self.shape.think, self.shape.requests_per_connection);
             tokio::task::spawn_local(async move {
+                let times = Times { intended, begun: Moment::now() };
                 let Ok(connection) = connections.acquire().await else { return };
-                let record = client.send(request, intended, requests_max).await;
+                let record = client.send(request, times, requests_max).await;
                 // Nobody to tell: the drill is gone, and so will this process be.
-                drop(said.send(Said::Record(record)));
+                drop(said.send(Said::Record(record)).await);
                 drop(permit);
                 if !think.is_zero() {
                     tokio::time::sleep(think).await;
@@ -204,7 +211,7 @@ impl Step {
         }
         // Everything is over when all permits are back.
         drop(under_way.acquire_many(u32::try_from(UNDER_WAY_MAX).unwrap_or(u32::MAX)).await);
-        drop(self.said.send(Said::Idle { step: self.number }));
+        drop(self.said.send(Said::Idle { step: self.number }).await);
     }
 
     async fn wait(&self, due: Instant, under_way: &Semaphore) {
@@ -234,7 +241,9 @@ impl Step {
 
     fn request(&mut self, id: Id) -> Request {
         let is_post = self.seed.unit() < self.shape.posts;
-        let length = if is_post { self.seed.below(u64::from(self.shape.body_bytes_max) + 1) } else { 0 };
+        let Shape { body_bytes_min: min, body_bytes_max: max, .. } = self.shape;
+        let range = u64::from(max.saturating_sub(min)) + 1;
+        let length = if is_post { u64::from(min) + self.seed.below(range) } else { 0 };
         let letter = b'a' + u8::try_from(id.number % 26).unwrap_or(0);
         Request { id, is_post, body: vec![letter; usize::try_from(length).unwrap_or(0)] }
     }

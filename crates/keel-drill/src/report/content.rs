@@ -5,7 +5,7 @@ use super::{
     document::{Block, Cell, Column, Document, Kind, Level, Link, Table, Tone, Verdict},
     shares, timeline, words,
 };
-use crate::results::{Case, Count, Finding, Results, Step};
+use crate::results::{Case, Count, Finding, Results, Source, Step};
 
 /// More instances than this and their numbers share one column.
 const INSTANCE_COLUMNS_MAX: usize = 8;
@@ -73,12 +73,13 @@ pub(super) fn when(results: &Results) -> String {
     }
 }
 
-/// Counts of all cases that were played.
+/// Counts of all cases that were played; POSTs only of those in which it is seen where they arrived.
 pub(super) fn total(results: &Results) -> Count {
     let mut total = Count::default();
-    for count in results.cases.iter().filter(|case| case.skipped.is_none()).map(|case| case.count) {
+    for case in results.played() {
+        let count = case.count;
         total.sent = total.sent.saturating_add(count.sent);
-        total.sent_posts = total.sent_posts.saturating_add(count.sent_posts);
+        total.sent_posts = total.sent_posts.saturating_add(case.doubled().map_or(0, |_| count.sent_posts));
         total.answered = total.answered.saturating_add(count.answered);
         total.allowed = total.allowed.saturating_add(count.allowed);
         total.lost = total.lost.saturating_add(count.lost);
@@ -91,7 +92,8 @@ pub(super) fn total(results: &Results) -> Count {
 
 fn verdict(results: &Results) -> Verdict {
     let total = total(results);
-    let played = results.cases.iter().filter(|case| case.skipped.is_none()).count();
+    let played = results.played().count();
+    let blind = results.played().filter(|case| case.source == Source::None).count();
     let findings: usize = results.cases.iter().map(|case| case.findings.len()).sum();
     let with_findings = results.cases.iter().filter(|case| !case.findings.is_empty()).count();
     let skipped = results.cases.len() - played;
@@ -114,13 +116,28 @@ fn verdict(results: &Results) -> Verdict {
         ));
         (Tone::Wrong, text)
     } else {
+        let what = if blind == 0 {
+            "lost, doubled or torn, and every share was as it should be"
+        } else {
+            "lost or torn"
+        };
         detail.push(format!(
-            "Of {} requests in {} none was lost, doubled or torn, and every share was as it should be.",
+            "Of {} requests in {} none was {what}.",
             words::count(total.sent),
             words::counted(played as u64, "case", "cases")
         ));
-        (Tone::Good, "Clean".to_owned())
+        match results.ended_early {
+            None => (Tone::Good, "Clean".to_owned()),
+            Some(_) => (Tone::Wrong, "Ended before all cases were played".to_owned()),
+        }
     };
+    if let Some(why) = &results.ended_early {
+        detail.push(format!("It ended early, in {why}."));
+    }
+    if blind > 0 {
+        let cases = words::counted(blind as u64, "case", "cases");
+        detail.push(format!("Received twice, and shares, could not be counted in {cases}."));
+    }
     if played > 0 {
         detail.push(words::bound(total.lost, total.sent, "lost"));
     }
@@ -165,7 +182,13 @@ fn add_summary(document: &mut Document, results: &Results, cases: &[Named<'_>]) 
         if named.case.skipped.is_some() {
             row.extend((0..7).map(|_| Cell::toned("–", Tone::Muted)));
         } else {
-            row.extend(count_cells(&named.case.count));
+            let mut cells = count_cells(&named.case.count);
+            if named.case.source == Source::None
+                && let Some(doubled) = cells.get_mut(DOUBLED_COLUMN)
+            {
+                *doubled = Cell::toned("not counted", Tone::Muted);
+            }
+            row.extend(cells);
             row.push(words::figures(named.case.latency.p99).into());
         }
         row.push(result_cell(named.case));
@@ -188,11 +211,12 @@ fn add_summary(document: &mut Document, results: &Results, cases: &[Named<'_>]) 
 
     document.heading(Level::Section, "What the trials bound", "bounds");
     let total = total(results);
-    document.blocks.push(Block::List(vec![
-        words::bound(total.lost, total.sent, "lost"),
-        words::bound(total.torn, total.sent, "torn"),
-        words::bound(total.doubled, total.sent_posts, "POSTs received twice"),
-    ]));
+    let mut bounds =
+        vec![words::bound(total.lost, total.sent, "lost"), words::bound(total.torn, total.sent, "torn")];
+    if results.played().any(|case| case.doubled().is_some()) {
+        bounds.push(words::bound(total.doubled, total.sent_posts, "POSTs received twice"));
+    }
+    document.blocks.push(Block::List(bounds));
     document.paragraph(
         "0 of N lost means that at most 3/N are lost with 95 % confidence: the rule of three. It takes requests for \
          independent trials and holds for these cases, this load and this machine; it isn't a promise about others.",
@@ -210,6 +234,9 @@ fn add_summary(document: &mut Document, results: &Results, cases: &[Named<'_>]) 
     }
     add_all_shares(document, cases);
 }
+
+/// Which of [`count_cells`] says what was received twice.
+const DOUBLED_COLUMN: usize = 4;
 
 /// The counts, in the order of the summary's columns.
 pub(super) fn count_cells(count: &Count) -> Vec<Cell> {
@@ -332,10 +359,14 @@ fn add_case(document: &mut Document, named: &Named<'_>) {
     }
     if case.findings.is_empty() {
         let allowed = words::counted(case.count.allowed, "request", "requests");
+        let what = match case.doubled() {
+            Some(_) => "nothing lost, doubled or torn",
+            None => "nothing lost or torn; received twice not counted",
+        };
         let text = if case.count.allowed > 0 {
-            format!("Clean: nothing lost, doubled or torn; {allowed} failed as the case allows.")
+            format!("Clean: {what}; {allowed} failed as the case allows.")
         } else {
-            "Clean: nothing lost, doubled or torn.".to_owned()
+            format!("Clean: {what}.")
         };
         document.blocks.push(Block::Paragraph { tone: Tone::Good, text });
     }
@@ -387,11 +418,12 @@ fn add_steps(document: &mut Document, case: &Case) {
 fn facts(case: &Case) -> Vec<(String, String)> {
     let (count, latency) = (&case.count, &case.latency);
     let mut requests = format!(
-        "{} sent, {} answered, {} lost, {} doubled, {} torn",
+        "{} sent, {} answered, {} lost, {}, {} torn",
         words::count(count.sent),
         words::count(count.answered),
         words::count(count.lost),
-        words::count(count.doubled),
+        case.doubled()
+            .map_or("doubled not counted".to_owned(), |count| format!("{} doubled", words::count(count))),
         words::count(count.torn)
     );
     if count.repeated > 0 {
@@ -404,7 +436,7 @@ fn facts(case: &Case) -> Vec<(String, String)> {
         facts.push(("May fail as".to_owned(), allowed));
     }
     facts.push(("Lost".to_owned(), words::bound(count.lost, count.sent, "lost")));
-    if count.sent_posts > 0 {
+    if count.sent_posts > 0 && case.doubled().is_some() {
         facts.push((
             "Doubled".to_owned(),
             words::bound(count.doubled, count.sent_posts, "POSTs received twice"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::results::{
     Case, Count, Event, Finding, Instance, Latency, Listener, Load, Machine, Results, SCHEMA, Seconds, Slice,
-    Step, System, Upstream,
+    Source, Step, System, Upstream,
 };
 
 /// A drill with a finding and a skipped case.
@@ -48,6 +48,7 @@ pub(super) fn clean() -> Results {
                 .to_owned(),
         )]),
         cases: vec![even(), stopped(), overload()],
+        ended_early: None,
     }
 }
 
@@ -117,6 +118,7 @@ fn even() -> Case {
             step("12 requests", third, Some(third), "in turn"),
             step("12,000 requests", many, Some(many), "in turn"),
         ],
+        source: Source::File,
         load: Load { connections: 16, ..Load::default() },
         count: Count { sent: 12_012, answered: 12_012, ..Count::default() },
         latency: Latency { p50: 0.412, p99: 1.08, p999: 2.31, max: 4.9 },
@@ -137,6 +139,7 @@ fn stopped() -> Case {
             step("app2 stopped", two, Some(two), "none lost while app2 left"),
             step("app2 back", all, Some(all), "joined after its first answer"),
         ],
+        source: Source::File,
         load: Load {
             rate: Some(3_000.0),
             connections: 32,
@@ -174,6 +177,7 @@ fn kill_one_lost() -> Case {
                 "11 went to an instance that was gone",
             ),
         ],
+        source: Source::File,
         load: Load {
             rate: Some(3_000.0),
             connections: 32,
@@ -240,6 +244,7 @@ fn overload() -> Case {
             None,
             "2,999 were refused at once",
         )],
+        source: Source::File,
         load: Load { rate: Some(1_500.0), connections: 256, ..Load::default() },
         count: Count { sent: 6_000, answered: 3_001, allowed: 2_999, ..Count::default() },
         latency: Latency { p50: 88.0, p99: 121.0, p999: 140.0, max: 163.0 },

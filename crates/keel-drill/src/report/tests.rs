@@ -146,7 +146,13 @@ fn poison(value: &mut serde_json::Value, text: &str) {
     match value {
         serde_json::Value::String(string) => *string = format!("{string}{text}"),
         serde_json::Value::Array(items) => items.iter_mut().for_each(|item| poison(item, text)),
-        serde_json::Value::Object(fields) => fields.values_mut().for_each(|field| poison(field, text)),
+        // `source` is one of three words and no text.
+        serde_json::Value::Object(fields) => {
+            fields
+                .iter_mut()
+                .filter(|(name, _)| *name != "source")
+                .for_each(|(_, field)| poison(field, text));
+        }
         _ => {}
     }
 }

@@ -1,0 +1,194 @@
+//! Processes as the kernel lists them: whose group is dead or stopped, and who carries a mark on its command line.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group};
+
+use crate::{Error, Stop};
+
+/// How long the kernel may take to do what a signal says.
+const OBEYED_WITHIN: Duration = Duration::from_secs(180);
+/// How long to wait between two looks at something that has no other way to be seen.
+const GLANCE: Duration = Duration::from_millis(2);
+
+/// The processes of one instance: its main process and those that this one started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// The main process.
+    pub(crate) main: Pid,
+    /// Whether it leads a group, which then is signalled as a whole.
+    leads: bool,
+}
+
+/// What a process is doing, as `/proc/PID/stat` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stat {
+    state: char,
+    group: i32,
+}
+
+impl Group {
+    /// Takes the group of a process, or the process alone where another one leads its group; `None` where it is dead.
+    pub(crate) fn of(main: Pid) -> Option<Self> {
+        let stat = stat(main.as_raw_nonzero().get())?;
+        let leads = getpgid(Some(main)).is_ok_and(|group| group == main);
+        (!is_over(stat.state)).then_some(Self { main, leads })
+    }
+
+    /// Sends a signal to all of it.
+    pub(crate) fn signal(self, signal: Signal) -> Result<(), Error> {
+        let sent =
+            if self.leads { kill_process_group(self.main, signal) } else { kill_process(self.main, signal) };
+        sent.map_err(|error| Error::io("an instance can't be signalled", error.into()))
+    }
+
+    /// Waits until all of it is dead, its sockets closed: on a busy machine that takes its time.
+    pub(crate) fn wait_dead(self, stop: &Stop) -> Result<(), Error> {
+        wait(stop, "a killed process doesn't die", || self.members().is_empty())
+    }
+
+    /// Waits until all of it is stopped.
+    pub(crate) fn wait_stopped(self, stop: &Stop) -> Result<(), Error> {
+        wait(stop, "a frozen process isn't stopped", || {
+            let members = self.members();
+            !members.is_empty() && members.iter().all(|one| matches!(one.state, 'T' | 't'))
+        })
+    }
+
+    /// Gives the members that aren't dead. One whose first thread has ended while others are ending still is.
+    fn members(self) -> Vec<Stat> {
+        let main = self.main.as_raw_nonzero().get();
+        let is_ours = |pid: i32, stat: &Stat| pid == main || (self.leads && stat.group == main);
+        let found = all().filter_map(|pid| Some((pid, stat(pid)?))).filter(|(pid, stat)| is_ours(*pid, stat));
+        found.filter(|(pid, stat)| !is_over(stat.state) || threads(*pid) > 1).map(|(_, stat)| stat).collect()
+    }
+}
+
+/// Waits until something holds that only looking shows.
+fn wait(stop: &Stop, or: &str, holds: impl Fn() -> bool) -> Result<(), Error> {
+    let deadline = Instant::now() + OBEYED_WITHIN;
+    while !holds() {
+        stop.check()?;
+        if Instant::now() > deadline {
+            return Err(Error::TooSlow(or.to_owned()));
+        }
+        std::thread::sleep(GLANCE);
+    }
+    Ok(())
+}
+
+/// Ends every process, and what it leads, whose command line has this word. Whoever only guards is left alone.
+pub(crate) fn end_all_of(mark: &str) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let marked: Vec<Pid> = all().filter(|pid| bears(*pid, mark)).filter_map(Pid::from_raw).collect();
+        if marked.is_empty() || Instant::now() > deadline {
+            return;
+        }
+        for pid in marked {
+            if let Some(group) = Group::of(pid) {
+                // Whoever has ended meanwhile needs no signal.
+                drop(group.signal(Signal::KILL));
+            }
+        }
+        std::thread::sleep(GLANCE);
+    }
+}
+
+/// Whether a process that lives has a word on its command line, and is neither this one nor a guard.
+fn bears(pid: i32, mark: &str) -> bool {
+    let own = u32::try_from(pid).is_ok_and(|pid| pid == std::process::id());
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    !own && !has_word(&line, crate::guard::COMMAND) && has_word(&line, mark)
+}
+
+/// Whether a word stands on a command line: between zeros, or between the spaces of one that was rewritten.
+fn has_word(line: &[u8], word: &str) -> bool {
+    line.split(|byte| matches!(byte, 0 | b' ')).any(|one| one == word.as_bytes())
+}
+
+/// Gives the processes that a process started.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| {
+            list.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn all() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn threads(pid: i32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Reads what stands behind the name, which may hold anything.
+fn parse_stat(text: &str) -> Option<Stat> {
+    let mut words = text.rsplit_once(") ")?.1.split(' ');
+    let state = words.next()?.chars().next()?;
+    Some(Stat { state, group: words.nth(1)?.parse().ok()? })
+}
+
+/// A zombie is dead, and has only not been waited for.
+fn is_over(state: char) -> bool {
+    matches!(state, 'Z' | 'X')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader},
+        os::unix::process::CommandExt,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    #[test]
+    fn reads_state_and_group() {
+        let found = parse_stat("71 (a) b (c) T 70 69 68 0").map(|stat| (stat.state, stat.group));
+        assert_eq!(found, Some(('T', 69)));
+        assert_eq!(parse_stat("71 (a"), None);
+    }
+
+    #[test]
+    fn words_are_whole_words() {
+        let line = b"evenkeel\0-p\0shop-drill-7-1\0up";
+        assert!(has_word(line, "shop-drill-7-1") && !has_word(line, "shop-drill-7"));
+        assert!(has_word(b"nginx: master process nginx -c /tmp/x/nginx.conf", "/tmp/x/nginx.conf"));
+    }
+
+    #[test]
+    fn a_group_is_stopped_and_killed_as_a_whole() {
+        let mut main = Command::new("sh")
+            .args(["-c", "sleep 600 & echo $!; wait"])
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(main.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let worker: i32 = line.trim().parse().unwrap();
+        let group = Group::of(Pid::from_raw(i32::try_from(main.id()).unwrap()).unwrap()).unwrap();
+        let stop = Stop::default();
+        group.signal(Signal::STOP).unwrap();
+        group.wait_stopped(&stop).unwrap();
+        assert_eq!(stat(worker).map(|stat| stat.state), Some('T'));
+        group.signal(Signal::KILL).unwrap();
+        group.wait_dead(&stop).unwrap();
+        assert!(stat(worker).is_none_or(|stat| is_over(stat.state)));
+        // A zombie isn't there to be signalled.
+        assert_eq!(Group::of(group.main), None);
+        main.wait().unwrap();
+        assert_eq!(Group::of(group.main), None);
+    }
+}
