@@ -33,7 +33,8 @@ pub fn row(case: &Case) -> String {
             step.received.iter().map(|(name, count)| format!("{name} {count}")).collect();
         let seen =
             if step.observation.is_empty() { String::new() } else { format!(" ({})", step.observation) };
-        text.push_str(&format!("    {}: {}{seen}\n", step.condition, shares.join(", ")));
+        let colon = if shares.is_empty() { "" } else { ": " };
+        text.push_str(&format!("    {}{colon}{}{seen}\n", step.condition, shares.join(", ")));
     }
     if case.source == Source::None {
         text.push_str("    not counted: received twice, and shares\n");

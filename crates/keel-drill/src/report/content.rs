@@ -298,7 +298,8 @@ fn share_tone(case: &Case, step: &Step) -> Tone {
 fn shares_text(step: &Step) -> String {
     let shares: Vec<_> = shares::instances(step)
         .into_iter()
-        .map(|name| format!("{name} {}", share_text(step, name)))
+        // A name and its number stay on one line.
+        .map(|name| format!("{name}\u{a0}{}", share_text(step, name)))
         .collect();
     shares.join(", ")
 }

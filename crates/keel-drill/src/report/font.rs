@@ -115,10 +115,10 @@ impl Face {
     }
 }
 
-/// Words, a per cent sign with the number before it.
+/// Words, a per cent sign with the number before it, and what a no-break space holds together.
 fn words(text: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
+    for word in text.split([' ', '\n', '\t']).filter(|word| !word.is_empty()) {
         match words.last_mut() {
             Some(number) if word.starts_with('%') => {
                 number.push(' ');
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn every_face_has_the_letters_that_reports_use() {
         for face in Face::ALL {
-            for character in "AZaz09 äéßПжα→–…%/<>|{}✓×≤".chars() {
+            for character in "AZaz09 \u{a0}äéßПжα→–…%/<>|{}✓×≤".chars() {
                 assert_ne!(face.glyph(character), GlyphId(0), "{face:?} lacks {character:?}");
             }
         }
@@ -166,5 +166,7 @@ mod tests {
         }
         assert_eq!(face.wrap("", 10.0, 60.0), [""]);
         assert_eq!(face.wrap("0 of 1,000 lost: 25 %.", 10.0, 95.0), ["0 of 1,000 lost:", "25 %."]);
+        let held = face.wrap("app1\u{a0}333, app2\u{a0}333", 10.0, 75.0);
+        assert_eq!(held, ["app1\u{a0}333,", "app2\u{a0}333"]);
     }
 }

@@ -59,11 +59,13 @@ pub(super) fn draw(case: &Case) -> Option<Picture> {
     plots.extend(p99.map(|bottom| (title + TITLE, bottom)));
     for badge in &badges {
         let centre = at(badge.x, badges_top + row_height(badge.row) + BADGE);
+        let begin = if badge.is_numbered { centre.y } else { top };
         for (from, to) in &plots {
-            picture
-                .line(vec![at(badge.x, from.max(centre.y)), at(badge.x, *to)], Pen::dashed(Ink::Notice, 1.0));
+            picture.line(vec![at(badge.x, from.max(begin)), at(badge.x, *to)], Pen::dashed(Ink::Notice, 1.0));
         }
-        draw_badge(&mut picture, centre, badge.number);
+    }
+    for badge in badges.iter().filter(|badge| badge.is_numbered) {
+        draw_badge(&mut picture, at(badge.x, badges_top + row_height(badge.row) + BADGE), badge.number);
     }
     let y = p99.unwrap_or(title + TITLE - 4.0);
     let y = draw_time(&mut picture, &time, y);
@@ -83,9 +85,11 @@ struct Part {
     top: f64,
 }
 
-/// Where an event's number stands.
+/// Where an event's number stands. Of events of one name in a row the first and the last have theirs shown, as the legend
+/// has it.
 struct Badge {
     number: usize,
+    is_numbered: bool,
     x: f64,
     row: usize,
 }
@@ -94,13 +98,18 @@ struct Badge {
 fn place_badges(events: &[Event], time: &Axis) -> Vec<Badge> {
     let mut ends = [f64::NEG_INFINITY; BADGE_ROWS_MAX];
     let mut badges = Vec::new();
+    let runs = runs(events);
     for (index, event) in events.iter().enumerate() {
-        let x = time.place(event.at.0);
+        let (x, number) = (time.place(event.at.0), index + 1);
+        if !runs.iter().any(|run| run.first == number || run.last == number) {
+            badges.push(Badge { number, is_numbered: false, x, row: 0 });
+            continue;
+        }
         let row = ends.iter().position(|end| *end < x - BADGE).unwrap_or(BADGE_ROWS_MAX - 1);
         if let Some(end) = ends.get_mut(row) {
             *end = x + BADGE + 2.0;
         }
-        badges.push(Badge { number: index + 1, x, row });
+        badges.push(Badge { number, is_numbered: true, x, row });
     }
     badges
 }
@@ -332,6 +341,16 @@ mod tests {
                 (4, 4, "0.90 s".to_owned(), "stop app1"),
             ]
         );
+    }
+
+    #[test]
+    fn of_events_of_one_name_two_numbers_are_shown() {
+        let events: Vec<Event> =
+            (0..20).map(|number| event(0.3 + f64::from(number) / 1000.0, "reload")).collect();
+        let badges = place_badges(&events, &Axis::linear(2.0, LEFT, RIGHT));
+        let shown: Vec<_> =
+            badges.iter().filter(|one| one.is_numbered).map(|one| (one.number, one.row)).collect();
+        assert_eq!((badges.len(), shown), (20, vec![(1, 0), (20, 1)]));
     }
 
     #[test]
