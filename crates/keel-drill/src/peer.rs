@@ -289,6 +289,69 @@ impl<'a> Request<'a> {
 mod tests {
     use super::*;
 
+    /// Has a peer that behaves so answer one request for this target; gives the response and what it noted.
+    fn ask(behaviour: Behaviour, target: &str) -> (String, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger");
+        let peer = Peer {
+            permits: None,
+            ready_at: Instant::now() + behaviour.ready_after,
+            behaviour,
+            ledger: OpenOptions::new().append(true).create(true).open(&path).unwrap(),
+            instance: "app1".to_owned(),
+            seed: std::cell::RefCell::new(Seed::new(1)),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let response = runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+            client.write_all(head.as_bytes()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let client = async {
+                let mut response = vec![0; 4096];
+                let count = client.read(&mut response).await.unwrap();
+                if peer.behaviour.closes_idle.is_some() {
+                    assert_eq!(client.read(&mut response[count..]).await.unwrap(), 0, "it is closed");
+                }
+                drop(client);
+                String::from_utf8_lossy(&response[..count]).into_owned()
+            };
+            let (carried, response) = tokio::join!(peer.carry(stream), client);
+            carried.unwrap();
+            response
+        });
+        (response, std::fs::read_to_string(&path).unwrap())
+    }
+
+    #[test]
+    fn notes_what_comes_before_it_is_ready() {
+        let slow = || Behaviour { ready_after: Duration::from_secs(3600), ..Behaviour::default() };
+        let (response, noted) = ask(slow(), "d1-2");
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+        let lines: Vec<&str> = noted.lines().take(2).collect();
+        assert_eq!(lines, ["received d1-2 app1", "early d1-2 app1"]);
+        let (response, noted) = ask(slow(), READY_PATH);
+        assert!(response.starts_with("HTTP/1.1 503 ") && noted.is_empty(), "{response}{noted}");
+        let (response, _) = ask(Behaviour::default(), READY_PATH);
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+        assert!(!ask(Behaviour::default(), "d1-2").1.contains("early"));
+    }
+
+    #[test]
+    fn notes_the_connections_that_it_closes() {
+        let closes = Behaviour { closes_idle: Some(Duration::from_millis(50)), ..Behaviour::default() };
+        let before = Moment::now();
+        let (_, noted) = ask(closes, "d1-2");
+        let line = noted.lines().last().unwrap_or_default();
+        let words: Vec<&str> = line.split(' ').collect();
+        let ["closed", from, to, "app1"] = words[..] else { panic!("{noted}") };
+        let at = |text: &str| Moment(text.parse().unwrap());
+        assert!(before <= at(from) && at(from) <= at(to) && at(to) <= Moment::now());
+        // The client ends the other one itself, which needs no excuse.
+        assert!(!ask(Behaviour::default(), "d1-2").1.contains("closed"));
+    }
+
     #[test]
     fn finds_id_and_length() {
         let request = Request::parse(

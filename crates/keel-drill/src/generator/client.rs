@@ -44,6 +44,13 @@ struct Connection {
     requests: u32,
 }
 
+/// What becomes of a connection after a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    Keep,
+    Close,
+}
+
 /// A response, whole.
 struct Response {
     status: u16,
@@ -103,12 +110,13 @@ impl Client {
         record.is_reused = is_reused;
         connection.requests += 1;
         let is_last = requests_max.is_some_and(|max| connection.requests >= max);
+        let after = if is_last { After::Close } else { After::Keep };
         record.sent = Moment::now();
-        let message = self.message(request, is_last);
+        let message = self.message(request, after);
         // A server may answer and close before it has read everything: what it said still counts.
         drop(connection.stream.write_all(&message).await);
         let response = connection.read_response().await?;
-        if response.can_go_on && !is_last {
+        if response.can_go_on && after == After::Keep {
             self.idle.borrow_mut().push(connection);
         }
         Ok(response)
@@ -126,7 +134,7 @@ impl Client {
         }
     }
 
-    fn message(&self, request: &Request, is_last: bool) -> Vec<u8> {
+    fn message(&self, request: &Request, after: After) -> Vec<u8> {
         let Target { host, path, .. } = &self.target;
         let (method, separator) =
             (if request.is_post { "POST" } else { "GET" }, if path.contains('?') { '&' } else { '?' });
@@ -142,7 +150,10 @@ impl Client {
                 format!("Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n").as_bytes(),
             );
         }
-        message.extend_from_slice(if is_last { b"Connection: close\r\n\r\n" } else { b"\r\n" });
+        message.extend_from_slice(match after {
+            After::Keep => b"\r\n",
+            After::Close => b"Connection: close\r\n\r\n",
+        });
         message.extend_from_slice(&request.body);
         message
     }
