@@ -53,6 +53,9 @@ pub(crate) struct Args {
     /// The nginx to try
     #[arg(long, value_name = "PATH", default_value = "nginx")]
     nginx: PathBuf,
+    /// Play one case with this wrk as the load generator, too, and compare its count with what instances received
+    #[arg(long, value_name = "WRK", num_args = 0..=1, default_missing_value = "wrk")]
+    reconcile: Option<PathBuf>,
     /// Where the system listens
     #[arg(long, value_name = "ADDRESS", hide = true)]
     listen: Option<std::net::SocketAddr>,
@@ -93,6 +96,15 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
         return Ok(ExitCode::SUCCESS);
     }
     let options = args.options(ProjectOptions::from(project.choice()?))?;
+    if let Some(wrk) = &args.reconcile {
+        let reconciled = keel_drill::reconcile::run(&options, wrk)?;
+        std::fs::create_dir_all(&args.out)?;
+        let file = args.out.join("reconciled.md");
+        std::fs::write(&file, reconciled.markdown())?;
+        write!(out, "{}", reconciled.markdown())?;
+        writeln!(out, "written to {}", file.display())?;
+        return Ok(if reconciled.agrees() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let mut played = vec![play(&options, &args.out, &mut out)?];
     if args.proxy == Some(Proxy::Nginx) {
         for (manner, folder) in [(Manner::AsIs, "nginx-as-is"), (Manner::Expert, "nginx-expert")] {

@@ -280,6 +280,27 @@ fn plays_the_same_with_nginx_in_the_seat() -> Done {
 }
 
 #[test]
+fn agrees_with_another_load_generator() -> Done {
+    if let Err(error) = Command::new("wrk").arg("--version").output() {
+        eprintln!("skipped: wrk (package wrk) can't be run: {error}");
+        return Ok(());
+    }
+    let project = DEMO.project()?;
+    let (output, _) = drill(&project, &["--reconcile"])?;
+    assert!(output.status.success(), "{}", said(&output));
+    let written = std::fs::read_to_string(project.folder().join("proof/reconciled.md"))?;
+    assert!(written.contains("Both agree with the instances"), "{written}");
+    // And not with somebody in between who keeps responses to himself.
+    let listen = ([127, 0, 0, 1], free_port()?).into();
+    let saboteur = Saboteur::start(listen, Vice::Drops(100))?;
+    let (listen, via) = (listen.to_string(), saboteur.address().to_string());
+    let (output, _) = drill(&project, &["--reconcile", "--listen", &listen, "--via", &via])?;
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("They do not agree."), "{}", said(&output));
+    Ok(())
+}
+
+#[test]
 fn says_what_cannot_be_tried() -> Done {
     let project = DEMO.project()?;
     let (output, _) = drill(&project, &["--case", "no-such"])?;

@@ -42,12 +42,7 @@ pub fn run(options: &Options, mut told: impl FnMut(Told<'_>)) -> Result<Ended, E
     let began = Instant::now();
     let subject = Subject::read(options.project.clone())?;
     let work = Work::new(&options.project.cache)?;
-    let ground = Ground {
-        program: options.program.clone(),
-        work: work.0.clone(),
-        listen: options.listen.filter(|_| options.nginx.is_none()),
-        stop: options.stop.clone(),
-    };
+    let ground = Ground::of(options, &work);
     let known = Known::default();
     let mut results = Results {
         schema: results::SCHEMA,
@@ -223,10 +218,10 @@ fn project_files(subject: &Subject) -> BTreeMap<String, String> {
 }
 
 /// The drill's folder below the user's cache: instances must see it, and `/tmp` they have for themselves.
-struct Work(PathBuf);
+pub(crate) struct Work(pub(crate) PathBuf);
 
 impl Work {
-    fn new(cache: &Path) -> Result<Self, Error> {
+    pub(crate) fn new(cache: &Path) -> Result<Self, Error> {
         let folder = cache.join(format!("drill-{}", std::process::id()));
         let made = std::fs::create_dir_all(&folder);
         made.map_err(|source| Error::io(format!("{} can't be made", folder.display()), source))?;

@@ -25,6 +25,7 @@ pub mod nginx;
 pub mod peer;
 mod port;
 mod process;
+pub mod reconcile;
 pub mod record;
 pub mod report;
 pub mod results;

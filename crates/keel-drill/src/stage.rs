@@ -35,6 +35,8 @@ const MARGIN: Duration = Duration::from_millis(250);
 const TIMES_OUT: Duration = Duration::from_secs(2);
 /// The least a request takes that was given up: balancers count from a clock that they read once for many events.
 pub(crate) const GIVEN_UP_AFTER: Duration = Duration::from_millis(1800);
+/// How long an app may take to show its first request, before it counts as one that shows nothing.
+const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 /// How long what an app printed last may take until the drill has it.
 const PRINTED_WITHIN: Duration = Duration::from_secs(60);
 /// How long an instance may take to come back.
@@ -97,6 +99,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) system: System,
     /// The nginx in Evenkeel's place, where one is tried.
     nginx: Option<Seated<'a>>,
+    /// Where requests go.
+    pub(crate) target: Target,
     pub(crate) load: Load,
     pub(crate) seed: Seed,
     pub(crate) shape: Shape,
@@ -161,6 +165,7 @@ impl<'a> Stage<'a> {
             context,
             system,
             nginx,
+            target,
             load,
             seed,
             shape,
@@ -254,7 +259,8 @@ impl<'a> Stage<'a> {
 
     /// Finds out where the program shows what it received.
     fn find_source(&self, step: u32) -> Result<Source, Error> {
-        for _ in 0..100 {
+        let deadline = Instant::now() + SHOWN_WITHIN;
+        while Instant::now() < deadline {
             for source in [Source::File, Source::Output] {
                 if self.system.ledger(source)?.entries.iter().any(|entry| entry.id.step == step) {
                     return Ok(source);
@@ -561,7 +567,7 @@ impl<'a> Stage<'a> {
         });
     }
 
-    /// Gives who notes what was received.
+    /// Gives what instances noted so far.
     pub(crate) fn ledger(&self) -> Result<Ledger, Error> {
         self.system.ledger(self.source)
     }

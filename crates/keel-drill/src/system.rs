@@ -18,8 +18,9 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::{
-    Error, Stop,
+    Error, Options, Stop,
     configuration::{self, Tuning},
+    drill::Work,
     guard::{self, Guard},
     ledger::{Ledger, Source},
     peer::{self, Script},
@@ -54,6 +55,17 @@ pub(crate) struct Ground {
     /// Where the first listener goes, if that matters to somebody.
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) stop: Stop,
+}
+
+impl Ground {
+    pub(crate) fn of(options: &Options, work: &Work) -> Self {
+        Self {
+            program: options.program.clone(),
+            work: work.0.clone(),
+            listen: options.listen.filter(|_| options.nginx.is_none()),
+            stop: options.stop.clone(),
+        }
+    }
 }
 
 /// A running copy of the project. Ended when dropped.
