@@ -72,7 +72,9 @@ fn play(context: &Context<'_>) -> Result<Played, Error> {
     played.records = load.finish();
     played.ledger = cutters.ledger();
     played.files = BTreeMap::from([("nginx.conf".to_owned(), text)]);
-    played.load = results::Load { connections: 1, posts: 0.5, ..results::Load::default() };
+    let posts = played.records.iter().filter(|record| record.is_post).count() as f64;
+    let posts = posts / played.records.len().max(1) as f64;
+    played.load = results::Load { connections: 1, posts, ..results::Load::default() };
     Ok(played)
 }
 
@@ -113,23 +115,23 @@ enum Method {
 }
 
 impl std::fmt::Display for Series {
-    /// `POST cut within its response by RST, kept connection, chunked`.
+    /// `POST response cut by RST, kept`: short, since it stands below a chart.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let method = match self.method {
             Method::Get => "GET",
             Method::Post => "POST",
         };
         let message = match self.side {
-            Side::Request => "itself",
-            Side::Response => "its response",
+            Side::Request => "request",
+            Side::Response if self.manner.chunked => "chunks",
+            Side::Response => "response",
         };
         let how = match self.how {
             How::Fin => "FIN",
             How::Rst => "RST",
         };
         let connection = if self.manner.keeps { "kept" } else { "new" };
-        write!(f, "{method} cut within {message} by {how}, {connection} connection")?;
-        if self.manner.chunked { f.write_str(", chunked") } else { Ok(()) }
+        write!(f, "{method} {message} cut by {how}, {connection}")
     }
 }
 
