@@ -2,8 +2,8 @@
 //!
 //! The drill's counts rest on its own generator. So the same case is played with somebody else's, and its count of
 //! responses compared with what instances noted, request by request: `wrk` runs a script that gives each request an id and
-//! writes down the id of each response. `wrk` ends at a set time, with a request on each connection under way; those were
-//! received and never counted, and that there are no more of them than connections is part of the comparison.
+//! writes down the id of each response. `wrk` ends when it is told to, with a request on each connection under way; those
+//! were received and never counted, and that there are no more of them than connections is part of the comparison.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Signal, kill_process};
+
 use crate::{
     Error, Options,
     drill::Work,
@@ -21,19 +23,19 @@ use crate::{
     seed::Seed,
     stage::{Context, Known, Stage},
     subject::Subject,
-    system::{Ground, Setup},
+    system::{Ground, Setup, pid},
 };
 
-/// How long `wrk` sends.
-const WRK_TIME: Duration = Duration::from_secs(4);
-/// How much longer it may take until it has ended.
+/// How long `wrk` sends at most; it is told to end before.
+const WRK_TIME_MAX: Duration = Duration::from_secs(600);
+/// How long it may take until it has ended then.
 const WRK_ENDS_WITHIN: Duration = Duration::from_secs(60);
 /// Threads of `wrk`.
 const THREADS: u32 = 2;
 /// Ids of `wrk`'s requests have steps from here on, one for each thread: no step of the drill's own load comes so far.
 const STEP_MIN: u32 = 1_000_000;
-/// How long `wrk` sends before instances are restarted.
-const BEFORE: Duration = Duration::from_millis(500);
+/// How long `wrk` sends before instances are restarted, and after.
+const MARGIN: Duration = Duration::from_millis(500);
 
 /// What one generator counted, and what instances noted of its requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -194,7 +196,7 @@ fn wrk_side(stage: &mut Stage<'_>, wrk: &Path, ground: &Ground) -> Result<Side, 
     let names = stage.names()?;
     let child = Command::new(wrk)
         .args(["--threads", &THREADS.to_string(), "--connections", &connections.to_string()])
-        .args(["--duration", &format!("{}s", WRK_TIME.as_secs())])
+        .args(["--duration", &format!("{}s", WRK_TIME_MAX.as_secs())])
         .args(["--timeout", &format!("{}s", stage.target.patience.as_secs()), "--script"])
         .arg(&script)
         .arg(format!("http://{}{}", stage.target.address, stage.target.path))
@@ -202,10 +204,15 @@ fn wrk_side(stage: &mut Stage<'_>, wrk: &Path, ground: &Ground) -> Result<Side, 
         .stdout(std::fs::File::create(&said).map_err(io)?)
         .spawn();
     let mut running = Running(child.map_err(io)?);
-    stage.load.pass(BEFORE)?;
+    stage.load.pass(MARGIN)?;
     stage.restart(&names)?;
+    stage.load.pass(MARGIN)?;
     let was_under_load = matches!(running.0.try_wait(), Ok(None));
-    let deadline = Instant::now() + WRK_TIME + WRK_ENDS_WITHIN;
+    if let Some(pid) = pid(running.0.id()).filter(|_| was_under_load) {
+        // It then says what it has counted, as it does at its own end.
+        kill_process(pid, Signal::INT).map_err(|error| io(error.into()))?;
+    }
+    let deadline = Instant::now() + WRK_ENDS_WITHIN;
     while matches!(running.0.try_wait(), Ok(None)) {
         if Instant::now() > deadline {
             return Err(Error::TooSlow("wrk doesn't end".to_owned()));

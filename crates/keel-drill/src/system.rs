@@ -504,6 +504,6 @@ fn written(file: &mut std::fs::File) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn pid(id: u32) -> Option<Pid> {
+pub(crate) fn pid(id: u32) -> Option<Pid> {
     i32::try_from(id).ok().and_then(Pid::from_raw)
 }
