@@ -223,8 +223,8 @@ impl Chunked {
 /// authenticate a message are not (RFC 9110 §6.5.1).
 pub fn each_trailer(trailers: &[u8], mut each: impl FnMut(&[u8], &[u8])) {
     let mut start = 0;
-    while let Some((end, next)) = line::end_of_line(trailers, start) {
-        if let Line::Field(field) = line::field(trailers, start, end, Underscores::Allowed) {
+    while let Some((line, next)) = line::field(trailers, start, Underscores::Allowed) {
+        if let Line::Field(field) = line {
             let forbidden = field.known.is_hop_by_hop()
                 || matches!(
                     field.known,

@@ -18,16 +18,23 @@ pub struct ConnectionOptions {
 impl ConnectionOptions {
     /// Reads one field's value into it.
     pub fn read(&mut self, value: &[u8]) {
-        for option in tokens(value) {
-            if option.eq_ignore_ascii_case(b"close") {
-                self.close = true;
-            } else if option.eq_ignore_ascii_case(b"keep-alive") {
-                self.keep_alive = true;
-            } else if option.eq_ignore_ascii_case(b"upgrade") {
-                self.upgrade = true;
-            } else {
-                self.names_fields = true;
-            }
+        // Nearly always the value is one of these words, as it stands.
+        match value {
+            b"close" => self.close = true,
+            b"keep-alive" => self.keep_alive = true,
+            _ => tokens(value).for_each(|option| self.read_option(option)),
+        }
+    }
+
+    fn read_option(&mut self, option: &[u8]) {
+        if option.eq_ignore_ascii_case(b"close") {
+            self.close = true;
+        } else if option.eq_ignore_ascii_case(b"keep-alive") {
+            self.keep_alive = true;
+        } else if option.eq_ignore_ascii_case(b"upgrade") {
+            self.upgrade = true;
+        } else {
+            self.names_fields = true;
         }
     }
 }

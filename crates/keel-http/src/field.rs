@@ -107,46 +107,9 @@ names! {
 impl Name {
     /// Recognises a name in any case.
     pub fn of(name: &[u8]) -> Self {
-        let candidates: &[Name] = match name.len() {
-            2 => &[Name::Te],
-            3 => &[Name::Via],
-            4 => &[Name::Host, Name::Date, Name::Etag, Name::Link, Name::Vary],
-            5 => &[Name::Range, Name::XPad],
-            6 => &[Name::Accept, Name::Cookie, Name::Expect, Name::Server],
-            7 => &[Name::Referer, Name::Upgrade, Name::Expires, Name::Trailer, Name::Refresh],
-            8 => &[Name::IfMatch, Name::IfRange, Name::Location],
-            10 => &[Name::Connection, Name::UserAgent, Name::KeepAlive, Name::SetCookie],
-            12 => &[Name::ContentType],
-            13 => &[
-                Name::CacheControl,
-                Name::Authorization,
-                Name::IfNoneMatch,
-                Name::LastModified,
-                Name::AcceptRanges,
-                Name::ContentRange,
-            ],
-            14 => &[Name::ContentLength],
-            15 => &[
-                Name::AcceptEncoding,
-                Name::AcceptLanguage,
-                Name::XForwardedFor,
-                Name::XAccelExpires,
-                Name::XAccelCharset,
-            ],
-            16 => &[Name::ProxyConnection, Name::XAccelRedirect, Name::WwwAuthenticate],
-            17 => &[Name::TransferEncoding, Name::IfModifiedSince, Name::XAccelBuffering],
-            18 => &[Name::ProxyAuthenticate, Name::XAccelLimitRate],
-            19 => &[Name::IfUnmodifiedSince, Name::ProxyAuthorization],
-            _ => &[],
-        };
         let (Some(first), Some(last)) = (name.first(), name.last()) else { return Name::Other };
-        let ends = (first.to_ascii_lowercase(), last.to_ascii_lowercase());
-        let is_it = |known: &Name| {
-            let text = known.as_str().as_bytes();
-            // The ends nearly always tell: only one candidate is compared whole.
-            text.first() == Some(&ends.0) && text.last() == Some(&ends.1) && name.eq_ignore_ascii_case(text)
-        };
-        candidates.iter().copied().find(is_it).unwrap_or(Name::Other)
+        let known = BY_ENDS[ends(name.len(), first.to_ascii_lowercase(), last.to_ascii_lowercase())];
+        if is_text(name, known.as_str().as_bytes()) { known } else { Name::Other }
     }
 
     /// Gives the name in lower case; empty for [`Name::Other`].
@@ -158,6 +121,47 @@ impl Name {
     pub fn is_hop_by_hop(self) -> bool {
         NameSet::HOP_BY_HOP.contains(self)
     }
+}
+
+/// Known names by their length, first and last byte: no two of them have the same place.
+static BY_ENDS: [Name; 256] = {
+    let mut table = [Name::Other; 256];
+    let mut at = 0;
+    while at < Name::TABLE.len() {
+        let (name, text) = Name::TABLE[at];
+        let text = text.as_bytes();
+        let place = ends(text.len(), text[0], text[text.len() - 1]);
+        assert!(matches!(table[place], Name::Other), "two names in one place: choose other factors");
+        table[place] = name;
+        at += 1;
+    }
+    table
+};
+
+/// Gives a name's place in [`BY_ENDS`].
+const fn ends(length: usize, first: u8, last: u8) -> usize {
+    (length + first as usize * 7 + last as usize * 14) & 0xff
+}
+
+/// Compares with a text of lower-case letters, digits and `-`, eight bytes at a time.
+fn is_text(name: &[u8], text: &[u8]) -> bool {
+    if name.len() != text.len() {
+        return false;
+    }
+    match (name.first_chunk(), text.first_chunk(), name.last_chunk(), text.last_chunk()) {
+        (Some(first), Some(first_text), Some(last), Some(last_text)) if name.len() <= 16 => {
+            is_word(*first, *first_text) && is_word(*last, *last_text)
+        }
+        _ => name.eq_ignore_ascii_case(text),
+    }
+}
+
+fn is_word(bytes: [u8; 8], text: [u8; 8]) -> bool {
+    const LETTERS: u64 = 0x4040_4040_4040_4040;
+    let text = u64::from_ne_bytes(text);
+    // What tells a letter's cases apart, in the places where the text has a letter.
+    let case = (text & LETTERS) >> 1;
+    (u64::from_ne_bytes(bytes) ^ text) & !case == 0
 }
 
 /// A set of known names.
@@ -285,6 +289,9 @@ mod tests {
             assert_eq!(Name::of(text.to_uppercase().as_bytes()), *name, "{text}");
         }
         assert_eq!(Name::of(b"x-other"), Name::Other);
+        assert_eq!(Name::of(b"content\x0dlength"), Name::Other, "only letters have two cases");
+        assert_eq!(Name::of(b"content-lengtH"), Name::ContentLength);
+        assert_eq!(Name::of(b"contant-length"), Name::Other);
         assert_eq!(Name::of(b""), Name::Other);
         assert!(Name::TABLE.len() <= 64, "a set is one word");
     }

@@ -59,47 +59,84 @@ pub(crate) fn end_of_line(bytes: &[u8], start: usize) -> Option<(usize, usize)> 
     Some((start + text, start + length + 1))
 }
 
-/// Reads the field line `start..end` (without its line end).
-pub(crate) fn field(bytes: &[u8], start: usize, end: usize, underscores: Underscores) -> Line {
-    let Some(line) = bytes.get(start..end) else { return Line::Malformed };
-    if line.is_empty() {
-        return Line::End;
+/// Reads the field line that starts at `start`, and says where the next one does. `None` until it has come whole.
+pub(crate) fn field(bytes: &[u8], start: usize, underscores: Underscores) -> Option<(Line, usize)> {
+    let line = bytes.get(start..)?;
+    match line {
+        [b'\r', b'\n', ..] => return Some((Line::End, start + 2)),
+        [b'\n', ..] => return Some((Line::End, start + 1)),
+        _ => {}
     }
-    let is_no_letter = |byte: &u8| CLASS[usize::from(*byte)] != LETTER;
-    let mut colon = line.iter().position(is_no_letter).unwrap_or(line.len());
+    if let Some(found) = plain_field(line, start) {
+        return Some(found);
+    }
+    let (end, next) = end_of_line(bytes, start)?;
+    let line = bytes.get(start..end).unwrap_or_default();
+    Some((any_field(line, start, underscores), next))
+}
+
+/// Reads a line as nearly all are: a name of letters and `-`, a value without NUL or bare CR.
+#[inline]
+fn plain_field(line: &[u8], start: usize) -> Option<(Line, usize)> {
+    let colon = line.iter().position(|byte| CLASS[usize::from(*byte)] != LETTER)?;
+    if colon == 0 || line.get(colon) != Some(&b':') {
+        return None;
+    }
+    let rest = line.get(colon + 1..)?;
+    let length = memchr::memchr3(b'\r', b'\n', 0, rest)?;
+    let line_end = match rest.get(length..)? {
+        [b'\r', b'\n', ..] => 2,
+        [b'\n', ..] => 1,
+        _ => return None,
+    };
+    let value_at = start + colon + 1;
+    let field = make_field(line.get(..colon)?, rest.get(..length)?, start, value_at);
+    Some((Line::Field(field), value_at + length + line_end))
+}
+
+/// Reads any line (without its line end).
+fn any_field(line: &[u8], start: usize, underscores: Underscores) -> Line {
+    let mut colon = 0;
     let mut worst = LETTER;
-    if line.get(colon) != Some(&b':') {
-        for (at, byte) in line.iter().enumerate().skip(colon) {
-            let class = CLASS[usize::from(*byte)];
-            colon = at;
-            if class == COLON {
-                break;
-            }
-            colon += 1;
-            worst = worst.max(class);
+    for byte in line {
+        let class = CLASS[usize::from(*byte)];
+        if class == COLON {
+            break;
         }
+        colon += 1;
+        worst = worst.max(class);
     }
     // A name is at least one byte; "No whitespace is allowed between the field name and colon" (RFC 9112 §5.1), and a
     // line that begins with white space is a folded one, which is obsolete (§5.2).
     if colon == 0 || colon == line.len() || worst == FORBIDDEN {
         return Line::Malformed;
     }
-    let Some(value) = line.get(colon + 1..) else { return Line::Malformed };
+    let (Some(name), Some(value)) = (line.get(..colon), line.get(colon + 1..)) else {
+        return Line::Malformed;
+    };
     // "A recipient of such a bare CR MUST consider that element to be invalid" (RFC 9112 §2.2).
     if memchr::memchr2(b'\r', 0, value).is_some() {
         return Line::Malformed;
     }
-    let leading = value.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-    let trailing = value.iter().skip(leading).rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-    let name = line.get(..colon).unwrap_or_default();
-    let field = Field {
-        known: Name::of(name),
-        name: Range::new(start, start + colon),
-        value: Range::new(start + colon + 1 + leading, end - trailing),
-    };
+    let field = make_field(name, value, start, start + colon + 1);
     match worst {
         LETTER => Line::Field(field),
         UNDERSCORE if underscores == Underscores::Allowed => Line::Field(field),
         _ => Line::Odd(field),
+    }
+}
+
+#[inline]
+fn make_field(name: &[u8], value: &[u8], name_at: usize, value_at: usize) -> Field {
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let leading = value.iter().take_while(|byte| is_space(byte)).count();
+    let mut length = value.len();
+    while length > leading && value.get(length - 1).is_some_and(is_space) {
+        length -= 1;
+    }
+    Field {
+        known: Name::of(name),
+        name: Range::new(name_at, name_at + name.len()),
+        value: Range::new(value_at + leading, value_at + length),
     }
 }

@@ -197,7 +197,7 @@ impl RequestHead {
         }
         loop {
             let start = self.next;
-            let Some((end, next)) = line::end_of_line(bytes, start) else {
+            let Some((line, next)) = line::field(bytes, start, rules.underscores) else {
                 let pending = bytes.len().saturating_sub(start);
                 if pending >= rules.limits.line_bytes_max {
                     return Err(RequestError::FieldTooLong);
@@ -214,7 +214,7 @@ impl RequestHead {
                 return Err(RequestError::HeadTooLarge);
             }
             self.next = next;
-            match line::field(bytes, start, end, rules.underscores) {
+            match line {
                 Line::End => {
                     self.finish(bytes)?;
                     return Ok(Progress::Complete(next));

@@ -95,9 +95,11 @@ impl ResponseHead {
         }
         loop {
             let start = self.next;
-            let Some((end, next)) = line::end_of_line(bytes, start) else { return Ok(Progress::Partial) };
+            let Some((line, next)) = line::field(bytes, start, Underscores::Allowed) else {
+                return Ok(Progress::Partial);
+            };
             self.next = next;
-            match line::field(bytes, start, end, Underscores::Allowed) {
+            match line {
                 Line::End => {
                     self.finish(bytes)?;
                     return Ok(Progress::Complete(next));
@@ -112,7 +114,7 @@ impl ResponseHead {
                     }
                 }
                 // "IIS may send the duplicate "HTTP/1.1 ..." lines" (nginx).
-                Line::Malformed if bytes.get(start..end).is_some_and(|line| line.starts_with(b"HTTP/")) => {}
+                Line::Malformed if bytes.get(start..next).is_some_and(|line| line.starts_with(b"HTTP/")) => {}
                 Line::Malformed => return Err(ResponseError::Field),
             }
         }
