@@ -111,9 +111,9 @@ pub(crate) struct AttemptRecord {
     pub(crate) peer: Result<Arc<PeerState>, Box<str>>,
     pub(crate) status: u16,
     pub(crate) began: Instant,
-    pub(crate) connected: Option<Duration>,
-    pub(crate) headed: Option<Duration>,
-    pub(crate) ended: Option<Duration>,
+    pub(crate) connected: Option<Instant>,
+    pub(crate) headed: Option<Instant>,
+    pub(crate) ended: Option<Instant>,
     pub(crate) response_bytes: u64,
     pub(crate) received_bytes: u64,
     pub(crate) sent_bytes: u64,
@@ -122,6 +122,11 @@ pub(crate) struct AttemptRecord {
 }
 
 impl AttemptRecord {
+    /// Gives the time from the attempt's begin to one of its moments.
+    pub(crate) fn took(&self, moment: Option<Instant>) -> Option<Duration> {
+        Some(moment?.saturating_duration_since(self.began))
+    }
+
     /// Appends the peer's address, as `$upstream_addr`.
     pub(crate) fn append_address(&self, out: &mut Vec<u8>) -> bool {
         use std::io::Write;

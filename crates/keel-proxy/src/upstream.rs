@@ -133,7 +133,7 @@ fn body_failed(job: &mut Job<'_>, failure: downstream::BodyFailure) -> Flow {
 fn end_attempt(job: &mut Job<'_>, status: u16) {
     let now = job.worker.clock.now();
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
-        attempt.ended.get_or_insert(now.saturating_duration_since(attempt.began));
+        attempt.ended.get_or_insert(now);
         if attempt.status == 0 {
             attempt.status = status;
         }
@@ -161,8 +161,22 @@ fn ask(job: &Job<'_>, target: &Target, attempt: Attempt) -> Result<Pick, NoPeer>
     })
 }
 
-/// Picks a peer, waiting for one that Evenkeel is starting.
+/// Picks a peer. Where there is none, one may be on its way.
 async fn pick(job: &mut Job<'_>, target: &Target, retries: &Retries) -> Result<Pick, Flow> {
+    let which = if job.ex.upstream.tried.is_empty() { Attempt::First } else { Attempt::Retry };
+    match ask(job, target, which) {
+        Ok(pick) => Ok(pick),
+        Err(_) => Box::pin(pick_waiting(job, target, retries, which)).await,
+    }
+}
+
+/// Picks a peer, waiting for one that Evenkeel is starting.
+async fn pick_waiting(
+    job: &mut Job<'_>,
+    target: &Target,
+    retries: &Retries,
+    which: Attempt,
+) -> Result<Pick, Flow> {
     let view = job.view.clone();
     let mut waiting: Option<queue::QueuePlace<'_>> = None;
     loop {
@@ -170,7 +184,6 @@ async fn pick(job: &mut Job<'_>, target: &Target, retries: &Retries) -> Result<P
         let changed = worker.waiters.peers_changed();
         let mut changed = std::pin::pin!(changed);
         changed.as_mut().enable();
-        let which = if job.ex.upstream.tried.is_empty() { Attempt::First } else { Attempt::Retry };
         let reason = match ask(job, target, which) {
             Ok(pick) => return Ok(pick),
             Err(reason) => reason,

@@ -221,10 +221,14 @@ impl Lookup<'_> {
             Variable::UpstreamStatus => self
                 .attempts(out, |attempt, out| attempt.status != 0 && number(out, u64::from(attempt.status))),
             Variable::UpstreamConnectTime => {
-                self.attempts(out, |attempt, out| optional(out, attempt.connected))
+                self.attempts(out, |attempt, out| optional(out, attempt.took(attempt.connected)))
             }
-            Variable::UpstreamHeaderTime => self.attempts(out, |attempt, out| optional(out, attempt.headed)),
-            Variable::UpstreamResponseTime => self.attempts(out, |attempt, out| optional(out, attempt.ended)),
+            Variable::UpstreamHeaderTime => {
+                self.attempts(out, |attempt, out| optional(out, attempt.took(attempt.headed)))
+            }
+            Variable::UpstreamResponseTime => {
+                self.attempts(out, |attempt, out| optional(out, attempt.took(attempt.ended)))
+            }
             Variable::UpstreamResponseLength => {
                 self.attempts(out, |attempt, out| number(out, attempt.response_bytes))
             }

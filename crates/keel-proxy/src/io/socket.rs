@@ -4,14 +4,16 @@ use std::{
     io::{self, IoSlice},
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
-    pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
-use bytes::BufMut;
 use keel_model::{Address, TcpKeepalive};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, SendFlags},
+};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf},
+    io::Interest,
     net::{TcpSocket, TcpStream, UnixStream},
 };
 
@@ -66,42 +68,44 @@ impl Socket {
 
     /// Reads once into the free room of `buffer`, which is made at least `room` bytes; 0 means the end.
     pub(crate) fn poll_fill(
-        &mut self,
+        &self,
         cx: &mut Context<'_>,
         buffer: &mut Vec<u8>,
         room: usize,
     ) -> Poll<io::Result<usize>> {
-        if buffer.capacity() - buffer.len() < room {
-            buffer.reserve(room);
+        buffer.reserve(room);
+        let room = buffer.capacity() - buffer.len();
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            match rustix::net::recv(self, rustix::buffer::spare_capacity(buffer), RecvFlags::empty()) {
+                Err(Errno::AGAIN) => self.forget_readiness(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+                Ok((received, _)) => {
+                    // There was no more: the next look would find nothing.
+                    if 0 < received && received < room {
+                        self.forget_readiness();
+                    }
+                    return Poll::Ready(Ok(received));
+                }
+            }
         }
-        pin!(self.read_buf(buffer)).poll(cx)
     }
 
-    /// Reads once, at most `length_max` bytes.
-    pub(crate) fn poll_fill_at_most(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut Vec<u8>,
-        length_max: usize,
-    ) -> Poll<io::Result<usize>> {
-        let mut limited = buffer.limit(length_max);
-        pin!(self.read_buf(&mut limited)).poll(cx)
-    }
-
-    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let sent = ready!(Pin::new(self).poll_write(cx, bytes))?;
-        if sent == 0 { Poll::Ready(Err(io::ErrorKind::WriteZero.into())) } else { Poll::Ready(Ok(sent)) }
+    pub(crate) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let send = || rustix::net::send(self, bytes, SendFlags::NOSIGNAL);
+        nonzero(ready!(self.poll_write_with(cx, bytes.len(), send)))
     }
 
     pub(crate) fn poll_send_two(
-        &mut self,
+        &self,
         cx: &mut Context<'_>,
         first: &[u8],
         second: &[u8],
     ) -> Poll<io::Result<usize>> {
         let slices = [IoSlice::new(first), IoSlice::new(second)];
-        let sent = ready!(Pin::new(self).poll_write_vectored(cx, &slices))?;
-        if sent == 0 { Poll::Ready(Err(io::ErrorKind::WriteZero.into())) } else { Poll::Ready(Ok(sent)) }
+        let send = || rustix::io::writev(self, &slices);
+        nonzero(ready!(self.poll_write_with(cx, first.len() + second.len(), send)))
     }
 
     /// Copies from a file into the socket within the kernel; 0 means the file's end.
@@ -112,43 +116,63 @@ impl Socket {
         offset: &mut u64,
         length_max: usize,
     ) -> Poll<io::Result<usize>> {
+        // Less than asked for may be the file's end as well as a full socket.
+        let send = || rustix::fs::sendfile(self, file, Some(&mut *offset), length_max);
+        self.poll_write_with(cx, 0, send)
+    }
+
+    /// Writes once, as soon as the socket takes something. Nearly always it does: the runtime is asked only if not.
+    fn poll_write_with(
+        &self,
+        cx: &mut Context<'_>,
+        length: usize,
+        mut write: impl FnMut() -> rustix::io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
         loop {
-            match self {
-                Socket::Tcp(stream) => ready!(stream.poll_write_ready(cx))?,
-                Socket::Unix(stream) => ready!(stream.poll_write_ready(cx))?,
-            }
-            let send = || Ok(rustix::fs::sendfile(self.as_fd(), file, Some(&mut *offset), length_max)?);
-            let sent = match self {
-                Socket::Tcp(stream) => stream.try_io(Interest::WRITABLE, send),
-                Socket::Unix(stream) => stream.try_io(Interest::WRITABLE, send),
-            };
-            match sent {
+            match self.try_io(Interest::WRITABLE, || Ok(write()?)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Ok(written) if written < length => {
+                    // It is full: the next attempt would find no room.
+                    self.forget(Interest::WRITABLE);
+                    return Poll::Ready(Ok(written));
+                }
                 result => return Poll::Ready(result),
             }
+            ready!(match self {
+                Socket::Tcp(stream) => stream.poll_write_ready(cx),
+                Socket::Unix(stream) => stream.poll_write_ready(cx),
+            })?;
+        }
+    }
+
+    fn try_io<R>(&self, interest: Interest, io: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        match self {
+            Socket::Tcp(stream) => stream.try_io(interest, io),
+            Socket::Unix(stream) => stream.try_io(interest, io),
         }
     }
 
     /// Looks at what waits to be read, without taking it. One system call.
     pub(crate) fn peek(&self) -> Peeked {
         let mut byte = [0u8; 1];
-        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         match rustix::net::recv(self, &mut byte[..], flags) {
             Ok((0, _)) => Peeked::End,
             Ok(_) => Peeked::Bytes,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Peeked::Nothing,
+            Err(Errno::AGAIN | Errno::INTR) => Peeked::Nothing,
             Err(_) => Peeked::Broken,
         }
     }
 
     /// Waits for the next event although the last one has told of something: a look showed that nothing is there.
     pub(crate) fn forget_readiness(&self) {
-        let nothing = || Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock));
+        self.forget(Interest::READABLE);
+    }
+
+    fn forget(&self, interest: Interest) {
         // Its only effect is on what the runtime remembers.
-        let _ = match self {
-            Socket::Tcp(stream) => stream.try_io(Interest::READABLE, nothing),
-            Socket::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
-        };
+        let _ = self.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }
 
     /// Follows `so_keepalive`.
@@ -219,40 +243,10 @@ impl AsRawFd for Socket {
     }
 }
 
-impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shutdown_write();
-        Poll::Ready(Ok(()))
-    }
+/// Where something was to be written, nothing written is an error.
+fn nonzero(written: io::Result<usize>) -> Poll<io::Result<usize>> {
+    Poll::Ready(written.and_then(|written| match written {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        _ => Ok(written),
+    }))
 }

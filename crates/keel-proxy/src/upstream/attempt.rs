@@ -159,7 +159,8 @@ pub(crate) async fn attempt(
             None => {
                 // Whoever can't be connected to has failed, whatever became of a kept connection before.
                 retries.was_stale = false;
-                match connect(job, pick, scope).await {
+                // Boxed, as most requests need no room for it.
+                match Box::pin(connect(job, pick, scope)).await {
                     Ok(connection) => connection,
                     Err(failed) => return failed,
                 }
@@ -238,7 +239,7 @@ fn acknowledged(connection: &PeerConnection) -> Option<u64> {
 fn note_connected(job: &mut Job<'_>) {
     let now = job.worker.clock.now();
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
-        attempt.connected = Some(now.saturating_duration_since(attempt.began));
+        attempt.connected = Some(now);
     }
 }
 
@@ -340,7 +341,7 @@ async fn exchange(
         Ok(()) => {
             let now = job.worker.clock.now();
             if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
-                attempt.headed = Some(now.saturating_duration_since(attempt.began));
+                attempt.headed = Some(now);
                 attempt.status = job.ex.upstream.head.status;
             }
             return Ok(exchanged);
@@ -408,8 +409,8 @@ impl Exchanging<'_> {
                 return Poll::Ready(Err((Ending::Invalid(ResponseError::TooLarge), End::GivenUp)));
             }
             // What comes with it of the body is welcome: a small response then takes one read and one write.
-            let length_max = room.max(BUFFER_BYTES.saturating_sub(ex.upstream.input.len()));
-            match ready!(connection.socket.poll_fill_at_most(cx, &mut ex.upstream.input, length_max)) {
+            let room = room.max(BUFFER_BYTES.saturating_sub(ex.upstream.input.len()));
+            match ready!(connection.socket.poll_fill(cx, &mut ex.upstream.input, room)) {
                 Ok(0) => return Poll::Ready(Err((Ending::Closed, End::Fin))),
                 Err(error) => return Poll::Ready(Err((Ending::Broke(error), End::Error))),
                 Ok(_) => self.limit = None,
