@@ -89,6 +89,9 @@ pub struct FileChoice {
     pub env_files: Vec<PathBuf>,
     /// The caller's environment, for `${...}`.
     pub environment: std::collections::BTreeMap<String, String>,
+    /// `--driver`.
+    #[serde(default)]
+    pub driver: Option<keel_model::DriverChoice>,
 }
 
 /// What `POST /v1/{start,stop,restart,kill,scale,down}` ask for.

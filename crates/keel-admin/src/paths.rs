@@ -60,6 +60,7 @@ impl From<FileChoice> for ProjectOptions {
             profiles: choice.profiles,
             env_files: choice.env_files,
             environment: choice.environment,
+            driver: choice.driver,
         };
         Self { compose, state: state_folder(), cache: cache_folder() }
     }

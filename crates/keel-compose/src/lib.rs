@@ -10,9 +10,11 @@
 
 #![forbid(unsafe_code)]
 
+mod container;
 mod decode;
 mod dockerfile;
 mod dotenv;
+mod driver;
 mod extends;
 mod files;
 mod healthcheck;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use keel_diag::{Diagnostic, Sources};
+use keel_model::DriverChoice;
 
 use crate::{
     Project, Spanned, dotenv,
@@ -30,6 +31,8 @@ pub struct Options {
     pub env_files: Vec<PathBuf>,
     /// The shell's environment.
     pub environment: BTreeMap<String, String>,
+    /// `--driver`; it counts more than any `x-driver`.
+    pub driver: Option<DriverChoice>,
 }
 
 /// What came of it.
@@ -90,7 +93,7 @@ fn load_into(options: &Options, mut reader: Reader<'_>, likely_name: &mut Option
     let tree = reader.project_tree(&found.files, &found.folder, &variables)?;
     let name = project_name(given, &found.folder, &tree, &mut reader);
     let profiles = profiles(options, &variables);
-    let frame = lower::Frame { name, folder: found.folder, variables, profiles };
+    let frame = lower::Frame { name, folder: found.folder, variables, profiles, driver: options.driver };
     Some(lower::lower(tree, frame, &mut reader))
 }
 

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use indexmap::IndexMap;
 use keel_diag::Diagnostic;
-use keel_model::DependencyCondition;
+use keel_model::{DependencyCondition, DriverChoice};
 
 use crate::{
     Config, DependsOn, NamedVolume, Network, Origin, Project, Service, Spanned,
     decode::Decoder,
+    driver,
     files::Reader,
     mounts::undefined,
     report::Report,
@@ -24,6 +25,7 @@ pub(crate) struct Frame {
     pub(crate) folder: PathBuf,
     pub(crate) variables: BTreeMap<String, String>,
     pub(crate) profiles: Vec<String>,
+    pub(crate) driver: Option<DriverChoice>,
 }
 
 /// Types a joined tree.
@@ -39,12 +41,14 @@ pub(crate) fn lower(tree: Node, frame: Frame, reader: &mut Reader<'_>) -> Projec
         secrets: IndexMap::new(),
         variables: frame.variables,
         profiles: frame.profiles,
+        driver: DriverChoice::default(),
         sound: true,
     };
     let none = Mapping::new();
     let top = tree.as_mapping().unwrap_or(&none);
     schema::check(top, schema::TOP, "a Compose file", Care::Effects, reader.report);
     top_level(&tree, &mut project, reader);
+    project.driver = driver::of_project(frame.driver, &tree, &project, reader);
 
     let services = tree.get("services").and_then(Node::as_mapping).unwrap_or(&none);
     if services.is_empty() {
@@ -53,7 +57,8 @@ pub(crate) fn lower(tree: Node, frame: Frame, reader: &mut Reader<'_>) -> Projec
         reader.report.push(Diagnostic::error("compose::no-services", message).at(span, ""));
     }
     for (name, entry) in services {
-        let service = reader.within(name, |reader| service::service(name, entry, &project, reader));
+        let given = frame.driver;
+        let service = reader.within(name, |reader| service::service(name, entry, &project, given, reader));
         project.services.insert(name.clone(), service);
     }
     apply_links(services, &mut project, reader);

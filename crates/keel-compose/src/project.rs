@@ -12,7 +12,10 @@ use std::{
 
 use indexmap::IndexMap;
 use keel_diag::Span;
-use keel_model::{DependencyCondition, Port, Protocol, RestartCondition, RestartPolicy, Stop};
+use keel_model::{
+    Confinement, DependencyCondition, Driver, DriverChoice, Port, Protocol, RestartCondition, RestartPolicy,
+    Stop,
+};
 
 use crate::Dockerfile;
 
@@ -55,6 +58,8 @@ pub struct Project {
     pub variables: BTreeMap<String, String>,
     /// The profiles that are active.
     pub profiles: Vec<String>,
+    /// What chooses the driver of services that don't say: `--driver`, else `x-driver` at top level.
+    pub driver: DriverChoice,
     /// Whether no error concerns the project as a whole. Errors within one service are [`Service::faulty`].
     pub sound: bool,
 }
@@ -174,6 +179,14 @@ pub struct Service {
     pub profiles: Vec<Spanned<String>>,
     /// `labels`.
     pub labels: IndexMap<String, Spanned<String>>,
+    /// What runs its instances: `--driver`, else its `x-driver`, else the top level's.
+    pub driver: Driver,
+    /// Names of `extra_hosts` that stand for `host-gateway`.
+    pub gateway_hosts: Vec<String>,
+    /// `user`.
+    pub user: Option<Spanned<String>>,
+    /// Limits and rights, for a container.
+    pub confinement: Confinement,
     /// `x-process`.
     pub process: Option<Process>,
 }

@@ -44,7 +44,7 @@ const fn error(name: &'static str, reason: &'static str) -> Field {
 
 const NO_LIMIT: &str = "the process isn't limited";
 const NO_IMAGE: &str = "no image is built or pulled for a process";
-const NO_NETWORK: &str = "processes share this host's network";
+const NO_NETWORK: &str = "processes share this host's network, and containers get a plain bridge";
 const NO_NAMESPACE: &str = "the process shares it with this host";
 const HARDENING: &str = "the process has the rights of the user who runs Evenkeel";
 
@@ -58,6 +58,7 @@ pub(crate) const TOP: &[Field] = &[
     read("configs"),
     read("secrets"),
     read("include"),
+    read("x-driver"),
     error("models", "no model is run or reached for services"),
 ];
 
@@ -155,7 +156,29 @@ pub(crate) const SERVICE: &[Field] = &[
     read("volumes"),
     error("volumes_from", "nothing is mounted for a process"),
     read("working_dir"),
+    read("x-driver"),
     read("x-process"),
+];
+
+/// What a container gets although a process doesn't.
+const CONTAINER: &[&str] = &[
+    "cap_add",
+    "cap_drop",
+    "configs",
+    "cpus",
+    "dns",
+    "group_add",
+    "mem_limit",
+    "pids_limit",
+    "privileged",
+    "read_only",
+    "secrets",
+    "security_opt",
+    "shm_size",
+    "sysctls",
+    "tmpfs",
+    "tty",
+    "user",
 ];
 
 /// `services.NAME.build`.
@@ -285,7 +308,7 @@ pub(crate) const NETWORK: &[Field] = &[
     warn("enable_ipv4", NO_NETWORK),
     warn("enable_ipv6", NO_NETWORK),
     read("external"),
-    warn("internal", "processes reach whatever this host reaches"),
+    warn("internal", "instances reach whatever this host reaches"),
     warn("ipam", NO_NETWORK),
     read("labels"),
     read("name"),
@@ -293,8 +316,8 @@ pub(crate) const NETWORK: &[Field] = &[
 
 /// `volumes.NAME`.
 pub(crate) const VOLUME: &[Field] = &[
-    warn("driver", "no volume is made for processes"),
-    warn("driver_opts", "no volume is made for processes"),
+    warn("driver", "processes get no volume, and containers one of the engine's own kind"),
+    warn("driver_opts", "processes get no volume, and containers one of the engine's own kind"),
     read("external"),
     read("labels"),
     read("name"),
@@ -318,6 +341,8 @@ pub(crate) const CONFIG: &[Field] = &[
 pub(crate) enum Care {
     /// What it describes is run here: every field counts.
     Effects,
+    /// It runs as a container.
+    Container,
     /// It isn't (the balancer's seat, a service found elsewhere): only the names are checked.
     Names,
 }
@@ -334,7 +359,13 @@ pub(crate) fn check(entries: &Mapping, fields: &[Field], what: &str, care: Care,
         if care == Care::Names || is_off(&entry.value) {
             continue;
         }
-        match field.effect {
+        let effect = match (care, field.effect) {
+            (Care::Container, Warn(_) | Error(_)) if CONTAINER.contains(&field.name) => Read,
+            (Care::Container, Warn(_)) => Warn("the container is made without it"),
+            (Care::Container, Error(_)) => Error("the container would be made without it"),
+            (_, effect) => effect,
+        };
+        match effect {
             Read => {}
             Warn(reason) => report.push(
                 Diagnostic::warning("compose::not-honoured", format!("`{name}` is not honoured: {reason}"))

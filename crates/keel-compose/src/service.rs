@@ -9,11 +9,12 @@ use std::{
 
 use indexmap::IndexMap;
 use keel_diag::{Diagnostic, Span};
-use keel_model::{DependencyCondition, RestartCondition, RestartPolicy};
+use keel_model::{DependencyCondition, Driver, DriverChoice, RestartCondition, RestartPolicy};
 
 use crate::{
-    Build, DependsOn, Dockerfile, NetworkAttachment, Process, Project, Service, Spanned,
+    Build, DependsOn, Dockerfile, NetworkAttachment, Process, Project, Service, Spanned, container,
     decode::{Decoder, parse_signal},
+    driver,
     extends::missing_file,
     files::Reader,
     healthcheck::healthcheck,
@@ -30,7 +31,13 @@ use crate::{
 const REPLICAS_MAX: u32 = 10_000;
 
 /// Reads a service.
-pub(crate) fn service(name: &str, entry: &Entry, project: &Project, reader: &mut Reader<'_>) -> Service {
+pub(crate) fn service(
+    name: &str,
+    entry: &Entry,
+    project: &Project,
+    driver: Option<DriverChoice>,
+    reader: &mut Reader<'_>,
+) -> Service {
     let none = Mapping::new();
     let node = &entry.value;
     let (folder, variables) = (project.folder.as_path(), &project.variables);
@@ -39,6 +46,7 @@ pub(crate) fn service(name: &str, entry: &Entry, project: &Project, reader: &mut
     let fields = decoder.entries(node).unwrap_or(&none);
     let mut service = read_fields(&mut decoder, name, entry, project);
     read_deploy(&mut decoder, node, &mut service);
+    driver::of_service(driver, &mut decoder, node, project, &mut service);
     service.enabled = service.profiles.is_empty()
         || service
             .profiles
@@ -51,7 +59,9 @@ pub(crate) fn service(name: &str, entry: &Entry, project: &Project, reader: &mut
     if let Some(build) = node.get("build").and_then(Node::as_mapping) {
         schema::check(build, schema::BUILD, "`build`", care, reader.report);
     }
-    if care == Care::Effects {
+    if care == Care::Container {
+        container::check(&service, reader.report);
+    } else if care == Care::Effects {
         check_effects(&service, reader);
     } else if is_balancer_seat(&service) {
         check_seat(&service, reader);
@@ -106,6 +116,10 @@ fn read_fields(decoder: &mut Decoder<'_>, name: &str, entry: &Entry, project: &P
             .map_or_else(Vec::new, |node| mounts::configs(decoder, node, &project.secrets, &SECRETS)),
         profiles: get("profiles").map_or_else(Vec::new, |node| decoder.texts(node)),
         labels: get("labels").map_or_else(IndexMap::new, |node| decoder.labels(node)),
+        driver: Driver::Process,
+        gateway_hosts: get("extra_hosts").map_or_else(Vec::new, |node| gateway_hosts(decoder, node)),
+        user: get("user").and_then(|node| decoder.text(node)),
+        confinement: container::confinement(decoder, node),
         process: get("x-process").and_then(|node| process(decoder, node)),
     }
 }
@@ -143,9 +157,21 @@ fn extra_hosts(decoder: &mut Decoder<'_>, node: &Node) -> Vec<(String, Spanned<I
     hosts
 }
 
+/// Gives the names that stand for this host, whichever address it has where they are asked for.
+fn gateway_hosts(decoder: &mut Decoder<'_>, node: &Node) -> Vec<String> {
+    let named = decoder.labels(node).into_iter().filter_map(|(name, value)| match name.split_once(':') {
+        Some((name, "host-gateway")) => Some(name.to_owned()),
+        _ => (value.value.trim() == "host-gateway").then_some(name),
+    });
+    named.collect()
+}
+
 /// Says what the settings mean for what is run: nothing for the seat, for what is found elsewhere, and for an image that
 /// isn't run here.
 fn care(service: &Service) -> Care {
+    if service.driver == Driver::Docker && !is_balancer_seat(service) {
+        return Care::Container;
+    }
     let own = service.process.as_ref();
     let elsewhere = own.is_some_and(|process| process.address.is_some());
     let runs = service.build.is_some()
@@ -224,11 +250,12 @@ fn build(decoder: &mut Decoder<'_>, node: &Node) -> Option<Build> {
 fn read_dockerfile(service: &Service, reader: &mut Reader<'_>) -> Option<Dockerfile> {
     let build = service.build.as_ref()?;
     let process = service.process.as_ref();
-    if process.is_some_and(|process| process.address.is_some()) {
+    let is_process = service.driver == Driver::Process;
+    if is_process && process.is_some_and(|process| process.address.is_some()) {
         return None;
     }
     // What `x-process` says replaces the Dockerfile's command; then a missing Dockerfile is no one's business.
-    let needed = process.is_none_or(|process| process.command.is_none());
+    let needed = !is_process || process.is_none_or(|process| process.command.is_none());
     let args: BTreeMap<String, String> =
         build.args.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect();
     let (id, text) = match &build.dockerfile_inline {

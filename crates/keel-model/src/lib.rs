@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod container;
 mod http;
 mod listener;
 mod message;
@@ -16,6 +17,7 @@ mod template;
 mod units;
 mod upstream;
 
+pub use container::*;
 pub use http::*;
 pub use listener::*;
 pub use message::*;
