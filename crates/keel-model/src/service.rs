@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use serde::{Deserialize, Serialize};
 
+use crate::ContainerSpec;
+
 /// The name of a Compose service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -47,6 +49,8 @@ pub struct Service {
 pub enum Run {
     /// As local processes.
     Process(ProcessSpec),
+    /// As containers.
+    Container(Box<ContainerSpec>),
     /// Not by Evenkeel: it is found at this address (`x-process.address`).
     External(SocketAddr),
 }

@@ -9,12 +9,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use keel_model::{Run, Service, ServiceName};
+use keel_model::{HostPort, Run, Service, ServiceName};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Exec, ExecRequest, InstanceState, InstanceStatus, Notice, PoolInstance,
-    driver::process::{Driver, Told},
+    driver::{Birth, Driver, Told},
     error::Error,
     supervisor::{Action, Command, CommandError, CommandId, Event, Incarnation, SlotId, Supervisor, View},
 };
@@ -63,6 +63,10 @@ pub(crate) enum Request {
     Progress {
         service: ServiceName,
         text: String,
+    },
+    /// What has come to light about a service when it was built.
+    Learned {
+        service: Arc<Service>,
     },
 }
 
@@ -167,6 +171,7 @@ impl Engine {
                 self.further_names = names;
                 self.write_hosts();
             }
+            Request::Learned { service } => self.machine.learn(service),
             Request::Progress { service, text } => self.notify(Notice::Progress { service, text }),
         }
     }
@@ -191,7 +196,7 @@ impl Engine {
         // Every life has its address, and every name in the files its meaning, before anything starts.
         for action in &others {
             if let Action::Start { incarnation, slot, spec } = action {
-                self.driver.settle(*incarnation, &self.machine.name_of(slot), spec);
+                self.driver.settle(&self.birth(*incarnation, slot, spec));
             }
         }
         if names_change {
@@ -203,7 +208,7 @@ impl Engine {
     fn act(&mut self, action: Action) {
         match action {
             Action::Start { incarnation, slot, spec } => {
-                self.driver.launch(incarnation, self.machine.name_of(&slot), spec);
+                self.driver.launch(self.birth(incarnation, &slot, &spec));
             }
             Action::Probe { incarnation } => self.driver.probe(incarnation),
             Action::Signal { incarnation, signal } => self.driver.signal(incarnation, signal),
@@ -235,6 +240,11 @@ impl Engine {
                 }
             }
         }
+    }
+
+    fn birth(&self, incarnation: Incarnation, slot: &SlotId, spec: &Arc<Service>) -> Birth {
+        let (name, spec) = (self.machine.name_of(slot), Arc::clone(spec));
+        Birth { incarnation, name, ordinal: slot.ordinal, spec }
     }
 
     fn notify(&self, notice: Notice) {
@@ -338,7 +348,29 @@ impl Engine {
         for (name, address) in &self.further_names {
             add(name, *address);
         }
-        self.driver.write_hosts(&names);
+        self.driver.write_hosts(&names, self.behind_this_host());
+    }
+
+    /// Gives where what containers reach through this host is found.
+    fn behind_this_host(&self) -> BTreeMap<HostPort, Vec<SocketAddr>> {
+        let containers = self.machine.services().filter_map(|spec| match &spec.run {
+            Run::Container(container) => Some(container),
+            Run::Process(_) | Run::External(_) => None,
+        });
+        // All containers of a project are told the same.
+        let ports = containers.flat_map(|container| &container.host_ports).collect::<BTreeSet<_>>();
+        let found = |port: &HostPort| {
+            let spec = self.machine.service(&port.service)?;
+            if let Run::External(address) = spec.run {
+                return Some(vec![address]);
+            }
+            let slots = self.machine.slot_ids().filter(|slot| slot.service == spec.name);
+            let lives = slots.filter_map(|slot| self.machine.current(slot));
+            let ready = lives.filter(|life| self.machine.is_ready(*life));
+            let instances = ready.filter_map(|life| self.pool_instance(life));
+            Some(instances.filter_map(|instance| instance.socket_address(port.port)).collect())
+        };
+        ports.into_iter().filter_map(|port| Some((port.clone(), found(port)?))).collect()
     }
 
     fn service_addresses(&self, spec: &Service) -> Vec<IpAddr> {
@@ -396,11 +428,10 @@ impl Engine {
         self.last_once -= 1;
         let incarnation = self.last_once;
         let name = format!("{service}-run-{}", Incarnation::MAX - incarnation);
-        self.driver.settle(incarnation, &name, &spec);
+        let birth = Birth { incarnation, name, ordinal: 1, spec };
+        self.driver.settle(&birth);
         let driver = self.driver.clone();
-        tokio::spawn(
-            async move { drop(reply.send(driver.run_once(incarnation, name, &spec, request).await)) },
-        );
+        tokio::spawn(async move { drop(reply.send(driver.run_once(birth, request).await)) });
     }
 }
 

@@ -46,6 +46,9 @@ pub enum Error {
     /// A command in an instance couldn't be started.
     #[error("{0}")]
     Exec(String),
+    /// The container engine didn't do what it was asked for.
+    #[error("{0}")]
+    Engine(String),
     /// The runner has ended.
     #[error("the runner has ended")]
     Ended,

@@ -1,7 +1,7 @@
 //! Starts, watches and stops the instances.
 //!
 //! `supervisor` decides: a state machine without I/O or clock. `driver` does: it starts processes with an address of
-//! their own and hears of their end. [`Runner`] is the handle that the rest of Evenkeel holds. No file format and no
+//! their own, or containers in an engine, and hears of their end. [`Runner`] is the handle that the rest of Evenkeel holds. No file format and no
 //! span is known here; what runs comes in as [`keel_model::Service`].
 
 #![forbid(unsafe_code)]
@@ -13,10 +13,11 @@ mod notice;
 mod runner;
 mod supervisor;
 
-pub use driver::process::{
-    BuildError, Exec, ExecOutput, ExecRequest, Finding, LogLine, Stream, TerminalSize, doctor,
+pub use driver::{
+    Exec, ExecOutput, ExecRequest, LogLine, Stream, TerminalSize,
+    process::{BuildError, Finding, doctor},
 };
 pub use error::Error;
 pub use notice::{Exit, Health, InstanceState, InstanceStatus, Notice, PoolInstance};
-pub use runner::{ApplyOptions, Begun, Runner, Settings, seat_address, start};
+pub use runner::{ApplyOptions, Begun, Runner, Settings, end_leftovers, seat_address, start};
 pub use supervisor::{CommandError, Failure, Recreate};

@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use keel_model::{Service, ServiceName};
+use keel_model::{Run, Service, ServiceName};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::{
     BuildError, Exec, ExecRequest, InstanceStatus, LogLine, Notice, Recreate,
-    driver::process::{self, Driver, Output},
+    driver::{Driver, Output, docker, process},
     engine::{Engine, Request},
     error::Error,
     supervisor::{Command, CommandError},
@@ -64,6 +64,7 @@ pub struct ApplyOptions {
 pub struct Runner {
     requests: mpsc::UnboundedSender<Request>,
     output: Arc<Output>,
+    containers: docker::Driver,
     state_dir: Arc<Path>,
     /// Held for as long as the runner lives.
     _lock: Arc<File>,
@@ -87,15 +88,25 @@ pub fn start(settings: Settings) -> Result<(Runner, mpsc::UnboundedReceiver<Noti
         Driver::start(&project, &state_dir, Arc::clone(&output), told.clone()).map_err(Error::System)?;
     let (notices, noticed) = mpsc::unbounded_channel();
     let (requests, received) = mpsc::unbounded_channel();
+    let containers = driver.containers().clone();
     let engine = Engine::new(drain_timeout_default, driver, notices, told);
     tokio::spawn(engine.run(received, hears));
-    let runner = Runner { requests, output, state_dir: state_dir.into(), _lock: Arc::new(lock) };
+    let runner = Runner { requests, output, containers, state_dir: state_dir.into(), _lock: Arc::new(lock) };
     Ok((runner, noticed))
 }
 
 /// Gives the address on which the balancer's seat of a project is found by its instances. The same on every run.
 pub fn seat_address(project: &str, service: &str) -> Option<IpAddr> {
     process::seat_address(project, service)
+}
+
+/// Ends containers of a project that an earlier runner left behind, and removes its networks. Tells whether there was
+/// anything to end.
+///
+/// # Errors
+/// When the engine can't be asked.
+pub async fn end_leftovers(project: &str, state_dir: &Path) -> Result<bool, Error> {
+    docker::end_leftovers(project, state_dir).await
 }
 
 fn lock(state_dir: &Path) -> Result<File, Error> {
@@ -133,18 +144,23 @@ impl Runner {
     /// When the runner has ended. What else fails is told at the end.
     pub async fn begin_apply(&self, services: Vec<Service>, options: ApplyOptions) -> Result<Begun, Error> {
         let ApplyOptions { force_recreate, build, only } = options;
+        let mut services = services;
+        self.containers.end_leftovers().await;
         let mut only: Option<BTreeSet<ServiceName>> = only.map(|names| with_dependencies(&services, names));
-        let is_meant =
-            |only: &Option<BTreeSet<ServiceName>>, name| only.as_ref().is_none_or(|only| only.contains(name));
+        let is_meant = |only: &Option<BTreeSet<ServiceName>>, name: &ServiceName| {
+            only.as_ref().is_none_or(|only| only.contains(name))
+        };
         let mut failures = Vec::new();
-        for service in &services {
+        let all: BTreeSet<ServiceName> = services.iter().map(|service| service.name.clone()).collect();
+        for service in &mut services {
             if service.replicas == 0 || !is_meant(&only, &service.name) {
+                // What the image says counts all the same where it is there, so that nothing seems changed later.
+                self.containers.learn(service).await;
                 continue;
             }
             if let Err(error) = self.build(service, build).await {
                 failures.push(error);
-                let all = || services.iter().map(|service| service.name.clone()).collect();
-                only.get_or_insert_with(all).remove(&service.name);
+                only.get_or_insert_with(|| all.clone()).remove(&service.name);
             }
         }
         let services = services.into_iter().map(Arc::new).collect();
@@ -157,16 +173,26 @@ impl Runner {
         let services = self.ask(|reply| Request::Services { names: names.to_vec(), reply }).await?;
         let mut failures = Vec::new();
         for service in services {
-            failures.extend(self.build(&service, false).await.err());
+            let mut service = Service::clone(&service);
+            match self.build(&mut service, false).await {
+                Ok(()) => drop(self.requests.send(Request::Learned { service: Arc::new(service) })),
+                Err(error) => failures.push(error),
+            }
         }
         if failures.is_empty() { Ok(()) } else { Err(Error::Build { failures, rest: None }) }
     }
 
-    async fn build(&self, service: &Service, again: bool) -> Result<(), crate::BuildError> {
+    async fn build(&self, service: &mut Service, again: bool) -> Result<(), crate::BuildError> {
+        let name = service.name.clone();
         let progress = |text: String| {
-            let _ = self.requests.send(Request::Progress { service: service.name.clone(), text });
+            let _ = self.requests.send(Request::Progress { service: name.clone(), text });
         };
-        process::build(service, &self.state_dir.join("built"), again, progress).await
+        match service.run {
+            Run::Container(_) => self.containers.build(service, again, &progress).await,
+            Run::Process(_) | Run::External(_) => {
+                process::build(service, &self.state_dir.join("built"), again, progress).await
+            }
+        }
     }
 
     /// Starts what doesn't run of these services and instances, and what they depend on. Returns when it is ready.
@@ -221,12 +247,20 @@ impl Runner {
         self.begin(Command::Scale { service, replicas }, Vec::new())
     }
 
-    /// Ends all instances, those that depend on others first. Returns when they have ended.
+    /// Ends all instances, those that depend on others first, and removes networks that were made for containers.
+    /// Returns when that is done.
     ///
     /// # Errors
     /// When the runner has ended.
     pub async fn down(&self) -> Result<(), Error> {
-        self.command(Command::Down { drain_timeout: None }).await
+        let outcome = self.command(Command::Down { drain_timeout: None }).await;
+        self.containers.tear_down().await;
+        outcome
+    }
+
+    /// Ends all containers at once: they wouldn't end with this process, as local processes do.
+    pub async fn abandon(&self) {
+        self.containers.tear_down().await;
     }
 
     /// Gives how all instances stand, by service and number.

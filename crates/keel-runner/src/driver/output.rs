@@ -75,7 +75,7 @@ impl Output {
     }
 
     /// Opens the file of an instance.
-    pub(super) fn open(&self, service: &str, instance: &str) -> io::Result<Sink> {
+    pub(in crate::driver) fn open(&self, service: &str, instance: &str) -> io::Result<Sink> {
         let (path, old) = self.paths(instance);
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let length = file.metadata()?.len();
@@ -98,7 +98,7 @@ impl Output {
 
 /// Where the lines of one instance go.
 #[derive(Clone, Debug)]
-pub(super) struct Sink {
+pub(in crate::driver) struct Sink {
     service: String,
     instance: String,
     inner: Arc<Mutex<SinkFile>>,
@@ -115,7 +115,10 @@ struct SinkFile {
 
 impl Sink {
     /// Takes in lines of one stream.
-    pub(super) fn take(&self, stream: Stream, lines: Vec<String>) {
+    pub(in crate::driver) fn take(&self, stream: Stream, lines: Vec<String>) {
+        if lines.is_empty() {
+            return;
+        }
         let time = SystemTime::now();
         let mut text = String::new();
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
@@ -154,7 +157,7 @@ impl SinkFile {
 }
 
 /// Reads a stream to its end.
-pub(super) async fn drain(descriptor: OwnedFd, stream: Stream, sink: Sink) {
+pub(in crate::driver) async fn drain(descriptor: OwnedFd, stream: Stream, sink: Sink) {
     let Ok(mut pipe) = pipe::Receiver::from_owned_fd(descriptor) else { return };
     let mut lines = Lines::default();
     let mut buffer = vec![0; READ_BYTES];
@@ -177,12 +180,12 @@ pub(super) async fn drain(descriptor: OwnedFd, stream: Stream, sink: Sink) {
 
 /// Makes lines of bytes.
 #[derive(Debug, Default)]
-struct Lines {
+pub(in crate::driver) struct Lines {
     rest: Vec<u8>,
 }
 
 impl Lines {
-    fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub(in crate::driver) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         self.rest.extend_from_slice(bytes);
         let mut whole = Vec::new();
         let mut start = 0;
@@ -196,7 +199,7 @@ impl Lines {
         whole
     }
 
-    fn finish(self) -> Option<String> {
+    pub(in crate::driver) fn finish(self) -> Option<String> {
         (!self.rest.is_empty()).then(|| text_of(&self.rest))
     }
 }

@@ -5,11 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keel_model::Service;
+use keel_model::{Run, Service};
 
 use super::{
-    Action, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, STEADY_AFTER, SlotId, Supervisor, Wanted,
-    restart_after, serves, window_of,
+    Action, FIRST_CONTAINER_PROBES_EVERY, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, STEADY_AFTER,
+    SlotId, Supervisor, Verdict, Wanted, restart_after, serves, window_of,
 };
 use crate::Exit;
 
@@ -28,6 +28,8 @@ pub(super) struct Life {
     pub(super) probe: Probe,
     /// Why it is ended, when that counts as its failure.
     blame: Option<&'static str>,
+    /// What others did to it, so that it can't serve.
+    held: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,7 @@ impl Life {
             last_passed: None,
             probe: Probe::Off,
             blame: None,
+            held: None,
         }
     }
 
@@ -85,6 +88,9 @@ impl Life {
 
     /// Says what keeps an unhealthy one out of the pool.
     pub(super) fn complaint(&self) -> String {
+        if let Some(held) = self.held {
+            return held.into();
+        }
         let port = self.spec.ports.iter().find(|port| port.protocol == keel_model::Protocol::Tcp);
         match (&self.spec.healthcheck, port) {
             (None, Some(port)) => {
@@ -232,8 +238,11 @@ impl Supervisor {
             return;
         };
         let (interval, retries) = (check.interval, check.retries.max(1));
-        let wait = if passed || life.served { interval } else { FIRST_PROBES_EVERY };
-        life.probe = Probe::Due(now + wait);
+        let is_container = matches!(life.spec.run, Run::Container(_));
+        let first = if is_container { FIRST_CONTAINER_PROBES_EVERY } else { FIRST_PROBES_EVERY };
+        let wait = if passed || life.served { interval } else { first };
+        // The engine goes on with it from there, and says what comes of it.
+        life.probe = if is_container && passed { Probe::Off } else { Probe::Due(now + wait) };
         if life.last_passed != Some(passed) {
             self.told.insert(life.slot.clone());
         }
@@ -247,16 +256,45 @@ impl Supervisor {
             }
             // Out of the pool and still failing a full count later (of ordinary intervals): as good as ended.
             Phase::Unhealthy if !passed && now >= life.since + interval.saturating_mul(retries) => {
-                if restart_after(&life.spec, Exit::Status(1), 1).is_some() {
-                    life.blame = Some("it stayed unhealthy");
-                    self.begin_end(now, incarnation, self.drain_timeout);
+                if restart_after(&life.spec, Exit::Status(1), 1).is_none() {
+                    return;
                 }
+                life.blame = Some("it stayed unhealthy");
+                self.begin_end(now, incarnation, self.drain_timeout);
             }
             _ => return,
         }
         if let Some(life) = self.lives.get(&incarnation) {
             self.told.insert(life.slot.clone());
         }
+    }
+
+    pub(super) fn judged(&mut self, now: Instant, incarnation: Incarnation, verdict: Verdict) {
+        let Some(life) = self.lives.get_mut(&incarnation).filter(|life| !life.is_ending()) else { return };
+        let check = life.spec.healthcheck.as_ref();
+        let waits = matches!(life.phase, Phase::Starting { .. } | Phase::Settling { .. } | Phase::Unhealthy);
+        let serves = life.phase == Phase::Ready;
+        let (held, probe, next) = match verdict {
+            Verdict::Well if waits && life.held.is_none() => (None, Probe::Off, Phase::Ready),
+            // From here on it is asked as if it were new, and ended if it stays that way.
+            Verdict::Ill if serves => {
+                (None, check.map_or(Probe::Off, |check| Probe::Due(now + check.interval)), Phase::Unhealthy)
+            }
+            Verdict::Paused if serves => (Some("it is paused"), Probe::Off, Phase::Unhealthy),
+            Verdict::Leaving if serves => {
+                (Some("somebody sent it a signal that ends it"), Probe::Off, Phase::Unhealthy)
+            }
+            Verdict::Resumed if life.held.is_some() => match check {
+                Some(_) => (None, Probe::Due(now), life.phase),
+                None => (None, Probe::Off, Phase::Ready),
+            },
+            _ => return,
+        };
+        life.held = held;
+        life.probe = probe;
+        life.failing = 0;
+        self.told.insert(life.slot.clone());
+        life.enter(now, next);
     }
 
     pub(super) fn drained(&mut self, now: Instant, incarnation: Incarnation) {

@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keel_model::{RestartCondition, Run, Service, ServiceName};
+use keel_model::{Handover, RestartCondition, Run, Service, ServiceName};
 
 pub(crate) use command::{Command, CommandId};
 pub use command::{CommandError, Failure, Recreate};
@@ -57,6 +57,8 @@ const RESTART_WINDOW: Duration = Duration::from_secs(10);
 const STEADY_AFTER: Duration = Duration::from_secs(1);
 /// Between two probes until the first success.
 const FIRST_PROBES_EVERY: Duration = Duration::from_millis(100);
+/// The same in a container, where a probe costs more.
+const FIRST_CONTAINER_PROBES_EVERY: Duration = Duration::from_millis(500);
 /// How long an instance without a healthcheck may take until it listens.
 const LISTENS_WITHIN: Duration = Duration::from_secs(60);
 /// After which time a start counts as slow, and how often that is said again.
@@ -76,6 +78,8 @@ pub(crate) enum Event {
     Listening { incarnation: Incarnation },
     /// The healthcheck asked for came to an end.
     Probed { incarnation: Incarnation, passed: bool },
+    /// Whoever runs it has something to say about it.
+    Judged { incarnation: Incarnation, verdict: Verdict },
     /// Nothing is in flight to it any more.
     Drained { incarnation: Incarnation },
     /// The process ended and nothing is left of it.
@@ -84,6 +88,21 @@ pub(crate) enum Event {
     Accepts { service: ServiceName },
     /// Time went by.
     Tick,
+}
+
+/// What an engine says of a container that it watches itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Its healthcheck passes.
+    Well,
+    /// Its healthcheck has failed as often as makes it unhealthy.
+    Ill,
+    /// Somebody paused it.
+    Paused,
+    /// It is paused no longer.
+    Resumed,
+    /// Somebody else sent it a signal that ends it.
+    Leaving,
 }
 
 /// Something to do.
@@ -240,6 +259,7 @@ impl Supervisor {
             Event::StartFailed { incarnation, why } => self.start_failed(now, incarnation, why),
             Event::Listening { incarnation } => self.listening(now, incarnation),
             Event::Probed { incarnation, passed } => self.probed(now, incarnation, passed),
+            Event::Judged { incarnation, verdict } => self.judged(now, incarnation, verdict),
             Event::Drained { incarnation } => self.drained(now, incarnation),
             Event::Exited { incarnation, exit } => self.exited(now, incarnation, exit),
             Event::Accepts { service } => {
@@ -321,14 +341,27 @@ impl Supervisor {
             .collect();
         for id in due {
             let incarnation = match self.unmet_dependency(&id.service) {
-                None => self.spawn(now, &id),
-                Some(_) => None,
+                None if !self.must_wait(&id) => self.spawn(now, &id),
+                _ => None,
             };
             if let Some(slot) = self.slots.get_mut(&id) {
                 slot.current = incarnation;
                 slot.retry_at = None;
             }
         }
+    }
+
+    /// Whether an instance of a service can't start while another life of it goes on.
+    fn takes_turns(&self, service: &ServiceName) -> bool {
+        self.services.get(service).is_some_and(|entry| takes_turns(&entry.spec))
+    }
+
+    /// Whether those that end have to be gone before the next one starts.
+    fn must_wait(&self, id: &SlotId) -> bool {
+        let Some(slot) = self.slots.get(id).filter(|slot| !slot.retiring.is_empty()) else { return false };
+        let one_that_ends =
+            |life: &Incarnation| self.lives.get(life).is_some_and(|life| takes_turns(&life.spec));
+        self.takes_turns(&id.service) || slot.retiring.iter().any(one_that_ends)
     }
 
     /// Starts a life for a slot; the caller puts it in its place.
@@ -462,6 +495,13 @@ impl Supervisor {
         self.services.get(name).map(|entry| &entry.spec)
     }
 
+    /// Takes in what has come to light about a service since it was applied.
+    pub(crate) fn learn(&mut self, spec: Arc<Service>) {
+        if let Some(entry) = self.services.get_mut(&spec.name) {
+            entry.spec = spec;
+        }
+    }
+
     /// Gives all services as they were last applied.
     pub(crate) fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values().map(|entry| &entry.spec)
@@ -520,7 +560,12 @@ fn serves(spec: &Service) -> bool {
 
 /// Whether Evenkeel runs it.
 fn is_run_here(spec: &Service) -> bool {
-    matches!(spec.run, Run::Process(_))
+    matches!(spec.run, Run::Process(_) | Run::Container(_))
+}
+
+/// Whether two lives of an instance can't be at once.
+fn takes_turns(spec: &Service) -> bool {
+    matches!(&spec.run, Run::Container(container) if container.handover == Handover::OneAtATime)
 }
 
 /// Gives how long an instance must run for its start to count as a success.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CommandId, Failure, Incarnation, Life, SlotId, Supervisor, Wanted};
+use super::{CommandId, Failure, Incarnation, Life, SlotId, Supervisor, Wanted, takes_turns};
 
 #[derive(Debug, Default)]
 pub(super) struct Rollouts {
@@ -38,6 +38,8 @@ enum Replacing {
     Starting { new: Incarnation },
     /// It is, and the old one ends.
     Retiring { old: Incarnation },
+    /// The old one ends first, and then the new one starts: both at once can't be.
+    InTurn,
 }
 
 impl Rollouts {
@@ -71,6 +73,7 @@ impl Supervisor {
         let Some(step) = &self.rollouts.step else { return self.begin_step(now) };
         match step.phase {
             Replacing::Starting { new } => self.advance_replacement(now, step.planned.clone(), new),
+            Replacing::InTurn => self.advance_in_turn(step.planned.clone()),
             Replacing::Retiring { old } => {
                 let gone = !self.lives.contains_key(&old);
                 if gone {
@@ -89,6 +92,18 @@ impl Supervisor {
             slot.current.is_some_and(|current| self.lives.get(&current).is_some_and(|l| !l.is_ending()));
         if !stays {
             slot.want_up(now);
+            return true;
+        }
+        let old = slot.current.and_then(|current| self.lives.get(&current));
+        let in_turn = old.is_some_and(|old| takes_turns(&old.spec)) || self.takes_turns(&id.service);
+        if let (true, Some(slot)) = (in_turn, self.slots.get_mut(id)) {
+            let old = slot.current.take();
+            slot.retiring.extend(old);
+            slot.want_up(now);
+            if let Some(old) = old {
+                self.begin_end(now, old, planned.drain_timeout);
+            }
+            self.rollouts.step = Some(Step { planned, phase: Replacing::InTurn });
             return true;
         }
         if let Some(new) = self.spawn(now, id) {
@@ -140,6 +155,26 @@ impl Supervisor {
             return self.fail_rollout(id, command, "it was stopped meanwhile".into());
         }
         false
+    }
+
+    fn advance_in_turn(&mut self, planned: Planned) -> bool {
+        let Some(slot) = self.slots.get(&planned.slot).filter(|slot| !slot.removed) else {
+            self.rollouts.step = None;
+            return true;
+        };
+        let life = slot.current.and_then(|current| self.lives.get(&current));
+        let why = match life {
+            Some(life) if life.is_ready() => {
+                self.rollouts.step = None;
+                return true;
+            }
+            Some(life) if life.is_unhealthy() => format!("it didn't become ready: {}", life.complaint()),
+            _ if slot.wanted == Wanted::Down || slot.is_crash_loop() => {
+                slot.last_error.clone().unwrap_or_else(|| "it ended".into())
+            }
+            _ => return false,
+        };
+        self.fail_rollout(&planned.slot, planned.command, why)
     }
 
     fn fail_rollout(&mut self, id: &SlotId, command: CommandId, why: String) -> bool {

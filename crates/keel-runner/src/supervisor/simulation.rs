@@ -5,8 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{tests::service, *};
+use super::{
+    tests::{container, service},
+    *,
+};
 use crate::InstanceState;
+
+const MS: Duration = Duration::from_millis(1);
 
 /// SplitMix64: enough for choices, and the same everywhere.
 struct Dice(u64);
@@ -38,6 +43,7 @@ struct World {
     planned: u64,
     /// Processes that run.
     alive: BTreeSet<Incarnation>,
+    places: BTreeMap<Incarnation, SlotId>,
     /// Whether processes still crash, hang and refuse.
     calm: bool,
     unfinished: BTreeSet<CommandId>,
@@ -53,6 +59,7 @@ impl World {
             agenda: BTreeMap::new(),
             planned: 0,
             alive: BTreeSet::new(),
+            places: BTreeMap::new(),
             calm: false,
             unfinished: BTreeSet::new(),
             pools: BTreeMap::new(),
@@ -73,7 +80,9 @@ impl World {
             Event::Started { incarnation } => drop(self.alive.insert(*incarnation)),
             // A process ends once.
             Event::Exited { incarnation, .. } if !self.alive.remove(incarnation) => return,
-            Event::Probed { incarnation, .. } | Event::Listening { incarnation }
+            Event::Probed { incarnation, .. }
+            | Event::Listening { incarnation }
+            | Event::Judged { incarnation, .. }
                 if !self.alive.contains(incarnation) =>
             {
                 return;
@@ -90,7 +99,12 @@ impl World {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Start { incarnation, spec, .. } => {
+            Action::Start { incarnation, slot, spec } => {
+                let others =
+                    self.places.iter().filter(|(life, at)| **at == slot && self.alive.contains(life));
+                let others: Vec<_> = others.map(|(life, _)| *life).collect();
+                assert!(!takes_turns(&spec) || others.is_empty(), "{incarnation} starts beside {others:?}");
+                self.places.insert(incarnation, slot);
                 let delay = self.dice.ms(50);
                 if self.mischief(3) {
                     self.plan(delay, Event::StartFailed { incarnation, why: "refused".into() });
@@ -100,6 +114,9 @@ impl World {
                 if !self.mischief(10) {
                     let listens = delay + self.dice.ms(500);
                     self.plan(listens, Event::Listening { incarnation });
+                }
+                if matches!(spec.run, Run::Container(_)) {
+                    self.judge(incarnation, delay);
                 }
                 let job = spec.restart.condition == RestartCondition::Never;
                 if job || self.mischief(30) {
@@ -138,6 +155,26 @@ impl World {
         }
     }
 
+    /// What the engine may say of a container: whoever is paused is resumed, and who is sent a signal ends.
+    fn judge(&mut self, incarnation: Incarnation, delay: Duration) {
+        let pairs = [
+            (Verdict::Paused, Verdict::Resumed),
+            (Verdict::Ill, Verdict::Well),
+            (Verdict::Well, Verdict::Leaving),
+        ];
+        for (first, then) in pairs {
+            if self.mischief(15) {
+                let at = delay + self.dice.ms(5_000);
+                let later = at + self.dice.ms(5_000);
+                self.plan(at, Event::Judged { incarnation, verdict: first });
+                self.plan(later, Event::Judged { incarnation, verdict: then });
+                if then == Verdict::Leaving {
+                    self.plan(later + MS, Event::Exited { incarnation, exit: Exit::Status(143) });
+                }
+            }
+        }
+    }
+
     fn command(&mut self, id: CommandId, command: Command) {
         self.unfinished.insert(id);
         self.feed(Event::Command { id, command });
@@ -158,6 +195,10 @@ impl World {
     }
 
     fn shape(&mut self, spec: &mut Service) {
+        if self.dice.percent(40) {
+            let handover = if self.dice.percent(50) { Handover::Overlap } else { Handover::OneAtATime };
+            spec.run = container("", 1, handover).run;
+        }
         if spec.name.0 == "job" {
             spec.ports.clear();
             spec.restart.condition = RestartCondition::Never;

@@ -37,6 +37,33 @@ pub(crate) fn service(name: &str, replicas: u32) -> Service {
     }
 }
 
+/// A service that runs as a container.
+pub(crate) fn container(name: &str, replicas: u32, handover: Handover) -> Service {
+    let spec = keel_model::ContainerSpec {
+        image: "app".into(),
+        build: None,
+        image_id: None,
+        entrypoint: None,
+        command: None,
+        environment: BTreeMap::new(),
+        working_dir: None,
+        user: None,
+        hostname: None,
+        stop_signal: None,
+        mounts: Vec::new(),
+        networks: Vec::new(),
+        labels: BTreeMap::new(),
+        healthcheck: keel_model::ContainerHealthcheck::Image,
+        extra_hosts: Vec::new(),
+        names_on_host: Vec::new(),
+        host_ports: Vec::new(),
+        published: Vec::new(),
+        handover,
+        confinement: keel_model::Confinement::default(),
+    };
+    Service { run: Run::Container(Box::new(spec)), ..service(name, replicas) }
+}
+
 fn depends_on(service: &str, condition: DependencyCondition) -> Dependency {
     Dependency { service: ServiceName(service.into()), condition, required: true, restart: false }
 }
@@ -610,4 +637,108 @@ fn says_that_a_start_is_slow() {
     bench.said.clear();
     bench.wait(Duration::from_secs(60));
     bench.expect(&[]);
+}
+
+/// Whatever runs an instance, what is decided about it is the same.
+#[test]
+fn both_drivers_are_told_the_same() {
+    let play = |service: Service| {
+        let mut bench = Bench::up(vec![service]);
+        (1..=3).for_each(|incarnation| bench.ready(incarnation));
+        bench.command(Command::Stop { names: names(&["app-2"]), drain_timeout: None });
+        bench.event(Event::Drained { incarnation: 2 });
+        bench.exit(2, 0);
+        bench.command(Command::Start { names: names(&["app-2"]) });
+        bench.ready(4);
+        bench.exit(1, 137);
+        bench.wait(MS);
+        bench.ready(5);
+        bench.command(Command::Restart { names: names(&["app-3"]), drain_timeout: None });
+        bench.ready(6);
+        bench.event(Event::Drained { incarnation: 3 });
+        bench.exit(3, 0);
+        bench.command(Command::Scale { service: ServiceName("app".into()), replicas: 1 });
+        bench.event(Event::Drained { incarnation: 4 });
+        bench.exit(4, 0);
+        bench.event(Event::Drained { incarnation: 6 });
+        bench.exit(6, 0);
+        bench.said
+    };
+    let process = play(service("app", 3));
+    assert_eq!(process.iter().filter(|said| said.starts_with("done")).count(), 5, "{process:?}");
+    assert_eq!(process, play(container("app", 3, Handover::Overlap)));
+}
+
+#[test]
+fn a_container_is_probed_until_it_passes_and_then_the_engine_says() {
+    let mut app = container("app", 1, Handover::Overlap);
+    app.healthcheck = Some(healthcheck());
+    let mut bench = Bench::up(vec![app]);
+    bench.event(Event::Started { incarnation: 1 });
+    bench.expect(&["pool app [] starting", "start app #1", "probe #1"]);
+    bench.event(Event::Probed { incarnation: 1, passed: false });
+    bench.wait(FIRST_CONTAINER_PROBES_EVERY);
+    bench.expect(&["probe #1"]);
+    bench.event(Event::Probed { incarnation: 1, passed: true });
+    bench.expect(&["pool app [1]", "done 1"]);
+    bench.wait(Duration::from_secs(600));
+    bench.expect(&[]);
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Ill });
+    bench.expect(&["pool app []"]);
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Well });
+    bench.expect(&["pool app [1]"]);
+    // One that stays ill is asked again, and ended in the end.
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Ill });
+    for _ in 0..3 {
+        bench.wait(Duration::from_secs(30));
+        bench.event(Event::Probed { incarnation: 1, passed: false });
+    }
+    bench.expect(&["pool app []", "probe #1", "probe #1", "probe #1", "drain #1"]);
+}
+
+#[test]
+fn a_paused_container_is_out_of_the_pool_until_it_is_resumed() {
+    let mut bench = Bench::up(vec![container("app", 1, Handover::Overlap)]);
+    bench.ready(1);
+    bench.said.clear();
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Paused });
+    bench.expect(&["pool app []"]);
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Well });
+    bench.wait(Duration::from_secs(600));
+    bench.expect(&[]);
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Resumed });
+    bench.expect(&["pool app [1]"]);
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Leaving });
+    bench.expect(&["pool app []"]);
+    bench.exit(1, 143);
+    bench.wait(MS);
+    bench.expect(&["pool app [] starting", "start app #2"]);
+}
+
+#[test]
+fn where_two_cannot_be_at_once_the_old_one_ends_first() {
+    let mut bench = Bench::up(vec![container("db", 1, Handover::OneAtATime)]);
+    bench.ready(1);
+    bench.said.clear();
+    bench.command(Command::Restart { names: names(&["db"]), drain_timeout: None });
+    bench.expect(&["pool db [] starting", "drain #1"]);
+    bench.event(Event::Drained { incarnation: 1 });
+    bench.expect(&["signal 15 #1"]);
+    bench.exit(1, 0);
+    bench.expect(&["start db #2"]);
+    bench.ready(2);
+    bench.expect(&["pool db [2]", "done 2"]);
+    // The same when it is stopped and wanted again before it is gone.
+    bench.command(Command::Stop { names: names(&["db"]), drain_timeout: Some(Duration::ZERO) });
+    bench.command(Command::Start { names: names(&["db"]) });
+    bench.said.clear();
+    bench.exit(2, 0);
+    bench.expect(&["start db #3"]);
+    // And one that doesn't come back fails the command.
+    bench.ready(3);
+    bench.command(Command::Restart { names: names(&["db"]), drain_timeout: Some(Duration::ZERO) });
+    bench.exit(3, 0);
+    bench.said.clear();
+    bench.event(Event::StartFailed { incarnation: 4, why: "no room".into() });
+    bench.expect(&["pool db []", "failed 5: db: no room"]);
 }

@@ -81,7 +81,7 @@ pub(crate) fn service(name: &str, argv: &[&str], port: Option<u16>) -> Service {
 pub(crate) fn process(service: &mut Service) -> &mut ProcessSpec {
     match &mut service.run {
         Run::Process(process) => process,
-        Run::External(_) => panic!("isn't run here"),
+        Run::Container(_) | Run::External(_) => panic!("isn't run here"),
     }
 }
 

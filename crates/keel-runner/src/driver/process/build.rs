@@ -37,6 +37,14 @@ pub enum BuildError {
         /// Its last lines.
         lines: Vec<String>,
     },
+    /// The engine didn't do its part.
+    #[error("{service}: {why}")]
+    Engine {
+        /// Whose image.
+        service: ServiceName,
+        /// Why, and what can be done about it.
+        why: String,
+    },
     /// Something around the command failed.
     #[error("building {service} failed: {source}")]
     Io {

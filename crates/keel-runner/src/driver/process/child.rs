@@ -9,8 +9,10 @@ use tokio::{
     sync::watch,
 };
 
-use super::TerminalSize;
-use crate::Exit;
+use crate::{
+    Exit,
+    driver::exec::{ExecOutput, INPUT_HELD_BYTES_MAX, TerminalSize},
+};
 
 /// The status of a process whose end couldn't be learnt.
 const LOST: i32 = 255;
@@ -44,7 +46,7 @@ pub(super) async fn wait_for(pid: i32, pidfd: Arc<OwnedFd>) -> Exit {
 
 /// A command that runs in an instance's surroundings.
 #[derive(Debug)]
-pub struct Exec {
+pub(in crate::driver) struct Child {
     input: Option<Input>,
     /// What is still to be written to its input.
     held: Vec<u8>,
@@ -55,17 +57,6 @@ pub struct Exec {
     pid: i32,
     pidfd: Arc<OwnedFd>,
     exit: watch::Receiver<Option<Exit>>,
-}
-
-/// What comes from a command.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExecOutput {
-    /// From its standard output, or its terminal.
-    Output(Vec<u8>),
-    /// From its standard error.
-    Error(Vec<u8>),
-    /// Its status, or 128 and the signal that ended it; the last.
-    Exit(i32),
 }
 
 /// Our ends of a command's streams.
@@ -91,12 +82,10 @@ enum Reader {
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 16 << 10;
-/// What is held for an input that isn't read; beyond it no more is asked for.
-const INPUT_HELD_BYTES_MAX: usize = 256 << 10;
 /// How long what an ended command has left in its streams is waited for: a child of its may hold them open.
 const LAST_OUTPUT_WITHIN: Duration = Duration::from_millis(200);
 
-impl Exec {
+impl Child {
     pub(super) fn new(pid: i32, streams: Streams) -> io::Result<Self> {
         let pidfd = Arc::new(pidfd_open(pid)?);
         let exit = watch_end(pid, Arc::clone(&pidfd));
@@ -128,14 +117,9 @@ impl Exec {
         self.exit.clone()
     }
 
-    /// Gives its process id.
-    pub fn pid(&self) -> i32 {
-        self.pid
-    }
-
     /// Waits for what comes next, and meanwhile passes on what [`write`](Self::write) was given; at the end
     /// [`ExecOutput::Exit`], again and again. May be cancelled and called anew.
-    pub async fn next(&mut self) -> ExecOutput {
+    pub(in crate::driver) async fn next(&mut self) -> ExecOutput {
         let mut exit = self.exit.clone();
         loop {
             let ended = *exit.borrow();
@@ -167,14 +151,14 @@ impl Exec {
     }
 
     /// Gives bytes to its input; [`next`](Self::next) passes them on as they are read. What it doesn't read is lost.
-    pub fn write(&mut self, bytes: &[u8]) {
+    pub(in crate::driver) fn write(&mut self, bytes: &[u8]) {
         if self.input.is_some() {
             self.held.extend_from_slice(bytes);
         }
     }
 
     /// Says whether it should be given more now, or rather read what it has.
-    pub fn takes_input(&self) -> bool {
+    pub(in crate::driver) fn takes_input(&self) -> bool {
         self.held.len() < INPUT_HELD_BYTES_MAX
     }
 
@@ -189,7 +173,7 @@ impl Exec {
     }
 
     /// Ends its input, behind what was written. A terminal has no end; it is sent Ctrl-D by who types.
-    pub fn close_input(&mut self) {
+    pub(in crate::driver) fn close_input(&mut self) {
         if matches!(self.input, Some(Input::Pipe(_))) {
             self.input_ends = true;
             if self.held.is_empty() {
@@ -199,7 +183,7 @@ impl Exec {
     }
 
     /// Does what the end of a terminal or of a connection does: SIGHUP, and no more input.
-    pub fn hang_up(&mut self) {
+    pub(in crate::driver) fn hang_up(&mut self) {
         const SIGHUP: i32 = 1;
         if matches!(self.input, Some(Input::Terminal(_))) {
             let _ = kill_group(self.pid, SIGHUP);
@@ -208,7 +192,7 @@ impl Exec {
     }
 
     /// Waits for its end, whatever it prints.
-    pub async fn wait(&mut self) -> Exit {
+    pub(in crate::driver) async fn wait(&mut self) -> Exit {
         match self.exit.wait_for(Option::is_some).await {
             Ok(exit) => exit.unwrap_or(Exit::Status(LOST)),
             Err(_) => Exit::Status(LOST),
@@ -219,7 +203,7 @@ impl Exec {
     ///
     /// # Errors
     /// When there is no such signal, or it may not be sent.
-    pub fn signal(&self, signal: i32) -> io::Result<()> {
+    pub(in crate::driver) fn signal(&self, signal: i32) -> io::Result<()> {
         // The descriptor tells that the number is still this process's.
         match pidfd_send_signal(&self.pidfd, signal) {
             Ok(()) => {
@@ -235,7 +219,7 @@ impl Exec {
     ///
     /// # Errors
     /// When the terminal is gone.
-    pub fn resize(&self, size: TerminalSize) -> io::Result<()> {
+    pub(in crate::driver) fn resize(&self, size: TerminalSize) -> io::Result<()> {
         match &self.output {
             Some(Reader::Terminal(terminal)) => {
                 keel_sys::sandbox::resize_terminal(terminal.get_ref(), size.rows, size.columns)
@@ -245,7 +229,7 @@ impl Exec {
     }
 }
 
-impl Drop for Exec {
+impl Drop for Child {
     /// Who held it doesn't want it any more.
     fn drop(&mut self) {
         if self.exit.borrow().is_none() {

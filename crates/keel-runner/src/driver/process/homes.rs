@@ -64,7 +64,7 @@ impl Home {
 }
 
 /// Gives the first TCP port of a list: `$PORT`.
-pub(super) fn first_tcp(listed: &[keel_model::Port]) -> Option<u16> {
+pub(crate) fn first_tcp(listed: &[keel_model::Port]) -> Option<u16> {
     listed.iter().find(|port| port.protocol == Protocol::Tcp).map(|port| port.number)
 }
 

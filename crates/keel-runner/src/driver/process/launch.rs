@@ -16,14 +16,13 @@ use keel_sys::{
 };
 
 use super::{
-    Driver, Living, SIGKILL,
-    census::Family,
-    child::wait_for,
-    environment, first_tcp, lock,
-    output::{self, Stream},
-    process_of, surroundings,
+    Driver, Living, SIGKILL, census::Family, child::wait_for, environment, first_tcp, lock, process_of,
+    surroundings,
 };
-use crate::supervisor::{Event, Incarnation};
+use crate::{
+    driver::output::{self, Stream},
+    supervisor::{Event, Incarnation},
+};
 
 /// The standard streams for a child, made anew for each attempt.
 pub(super) struct Stdio3 {
@@ -247,7 +246,7 @@ struct Life<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::process::{Output, Told};
+    use crate::driver::{Output, Told};
 
     #[tokio::test]
     async fn a_refusal_found_by_another_counts_for_one_that_has_an_address_already() {

@@ -14,7 +14,6 @@ mod homes;
 mod hosts;
 mod launch;
 mod listening;
-mod output;
 mod rules;
 mod session;
 mod spawner;
@@ -40,11 +39,12 @@ use keel_sys::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
+pub(in crate::driver) use self::child::Child;
 use self::{
     address::Addresses,
     census::Family,
     cgroup::Cgroups,
-    homes::{Home, Homes, first_tcp},
+    homes::{Home, Homes},
     hosts::Hosts,
     listening::Watcher,
     spawner::Spawner,
@@ -53,12 +53,10 @@ use self::{
 };
 pub use self::{
     build::BuildError,
-    child::{Exec, ExecOutput},
     doctor::{Finding, doctor},
-    output::{LogLine, Stream},
-    session::{ExecRequest, TerminalSize},
 };
-pub(crate) use self::{build::build, output::Output};
+pub(crate) use self::{build::build, homes::first_tcp};
+use super::{Facts, Told, output::Output};
 use crate::{
     Health,
     supervisor::{Event, Incarnation},
@@ -67,28 +65,6 @@ use crate::{
 const SIGKILL: i32 = 9;
 /// How long after an instance became ready its ports on wildcard addresses are looked for.
 const ESCAPED_AFTER: Duration = Duration::from_millis(250);
-
-/// What the driver tells of its own accord.
-#[derive(Debug)]
-pub(crate) enum Told {
-    /// Something for the machine.
-    Event(Event),
-    /// Something about an instance is known now that its status shows.
-    Noted(Incarnation),
-    /// Why an instance is slow.
-    Slow { instance: String, why: String },
-}
-
-/// What the rest may know of a life.
-#[derive(Clone, Debug)]
-pub(crate) struct Facts {
-    pub(crate) pid: Option<u32>,
-    pub(crate) address: IpAddr,
-    pub(crate) ports: BTreeMap<u16, u16>,
-    pub(crate) ports_shown: Vec<String>,
-    pub(crate) health: Option<Health>,
-    pub(crate) note: Option<String>,
-}
 
 /// The driver.
 #[derive(Clone, Debug)]
@@ -411,7 +387,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn process_of(spec: &Service) -> Option<&ProcessSpec> {
     match &spec.run {
         Run::Process(process) => Some(process),
-        Run::External(_) => None,
+        Run::Container(_) | Run::External(_) => None,
     }
 }
 

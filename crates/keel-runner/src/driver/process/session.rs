@@ -18,13 +18,14 @@ use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver, sync::oneshot, task::Jo
 
 use super::{
     Driver, Living, SIGKILL,
-    child::{Exec, Streams, watch_end},
+    child::{Child, Streams, watch_end},
     environment,
     launch::{Order, Stdio3},
     lock, process_of,
 };
 use crate::{
-    Error, Exit, Health,
+    Error, ExecRequest, Exit, Health, TerminalSize,
+    driver::exec::{Exec, Running},
     supervisor::{Event, Incarnation},
 };
 
@@ -32,29 +33,6 @@ use crate::{
 const HEALTH_BYTES_MAX: usize = 4096;
 /// How long the rest of it is waited for once the healthcheck has ended.
 const LAST_OUTPUT_WITHIN: Duration = Duration::from_millis(100);
-
-/// A command to run in an instance, with its environment, names, files and address; or once, as an instance of a
-/// service that gets no requests.
-#[derive(Clone, Debug)]
-pub struct ExecRequest {
-    /// The instance's name, or a service's: then of its first that runs. To run once: the service's.
-    pub name: String,
-    /// The program and its arguments. To run once: empty for the service's own.
-    pub argv: Vec<String>,
-    /// Further variables.
-    pub environment: Vec<(String, String)>,
-    /// The size of the terminal that it has; `None` for pipes.
-    pub terminal: Option<TerminalSize>,
-}
-
-/// A terminal's size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TerminalSize {
-    /// Lines.
-    pub rows: u16,
-    /// Characters in each.
-    pub columns: u16,
-}
 
 impl Driver {
     /// Runs the healthcheck of a life once; says [`Event::Probed`].
@@ -125,7 +103,8 @@ impl Driver {
         let order =
             Inside { argv: &request.argv, extra: &request.environment, group: group_of(request.terminal) };
         let pid = self.spawn_inside(incarnation, &living, &order, stdio).await.map_err(Error::Exec)?;
-        Exec::new(pid, streams).map_err(|error| Error::Exec(error.to_string()))
+        let child = Child::new(pid, streams).map_err(|error| Error::Exec(error.to_string()))?;
+        Ok(Exec(Running::Child(child)))
     }
 
     /// Runs a service's command, or another in its place, as an instance of its own.
@@ -158,14 +137,14 @@ impl Driver {
             }
         };
         let streams = mine.ok_or_else(|| failed("it has no streams".into()))?;
-        let exec = Exec::new(pid, streams).map_err(|error| failed(error.to_string()))?;
-        let mut end = exec.ended();
+        let child = Child::new(pid, streams).map_err(|error| failed(error.to_string()))?;
+        let mut end = child.ended();
         let driver = self.clone();
         tokio::spawn(async move {
             let _ = end.wait_for(Option::is_some).await;
             let _ = tokio::task::spawn_blocking(move || driver.bury(incarnation)).await;
         });
-        Ok(exec)
+        Ok(Exec(Running::Child(child)))
     }
 
     async fn spawn_inside(

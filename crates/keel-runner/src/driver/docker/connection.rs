@@ -1,0 +1,102 @@
+//! The way to the engine, and how long it may take.
+
+use std::{error::Error as _, time::Duration};
+
+use bollard::{Docker, errors::Error};
+
+const SOCKET: &str = "unix:///var/run/docker.sock";
+/// How long the engine may take for anything but builds and pulls. Starting ten containers on a busy machine takes it
+/// seconds.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it may take to answer at all.
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the engine didn't do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EngineError {
+    /// Nobody answers.
+    #[error(
+        "no container engine answers at {host}: {why}; start it, or run as local processes with --driver process"
+    )]
+    Silent {
+        /// Where it was looked for.
+        host: String,
+        /// What the system said.
+        why: String,
+    },
+    /// It refused.
+    #[error("{message}")]
+    Refused {
+        /// The status of its answer.
+        status: u16,
+        /// What it said.
+        message: String,
+    },
+    /// It did not answer in time.
+    #[error("the engine doesn't answer within {} s", CALL_TIMEOUT.as_secs())]
+    Slow,
+    /// The connection broke, or what came makes no sense.
+    #[error("the engine can't be asked: {0}")]
+    Broken(String),
+}
+
+impl EngineError {
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
+
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Refused { status: 409, .. })
+    }
+}
+
+impl From<Error> for EngineError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::DockerResponseServerError { status_code, message } => {
+                Self::Refused { status: status_code, message }
+            }
+            Error::RequestTimeoutError => Self::Slow,
+            other => Self::Broken(innermost(&other)),
+        }
+    }
+}
+
+/// Gives what an error is about in the end: the layers above say nothing more.
+fn innermost(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = error.to_string();
+        source = error.source();
+    }
+    text
+}
+
+/// Gives where the engine is: DOCKER_HOST, else its socket at the usual place.
+pub(super) fn host() -> String {
+    std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()).unwrap_or_else(|| SOCKET.into())
+}
+
+/// Connects to the engine and agrees on a version of its API.
+pub(super) async fn connect() -> Result<Docker, EngineError> {
+    let host = host();
+    let silent = |error: &Error| EngineError::Silent { host: host.clone(), why: innermost(error) };
+    let docker = Docker::connect_with_host(&host).map_err(|error| silent(&error))?.with_timeout(CALL_TIMEOUT);
+    match tokio::time::timeout(FIRST_ANSWER_TIMEOUT, docker.negotiate_version()).await {
+        Ok(Ok(docker)) => Ok(docker),
+        Ok(Err(error)) => Err(silent(&error)),
+        Err(_) => Err(EngineError::Silent {
+            host: host.clone(),
+            why: format!("no answer within {} s", FIRST_ANSWER_TIMEOUT.as_secs()),
+        }),
+    }
+}
+
+/// Waits for an answer, within bounds.
+pub(super) async fn call<T>(answer: impl Future<Output = Result<T, Error>>) -> Result<T, EngineError> {
+    match tokio::time::timeout(CALL_TIMEOUT, answer).await {
+        Ok(answer) => answer.map_err(EngineError::from),
+        Err(_) => Err(EngineError::Slow),
+    }
+}

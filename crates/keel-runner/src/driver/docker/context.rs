@@ -1,0 +1,278 @@
+//! The build context: the folder as a tar that is sent while it is made, without what .dockerignore leaves out.
+//!
+//! .dockerignore as the engine's own client reads it: patterns start at the context's root, the last one that fits a
+//! path or a folder above it counts, `!` takes back.
+
+use std::{
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use glob::{MatchOptions, Pattern};
+use keel_model::{DockerfileSource, ImageBuild};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+
+/// The name under which a Dockerfile is sent that isn't in its context.
+const DOCKERFILE: &str = ".evenkeel.Dockerfile";
+/// Pieces that wait to be sent.
+const PIECES_MAX: usize = 8;
+const PIECE_BYTES: usize = 64 << 10;
+const MATCH: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: false,
+};
+
+type Piece = io::Result<Vec<u8>>;
+
+/// A context on its way.
+pub(super) struct Sent {
+    /// The Dockerfile's path in it.
+    pub(super) dockerfile: String,
+    pub(super) body: Body,
+}
+
+/// The tar's bytes.
+pub(super) struct Body(mpsc::Receiver<Piece>);
+
+impl Stream for Body {
+    type Item = io::Result<bytes::Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(bytes::Bytes::from)))
+    }
+}
+
+/// Begins to send a context.
+///
+/// # Errors
+/// When the folder, its .dockerignore or the Dockerfile can't be read.
+pub(super) fn send(build: &ImageBuild) -> io::Result<Sent> {
+    let root = build.context.clone();
+    let at =
+        |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    std::fs::read_dir(&root).map_err(|error| at(&root, error))?;
+    let ignore = root.join(".dockerignore");
+    let ignored = match std::fs::read_to_string(&ignore) {
+        Ok(text) => Ignored::parse(&text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ignored::default(),
+        Err(error) => return Err(at(&ignore, error)),
+    };
+    let (dockerfile, outside) = match &build.dockerfile {
+        DockerfileSource::Text(text) => (DOCKERFILE.to_owned(), Some(text.clone().into_bytes())),
+        DockerfileSource::File(path) => match path.strip_prefix(&root) {
+            Ok(inside) => (inside.to_string_lossy().into_owned(), None),
+            Err(_) => {
+                let text = std::fs::read(path).map_err(|error| at(path, error))?;
+                (DOCKERFILE.to_owned(), Some(text))
+            }
+        },
+    };
+    let (sender, receiver) = mpsc::channel(PIECES_MAX);
+    let kept = PathBuf::from(&dockerfile);
+    tokio::task::spawn_blocking(move || {
+        let pieces = BufWriter::with_capacity(PIECE_BYTES, Pieces(sender.clone()));
+        if let Err(error) = write(pieces, &root, &ignored, &kept, outside) {
+            // The engine is told by the body's early end.
+            drop(sender.blocking_send(Err(error)));
+        }
+    });
+    Ok(Sent { dockerfile, body: Body(receiver) })
+}
+
+/// Where pieces of the tar go.
+struct Pieces(mpsc::Sender<Piece>);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(bytes.to_vec()));
+        sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write(
+    writer: impl Write,
+    root: &Path,
+    ignored: &Ignored,
+    dockerfile: &Path,
+    outside: Option<Vec<u8>>,
+) -> io::Result<()> {
+    let mut tar = tar::Builder::new(writer);
+    tar.follow_symlinks(false);
+    tar.sparse(false);
+    let mut open = vec![PathBuf::new()];
+    while let Some(folder) = open.pop() {
+        let mut entries: Vec<_> = std::fs::read_dir(root.join(&folder))?.collect::<io::Result<_>>()?;
+        // The same order each time, whatever the file system's.
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            let path = folder.join(entry.file_name());
+            let kind = entry.file_type()?;
+            // The engine needs both to build, and leaves out what it is told to.
+            let needed = path == dockerfile || path == Path::new(".dockerignore");
+            let out = ignored.covers(&path) && !needed;
+            if kind.is_dir() {
+                if !out {
+                    tar.append_path_with_name(entry.path(), &path)?;
+                }
+                if !out || ignored.may_take_back(&path) || dockerfile.starts_with(&path) {
+                    open.push(path);
+                }
+            } else if !out && (kind.is_file() || kind.is_symlink()) {
+                append(&mut tar, &entry.path(), &path)?;
+            }
+        }
+    }
+    if let Some(text) = outside {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(u64::try_from(text.len()).unwrap_or(0));
+        header.set_mode(0o644);
+        tar.append_data(&mut header, DOCKERFILE, text.as_slice())?;
+    }
+    tar.into_inner()?.flush()
+}
+
+/// Adds a file. One that goes while it is looked at isn't there.
+fn append(tar: &mut tar::Builder<impl Write>, file: &Path, path: &Path) -> io::Result<()> {
+    match tar.append_path_with_name(file, path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !file.exists() => Ok(()),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", file.display()))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The lines of a .dockerignore, in order.
+#[derive(Debug, Default)]
+struct Ignored(Vec<Line>);
+
+#[derive(Debug)]
+struct Line {
+    pattern: Pattern,
+    takes_back: bool,
+}
+
+impl Ignored {
+    fn parse(text: &str) -> Self {
+        let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let parsed = lines.filter_map(|line| {
+            let (takes_back, pattern) = match line.strip_prefix('!') {
+                Some(rest) => (true, rest.trim()),
+                None => (false, line),
+            };
+            let parts = pattern.split('/').filter(|part| !part.is_empty() && *part != ".");
+            let cleaned = parts.collect::<Vec<_>>().join("/");
+            match Pattern::new(&cleaned) {
+                Ok(pattern) => Some(Line { pattern, takes_back }),
+                Err(error) => {
+                    tracing::warn!("`{line}` in .dockerignore is no pattern: {error}");
+                    None
+                }
+            }
+        });
+        Self(parsed.collect())
+    }
+
+    /// Whether a path is left out: the last line that fits it, or a folder that it is in, says so.
+    fn covers(&self, path: &Path) -> bool {
+        let fits = |line: &&Line| {
+            path.ancestors()
+                .any(|path| !path.as_os_str().is_empty() && line.pattern.matches_path_with(path, MATCH))
+        };
+        self.0.iter().rev().find(fits).is_some_and(|line| !line.takes_back)
+    }
+
+    /// Whether something in a folder that is left out may be taken back.
+    fn may_take_back(&self, folder: &Path) -> bool {
+        let mut taken = self.0.iter().filter(|line| line.takes_back);
+        taken.any(|line| {
+            let literal: PathBuf =
+                line.pattern.as_str().split('/').take_while(|part| !part.contains(['*', '?', '['])).collect();
+            literal.starts_with(folder) || folder.starts_with(&literal)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_dockerignore() {
+        let check = |lines: &str, path: &str, covered: bool| {
+            assert_eq!(Ignored::parse(lines).covers(Path::new(path)), covered, "{lines:?} {path}");
+        };
+        check("target", "target", true);
+        check("target", "target/debug/app", true);
+        check("target", "app/target", false);
+        check("/target/", "target/x", true);
+        check("./target", "target/x", true);
+        check("**/target", "app/target/x", true);
+        check("**/target", "target/x", true);
+        check("*.log", "a.log", true);
+        check("*.log", "logs/a.log", false);
+        check("**/*.log", "logs/deep/a.log", true);
+        check(".git", ".gitignore", false);
+        check("*\n!src", "src/main.rs", false);
+        check("*\n!src", "README.md", true);
+        check("*\n!src\nsrc/secret", "src/secret", true);
+        check("docs/*\n!docs/README.md", "docs/README.md", false);
+        check("# target\n\n", "target", false);
+    }
+
+    #[test]
+    fn looks_into_folders_from_which_something_is_taken_back() {
+        let check = |lines: &str, folder: &str, looks: bool| {
+            assert_eq!(Ignored::parse(lines).may_take_back(Path::new(folder)), looks, "{lines:?} {folder}");
+        };
+        check("node_modules", "node_modules", false);
+        check("*\n!src/app", "src", true);
+        check("*\n!src/app", "src/app", true);
+        check("*\n!src/app", "node_modules", false);
+        check("*\n!**/*.py", "deep", true);
+    }
+
+    #[tokio::test]
+    async fn sends_what_counts_and_a_dockerfile_from_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("app");
+        for file in ["main.py", "target/big", "docs/secret", "docs/README.md"] {
+            std::fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
+            std::fs::write(root.join(file), file).unwrap();
+        }
+        std::fs::write(root.join(".dockerignore"), "target\ndocs/*\n!docs/README.md\n").unwrap();
+        std::os::unix::fs::symlink("main.py", root.join("link")).unwrap();
+        std::fs::write(folder.path().join("Dockerfile"), "FROM scratch").unwrap();
+        let build = ImageBuild {
+            context: root,
+            dockerfile: DockerfileSource::File(folder.path().join("Dockerfile")),
+            args: Default::default(),
+            target: None,
+        };
+        let mut sent = send(&build).unwrap();
+        assert_eq!(sent.dockerfile, DOCKERFILE);
+        let mut bytes = Vec::new();
+        while let Some(piece) = sent.body.0.recv().await {
+            bytes.extend(piece.unwrap());
+        }
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let mut names: Vec<String> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap().path().unwrap().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        assert_eq!(
+            names,
+            [".dockerignore", DOCKERFILE, "docs", "docs/README.md", "link", "main.py"]
+                .map(|name| name.to_owned())
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! A container from its making to its removal.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bollard::{
+    Docker,
+    container::LogOutput,
+    exec::{CreateExecOptions, StartExecResults},
+    models::ContainerInspectResponse,
+    query_parameters::{KillContainerOptionsBuilder, RemoveContainerOptionsBuilder},
+};
+use keel_model::{Handover, Healthcheck};
+use tokio_stream::StreamExt;
+
+use super::{
+    Birth, Driver, KNOCK_EVERY, KNOCK_TIMEOUT, LOST, Living, OwnVolume, Stage,
+    connection::{EngineError, call},
+    container_of, mounted,
+    session::status_of,
+    sweep::{VOLUME, own_volume, remove},
+};
+use crate::{
+    Exit, Health,
+    driver::process::first_tcp,
+    supervisor::{Event, Incarnation},
+};
+
+/// How much of what a healthcheck printed is kept: its end.
+const HEALTH_BYTES_MAX: usize = 4096;
+
+impl Driver {
+    pub(super) async fn bring_up(&self, birth: Birth) -> Result<(), String> {
+        let incarnation = birth.incarnation;
+        let sink = self.0.output.open(&birth.spec.name.0, &birth.name);
+        let sink = sink.map_err(|error| format!("its output can't be kept: {error}"))?;
+        let docker = self.engine().await.map_err(|error| error.to_string())?;
+        let id = self.create(docker, &birth, None).await?;
+        let started = call(docker.start_container(&id, None)).await;
+        started.map_err(|error| format!("its container can't be started: {error}"))?;
+        let container = call(docker.inspect_container(&id, None)).await;
+        let container = container.map_err(|error| format!("it was lost right after its start: {error}"))?;
+        let ended = self.note_start(&birth, &id, &container);
+        self.tell(Event::Started { incarnation });
+        tokio::spawn(self.clone().follow_logs(docker.clone(), incarnation, id, sink));
+        match ended {
+            Some(exit) => self.ended(incarnation, exit),
+            None => {
+                tokio::spawn(self.clone().knock(birth));
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes where a container runs; gives how it ended, if it has by now.
+    fn note_start(&self, birth: &Birth, id: &str, container: &ContainerInspectResponse) -> Option<Exit> {
+        let state = container.state.clone().unwrap_or_default();
+        let stage = Stage::Started {
+            id: id.to_owned(),
+            pid: state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
+            address: address(birth, container),
+            volumes: own_volumes(birth, container),
+        };
+        let mut lives = self.lives();
+        let living = lives.get_mut(&birth.incarnation)?;
+        let before = std::mem::replace(&mut living.stage, stage);
+        let gone = (state.running != Some(true)).then(|| {
+            let status = state.exit_code.and_then(|code| i32::try_from(code).ok());
+            Exit::Status(status.unwrap_or(LOST))
+        });
+        match before {
+            Stage::Created { ended: Some(exit), .. } => Some(exit),
+            _ => gone,
+        }
+    }
+
+    /// Says when an instance without a healthcheck accepts connections.
+    async fn knock(self, birth: Birth) {
+        let port = first_tcp(&birth.spec.ports).filter(|_| birth.spec.healthcheck.is_none());
+        let (Some(port), Some(address)) = (port, self.address(birth.incarnation)) else { return };
+        let address = SocketAddr::new(address, port);
+        while self.has(birth.incarnation) {
+            let connect = tokio::net::TcpStream::connect(address);
+            if let Ok(Ok(_)) = tokio::time::timeout(KNOCK_TIMEOUT, connect).await {
+                return self.tell(Event::Listening { incarnation: birth.incarnation });
+            }
+            tokio::time::sleep(KNOCK_EVERY).await;
+        }
+    }
+
+    /// Runs the healthcheck of a life once; says [`Event::Probed`].
+    pub(crate) fn probe(&self, incarnation: Incarnation) {
+        let driver = self.clone();
+        tokio::spawn(async move {
+            let health = match driver.run_healthcheck(incarnation).await {
+                Ok(health) => health,
+                Err(why) => Health { passed: false, output: why },
+            };
+            let passed = health.passed;
+            driver.change(incarnation, |living| living.health = Some(health));
+            driver.tell(Event::Probed { incarnation, passed });
+        });
+    }
+
+    async fn run_healthcheck(&self, incarnation: Incarnation) -> Result<Health, String> {
+        let living = self.living(incarnation).ok_or("it has ended")?;
+        let check = living.birth.spec.healthcheck.clone().ok_or("it has no healthcheck")?;
+        let id = living.id().ok_or("it doesn't run")?;
+        let docker = self.engine().await.map_err(|error| error.to_string())?;
+        let asked = tokio::time::timeout(check.timeout, ask(docker, id, &check)).await;
+        asked.unwrap_or_else(|_| Err(format!("it took longer than {} s", check.timeout.as_secs_f32())))
+    }
+
+    /// Forgets a life, and removes what is left of it.
+    pub(super) fn bury(&self, incarnation: Incarnation) {
+        let Some(living) = self.lives().remove(&incarnation) else { return };
+        let driver = self.clone();
+        tokio::spawn(async move { driver.remove(incarnation, living).await });
+    }
+
+    /// Removes a container whose life has been forgotten.
+    pub(super) async fn remove(&self, incarnation: Incarnation, living: Living) {
+        let own = match &living.stage {
+            Stage::Started { volumes, .. } => volumes.clone(),
+            Stage::Settled | Stage::Created { .. } => Vec::new(),
+        };
+        if takes_turns(&living.birth) && !own.is_empty() {
+            self.take_over(vec![(living.wish.clone(), own)]);
+        }
+        if let (Some(id), Some(docker)) = (living.id(), self.0.engine.get()) {
+            let removed = match living.birth.is_instance() {
+                true => remove(docker, id).await,
+                false => {
+                    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+                    call(docker.remove_container(id, Some(options))).await
+                }
+            };
+            if let Err(error) = removed
+                && !error.is_missing()
+            {
+                tracing::warn!("the container {id} of {} can't be removed: {error}", living.birth.name);
+            }
+        }
+        self.hand_on_name(&living.wish, incarnation).await;
+    }
+}
+
+/// Whether no other container of the instance may be there before this one is gone.
+pub(super) fn takes_turns(birth: &Birth) -> bool {
+    container_of(&birth.spec).is_some_and(|container| container.handover == Handover::OneAtATime)
+}
+
+/// Sends a container a signal. One that has ended needs none.
+pub(super) async fn send(docker: &Docker, id: &str, signal: i32) -> Result<(), EngineError> {
+    let options = KillContainerOptionsBuilder::default().signal(&signal.to_string()).build();
+    match call(docker.kill_container(id, Some(options))).await {
+        Err(error) if error.is_missing() || error.is_conflict() => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Runs a healthcheck in a container.
+async fn ask(docker: &Docker, id: &str, check: &Healthcheck) -> Result<Health, String> {
+    let failed = |error: EngineError| format!("it can't be run: {error}");
+    let options = CreateExecOptions {
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        cmd: Some(check.argv.clone()),
+        ..Default::default()
+    };
+    let exec = call(docker.create_exec(id, options)).await.map_err(failed)?.id;
+    let started = call(docker.start_exec(&exec, None)).await.map_err(failed)?;
+    let mut printed = Vec::new();
+    if let StartExecResults::Attached { mut output, .. } = started {
+        while let Some(Ok(piece)) = output.next().await {
+            printed.extend_from_slice(&LogOutput::into_bytes(piece));
+            let beyond = printed.len().saturating_sub(HEALTH_BYTES_MAX);
+            printed.drain(..beyond);
+        }
+    }
+    let status = status_of(docker, &exec).await.map_err(failed)?;
+    Ok(Health { passed: status == 0, output: String::from_utf8_lossy(&printed).into_owned() })
+}
+
+/// Gives a container's address in the first of its networks where it has one.
+fn address(birth: &Birth, container: &ContainerInspectResponse) -> Option<IpAddr> {
+    let spec = container_of(&birth.spec)?;
+    let networks = container.network_settings.as_ref()?.networks.as_ref()?;
+    spec.networks.iter().find_map(|network| {
+        let endpoint = networks.get(&network.name)?;
+        let addresses = [&endpoint.ip_address, &endpoint.global_ipv6_address];
+        addresses.into_iter().flatten().find_map(|text| text.parse().ok())
+    })
+}
+
+fn own_volumes(birth: &Birth, container: &ContainerInspectResponse) -> Vec<OwnVolume> {
+    let named = mounted(&birth.spec);
+    let mounts = container.mounts.iter().flatten().cloned();
+    let volumes = mounts.filter(|mount| mount.typ.as_deref() == Some(VOLUME));
+    let own = volumes.filter_map(|mount| own_volume(mount.name, mount.destination));
+    own.filter(|volume| !named.contains(volume.target.as_str())).collect()
+}

@@ -1,0 +1,341 @@
+//! Instances as containers, made and watched through the engine's API.
+//!
+//! The engine runs them and their healthchecks; when they start, leave the pool, end and are started again is decided
+//! where it is for processes. So a container is made with no restart policy of its own and is removed when it has
+//! ended. Names and labels are Compose's, and one label of our own tells what a crashed supervisor left behind:
+//! containers don't die with it.
+//!
+//! Requests and first connections go to a container's address in its first network, so the engine has to be on this
+//! machine. Every call is bounded. A lost connection is said, changes nothing, and is made again.
+
+mod connection;
+mod context;
+mod create;
+mod forward;
+mod image;
+mod life;
+mod logs;
+mod names;
+mod network;
+mod session;
+mod sweep;
+mod watch;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bollard::Docker;
+use keel_model::{HostPort, Run, Service};
+use tokio::sync::{OnceCell, mpsc::UnboundedSender};
+
+pub(super) use self::session::Session;
+pub(crate) use self::sweep::end_leftovers;
+use self::{connection::EngineError, forward::Doors, names::Names, network::Networks};
+use super::{Birth, Facts, Told, output::Output, process::first_tcp};
+use crate::{
+    Exit, Health,
+    supervisor::{Event, Incarnation},
+};
+
+/// Tells our containers and networks from others'; its value is the project.
+const PROJECT_LABEL: &str = "dev.evenkeel.project";
+/// The name that the container would have if it were the only one of its instance.
+const NAME_LABEL: &str = "dev.evenkeel.name";
+/// In the state folder while there may be something in the engine.
+const MARK: &str = "engine";
+/// Between two attempts to connect to an instance that doesn't accept yet.
+const KNOCK_EVERY: Duration = Duration::from_millis(50);
+/// How long one attempt may take.
+const KNOCK_TIMEOUT: Duration = Duration::from_secs(1);
+const SIGKILL: i32 = 9;
+/// The status of a container whose end nobody saw.
+const LOST: i32 = 255;
+
+/// The driver; cheap to clone. It asks nothing of the engine before the first container does.
+#[derive(Clone, Debug)]
+pub(crate) struct Driver(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    project: String,
+    state_dir: PathBuf,
+    output: Arc<Output>,
+    told: UnboundedSender<Told>,
+    engine: OnceCell<Docker>,
+    lives: Mutex<BTreeMap<Incarnation, Living>>,
+    names: Mutex<Names>,
+    /// Volumes without a name, by the instance whose last container had them.
+    volumes: Mutex<BTreeMap<String, Vec<OwnVolume>>>,
+    networks: Networks,
+    doors: Doors,
+}
+
+/// A container of an instance, or of a one-off.
+#[derive(Clone, Debug)]
+struct Living {
+    birth: Birth,
+    /// The name that it should have.
+    wish: String,
+    stage: Stage,
+    health: Option<Health>,
+    note: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    /// Nothing is known in the engine.
+    Settled,
+    /// It is there. An end that came before its start was known waits here.
+    Created { id: String, ended: Option<Exit> },
+    /// It runs.
+    Started { id: String, pid: Option<u32>, address: Option<IpAddr>, volumes: Vec<OwnVolume> },
+}
+
+/// A volume that has no name in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OwnVolume {
+    name: String,
+    target: String,
+}
+
+impl Living {
+    fn id(&self) -> Option<&str> {
+        match &self.stage {
+            Stage::Settled => None,
+            Stage::Created { id, .. } | Stage::Started { id, .. } => Some(id),
+        }
+    }
+}
+
+impl Driver {
+    pub(super) fn new(
+        project: &str,
+        state_dir: &Path,
+        output: Arc<Output>,
+        told: UnboundedSender<Told>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            project: project.into(),
+            state_dir: state_dir.into(),
+            output,
+            told,
+            engine: OnceCell::new(),
+            lives: Mutex::default(),
+            names: Mutex::default(),
+            volumes: Mutex::default(),
+            networks: Networks::default(),
+            doors: Doors::default(),
+        }))
+    }
+
+    /// Gives the engine. The first time it ends what an earlier run left behind, and begins to listen.
+    async fn engine(&self) -> Result<&Docker, EngineError> {
+        let connect = || async {
+            let docker = connection::connect().await?;
+            // Written first: a crash from here on leaves something to look for.
+            if let Err(error) = std::fs::write(self.0.state_dir.join(MARK), connection::host()) {
+                tracing::warn!("containers that a crash leaves behind will not be found: {error}");
+            }
+            self.take_over(sweep::containers(&docker, &self.0.project).await?);
+            tokio::spawn(watch::watch(self.clone(), docker.clone()));
+            Ok(docker)
+        };
+        self.0.engine.get_or_try_init(connect).await
+    }
+
+    /// Whether a life is a container.
+    pub(crate) fn has(&self, incarnation: Incarnation) -> bool {
+        self.lives().contains_key(&incarnation)
+    }
+
+    /// Notes a life.
+    pub(crate) fn settle(&self, birth: &Birth) {
+        let wish = names::wish(&self.0.project, birth);
+        let living = Living { birth: birth.clone(), wish, stage: Stage::Settled, health: None, note: None };
+        self.lives().insert(birth.incarnation, living);
+    }
+
+    /// Makes and starts the container of a life that was settled.
+    pub(crate) fn launch(&self, birth: Birth) {
+        let driver = self.clone();
+        tokio::spawn(async move {
+            let incarnation = birth.incarnation;
+            if let Err(why) = driver.bring_up(birth).await {
+                driver.bury(incarnation);
+                driver.tell(Event::StartFailed { incarnation, why });
+            }
+        });
+    }
+
+    /// Gives the address of a life, once it runs.
+    pub(crate) fn address(&self, incarnation: Incarnation) -> Option<IpAddr> {
+        match self.living(incarnation)?.stage {
+            Stage::Started { address, .. } => address,
+            Stage::Settled | Stage::Created { .. } => None,
+        }
+    }
+
+    /// Gives what is known of a life, once it runs.
+    pub(crate) fn facts(&self, incarnation: Incarnation) -> Option<Facts> {
+        let living = self.living(incarnation)?;
+        let Stage::Started { pid, address: Some(address), .. } = living.stage else { return None };
+        let shown = living.birth.spec.ports.iter().map(|port| match port.protocol {
+            keel_model::Protocol::Tcp => port.number.to_string(),
+            keel_model::Protocol::Udp => format!("{}/udp", port.number),
+        });
+        Some(Facts {
+            pid,
+            address,
+            ports: BTreeMap::new(),
+            ports_shown: shown.collect(),
+            health: living.health,
+            note: living.note,
+        })
+    }
+
+    /// Sends a signal to the main process of a life.
+    pub(crate) fn signal(&self, incarnation: Incarnation, signal: i32) {
+        let driver = self.clone();
+        tokio::spawn(async move {
+            let Some(id) = driver.id_of(incarnation) else { return };
+            let Ok(docker) = driver.engine().await else { return };
+            if let Err(error) = life::send(docker, &id, signal).await {
+                tracing::debug!("{id} wasn't sent signal {signal}: {error}");
+            }
+        });
+    }
+
+    /// Ends all processes of a life.
+    pub(crate) fn kill_all(&self, incarnation: Incarnation) {
+        self.signal(incarnation, SIGKILL);
+    }
+
+    /// Finds out why an instance isn't ready, and says it.
+    pub(crate) fn tell_slow(&self, incarnation: Incarnation, instance: String) {
+        let Some(living) = self.living(incarnation) else { return };
+        let port = first_tcp(&living.birth.spec.ports);
+        let why = match (&living.stage, &living.birth.spec.healthcheck, living.health) {
+            (Stage::Settled | Stage::Created { .. }, ..) => "the engine is making its container".into(),
+            (_, Some(_), Some(health)) if health.output.trim().is_empty() => {
+                "its healthcheck fails and prints nothing".into()
+            }
+            (_, Some(_), Some(health)) => format!("its healthcheck fails: {}", health.output.trim()),
+            (_, Some(_), None) => "its first healthcheck hasn't ended yet".into(),
+            (_, None, _) => match port {
+                Some(port) => format!("it runs and doesn't accept connections on port {port} yet"),
+                None => return,
+            },
+        };
+        let _ = self.0.told.send(Told::Slow { instance, why });
+    }
+
+    /// Leads containers to what isn't in the engine.
+    pub(crate) fn lead(&self, behind: BTreeMap<HostPort, Vec<SocketAddr>>) {
+        self.0.doors.lead(behind);
+    }
+
+    /// Ends what an earlier run left behind, if there may be anything.
+    pub(crate) async fn end_leftovers(&self) {
+        if self.0.engine.initialized() || !self.0.state_dir.join(MARK).exists() {
+            return;
+        }
+        if let Err(error) = self.engine().await {
+            tracing::warn!("containers of an earlier run may be left: {error}");
+        }
+    }
+
+    /// Removes all containers of the project and the networks that were made for them. Volumes stay.
+    pub(crate) async fn tear_down(&self) {
+        let Some(docker) = self.0.engine.get() else { return };
+        self.0.doors.close();
+        match sweep::all(docker, &self.0.project).await {
+            Ok(()) => drop(std::fs::remove_file(self.0.state_dir.join(MARK))),
+            Err(error) => tracing::warn!("what is left in the engine couldn't be removed: {error}"),
+        }
+        self.0.networks.forget();
+    }
+
+    /// Says that a life has ended, and removes what is left of it.
+    fn ended(&self, incarnation: Incarnation, exit: Exit) {
+        {
+            let mut lives = self.lives();
+            match lives.get_mut(&incarnation).map(|living| &mut living.stage) {
+                Some(Stage::Created { ended, .. }) => {
+                    *ended = Some(exit);
+                    return;
+                }
+                Some(Stage::Started { .. }) => {}
+                Some(Stage::Settled) | None => return,
+            }
+        }
+        let Some(living) = self.lives().remove(&incarnation) else { return };
+        let driver = self.clone();
+        let in_turn = life::takes_turns(&living.birth);
+        if !in_turn {
+            self.tell(Event::Exited { incarnation, exit });
+        }
+        tokio::spawn(async move {
+            driver.remove(incarnation, living).await;
+            // Its ports and volumes are free only now.
+            if in_turn {
+                driver.tell(Event::Exited { incarnation, exit });
+            }
+        });
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody listens any more when the runner is gone.
+        let _ = self.0.told.send(Told::Event(event));
+    }
+
+    fn lives(&self) -> MutexGuard<'_, BTreeMap<Incarnation, Living>> {
+        lock(&self.0.lives)
+    }
+
+    fn living(&self, incarnation: Incarnation) -> Option<Living> {
+        self.lives().get(&incarnation).cloned()
+    }
+
+    fn id_of(&self, incarnation: Incarnation) -> Option<String> {
+        self.lives().get(&incarnation)?.id().map(str::to_owned)
+    }
+
+    fn incarnation_of(&self, id: &str) -> Option<Incarnation> {
+        let lives = self.lives();
+        lives.iter().find(|(_, living)| living.id() == Some(id)).map(|(incarnation, _)| *incarnation)
+    }
+
+    fn change(&self, incarnation: Incarnation, change: impl FnOnce(&mut Living)) {
+        if let Some(living) = self.lives().get_mut(&incarnation) {
+            change(living);
+        }
+    }
+
+    /// Takes over the volumes of containers that were removed, for those that take their places.
+    fn take_over(&self, left: Vec<(String, Vec<OwnVolume>)>) {
+        lock(&self.0.volumes).extend(left);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn container_of(spec: &Service) -> Option<&keel_model::ContainerSpec> {
+    match &spec.run {
+        Run::Container(container) => Some(container),
+        Run::Process(_) | Run::External(_) => None,
+    }
+}
+
+/// Gives the targets that a service mounts something at, so that what the image keeps there is no volume of its own.
+fn mounted(spec: &Service) -> BTreeSet<&str> {
+    let mounts = container_of(spec).map(|container| container.mounts.as_slice()).unwrap_or_default();
+    let named = mounts.iter().filter(|mount| mount.source != keel_model::ContainerMountSource::Anonymous);
+    named.map(|mount| mount.target.as_str()).collect()
+}
