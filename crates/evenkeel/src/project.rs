@@ -49,6 +49,7 @@ impl ProjectArgs {
             profiles: self.profile.clone(),
             env_files: self.env_file.iter().map(|file| here.join(file)).collect(),
             environment,
+            driver: None,
         })
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use keel_admin::{
     Claim, ClaimError, Client, Describe, Paths, Shown,
-    api::{ProjectInfo, UpRequest},
+    api::{FileChoice, ProjectInfo, UpRequest},
     remedies,
 };
 use keel_control::{
@@ -16,7 +16,7 @@ use keel_control::{
     project::{Joined, ProjectError, ProjectOptions, Reading, RunningProject, UpError, UpOptions},
 };
 use keel_diag::{Color, Format, Severity};
-use keel_model::ServiceName;
+use keel_model::{DriverChoice, ServiceName};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, broadcast},
@@ -41,6 +41,10 @@ pub(crate) struct Args {
     /// Build again before starting
     #[arg(long)]
     build: bool,
+    /// What runs the instances: process, docker, or auto (what has only an image in the engine, the rest as local
+    /// processes). Without it `x-driver` in the file says so, else process
+    #[arg(long, value_name = "DRIVER", value_parser = ["process", "docker", "auto"])]
+    driver: Option<String>,
     /// Replace instances even if nothing about them changed
     #[arg(long)]
     force_recreate: bool,
@@ -55,8 +59,9 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
     if side == Side::Detached {
         detach::enter();
     }
-    let choice = project.choice()?;
-    let reading = project.read()?;
+    let driver = args.driver.as_deref().map(str::parse::<DriverChoice>).transpose()?;
+    let choice = FileChoice { driver, ..project.choice()? };
+    let reading = ProjectOptions::from(choice.clone()).read();
     if side == Side::Foreground {
         show_reading(&reading, Format::Human);
     }
@@ -153,8 +158,7 @@ impl Supervisor<'_> {
                 eprintln!("stopping; once more to stop at once");
                 tokio::select! {
                     outcome = project.down(Some(std::time::Duration::ZERO)) => outcome?,
-                    // What is still alive ends with this process.
-                    () = signals.ends.received() => eprintln!("stopping at once"),
+                    () = signals.ends.received() => stop_at_once(&project).await,
                 }
                 return Ok(ExitCode::FAILURE);
             }
@@ -162,8 +166,7 @@ impl Supervisor<'_> {
         if let Err(UpError::Project(ProjectError::Ending)) = &first {
             tokio::select! {
                 () = ended.notified() => {}
-                // What is still alive ends with this process.
-                () = signals.ends.received() => {}
+                () = signals.ends.received() => stop_at_once(&project).await,
             }
             eprintln!("stopped by `evenkeel down` before everything was up");
             drop(claim);
@@ -180,7 +183,7 @@ impl Supervisor<'_> {
             let text = first.as_ref().err().map(explain).unwrap_or_default();
             tokio::select! {
                 outcome = project.down(Some(std::time::Duration::ZERO)) => outcome?,
-                () = signals.ends.received() => {}
+                () = signals.ends.received() => stop_at_once(&project).await,
             }
             if let Err(UpError::Files(_)) = first {
                 eprint!("{text}");
@@ -225,8 +228,7 @@ impl Supervisor<'_> {
         eprintln!("draining; once more to stop at once");
         tokio::select! {
             outcome = project.down(None) => outcome?,
-            // What is still alive ends with this process.
-            () = signals.ends.received() => eprintln!("stopping at once"),
+            () = signals.ends.received() => stop_at_once(project).await,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -247,6 +249,12 @@ impl Supervisor<'_> {
             }
         });
     }
+}
+
+/// Ends what wouldn't end with this process; local processes do.
+async fn stop_at_once(project: &RunningProject) {
+    eprintln!("stopping at once");
+    project.runner().abandon().await;
 }
 
 async fn reload(project: RunningProject) {

@@ -9,11 +9,12 @@ use std::{
 
 use keel_compose::{Project, SeatFiles, balancer_seat, is_balancer_seat};
 use keel_diag::{Diagnostic, Severity, Sources, Span};
-use keel_model::{Address, Dependency, Plan, Port, Protocol, Run, Service, ServiceName};
+use keel_model::{Address, Dependency, Driver, HostPort, Plan, Port, Protocol, Run, Service, ServiceName};
 use keel_nginx::{Files, HostFiles, MainSettings};
 use sha2::{Digest, Sha256};
 
 use super::{
+    container::{Publisher, container_spec},
     direct::{DirectPort, direct_configuration},
     merge::append,
     process::{hex, process_spec},
@@ -97,6 +98,7 @@ impl ProjectOptions {
                 cache: &self.cache,
                 reading: &mut reading,
                 published_at: BTreeMap::new(),
+                balanced: BTreeSet::new(),
             };
             let joined = reader.join();
             reading.joined = joined;
@@ -128,6 +130,8 @@ struct Reader<'a> {
     cache: &'a Path,
     reading: &'a mut Reading,
     published_at: BTreeMap<Address, Span>,
+    /// The services that nginx.conf names.
+    balanced: BTreeSet<ServiceName>,
 }
 
 impl Reader<'_> {
@@ -142,6 +146,7 @@ impl Reader<'_> {
         let errors_before = self.errors();
         let mut loaded = self.read_nginx(seat_service, seat.as_ref());
         let nginx_failed = self.errors() > errors_before;
+        self.balanced = balanced(&names, loaded.as_ref());
         let (mut services, dormant) = self.services(seat.as_ref());
         let extra_hosts = self.extra_hosts(seat.as_ref());
         let nothing_runs = services.iter().all(|service| is_seat(service, seat.as_ref()));
@@ -165,6 +170,9 @@ impl Reader<'_> {
             return None;
         }
         add_balanced_ports(&mut services, &bindings);
+        self.name_what_is_on_this_host(&mut services);
+        // Everything is known of them by now.
+        services.iter_mut().for_each(|service| service.digest = digest(service));
         Some(Joined {
             name: project.name.clone(),
             folder: project.folder.clone(),
@@ -236,7 +244,8 @@ impl Reader<'_> {
         let mut hosts = BTreeMap::<String, (&str, BTreeSet<IpAddr>)>::new();
         for service in self.project.services.values() {
             let own = &service.name.value;
-            if seat.is_some_and(|seat| seat.service == *own) {
+            // A container has a file of its own.
+            if seat.is_some_and(|seat| seat.service == *own) || service.driver == Driver::Docker {
                 continue;
             }
             for (name, address) in &service.extra_hosts {
@@ -289,11 +298,68 @@ impl Reader<'_> {
     }
 
     fn run(&mut self, service: &keel_compose::Service) -> Option<Run> {
+        if service.driver == Driver::Docker {
+            let spec = container_spec(self.project, service, self.publisher(service));
+            return Some(Run::Container(Box::new(spec)));
+        }
         let address = service.process.as_ref().and_then(|own| own.address.as_ref());
         match address {
             Some(address) => Some(Run::External(address.value)),
             None => process_spec(self.project, service, self.cache, &mut self.reading.diagnostics)
                 .map(Run::Process),
+        }
+    }
+
+    /// Tells who answers on the ports that a service publishes. What is made elsewhere, runs once and is named in no
+    /// nginx.conf may speak anything — it is a database, as a rule —, so its ports are passed through as they are.
+    fn publisher(&self, service: &keel_compose::Service) -> Publisher {
+        let is_image_only = service.driver == Driver::Docker && service.build.is_none();
+        let is_balanced = self.balanced.iter().any(|name| name.0 == service.name.value);
+        match is_image_only && service.replicas() <= 1 && !is_balanced {
+            true => Publisher::Engine,
+            false => Publisher::Evenkeel,
+        }
+    }
+
+    /// Tells containers what isn't in the engine: its names lead to this host, where each port stands for one service.
+    fn name_what_is_on_this_host(&mut self, services: &mut [Service]) {
+        let is_container = |service: &&Service| matches!(service.run, Run::Container(_));
+        let (inside, outside): (Vec<&Service>, Vec<&Service>) = services.iter().partition(is_container);
+        let named = outside.iter().flat_map(|service| {
+            std::iter::once(service.name.0.clone()).chain(service.aliases.iter().cloned())
+        });
+        let names: BTreeSet<String> = named.collect();
+        let needs = |name: &ServiceName| {
+            inside.iter().find(|one| one.depends_on.iter().any(|dependency| dependency.service == *name))
+        };
+        // Who is depended on gets its port, whoever else would like it.
+        let (needed, others): (Vec<&&Service>, Vec<&&Service>) =
+            outside.iter().partition(|service| needs(&service.name).is_some());
+        let mut ports = BTreeMap::<u16, ServiceName>::new();
+        let mut refused = Vec::new();
+        for service in needed.into_iter().chain(others) {
+            for port in ports_on_host(service) {
+                let holder = ports.entry(port).or_insert_with(|| service.name.clone());
+                if let (true, Some(by)) = (*holder != service.name, needs(&service.name)) {
+                    refused.push((service.name.clone(), by.name.clone(), port, holder.clone()));
+                }
+            }
+        }
+        for (service, by, port, holder) in refused {
+            let message = format!("the container `{by}` doesn't reach port {port} of `{service}`");
+            let span = self.project.services.get(&service.0).map(|service| service.name.span);
+            let diagnostic = Diagnostic::warning("join::one-port", message);
+            let label = format!("a local process; for containers, port {port} of this host is `{holder}`'s");
+            let diagnostic = span.map_or(diagnostic.clone(), |span| diagnostic.at(span, label));
+            self.reading.diagnostics.push(diagnostic.help("run it in the engine, too, or on another port"));
+        }
+        let ports: Vec<HostPort> =
+            ports.into_iter().map(|(port, service)| HostPort { port, service }).collect();
+        for service in services {
+            if let Run::Container(spec) = &mut service.run {
+                spec.names_on_host = names.iter().cloned().collect();
+                spec.host_ports.clone_from(&ports);
+            }
         }
     }
 
@@ -306,7 +372,9 @@ impl Reader<'_> {
         let mut ports = Vec::new();
         for service in self.project.services.values() {
             let is_seat = seat.is_some_and(|seat| seat.name.value == service.name.value);
-            let elsewhere = service.process.as_ref().is_some_and(|own| own.address.is_some());
+            let is_process = service.driver == Driver::Process;
+            let elsewhere = is_process && service.process.as_ref().is_some_and(|own| own.address.is_some())
+                || self.publisher(service) == Publisher::Engine;
             if is_seat || elsewhere || service.faulty || !service.enabled || is_balancer_seat(service) {
                 continue;
             }
@@ -321,7 +389,12 @@ impl Reader<'_> {
             }
         }
         self.name_clashes(&mut ports, loaded.as_ref());
-        if ports.is_empty() {
+        // Where the engine publishes all there is, a balancer with nothing to do is fine.
+        let passed_through = |service: &keel_compose::Service| {
+            service.enabled && !service.faulty && self.publisher(service) == Publisher::Engine
+        };
+        let idle = loaded.is_none() && seat.is_none() && self.project.services.values().any(passed_through);
+        if ports.is_empty() && !idle {
             return None;
         }
         for (span, port) in &ports {
@@ -466,8 +539,31 @@ fn drop_missing_dependencies(services: &mut [Service]) {
     }
 }
 
-/// Tells services which of their ports are balanced: an instance is ready when it listens on the first of them. Then
-/// their digests can be made.
+/// Gives the TCP ports under which what runs on this host is reached.
+fn ports_on_host(service: &Service) -> Vec<u16> {
+    match &service.run {
+        Run::External(address) => vec![address.port()],
+        Run::Process(_) | Run::Container(_) => {
+            let tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+            tcp.map(|port| port.number).collect()
+        }
+    }
+}
+
+/// Gives the services that an nginx.conf names.
+fn balanced(
+    names: &ServiceNames,
+    loaded: Option<&(keel_nginx::Configuration, MainSettings)>,
+) -> BTreeSet<ServiceName> {
+    let upstreams = loaded.into_iter().flat_map(|(configuration, _)| &configuration.upstreams);
+    let hosts = upstreams.flat_map(|upstream| &upstream.servers).filter_map(|server| match &server.address {
+        keel_nginx::ServerAddress::Name { host, .. } => names.get(&host.to_ascii_lowercase()),
+        _ => None,
+    });
+    hosts.flatten().cloned().collect()
+}
+
+/// Tells services which of their ports are balanced: an instance is ready when it listens on the first of them.
 fn add_balanced_ports(services: &mut [Service], bindings: &[Binding]) {
     let balanced: Vec<(&ServiceName, u16)> = bindings
         .iter()
@@ -488,7 +584,6 @@ fn add_balanced_ports(services: &mut [Service], bindings: &[Binding]) {
                 service.ports.push(port);
             }
         }
-        service.digest = digest(service);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A folder with a Compose file, and perhaps an nginx.conf: read, joined and run.
 
 mod command;
+mod container;
 mod direct;
 mod joined;
 mod merge;

@@ -99,6 +99,7 @@ fn nothing_to_run(service: &Service) -> Diagnostic {
                 "say where it is found instead:\n    {name}:\n      x-process:\n        address: 127.0.0.1:{port}"
             ))
             .help(format!("or what to run here:\n    {name}:\n      x-process:\n        command: ..."))
+            .help("or let a container engine run it: `evenkeel up --driver auto`, or `x-driver: auto` in the file")
         }
         _ => Diagnostic::error("process::no-command", format!("`{name}` doesn't say what to run"))
             .at(service.name.span, "neither a command nor a Dockerfile's CMD or ENTRYPOINT")
