@@ -197,6 +197,69 @@ fn requests_wait_for_an_instance_that_is_being_started() {
     }
 }
 
+/// Word of deaths is awaited for a second only, which a busy machine may spend elsewhere: one round of ten must do.
+#[test]
+fn requests_wait_for_word_of_peers_that_all_failed() {
+    assert!((0..10).any(|_| both_wait_for_word().is_some()));
+}
+
+/// The first request fails at both peers, the second meets them excluded; both must wait until another is there.
+fn both_wait_for_word() -> Option<()> {
+    let gone =
+        [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap()).map(|held| held.local_addr().unwrap());
+    let peer = ScriptedPeer::saying("here");
+    let mut plane = DataPlane::start(|plan| {
+        balance(plan, &[]);
+        plan.upstreams[0].peers = set(&gone, false);
+    });
+    let mut clients = [plane.client(), plane.client()];
+    for (client, waiting) in clients.iter_mut().zip(1..) {
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while plane.status().queued < waiting {
+            (Instant::now() < deadline).then_some(())?;
+        }
+        assert!(plane.status().peers.iter().all(|peer| peer.excluded));
+    }
+    plane.order(&Order::Peers { upstream: UpstreamName("u".into()), set: set(&[peer.address], false) });
+    let answers = clients.map(|mut client| client.response(true));
+    answers.iter().all(|answer| answer.status == 200 && answer.text() == "here").then_some(())
+}
+
+#[test]
+fn a_kept_connection_that_was_closed_is_no_failure_of_its_peer() {
+    let peer = ScriptedPeer::start(|request| {
+        let closes = request.connection == 0 && request.head.contains("/again");
+        (!closes).then(|| b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec())
+    });
+    let mut plane = DataPlane::start(|plan| balance(plan, &[peer.address]));
+    let mut client = plane.client();
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(client.get("/again").status, 200);
+    assert_eq!(peer.connections.load(SeqCst), 2);
+    assert_eq!(plane.status().peers[0].failures, 0);
+}
+
+#[test]
+fn a_peer_that_cannot_be_connected_to_again_has_failed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let peer = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 1024];
+        assert!(stream.read(&mut request).unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        assert!(stream.read(&mut request).unwrap() > 0);
+        drop(listener);
+    });
+    let mut plane = DataPlane::start(|plan| balance(plan, &[address]));
+    let mut client = plane.client();
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(client.get("/again").status, 502);
+    peer.join().unwrap();
+    assert_eq!(plane.status().peers[0].failures, 1);
+}
+
 #[test]
 fn a_hundred_reloads_lose_nothing() {
     let peers = [ScriptedPeer::saying("x"), ScriptedPeer::saying("x")];

@@ -19,7 +19,7 @@ use keel_model::*;
 use keel_sys::Channel;
 
 /// Nothing in a test takes longer than this.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A running data plane with one listener.
 pub(crate) struct DataPlane {
