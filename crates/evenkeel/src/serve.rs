@@ -19,6 +19,9 @@ use crate::{
     log,
 };
 
+/// Signals that have come and not been acted on; the system joins further ones of a kind.
+const SIGNALS_MAX: usize = 16;
+
 /// The version of nginx whose directives, defaults and tests this program follows.
 const NGINX_VERSION: &str = "1.31.5";
 
@@ -321,8 +324,8 @@ impl ServeObserver for Observer {
     }
 }
 
-fn listen_for_signals() -> std::io::Result<mpsc::UnboundedReceiver<ServeSignal>> {
-    let (sender, receiver) = mpsc::unbounded_channel();
+fn listen_for_signals() -> std::io::Result<mpsc::Receiver<ServeSignal>> {
+    let (sender, receiver) = mpsc::channel(SIGNALS_MAX);
     let kinds = [
         (SignalKind::hangup(), ServeSignal::Reload),
         (SignalKind::user_defined1(), ServeSignal::Reopen),
@@ -333,7 +336,9 @@ fn listen_for_signals() -> std::io::Result<mpsc::UnboundedReceiver<ServeSignal>>
     for (kind, meaning) in kinds {
         let mut stream = signal(kind)?;
         let sender = sender.clone();
-        tokio::spawn(async move { while stream.recv().await.is_some() && sender.send(meaning).is_ok() {} });
+        tokio::spawn(
+            async move { while stream.recv().await.is_some() && sender.send(meaning).await.is_ok() {} },
+        );
     }
     Ok(receiver)
 }

@@ -68,7 +68,7 @@ pub trait ServeObserver {
 pub async fn serve(
     options: &ServeOptions,
     first: Ready,
-    mut signals: mpsc::UnboundedReceiver<ServeSignal>,
+    mut signals: mpsc::Receiver<ServeSignal>,
     observer: &mut dyn ServeObserver,
 ) -> Result<(), ServeError> {
     create_temp_folders(&first.plan).map_err(ServeError::TempFolder)?;
@@ -165,7 +165,7 @@ impl Balancer {
     }
 }
 
-async fn quit(traffic: &Traffic, signals: &mut mpsc::UnboundedReceiver<ServeSignal>) {
+async fn quit(traffic: &Traffic, signals: &mut mpsc::Receiver<ServeSignal>) {
     let graceful = traffic.quit();
     tokio::pin!(graceful);
     loop {

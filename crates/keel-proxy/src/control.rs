@@ -15,7 +15,7 @@ use keel_lb::{Drained, Registry};
 use keel_model::{Address, DataPlaneStatus, LogLevel, Order, PeerSet, Plan, Report, UpstreamName};
 use keel_sys::Channel;
 use keel_telemetry::Counters;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Sender, channel};
 
 use crate::{
     log::{LogFiles, process_entry},
@@ -26,6 +26,9 @@ use crate::{
 /// How long workers may take to switch to a new configuration before it counts as done anyway: a worker is never busy
 /// for longer than one turn of its loop.
 const SWITCH_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Orders that a worker hasn't taken yet; the next one then waits for it.
+const WORKER_ORDERS_MAX: usize = 256;
 
 /// What ends a data plane other than an order to.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +82,7 @@ struct Control {
 }
 
 struct WorkerHandle {
-    orders: UnboundedSender<WorkerOrder>,
+    orders: Sender<WorkerOrder>,
     thread: JoinHandle<()>,
     /// Addresses whose sockets it has.
     listens: Vec<Address>,
@@ -203,7 +206,7 @@ impl Control {
     fn start_workers(&mut self, count: usize, snapshot: &Arc<Snapshot>) -> Result<(), String> {
         self.counters = Counters::new(count);
         for index in 0..count {
-            let (orders, queue) = unbounded_channel();
+            let (orders, queue) = channel(WORKER_ORDERS_MAX);
             let counters = self.counters.worker(index).unwrap_or_default();
             let setup = WorkerSetup {
                 snapshot: snapshot.clone(),
@@ -261,7 +264,7 @@ impl Control {
             let done = Acknowledge::new(sender.clone());
             let order = WorkerOrder::Commit { snapshot: snapshot.clone(), sockets, done };
             // A worker that is gone has reported why.
-            let _ = worker.orders.send(order);
+            let _ = worker.orders.blocking_send(order);
         }
         drop(sender);
         // Nothing is ever sent: the channel ends when the last worker has dropped its end.
@@ -279,7 +282,7 @@ impl Control {
             }
         }
         for worker in &self.workers {
-            let _ = worker.orders.send(WorkerOrder::PeersChanged);
+            let _ = worker.orders.blocking_send(WorkerOrder::PeersChanged);
         }
     }
 
@@ -288,7 +291,7 @@ impl Control {
         self.sockets.clear();
         let workers = std::mem::take(&mut self.workers);
         for worker in &workers {
-            let _ = worker.orders.send(WorkerOrder::Quit);
+            let _ = worker.orders.blocking_send(WorkerOrder::Quit);
         }
         let stop_reading = self.stop_reading.clone();
         let waits = move || {

@@ -94,7 +94,7 @@ pub(crate) struct WorkerSetup {
     pub(crate) index: usize,
     pub(crate) connection_serial: Arc<AtomicU64>,
     pub(crate) seed: u64,
-    pub(crate) orders: mpsc::UnboundedReceiver<WorkerOrder>,
+    pub(crate) orders: mpsc::Receiver<WorkerOrder>,
 }
 
 impl Worker {
