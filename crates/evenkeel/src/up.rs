@@ -289,7 +289,10 @@ fn listening(joined: &Joined, detach: bool) -> String {
         .map(|listener| listener.address.to_string())
         .collect();
     let how = if detach { "`evenkeel down` stops" } else { "Ctrl-C stops" };
-    format!("listening on {}; {how}", addresses.join(", "))
+    match addresses.as_slice() {
+        [] => format!("listening nowhere; {how}"),
+        addresses => format!("listening on {}; {how}", addresses.join(", ")),
+    }
 }
 
 fn explain(error: &UpError) -> String {

@@ -64,6 +64,22 @@ fn a_service_that_cannot_run_is_named_with_place_and_remedy() -> Done {
 }
 
 #[test]
+fn a_project_that_publishes_nothing_runs_and_may_publish_later() -> Done {
+    let text = |ports: &str| {
+        format!("services:\n  w:\n    image: none\n    {ports}\n    x-process: {{command: {}}}\n", app())
+    };
+    let port = free_port()?;
+    let binary = Binary::new(env!("CARGO_BIN_EXE_evenkeel"));
+    let project = Project::new(binary, &[("compose.yaml", &text("expose: ['5000']"))])?;
+    assert_says(&project.output(&["up", "-d"])?, 0, &["no service publishes a port", "listening nowhere"]);
+    assert!(project.run(&["ps"])?.lines().any(|line| line.starts_with("w ") && line.contains(" ready ")));
+    project.write("compose.yaml", &text(&format!("ports: ['127.0.0.1:{port}:5000']")))?;
+    assert_says(&project.output(&["up", "-d"])?, 0, &[]);
+    assert_eq!(keel_testkit::get(([127, 0, 0, 1], port), "/")?.status, 200);
+    Ok(())
+}
+
+#[test]
 fn a_healthcheck_that_never_passes_is_told_with_where_to_look() -> Done {
     up_in_part(
         "  h:\n    image: none\n    command: sleep 1000\n    \

@@ -156,10 +156,7 @@ impl Reader<'_> {
                 .push(Diagnostic::error("join::nothing-runs", "no service can be run here"));
         }
         let written_configuration = self.direct_ports(seat_service, &mut loaded);
-        let Some((mut configuration, main)) = loaded.filter(|_| !nginx_failed && !nothing_runs) else {
-            self.nothing_to_balance(nginx_failed);
-            return None;
-        };
+        let (mut configuration, main) = loaded.filter(|_| !nginx_failed && !nothing_runs)?;
         let known = Known { services: names, resolver: None };
         let (mut bindings, problems) = bind(&configuration.upstreams, &known);
         bindings.iter_mut().for_each(Binding::leave_docker_dns);
@@ -389,13 +386,15 @@ impl Reader<'_> {
             }
         }
         self.name_clashes(&mut ports, loaded.as_ref());
-        // Where the engine publishes all there is, a balancer with nothing to do is fine.
-        let passed_through = |service: &keel_compose::Service| {
-            service.enabled && !service.faulty && self.publisher(service) == Publisher::Engine
-        };
-        let idle = loaded.is_none() && seat.is_none() && self.project.services.values().any(passed_through);
-        if ports.is_empty() && !idle {
+        // Where something is to be mended first, nothing is said of what may follow from it.
+        if ports.is_empty() && (loaded.is_some() || self.errors() > 0 || self.has_faulty_service()) {
             return None;
+        }
+        // Where the engine publishes all there is, a balancer with nothing to do is fine.
+        let is_engines =
+            |service: &keel_compose::Service| service.enabled && self.publisher(service) == Publisher::Engine;
+        if ports.is_empty() && !self.project.services.values().any(is_engines) {
+            self.reading.diagnostics.push(nothing_to_balance());
         }
         for (span, port) in &ports {
             let addresses = port.listen.iter().filter_map(|text| text.parse().ok());
@@ -447,17 +446,19 @@ impl Reader<'_> {
         });
     }
 
-    fn nothing_to_balance(&mut self, nginx_failed: bool) {
-        // Where something else is wrong, that is what is to be mended first.
-        if nginx_failed || self.errors() > 0 || self.project.services.values().any(|service| service.faulty) {
-            return;
-        }
-        self.reading.diagnostics.push(
-            Diagnostic::error("join::nothing-to-balance", "no service publishes a port")
-                .help("publish one: `ports: [\"8080:5000\"]`")
-                .help("or add a service `image: nginx` with an nginx.conf mounted to /etc/nginx/nginx.conf"),
-        );
+    fn has_faulty_service(&self) -> bool {
+        self.project.services.values().any(|service| service.faulty)
     }
+}
+
+/// Workers alone are a project too; but whoever forgot `ports` wants to know.
+fn nothing_to_balance() -> Diagnostic {
+    Diagnostic::warning(
+        "join::nothing-to-balance",
+        "no service publishes a port: what runs here gets no requests",
+    )
+    .help("publish one: `ports: [\"8080:5000\"]`")
+    .help("or add a service `image: nginx` with an nginx.conf mounted to /etc/nginx/nginx.conf")
 }
 
 /// The text that Evenkeel wrote, as the only file there is.
