@@ -151,7 +151,7 @@ impl Plan<'_> {
         let first = spec.networks.first();
         let published = if once.is_some() { [].as_slice() } else { &spec.published };
         ContainerCreateBody {
-            hostname: spec.hostname.clone(),
+            hostname: spec.hostname.clone().or_else(|| host_name(&birth.name)),
             user: spec.user.clone(),
             attach_stdin: once.map(|_| true),
             attach_stdout: once.map(|_| true),
@@ -259,6 +259,14 @@ impl Plan<'_> {
             .flat_map(|gateway| self.spec.names_on_host.iter().map(move |name| format!("{name}:{gateway}")));
         own.chain(on_host).collect()
     }
+}
+
+/// Gives the name that an instance has among the others, where a host can be called that: as a local process is.
+fn host_name(instance: &str) -> Option<String> {
+    const BYTES_MAX: usize = 63;
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    let fits = instance.len() <= BYTES_MAX && instance.bytes().all(fits);
+    fits.then(|| instance.to_owned())
 }
 
 /// An entrypoint that the file clears: the engine takes an empty one for none given, and one empty word for none.
