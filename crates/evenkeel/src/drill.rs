@@ -6,6 +6,7 @@ use std::{
     process::ExitCode,
 };
 
+use keel_admin::api::FileChoice;
 use keel_control::project::ProjectOptions;
 use keel_drill::{
     CASES, Ended, Options, Stop, Told,
@@ -23,6 +24,9 @@ pub(crate) struct Args {
     /// Say which cases there are
     #[arg(long)]
     list: bool,
+    /// What runs the instances: process, docker or auto, as in `up`
+    #[arg(long, value_name = "DRIVER", value_parser = ["process", "docker", "auto"])]
+    driver: Option<String>,
     /// Play this case; may be given several times
     #[arg(long = "case", value_name = "NAME")]
     cases: Vec<String>,
@@ -95,7 +99,8 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let options = args.options(ProjectOptions::from(project.choice()?))?;
+    let driver = args.driver.as_deref().map(str::parse).transpose()?;
+    let options = args.options(ProjectOptions::from(FileChoice { driver, ..project.choice()? }))?;
     if let Some(wrk) = &args.reconcile {
         let reconciled = keel_drill::reconcile::run(&options, wrk)?;
         std::fs::create_dir_all(&args.out)?;

@@ -418,6 +418,33 @@ fn what_a_killed_supervisor_leaves_is_ended() -> Done {
     Ok(())
 }
 
+#[test]
+#[cfg(feature = "drill")]
+fn a_drill_plays_its_cases_on_containers() -> Done {
+    const NAME: &str = "a_drill_plays_its_cases_on_containers";
+    let Some(engine) = engine(NAME)? else { return Ok(()) };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: {NAME}, because only root may kill the processes of containers");
+        return Ok(());
+    }
+    let scene = Scene::demo(engine)?;
+    scene.project.run(&["down"])?;
+    let out = scene.project.folder().join("out");
+    let out = out.to_string_lossy();
+    let cases = ["--case", "stop-one", "--case", "kill-one", "--case", "frozen"];
+    let arguments = [&["drill", "--driver", "docker", "--short", "--out", &out][..], &cases].concat();
+    let output = scene.project.command(&arguments).output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let results = std::fs::read_to_string(scene.project.folder().join("out/results.json"))?;
+    let results: serde_json::Value = serde_json::from_str(&results)?;
+    assert_eq!(results["driver"], "docker");
+    let left =
+        scene.engine.docker(&["ps", "-aq", "--filter", &format!("name={}-drill", scene.project.name())])?;
+    assert_eq!(left, "");
+    Ok(())
+}
+
 /// Three ways to run one project: this is the third. The base image comes from no registry here.
 #[test]
 fn a_flask_project_as_people_have_it() -> Done {

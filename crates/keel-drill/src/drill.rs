@@ -53,7 +53,7 @@ pub fn run(options: &Options, mut told: impl FnMut(Told<'_>)) -> Result<Ended, E
             Some(nginx) => nginx.name()?,
             None => format!("Evenkeel {}", env!("CARGO_PKG_VERSION")),
         },
-        driver: "process".to_owned(),
+        driver: subject.driver().to_owned(),
         machine: machine::describe(),
         files: project_files(&subject),
         ..Results::default()

@@ -68,6 +68,8 @@ pub(crate) struct Tried {
     pub(crate) can_scale: bool,
     /// Whether an instance that dies is started again.
     pub(crate) restarts: bool,
+    /// The image, where instances are containers.
+    pub(crate) image: Option<String>,
 }
 
 impl Subject {
@@ -130,6 +132,16 @@ impl Subject {
                 Entry::Fixed(_) | Entry::Name { .. } => false,
                 Entry::Services { like, .. } => like.weight == 1 && !like.backup && like.max_conns == 0,
             })
+    }
+
+    /// Says how instances run.
+    pub(crate) fn driver(&self) -> &'static str {
+        let containers = self.services.iter().filter(|service| service.image.is_some()).count();
+        match containers {
+            0 => "process",
+            all if all == self.services.len() => "docker",
+            _ => "process and docker",
+        }
     }
 
     /// Says how the upstream picks, as nginx.conf says it.
@@ -226,6 +238,10 @@ fn tried_service(service: &Service, name: &ServiceName, port: u16) -> Tried {
         can_scale: service.instance_name.is_none(),
         restarts: service.restart.condition != RestartCondition::Never
             && service.restart.attempts_max.is_none(),
+        image: match &service.run {
+            Run::Container(container) => Some(container.image.clone()),
+            Run::Process(_) | Run::External(_) => None,
+        },
     }
 }
 

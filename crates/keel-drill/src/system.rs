@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use keel_model::Run;
 use rustix::process::Pid;
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -80,6 +81,7 @@ pub(crate) struct System {
     /// Ends the system if this process can't.
     guard: Option<Guard>,
     phase: Phase,
+    has_containers: bool,
     /// Where clients reach each port that `listen` names.
     pub(crate) listeners: BTreeMap<u16, SocketAddr>,
     /// Keeps other drills from these ports.
@@ -120,6 +122,10 @@ impl System {
         std::fs::create_dir_all(&folder).map_err(io)?;
         let ledger = folder.join("ledger");
         std::fs::write(&ledger, "").map_err(io)?;
+        // A container may have another user.
+        let everybody = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&ledger, everybody(0o666)).map_err(io)?;
+        std::fs::set_permissions(&folder, everybody(0o777)).map_err(io)?;
         let name = format!("{}-drill-{}-{number}", subject.joined.name, std::process::id());
         let ports = subject.listen_ports();
         let mut listeners = BTreeMap::new();
@@ -157,6 +163,7 @@ impl System {
             output: None,
             guard: None,
             phase: Phase::Starting,
+            has_containers: subject.driver() != "process",
             listeners,
             _held: held,
             files,
@@ -334,6 +341,11 @@ impl System {
         }
         // What didn't obey, or was only starting, ends with its supervisor.
         end_all_of(&self.name);
+        if self.has_containers {
+            // They outlive their supervisor. Every call to the engine is bounded.
+            let mut command = self.command(&["down"]);
+            drop(command.stdout(Stdio::null()).stderr(Stdio::null()).status());
+        }
         self.guard = None;
     }
 }
@@ -428,6 +440,11 @@ impl Override<'_> {
     /// Writes the file.
     fn text(&self, listeners: &BTreeMap<u16, SocketAddr>, builds: Builds) -> Result<String, Error> {
         let seat = self.subject.seat();
+        let peer_image =
+            match (&self.setup.peers, self.subject.services.iter().any(|one| one.image.is_some())) {
+                (Some(_), true) => Some(PeerImage::of(self.ground)?),
+                _ => None,
+            };
         let mut services: BTreeMap<&str, String> = BTreeMap::new();
         let published: Vec<String> =
             listeners.iter().map(|(listen, address)| quoted(&format!("{address}:{listen}"))).collect();
@@ -448,6 +465,10 @@ impl Override<'_> {
         for service in &self.subject.services {
             let lines = services.entry(&service.name).or_default();
             _ = writeln!(lines, "    environment: {{LEDGER: {}}}", quoted(&self.ledger.to_string_lossy()));
+            if let Some(image) = &service.image {
+                lines.push_str(&self.container(service.port, image, peer_image.as_ref())?);
+                continue;
+            }
             match &self.setup.peers {
                 Some(script) => {
                     let command = self.peer_command(script, service.port)?;
@@ -458,9 +479,40 @@ impl Override<'_> {
                 None => {}
             }
         }
+        for service in &self.subject.joined.services {
+            let driver = match service.run {
+                Run::Container(_) => "docker",
+                Run::Process(_) => "process",
+                Run::External(_) => continue,
+            };
+            _ = writeln!(services.entry(&service.name.0).or_default(), "    x-driver: {driver}");
+        }
         let services: String =
             services.iter().map(|(name, lines)| format!("  {}:\n{lines}", quoted(name))).collect();
         Ok(format!("# Written by `evenkeel drill` on top of the project's own files.\nservices:\n{services}"))
+    }
+
+    /// Writes what is different in a container: the ledger is mounted, images are shared by all systems of a drill and with
+    /// the project itself, and peers are in an image of their own.
+    fn container(&self, port: u16, image: &str, peers: Option<&PeerImage>) -> Result<String, Error> {
+        let folder = self.folder.to_string_lossy();
+        let mut lines = format!("    volumes: [{}]\n", quoted(&format!("{folder}:{folder}")));
+        let (Some(script), Some(peers)) = (&self.setup.peers, peers) else {
+            _ = writeln!(lines, "    image: {}", quoted(image));
+            return Ok(lines);
+        };
+        let words = self.peer_words(script, port)?;
+        let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+        _ = writeln!(
+            lines,
+            "    image: {}\n    build: !override {{context: {}, dockerfile_inline: \"FROM scratch\\nCOPY . /\\n\"}}\n    \
+             entrypoint: !override [{}]\n    command: !reset null\n    working_dir: /\n    user: !reset null",
+            quoted(&peers.name),
+            quoted(&peers.context.to_string_lossy()),
+            words.join(", ")
+        );
+        lines.push_str(&self.healthcheck(script, port));
+        Ok(lines)
     }
 
     /// Writes how it is known that a peer is ready: when it says so, where it listens before; else when it listens.
@@ -477,6 +529,12 @@ impl Override<'_> {
     }
 
     fn peer_command(&self, script: &Script, port: u16) -> Result<String, Error> {
+        let words = self.peer_words(script, port)?;
+        shlex::try_join(words.iter().map(String::as_str))
+            .map_err(|_| Error::Project("this program's path can't be written in a Compose file".to_owned()))
+    }
+
+    fn peer_words(&self, script: &Script, port: u16) -> Result<[String; 3], Error> {
         let order = peer::Order {
             script: script.clone(),
             port,
@@ -485,9 +543,50 @@ impl Override<'_> {
         };
         let order =
             serde_json::to_string(&order).map_err(|error| Error::io("a peer's order", error.into()))?;
-        let words = [self.ground.program.to_string_lossy().into_owned(), peer::COMMAND.to_owned(), order];
-        shlex::try_join(words.iter().map(String::as_str))
-            .map_err(|_| Error::Project("this program's path can't be written in a Compose file".to_owned()))
+        Ok([self.ground.program.to_string_lossy().into_owned(), peer::COMMAND.to_owned(), order])
+    }
+}
+
+/// An image with nothing but this program, and the libraries that it has loaded, where they are on this host.
+#[derive(Debug)]
+struct PeerImage {
+    name: String,
+    context: PathBuf,
+}
+
+impl PeerImage {
+    /// Puts its content together, once for a drill. Its name differs from one build of the program to the next.
+    fn of(ground: &Ground) -> Result<Self, Error> {
+        let io = |source| Error::io("the image for peers can't be put together", source);
+        let program = ground.program.canonicalize().map_err(io)?;
+        let changed = std::fs::metadata(&program).and_then(|meta| meta.modified()).map_err(io)?;
+        let changed = changed.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let context = ground.work.join("peer-image");
+        let image = Self { name: format!("evenkeel-drill-peer:{changed}"), context };
+        if image.context.exists() {
+            return Ok(image);
+        }
+        image.put(&program, &ground.program).map_err(io)?;
+        let maps = std::fs::read_to_string("/proc/self/maps").map_err(io)?;
+        let loaded: BTreeSet<&Path> =
+            maps.lines().filter_map(|line| line.split_ascii_whitespace().nth(5)).map(Path::new).collect();
+        for library in loaded.into_iter().filter(|path| path.to_string_lossy().contains(".so")) {
+            image.put(library, library).map_err(io)?;
+            let name = library.file_name().unwrap_or_default().to_string_lossy();
+            // The loader is asked for under a path that is a link here.
+            if name.starts_with("ld-") {
+                for folder in ["/lib64", "/lib"] {
+                    image.put(library, &Path::new(folder).join(&*name)).map_err(io)?;
+                }
+            }
+        }
+        Ok(image)
+    }
+
+    fn put(&self, file: &Path, place: &Path) -> std::io::Result<()> {
+        let place = self.context.join(place.strip_prefix("/").unwrap_or(place));
+        std::fs::create_dir_all(place.parent().unwrap_or(&self.context))?;
+        std::fs::copy(file, place).map(drop)
     }
 }
 

@@ -83,6 +83,9 @@ impl Engine {
                 put(&library, &root.join(library.strip_prefix("/")?))?;
             }
         }
+        // The engine's cache must not find what another test is about to remove.
+        std::fs::create_dir_all(&root)?;
+        std::fs::write(root.join(".made-for"), &self.name)?;
         std::fs::write(context.path().join("Dockerfile"), format!("FROM scratch\nCOPY root /\n{lines}\n"))?;
         let tag = format!("{}-{name}", self.name);
         let folder = context.path().to_str().context("the folder's path is text")?;
