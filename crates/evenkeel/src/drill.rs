@@ -58,7 +58,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", default_value = "nginx")]
     nginx: PathBuf,
     /// Play one case with this wrk as the load generator, too, and compare its count with what instances received
-    #[arg(long, value_name = "WRK", num_args = 0..=1, default_missing_value = "wrk")]
+    #[arg(long, value_name = "WRK", num_args = 0..=1, default_missing_value = "wrk",
+        conflicts_with_all = ["list", "cases", "proxy", "requests"])]
     reconcile: Option<PathBuf>,
     /// Where the system listens
     #[arg(long, value_name = "ADDRESS", hide = true)]

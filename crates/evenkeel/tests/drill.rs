@@ -23,13 +23,17 @@ const DEMO: Demo<'static> =
 
 /// Plays a short drill and gives what it said and its results.
 fn drill(project: &Project, arguments: &[&str]) -> anyhow::Result<(Output, Value)> {
-    // One at a time: they put load on the machine, and what is too slow for them counts as lost.
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let load =
         ["drill", "--short", "--requests", "320", "--rate", "300", "--connections", "32", "--out", "proof"];
-    let output = project.output_within(&[&load, arguments].concat(), DRILL_DEADLINE)?;
+    let output = alone(project, &[&load, arguments].concat())?;
     Ok((output, results(project)))
+}
+
+/// Runs a command, one at a time: drills put load on the machine, and what is too slow for them counts as lost.
+fn alone(project: &Project, arguments: &[&str]) -> anyhow::Result<Output> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    project.output_within(arguments, DRILL_DEADLINE)
 }
 
 /// Gives what a drill of the project wrote.
@@ -286,7 +290,12 @@ fn agrees_with_another_load_generator() -> Done {
         return Ok(());
     }
     let project = DEMO.project()?;
-    let (output, _) = drill(&project, &["--reconcile"])?;
+    let reconcile = |rest: &[&str]| {
+        let arguments =
+            [&["drill", "--rate", "300", "--connections", "32", "--out", "proof", "--reconcile"], rest];
+        alone(&project, &arguments.concat())
+    };
+    let output = reconcile(&[])?;
     assert!(output.status.success(), "{}", said(&output));
     let written = std::fs::read_to_string(project.folder().join("proof/reconciled.md"))?;
     assert!(written.contains("Both agree with the instances"), "{written}");
@@ -294,7 +303,7 @@ fn agrees_with_another_load_generator() -> Done {
     let listen = ([127, 0, 0, 1], free_port()?).into();
     let saboteur = Saboteur::start(listen, Vice::Drops(100))?;
     let (listen, via) = (listen.to_string(), saboteur.address().to_string());
-    let (output, _) = drill(&project, &["--reconcile", "--listen", &listen, "--via", &via])?;
+    let output = reconcile(&["--listen", &listen, "--via", &via])?;
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("They do not agree."), "{}", said(&output));
     Ok(())
@@ -305,7 +314,9 @@ fn says_what_cannot_be_tried() -> Done {
     let project = DEMO.project()?;
     let (output, _) = drill(&project, &["--case", "no-such"])?;
     assert!(said(&output).contains("there is no case `no-such`"), "{}", said(&output));
-    let output = project.command(&["drill", "--list"]).output()?;
+    let output = project.output(&["drill", "--list"])?;
     assert!(said(&output).contains("kill-one"), "{}", said(&output));
+    let output = project.output(&["drill", "--reconcile", "--case", "even"])?;
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     Ok(())
 }
