@@ -2,19 +2,13 @@
 //! the engine's events from the host. Not run, by name, where no engine answers.
 
 use std::{
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
-    os::unix::net::UnixStream,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
 };
 
 use anyhow::ensure;
-use keel_testkit::{Binary, Engine, Load, Report, free_port, get, wait_until};
+use keel_testkit::{Binary, Engine, EngineWay, Load, Report, free_port, get, wait_until};
 
 type Outcome = anyhow::Result<()>;
 
@@ -205,56 +199,6 @@ fn the_engines_events_are_followed() -> Outcome {
     scene.wait_for(&["app3", "app4"])
 }
 
-/// A way to the engine that can be cut.
-struct Way {
-    port: u16,
-    cut: Arc<AtomicBool>,
-    /// Both ends of everything that goes through.
-    open: Arc<Mutex<Vec<(TcpStream, UnixStream)>>>,
-}
-
-impl Way {
-    fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let way = Self { port: listener.local_addr()?.port(), cut: Arc::default(), open: Arc::default() };
-        let (cut, open) = (way.cut.clone(), way.open.clone());
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let Ok(engine) = UnixStream::connect("/var/run/docker.sock") else { return };
-                if cut.load(Ordering::SeqCst) {
-                    continue;
-                }
-                let both = |client: &TcpStream, engine: &UnixStream| {
-                    Some((client.try_clone().ok()?, engine.try_clone().ok()?))
-                };
-                let Some((mut from, mut to)) = both(&client, &engine) else { return };
-                let Some((mut back_to, mut back_from)) = both(&client, &engine) else { return };
-                open.lock().unwrap_or_else(PoisonError::into_inner).push((client, engine));
-                thread::spawn(move || drop(std::io::copy(&mut from, &mut to)));
-                thread::spawn(move || {
-                    // The end of the engine's answer has to reach who asked.
-                    drop(std::io::copy(&mut back_from, &mut back_to));
-                    drop(back_to.shutdown(Shutdown::Both));
-                });
-            }
-        });
-        Ok(way)
-    }
-
-    fn cut(&self) {
-        self.cut.store(true, Ordering::SeqCst);
-        for (client, engine) in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // Closed already is as good.
-            drop(client.shutdown(Shutdown::Both));
-            drop(engine.shutdown(Shutdown::Both));
-        }
-    }
-
-    fn mend(&self) {
-        self.cut.store(false, Ordering::SeqCst);
-    }
-}
-
 #[test]
 fn the_last_known_pool_stays_while_the_engine_is_silent() -> Outcome {
     const NAME: &str = "the_last_known_pool_stays_while_the_engine_is_silent";
@@ -263,8 +207,8 @@ fn the_last_known_pool_stays_while_the_engine_is_silent() -> Outcome {
         eprintln!("not run: {NAME}, because the engine has no socket on this machine");
         return Ok(());
     }
-    let way = Way::start()?;
-    let scene = scene_on_the_host(engine, Some(&format!("tcp://127.0.0.1:{}", way.port)))?;
+    let way = EngineWay::start()?;
+    let scene = scene_on_the_host(engine, Some(&format!("tcp://127.0.0.1:{}", way.port())))?;
     scene.wait_for(&["app1", "app2", "app3"])?;
     way.cut();
     let log = || scene.balancer.as_ref().map(keel_testkit::Running::error_log).unwrap_or_default();

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use keel_testkit::{Binary, Engine, Ledger, Load, Outcome, Project, Report, free_port, get};
+use keel_testkit::{Binary, Engine, EngineWay, Ledger, Load, Outcome, Project, Report, free_port, get};
 use rustix::process::{Pid, Signal, kill_process};
 
 type Done = anyhow::Result<()>;
@@ -114,6 +114,11 @@ impl Scene {
 
     /// Three services and a dormant fourth behind the seat, as in the demo.
     fn demo(engine: Engine) -> anyhow::Result<Self> {
+        Self::demo_with(engine, &[])
+    }
+
+    /// The same, with these variables for the supervisor.
+    fn demo_with(engine: Engine, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
         let service = |name: &str, rest: &str| {
             format!(
                 "  {name}:\n    build: {{context: ., dockerfile_inline: \"FROM @IMAGE@\"}}\n    \
@@ -128,7 +133,9 @@ impl Scene {
                     volumes: [\"./nginx.conf:/etc/nginx/nginx.conf:ro\"]\n";
         let compose = format!("version: \"3.8\"\nservices:\n{services}{dormant}{seat}");
         let scene = Self::new(engine, &compose, &["app1", "app2", "app3", "app4"])?;
-        scene.project.run(&["up", "-d", "--driver", "docker"])?;
+        let mut up = scene.project.command(&["up", "-d", "--driver", "docker"]);
+        let output = up.envs(variables.iter().copied()).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Ok(scene)
     }
 
@@ -326,6 +333,31 @@ fn a_killed_or_paused_container_costs_no_get() -> Done {
     assert_eq!(gets(&report), "");
     scene.expect(&["app1", "app2"], 4)?;
     Ok(())
+}
+
+#[test]
+fn the_instances_known_last_stay_while_the_engine_is_silent() -> Done {
+    const NAME: &str = "the_instances_known_last_stay_while_the_engine_is_silent";
+    let Some(engine) = engine(NAME)? else { return Ok(()) };
+    if !Path::new("/var/run/docker.sock").exists() {
+        eprintln!("not run: {NAME}, because the engine has no socket on this machine");
+        return Ok(());
+    }
+    let way = EngineWay::start()?;
+    let scene = Scene::demo_with(engine, &[("DOCKER_HOST", &format!("tcp://127.0.0.1:{}", way.port()))])?;
+    way.cut();
+    scene.expect(&["app1", "app2", "app3"], 2)?;
+    // What happens meanwhile isn't known, and costs no request that may go to another one.
+    let report = scene.under_load(|| scene.engine.docker(&["kill", &scene.container("app2")]).map(drop))?;
+    assert_eq!(few(report.failed().into_iter().filter(|outcome| !outcome.is_post)), "");
+    assert!(scene.all_ready(), "nothing is known of it");
+    way.mend();
+    eventually("it is known, and another took its place", || {
+        let all = scene.instances().unwrap_or_default();
+        let found = all.iter().find(|one| one["name"] == "app2");
+        found.is_some_and(|one| one["restarts"] == 1 && one["state"] == "ready")
+    })?;
+    scene.expect(&["app1", "app2", "app3"], 4)
 }
 
 #[test]
