@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 
 use keel_admin::{
-    ClientError, Paths,
+    ClientError,
     api::{InstanceRequest, ProjectInfo},
 };
-use keel_control::project::ProjectOptions;
 
 use crate::project::{Hinted, ProjectArgs, block_on, show_message};
 
@@ -97,17 +96,12 @@ pub(crate) fn down(project: &ProjectArgs, args: &DownArgs) -> anyhow::Result<Exi
             // The supervisor is gone: its last word may have been lost on the way.
             Err(ClientError::Broken(_)) if client.get::<ProjectInfo>("/v1/project").await.is_err() => {}
             // Containers outlive a supervisor that was killed.
-            Err(ClientError::NotRunning) if end_leftovers(project).await? => {}
+            #[cfg(feature = "up")]
+            Err(ClientError::NotRunning) if crate::up::end_leftovers(project).await? => {}
             outcome => outcome?,
         }
         Ok(ExitCode::SUCCESS)
     })
-}
-
-/// Ends containers whose supervisor is gone. Tells whether there may have been some.
-async fn end_leftovers(project: &ProjectArgs) -> anyhow::Result<bool> {
-    let name = ProjectOptions::from(project.choice()?).project_name()?;
-    Ok(keel_runner::end_leftovers(&name, &Paths::of(&name)?.state).await?)
 }
 
 impl DrainArgs {

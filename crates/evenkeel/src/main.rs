@@ -20,6 +20,7 @@ mod output;
 mod project;
 mod ps;
 mod serve;
+#[cfg(feature = "up")]
 mod up;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
@@ -41,6 +42,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start the project of this folder, or apply what has changed in its files
+    #[cfg(feature = "up")]
     Up(up::Args),
     /// Stop everything: listeners first, then instances
     Down(instances::DownArgs),
@@ -111,6 +113,7 @@ fn main() -> ExitCode {
         log::to_stderr();
     }
     let outcome = match command {
+        #[cfg(feature = "up")]
         Command::Up(args) => up::run(project, &args),
         Command::Down(args) => instances::down(project, &args),
         Command::Ps(args) => ps::run(project, &args),

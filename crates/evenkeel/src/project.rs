@@ -9,7 +9,7 @@ use std::{
 
 use keel_admin::{
     Client, ClientError, Paths,
-    api::{FileChoice, Message, ProjectInfo},
+    api::{FileChoice, Message},
 };
 use keel_control::project::{ProjectOptions, Reading};
 use keel_diag::{Color, Format};
@@ -72,25 +72,6 @@ pub(crate) fn block_on<F: Future<Output = anyhow::Result<ExitCode>>>(future: F) 
     // A thread that reads standard input can't be interrupted; nothing waits for it.
     runtime.shutdown_background();
     outcome
-}
-
-/// Makes sure that the supervisor behind a project's name is this folder's.
-pub(crate) fn check_folder(info: &ProjectInfo, choice: &FileChoice) -> anyhow::Result<()> {
-    let same = |a: &PathBuf, b: &PathBuf| a.canonicalize().ok() == b.canonicalize().ok();
-    let inside = choice.folder.ancestors().any(|folder| same(&folder.to_owned(), &info.folder));
-    if inside || !choice.files.is_empty() {
-        return Ok(());
-    }
-    Err(Hinted::new(
-        format!(
-            "the project `{}` runs from another folder, {} (pid {})",
-            info.name,
-            info.folder.display(),
-            info.pid
-        ),
-        "give this one another name with -p, or run `evenkeel down` there",
-    )
-    .into())
 }
 
 /// An error with a remedy.

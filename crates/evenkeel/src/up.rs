@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
 };
@@ -26,7 +27,7 @@ use crate::{
     detach::{self, Side, Word},
     instances::parse_scale,
     output::Prefixes,
-    project::{ProjectArgs, block_on, check_folder, show_message, show_reading},
+    project::{Hinted, ProjectArgs, block_on, show_message, show_reading},
 };
 
 /// `up`.
@@ -103,6 +104,31 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Makes sure that the supervisor behind a project's name is this folder's.
+fn check_folder(info: &ProjectInfo, choice: &FileChoice) -> anyhow::Result<()> {
+    let same = |a: &PathBuf, b: &PathBuf| a.canonicalize().ok() == b.canonicalize().ok();
+    let inside = choice.folder.ancestors().any(|folder| same(&folder.to_owned(), &info.folder));
+    if inside || !choice.files.is_empty() {
+        return Ok(());
+    }
+    Err(Hinted::new(
+        format!(
+            "the project `{}` runs from another folder, {} (pid {})",
+            info.name,
+            info.folder.display(),
+            info.pid
+        ),
+        "give this one another name with -p, or run `evenkeel down` there",
+    )
+    .into())
+}
+
+/// Ends containers whose supervisor is gone. Tells whether there may have been some.
+pub(crate) async fn end_leftovers(project: &ProjectArgs) -> anyhow::Result<bool> {
+    let name = ProjectOptions::from(project.choice()?).project_name()?;
+    Ok(keel_runner::end_leftovers(&name, &Paths::of(&name)?.state).await?)
 }
 
 /// Whether something in the files can't be run here. The rest is.
