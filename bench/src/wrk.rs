@@ -11,12 +11,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::work::Work;
 
-/// What `wrk` prints at the end, in the order of [`WrkResult`]'s fields.
+/// Makes `wrk` print a [`WrkResult`] at the end.
 const SCRIPT: &str = r#"done = function(summary, latency, requests)
     local e = summary.errors
-    io.write(string.format("RESULT %d %d %d %d %d %d %d %d %d %d\n", summary.duration, summary.requests, summary.bytes,
-        e.connect + e.read + e.write, e.status, e.timeout,
-        latency:percentile(50), latency:percentile(99), latency:percentile(99.9), latency.max))
+    local values = {
+        duration_us = summary.duration, requests = summary.requests, bytes = summary.bytes,
+        socket_errors = e.connect + e.read + e.write, status_errors = e.status, timeouts = e.timeout,
+        p50_us = latency:percentile(50), p99_us = latency:percentile(99), p999_us = latency:percentile(99.9),
+        max_us = latency.max,
+    }
+    local members = {}
+    for name, value in pairs(values) do
+        members[#members + 1] = string.format('"%s":%d', name, value)
+    end
+    io.write("RESULT {" .. table.concat(members, ",") .. "}\n")
 end
 "#;
 
@@ -64,36 +72,9 @@ impl Wrk {
     }
 }
 
-fn parse(text: &str) -> Option<WrkResult> {
-    let line = text.lines().find_map(|line| line.strip_prefix("RESULT "))?;
-    let numbers: Vec<u64> = line.split(' ').map(|word| word.parse().ok()).collect::<Option<_>>()?;
-    let &[
-        duration_us,
-        requests,
-        bytes,
-        socket_errors,
-        status_errors,
-        timeouts,
-        p50_us,
-        p99_us,
-        p999_us,
-        max_us,
-    ] = numbers.as_slice()
-    else {
-        return None;
-    };
-    Some(WrkResult {
-        duration_us,
-        requests,
-        bytes,
-        socket_errors,
-        status_errors,
-        timeouts,
-        p50_us,
-        p99_us,
-        p999_us,
-        max_us,
-    })
+fn parse(text: &str) -> anyhow::Result<WrkResult> {
+    let result = text.lines().find_map(|line| line.strip_prefix("RESULT ")).context("no result")?;
+    Ok(serde_json::from_str(result)?)
 }
 
 impl WrkResult {
@@ -121,10 +102,12 @@ mod tests {
 
     #[test]
     fn reads_the_result_line() {
-        let result = parse("Running 2s test\nRESULT 2000000 80000 9 0 1 2 700 1500 3000 9000\n").unwrap();
+        let line = r#"RESULT {"p50_us":700,"duration_us":2000000,"requests":80000,"bytes":9,"socket_errors":0,
+            "status_errors":1,"timeouts":2,"p99_us":1500,"p999_us":3000,"max_us":9000}"#;
+        let result = parse(&format!("Running 2s test\n{}\n", line.replace('\n', ""))).unwrap();
         assert_eq!(result.requests_per_second(), 40_000.0);
         assert_eq!(result.describe(), "40000 requests/s, 3 errors");
         assert_eq!(result.p999_us, 3000);
-        assert!(parse("RESULT 1 2").is_none());
+        assert!(parse("RESULT {}").is_err() && parse("").is_err());
     }
 }
