@@ -122,14 +122,11 @@ impl ResponseHead {
 
     fn parse_status_line(&mut self, bytes: &[u8], start: usize, end: usize) -> Result<(), ResponseError> {
         let line = bytes.get(start..end).unwrap_or_default();
-        let space = memchr::memchr(b' ', line).ok_or(ResponseError::StatusLine)?;
-        self.version = match line.get(..space).unwrap_or_default() {
-            b"HTTP/1.1" => Version::Http11,
-            b"HTTP/1.0" => Version::Http10,
-            other => other_version(other).ok_or(ResponseError::StatusLine)?,
+        let (version, status_at) = match line {
+            [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', b'0'..=b'9', ..] => (Version::Http11, 9),
+            _ => any_version(line).ok_or(ResponseError::StatusLine)?,
         };
-        let spaces = line.iter().skip(space).take_while(|byte| **byte == b' ').count();
-        let status_at = space + spaces;
+        self.version = version;
         let digits = line.get(status_at..status_at + 3).ok_or(ResponseError::StatusLine)?;
         if !digits.iter().all(u8::is_ascii_digit) {
             return Err(ResponseError::StatusLine);
@@ -138,7 +135,7 @@ impl ResponseHead {
         if !matches!(line.get(status_at + 3), None | Some(b' ' | b'.')) {
             return Err(ResponseError::StatusLine);
         }
-        if line.iter().any(|byte| matches!(byte, b'\r' | 0)) {
+        if memchr::memchr2(b'\r', 0, line).is_some() {
             return Err(ResponseError::StatusLine);
         }
         self.status = digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
@@ -192,6 +189,18 @@ const FIRST_COUNTS: NameSet = NameSet::EMPTY
     .with(Name::XAccelRedirect)
     .with(Name::XAccelExpires)
     .with(Name::Expires);
+
+/// Gives the version at the beginning of a status line, and where the status follows.
+fn any_version(line: &[u8]) -> Option<(Version, usize)> {
+    let space = memchr::memchr(b' ', line)?;
+    let version = match line.get(..space)? {
+        b"HTTP/1.1" => Version::Http11,
+        b"HTTP/1.0" => Version::Http10,
+        other => other_version(other)?,
+    };
+    let spaces = line.iter().skip(space).take_while(|byte| **byte == b' ').count();
+    Some((version, space + spaces))
+}
 
 fn other_version(text: &[u8]) -> Option<Version> {
     let digits = text.strip_prefix(b"HTTP/")?;

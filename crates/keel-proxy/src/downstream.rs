@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use keel_http::host;
 use keel_model::{Address, LogLevel};
 use keel_telemetry::Entry;
 
@@ -26,6 +27,9 @@ pub(crate) use body::{BodyFailure, expect_continue, has_body, poll_body, read_wh
 
 /// How long an idle connection is kept after its worker was told to quit.
 const QUIT_IDLE: Duration = Duration::from_secs(1);
+
+/// The longest `Host` that is remembered: longer ones are no names (RFC 1035 §2.3.4).
+const HOST_KEPT_BYTES_MAX: usize = 255;
 
 /// A client's connection.
 pub(crate) struct Client {
@@ -46,6 +50,32 @@ pub(crate) struct Client {
     /// The configuration of the last request, as long as its listener is there.
     view: Rc<View>,
     no_delay: Cell<bool>,
+    last_host: LastHost,
+}
+
+/// What the last `Host` meant: nearly always the next one is the same.
+#[derive(Default)]
+struct LastHost {
+    value: Vec<u8>,
+    name: Vec<u8>,
+    port: Option<u16>,
+}
+
+impl LastHost {
+    /// Does what [`host::normalise`] does.
+    fn normalise(&mut self, value: &[u8], out: &mut Vec<u8>) -> Result<Option<u16>, host::InvalidHost> {
+        if value.len() > HOST_KEPT_BYTES_MAX {
+            return host::normalise(value, out);
+        }
+        if self.value != value || value.is_empty() {
+            self.value.clear();
+            self.name.clear();
+            self.port = host::normalise(value, &mut self.name)?;
+            self.value.extend_from_slice(value);
+        }
+        out.extend_from_slice(&self.name);
+        Ok(self.port)
+    }
 }
 
 impl Client {
@@ -64,6 +94,7 @@ impl Client {
             behind: Vec::new(),
             view: worker.view(),
             no_delay: Cell::new(false),
+            last_host: LastHost::default(),
         }
     }
 

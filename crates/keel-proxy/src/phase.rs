@@ -67,7 +67,7 @@ async fn pass(job: &mut Job<'_>, start: Start) -> Flow {
     if let Flow::Status(status) = access::run(job) {
         return Flow::Status(status);
     }
-    match try_files::run(job).await {
+    match try_files::run(job) {
         Flow::Next => content::run(job).await,
         flow => flow,
     }

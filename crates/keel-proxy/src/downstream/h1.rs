@@ -178,8 +178,8 @@ fn accept_head(
     // all the same.
     let mut host = std::mem::take(&mut ex.host);
     if let Some(field) = ex.head.fields.first(Name::Host) {
-        ex.host_port =
-            host::normalise(field.value.of(&ex.input), &mut host).map_err(|_| RequestError::Field)?;
+        let port = client.last_host.normalise(field.value.of(&ex.input), &mut host);
+        ex.host_port = port.map_err(|_| RequestError::Field)?;
     }
     if let Some(authority) = ex.head.target.authority {
         host.clear();

@@ -153,6 +153,11 @@ impl Socket {
         }
     }
 
+    /// Says whether the event loop has told of something to read. No system call.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.try_io(Interest::READABLE, || Ok(())).is_ok()
+    }
+
     /// Looks at what waits to be read, without taking it. One system call.
     pub(crate) fn peek(&self) -> Peeked {
         let mut byte = [0u8; 1];

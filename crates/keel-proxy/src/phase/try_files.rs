@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Looks for the candidates and goes to the one that exists, else to the last argument.
-pub(super) async fn run(job: &mut Job<'_>) -> Flow {
+pub(super) fn run(job: &mut Job<'_>) -> Flow {
     let view = job.view.clone();
     let place = job.ex.place(&view);
     let Some(try_files) = &place.scope.core.try_files else { return Flow::Next };

@@ -266,12 +266,9 @@ fn remember(
 
 /// Says whether nothing has come on an idle connection: no byte, no end, no error.
 fn is_quiet(connection: &PeerConnection, idled: Duration) -> bool {
-    let Some(watch) = &connection.watch else { return false };
-    if connection.socket.poll_read_ready(&mut Context::from_waker(&watch.waker)).is_ready() {
-        // A readiness that was already consumed tells nothing: look.
-        return connection.socket.peek() == Peeked::Nothing;
-    }
-    idled < FRESH || connection.socket.peek() == Peeked::Nothing
+    // What the event loop has told of may have been read already: only a look is sure.
+    let is_sure = idled < FRESH && !connection.socket.is_readable();
+    is_sure || connection.socket.peek() == Peeked::Nothing
 }
 
 /// Watches the idle connections of one pool for as long as the pool lives.
