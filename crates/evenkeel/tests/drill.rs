@@ -178,8 +178,10 @@ fn leaves_no_balancer_running_when_it_is_killed() -> Done {
 fn ends_with_what_it_has_when_the_user_wants_it() -> Done {
     // One case is over, and the second waits for instances that never listen.
     let app = keel_testkit::demo_app(std::path::Path::new(DEMO.program))?;
-    let command = format!("sh -c 'test -e FOLDER/answers && exec {app}; exec sleep 600'");
-    let project = Demo { command: Some(&command), ..DEMO }.project()?;
+    let command = "sh -c 'test -e FOLDER/answers && exec FOLDER/app; exec sleep 600'";
+    let project = Demo { command: Some(command), ..DEMO }.project()?;
+    // Beside the files: instances have a /tmp of their own, and the app may have been built below it.
+    std::fs::copy(app, project.folder().join("app"))?;
     project.write("answers", "")?;
     let mut command = project.command(&["drill", "--short", "--requests", "60", "--out", "proof"]);
     command.args(["--case", "even", "--case", "stop-one"]);
