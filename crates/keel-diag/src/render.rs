@@ -110,9 +110,16 @@ fn snippet<'a>(
         let annotation = kind.span(start..end);
         if label.text.is_empty() { annotation } else { annotation.label(escape(&label.text)) }
     });
-    Snippet::source(text)
+    Snippet::source(without_c1(text))
         .path(escape(&sources.path(file).to_string_lossy()).into_owned())
         .annotations(annotations)
+}
+
+/// Replaces the control characters beyond ASCII, which the renderer would pass on: a terminal may take U+009B for the
+/// beginning of an escape sequence. Every offset stays as it is.
+fn without_c1(text: &str) -> Cow<'_, str> {
+    let is_c1 = |c: char| matches!(c, '\u{80}'..='\u{9f}');
+    if text.contains(is_c1) { Cow::Owned(text.replace(is_c1, "\u{b7}")) } else { Cow::Borrowed(text) }
 }
 
 /// Gives the nearest character boundary at or below an offset.
@@ -291,7 +298,7 @@ mod tests {
     #[test]
     fn escapes_what_comes_from_outside() {
         let mut sources = Sources::default();
-        let source = sources.add("a\x1b[31m.conf", "foo\x1b]0;x\x07 \u{202e}bar;\n");
+        let source = sources.add("a\x1b[31m.conf", "foo\x1b]0;x\x07 \u{202e}bar\u{9b}2J;\n");
         let diagnostic = Diagnostic::error("nginx::unknown-directive", "unknown directive `\x1b`")
             .at(Span::new(source, 0..3), "here\x1b")
             .help("a\nb");
