@@ -4,7 +4,8 @@
 //! path or a folder above it counts, `!` takes back.
 
 use std::{
-    io::{self, BufWriter, Write},
+    fs::{File, FileType},
+    io::{self, BufWriter, Read, Write},
     path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll},
@@ -126,7 +127,7 @@ fn write(
                     open.push(path);
                 }
             } else if !out && (kind.is_file() || kind.is_symlink()) {
-                append(&mut tar, &entry.path(), &path)?;
+                append(&mut tar, &entry.path(), &path, kind)?;
             }
         }
     }
@@ -140,12 +141,23 @@ fn write(
 }
 
 /// Adds a file. One that goes while it is looked at isn't there.
-fn append(tar: &mut tar::Builder<impl Write>, file: &Path, path: &Path) -> io::Result<()> {
-    match tar.append_path_with_name(file, path) {
+fn append(tar: &mut tar::Builder<impl Write>, file: &Path, path: &Path, kind: FileType) -> io::Result<()> {
+    let appended =
+        if kind.is_file() { append_file(tar, file, path) } else { tar.append_path_with_name(file, path) };
+    match appended {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !file.exists() => Ok(()),
         Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", file.display()))),
         Ok(()) => Ok(()),
     }
+}
+
+/// Adds what a regular file holds now: a log may grow, or be cut, while it is read, and the tar has said how long it is.
+fn append_file(tar: &mut tar::Builder<impl Write>, file: &Path, path: &Path) -> io::Result<()> {
+    let open = File::open(file)?;
+    let metadata = open.metadata()?;
+    let mut header = tar::Header::new_gnu();
+    header.set_metadata(&metadata);
+    tar.append_data(&mut header, path, open.chain(io::repeat(0)).take(metadata.len()))
 }
 
 /// The lines of a .dockerignore, in order.
@@ -274,5 +286,35 @@ mod tests {
             [".dockerignore", DOCKERFILE, "docs", "docs/README.md", "link", "main.py"]
                 .map(|name| name.to_owned())
         );
+    }
+
+    /// Takes the tar's bytes, and lets a file grow with each write.
+    struct Growing<'a>(&'a Path, Vec<u8>);
+
+    impl Write for Growing<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            File::options().append(true).open(self.0)?.write_all(b"and more")?;
+            self.1.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_file_that_grows_is_sent_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        std::fs::write(&log, "begun").unwrap();
+        let mut tar = tar::Builder::new(Growing(&log, Vec::new()));
+        append_file(&mut tar, &log, Path::new("log")).unwrap();
+        append_file(&mut tar, &log, Path::new("again")).unwrap();
+        let bytes = tar.into_inner().unwrap().1;
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let sizes: Vec<u64> =
+            archive.entries().unwrap().map(|entry| entry.unwrap().header().size().unwrap()).collect();
+        assert_eq!(sizes[0], 5);
+        assert_eq!(sizes.len(), 2);
     }
 }

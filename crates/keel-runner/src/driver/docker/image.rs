@@ -184,7 +184,9 @@ fn take_in(service: &mut Service, image: ImageInspect) {
     if !lists_tcp {
         service.ports.extend(config.exposed_ports.iter().flatten().filter_map(|text| port(text)));
     }
-    service.digest = format!("{} {}", service.digest, id.unwrap_or_default());
+    // It may have been taken in before: `start` and `scale` go by what the last `up` left.
+    let of_files = service.digest.split(' ').next().unwrap_or_default();
+    service.digest = format!("{of_files} {}", id.unwrap_or_default());
 }
 
 /// Joins the file's healthcheck with the image's, as the engine will.

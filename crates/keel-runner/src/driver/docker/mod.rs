@@ -52,6 +52,8 @@ const MARK: &str = "engine";
 const KNOCK_EVERY: Duration = Duration::from_millis(50);
 /// How long one attempt may take.
 const KNOCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// When an instance that was killed and lives is killed again.
+const KILL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const SIGKILL: i32 = 9;
 /// The status of a container whose end nobody saw.
 const LOST: i32 = 255;
@@ -201,18 +203,26 @@ impl Driver {
     /// Sends a signal to the main process of a life.
     pub(crate) fn signal(&self, incarnation: Incarnation, signal: i32) {
         let driver = self.clone();
+        tokio::spawn(async move { driver.send(incarnation, signal).await });
+    }
+
+    /// Ends all processes of a life. An engine that is silent just then is told again until it has done it.
+    pub(crate) fn kill_all(&self, incarnation: Incarnation) {
+        let driver = self.clone();
         tokio::spawn(async move {
-            let Some(id) = driver.id_of(incarnation) else { return };
-            let Ok(docker) = driver.engine().await else { return };
-            if let Err(error) = life::send(docker, &id, signal).await {
-                tracing::debug!("{id} wasn't sent signal {signal}: {error}");
+            while driver.id_of(incarnation).is_some() {
+                driver.send(incarnation, SIGKILL).await;
+                tokio::time::sleep(KILL_AGAIN_AFTER).await;
             }
         });
     }
 
-    /// Ends all processes of a life.
-    pub(crate) fn kill_all(&self, incarnation: Incarnation) {
-        self.signal(incarnation, SIGKILL);
+    async fn send(&self, incarnation: Incarnation, signal: i32) {
+        let Some(id) = self.id_of(incarnation) else { return };
+        let Ok(docker) = self.engine().await else { return };
+        if let Err(error) = life::send(docker, &id, signal).await {
+            tracing::debug!("{id} wasn't sent signal {signal}: {error}");
+        }
     }
 
     /// Finds out why an instance isn't ready, and says it.
