@@ -44,6 +44,7 @@ pub(crate) fn read_all(options: &Options, files: &dyn Files, sources: &mut Sourc
         bytes: 0,
         loop_reported: false,
         known: Vec::new(),
+        open: Vec::new(),
         text: Text { directives: Vec::new(), diagnostics: Vec::new(), dump: Vec::new() },
     };
     let mut directives = includer.globals(&options.globals);
@@ -62,6 +63,8 @@ struct Includer<'a> {
     loop_reported: bool,
     /// Files read already: one that is included twice is read and shown once.
     known: Vec<(PathBuf, SourceId)>,
+    /// Files within which reading goes on: none of them can be included again.
+    open: Vec<PathBuf>,
     text: Text,
 }
 
@@ -93,6 +96,12 @@ impl Includer<'_> {
 
     /// Reads one file; `included` is the argument of the `include` that asks for it.
     fn file(&mut self, path: &Path, included: Option<&Word>, depth: usize) -> Vec<Directive> {
+        if let Some(word) = included
+            && self.open.iter().any(|open| open == path)
+        {
+            self.report_loop(word);
+            return Vec::new();
+        }
         let source = match self.known.iter().find(|(known, _)| known == path) {
             Some((_, source)) => *source,
             None => match self.read(path) {
@@ -113,7 +122,10 @@ impl Includer<'_> {
         let (directives, mut diagnostics) = parse(self.sources, source);
         diagnostics.retain(|found| !self.text.diagnostics.contains(found));
         self.text.diagnostics.append(&mut diagnostics);
-        self.expand(directives, depth)
+        self.open.push(path.to_owned());
+        let expanded = self.expand(directives, depth);
+        self.open.pop();
+        expanded
     }
 
     fn read(&self, path: &Path) -> io::Result<String> {
@@ -163,13 +175,7 @@ impl Includer<'_> {
 
     fn include(&mut self, pattern: &Word, depth: usize) -> Vec<Directive> {
         if depth >= INCLUDE_DEPTH_MAX || self.reads >= FILES_MAX || self.bytes >= BYTES_MAX {
-            if !std::mem::replace(&mut self.loop_reported, true) {
-                self.text.diagnostics.push(
-                    Diagnostic::error("nginx::include-loop", "files include each other without end")
-                        .at(pattern.span, "not read any more")
-                        .nginx("too many nested includes"),
-                );
-            }
+            self.report_loop(pattern);
             return Vec::new();
         }
         let path = self.conf_dir.join(&pattern.text);
@@ -178,6 +184,16 @@ impl Includer<'_> {
         }
         let paths = self.files.glob(&path);
         paths.iter().flat_map(|path| self.file(path, Some(pattern), depth + 1)).collect()
+    }
+
+    fn report_loop(&mut self, pattern: &Word) {
+        if !std::mem::replace(&mut self.loop_reported, true) {
+            self.text.diagnostics.push(
+                Diagnostic::error("nginx::include-loop", "files include each other without end")
+                    .at(pattern.span, "not read any more")
+                    .nginx("too many nested includes"),
+            );
+        }
     }
 
     fn faulty_include(&mut self, directive: &Directive) {
