@@ -212,6 +212,7 @@ const TALKATIVE: &str = r#"
 import http.server, os, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # Head and body leave in one piece: a kill between them would cut the response, whoever balances.
     def do_GET(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         print("begins", self.path, flush=True)
