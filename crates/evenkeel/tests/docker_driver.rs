@@ -1,14 +1,11 @@
 //! `evenkeel up --driver docker`: what a user sees with local processes, with containers. Not run, by name, where no
 //! engine answers.
 
-#![expect(clippy::expect_used, reason = "a test ends where it can't go on")]
-
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
-    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
@@ -22,6 +19,8 @@ type Done = anyhow::Result<()>;
 /// Engines take their time on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_evenkeel");
 
 const NGINX_CONF: &str = "\
 events {}
@@ -42,21 +41,8 @@ fn engine(test: &str) -> anyhow::Result<Option<Engine>> {
     Ok(engine)
 }
 
-/// Builds the demo app and gives its path.
-fn app() -> &'static Path {
-    static APP: OnceLock<PathBuf> = OnceLock::new();
-    APP.get_or_init(|| {
-        let status = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "evenkeel-demo-app"])
-            .status()
-            .expect("cargo runs");
-        assert!(status.success(), "the demo app builds");
-        PathBuf::from(env!("CARGO_BIN_EXE_evenkeel")).with_file_name("evenkeel-demo-app")
-    })
-}
-
 fn binary() -> Binary {
-    Binary::new(env!("CARGO_BIN_EXE_evenkeel"))
+    Binary::new(PROGRAM)
 }
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Done {
@@ -97,7 +83,8 @@ impl Drop for Left {
 impl Scene {
     /// Writes a project. `@IMAGE@` stands for the demo app's image, and `@PORT@` for a free port of this host.
     fn new(engine: Engine, compose: &str, services: &[&str]) -> anyhow::Result<Self> {
-        let files: &[(&Path, &str)] = &[(app(), "/app"), (Path::new("/usr/bin/test"), "/test")];
+        let app = keel_testkit::demo_app(Path::new(PROGRAM))?;
+        let files: &[(&Path, &str)] = &[(Path::new(&app), "/app"), (Path::new("/usr/bin/test"), "/test")];
         let image = engine.image("app", files, "EXPOSE 5000\nCMD [\"/app\"]")?;
         let port = free_port()?;
         let compose = compose.replace("@IMAGE@", &image).replace("@PORT@", &port.to_string());
@@ -393,7 +380,7 @@ fn drivers_mix_and_find_each_other_by_name() -> Done {
          environment: {{NAME: web}}\n    ports: [\"127.0.0.1:@PORT@:5000\"]\n    depends_on: [db]\n  \
          db:\n    image: @IMAGE@\n    environment: {{NAME: db, PORT: '5432'}}\n    \
          ports: [\"127.0.0.1:{port}:5432\"]\n    volumes: [\"data:/data\", /own]\nvolumes: {{data: {{}}}}\n",
-        app().display()
+        keel_testkit::demo_app(Path::new(PROGRAM))?
     );
     let mut scene = Scene::new(engine, &compose, &[])?;
     scene.project.run(&["up", "-d"])?;

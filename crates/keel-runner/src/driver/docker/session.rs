@@ -101,16 +101,7 @@ impl Driver {
         let StartExecResults::Attached { output, input } = started else {
             return Err(Error::Exec("the engine doesn't let it be attached to".into()));
         };
-        let session = Session {
-            docker: docker.clone(),
-            what: What::Exec { id },
-            output: Some(Unshared::new(output)),
-            input: Some(Unshared::new(input)),
-            held: Vec::new(),
-            input_ends: false,
-            has_terminal: request.terminal.is_some(),
-            exit: None,
-        };
+        let session = Session::begin(docker, What::Exec { id }, output, input, request.terminal);
         request.terminal.into_iter().for_each(|size| session.resize(size));
         Ok(Exec(Running::Session(session)))
     }
@@ -140,20 +131,31 @@ impl Driver {
         let attached = call(docker.attach_container(&id, Some(options.build()))).await.map_err(text)?;
         let AttachContainerResults { output, input } = attached;
         call(docker.start_container(&id, None)).await.map_err(text)?;
-        Ok(Session {
-            docker: docker.clone(),
-            what: What::Container { id, driver: self.clone(), incarnation: birth.incarnation },
-            output: Some(Unshared::new(output)),
-            input: Some(Unshared::new(input)),
-            held: Vec::new(),
-            input_ends: false,
-            has_terminal: request.terminal.is_some(),
-            exit: None,
-        })
+        let what = What::Container { id, driver: self.clone(), incarnation: birth.incarnation };
+        Ok(Session::begin(docker, what, output, input, request.terminal))
     }
 }
 
 impl Session {
+    fn begin(
+        docker: &Docker,
+        what: What,
+        output: Output,
+        input: Input,
+        terminal: Option<TerminalSize>,
+    ) -> Self {
+        Self {
+            docker: docker.clone(),
+            what,
+            output: Some(Unshared::new(output)),
+            input: Some(Unshared::new(input)),
+            held: Vec::new(),
+            input_ends: false,
+            has_terminal: terminal.is_some(),
+            exit: None,
+        }
+    }
+
     pub(in crate::driver) async fn next(&mut self) -> ExecOutput {
         loop {
             if let Some(status) = self.exit {
