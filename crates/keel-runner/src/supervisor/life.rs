@@ -30,6 +30,8 @@ pub(super) struct Life {
     blame: Option<&'static str>,
     /// What others did to it, so that it can't serve.
     held: Option<&'static str>,
+    /// Whether the engine called it unhealthy, and has said nothing else since. It speaks only when that changes.
+    ill: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +77,7 @@ impl Life {
             probe: Probe::Off,
             blame: None,
             held: None,
+            ill: false,
         }
     }
 
@@ -241,8 +244,10 @@ impl Supervisor {
         let is_container = matches!(life.spec.run, Run::Container(_));
         let first = if is_container { FIRST_CONTAINER_PROBES_EVERY } else { FIRST_PROBES_EVERY };
         let wait = if passed || life.served { interval } else { first };
-        // The engine goes on with it from there, and says what comes of it.
-        life.probe = if is_container && passed { Probe::Off } else { Probe::Due(now + wait) };
+        // The engine goes on with it from there, and says what comes of it; but not that what it calls unhealthy
+        // fails once more.
+        let engine_goes_on = is_container && passed && !life.ill;
+        life.probe = if engine_goes_on { Probe::Off } else { Probe::Due(now + wait) };
         if life.last_passed != Some(passed) {
             self.told.insert(life.slot.clone());
         }
@@ -274,10 +279,21 @@ impl Supervisor {
         let check = life.spec.healthcheck.as_ref();
         let waits = matches!(life.phase, Phase::Starting { .. } | Phase::Settling { .. } | Phase::Unhealthy);
         let serves = life.phase == Phase::Ready;
+        let was_ill = life.ill;
+        match verdict {
+            Verdict::Ill => life.ill = true,
+            Verdict::Well => life.ill = false,
+            Verdict::Paused | Verdict::Resumed | Verdict::Leaving => {}
+        }
         let (held, probe, next) = match verdict {
             Verdict::Well if waits && life.held.is_none() => (None, Probe::Off, Phase::Ready),
+            // It came back by probes of ours, and is watched again.
+            Verdict::Well if serves => {
+                (life.probe, life.failing) = (Probe::Off, 0);
+                return;
+            }
             // From here on it is asked as if it were new, and ended if it stays that way.
-            Verdict::Ill if serves => {
+            Verdict::Ill if serves && !was_ill => {
                 (None, check.map_or(Probe::Off, |check| Probe::Due(now + check.interval)), Phase::Unhealthy)
             }
             Verdict::Paused if serves => (Some("it is paused"), Probe::Off, Phase::Unhealthy),

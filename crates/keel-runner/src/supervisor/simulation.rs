@@ -12,6 +12,8 @@ use super::{
 use crate::InstanceState;
 
 const MS: Duration = Duration::from_millis(1);
+/// How long a container may be in the pool whose healthcheck fails: twice the interval, and the probes themselves.
+const NOTICED_WITHIN: Duration = Duration::from_secs(4);
 
 /// SplitMix64: enough for choices, and the same everywhere.
 struct Dice(u64);
@@ -44,6 +46,10 @@ struct World {
     /// Processes that run.
     alive: BTreeSet<Incarnation>,
     places: BTreeMap<Incarnation, SlotId>,
+    /// Containers that the engine called unhealthy last.
+    ill: BTreeSet<Incarnation>,
+    /// Those of them whose healthcheck passed and won't again, of which the engine has nothing new to say; since when.
+    sick: BTreeMap<Incarnation, Instant>,
     /// Whether processes still crash, hang and refuse.
     calm: bool,
     unfinished: BTreeSet<CommandId>,
@@ -60,6 +66,8 @@ impl World {
             planned: 0,
             alive: BTreeSet::new(),
             places: BTreeMap::new(),
+            ill: BTreeSet::new(),
+            sick: BTreeMap::new(),
             calm: false,
             unfinished: BTreeSet::new(),
             pools: BTreeMap::new(),
@@ -89,11 +97,21 @@ impl World {
             }
             _ => {}
         }
+        match event {
+            Event::Judged { incarnation, verdict: Verdict::Ill } => drop(self.ill.insert(incarnation)),
+            Event::Judged { incarnation, verdict: Verdict::Well } => {
+                self.ill.remove(&incarnation);
+                self.sick.remove(&incarnation);
+            }
+            _ => {}
+        }
         for action in self.machine.handle(self.now, event) {
             self.act(action);
         }
         for (service, pool) in &self.pools {
             assert!(pool.iter().all(|life| self.machine.slot_of(*life).is_some()), "{service}: {pool:?}");
+            let sick = |life| self.sick.get(life).is_some_and(|since| self.now > *since + NOTICED_WITHIN);
+            assert!(!pool.iter().any(sick), "{service}: {pool:?} has failing ones of {:?}", self.sick);
         }
     }
 
@@ -116,7 +134,7 @@ impl World {
                     self.plan(listens, Event::Listening { incarnation });
                 }
                 if matches!(spec.run, Run::Container(_)) {
-                    self.judge(incarnation, delay);
+                    self.judge(incarnation, delay, &spec);
                 }
                 let job = spec.restart.condition == RestartCondition::Never;
                 if job || self.mischief(30) {
@@ -127,7 +145,10 @@ impl World {
             }
             Action::Probe { incarnation } => {
                 let delay = self.dice.ms(100);
-                let passed = !self.mischief(30);
+                let passed = !self.mischief(30) && !self.sick.contains_key(&incarnation);
+                if passed && self.ill.contains(&incarnation) && self.dice.percent(50) {
+                    self.sick.insert(incarnation, self.now + delay);
+                }
                 self.plan(delay, Event::Probed { incarnation, passed });
             }
             Action::Signal { incarnation, .. } => {
@@ -155,15 +176,21 @@ impl World {
         }
     }
 
-    /// What the engine may say of a container: whoever is paused is resumed, and who is sent a signal ends.
-    fn judge(&mut self, incarnation: Incarnation, delay: Duration) {
+    /// What the engine may say of a container: whoever is paused is resumed, and who is sent a signal ends. One that
+    /// flaps it calls unhealthy once.
+    fn judge(&mut self, incarnation: Incarnation, delay: Duration, spec: &Service) {
+        let is_checked = spec.healthcheck.is_some();
+        if is_checked && self.mischief(15) {
+            let at = delay + self.dice.ms(5_000);
+            self.plan(at, Event::Judged { incarnation, verdict: Verdict::Ill });
+        }
         let pairs = [
             (Verdict::Paused, Verdict::Resumed),
             (Verdict::Ill, Verdict::Well),
             (Verdict::Well, Verdict::Leaving),
         ];
         for (first, then) in pairs {
-            if self.mischief(15) {
+            if (is_checked || first != Verdict::Ill) && self.mischief(15) {
                 let at = delay + self.dice.ms(5_000);
                 let later = at + self.dice.ms(5_000);
                 self.plan(at, Event::Judged { incarnation, verdict: first });

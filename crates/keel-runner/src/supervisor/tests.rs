@@ -696,6 +696,50 @@ fn a_container_is_probed_until_it_passes_and_then_the_engine_says() {
     bench.expect(&["pool app []", "probe #1", "probe #1", "probe #1", "drain #1"]);
 }
 
+/// The engine speaks only when its word changes: once it has called a container unhealthy, a failure after a passing
+/// probe of ours is news to nobody but us.
+#[test]
+fn a_container_that_flaps_is_probed_until_the_engine_calls_it_well() {
+    let mut app = container("app", 1, Handover::Overlap);
+    app.healthcheck = Some(healthcheck());
+    let mut bench = Bench::up(vec![app]);
+    bench.event(Event::Started { incarnation: 1 });
+    bench.event(Event::Probed { incarnation: 1, passed: true });
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Ill });
+    bench.said.clear();
+    bench.wait(Duration::from_secs(30));
+    bench.event(Event::Probed { incarnation: 1, passed: true });
+    bench.expect(&["probe #1", "pool app [1]"]);
+    for _ in 0..3 {
+        bench.wait(Duration::from_secs(30));
+        bench.event(Event::Probed { incarnation: 1, passed: false });
+    }
+    bench.expect(&["probe #1", "probe #1", "probe #1", "pool app []"]);
+    bench.wait(Duration::from_secs(30));
+    bench.event(Event::Probed { incarnation: 1, passed: true });
+    bench.expect(&["probe #1", "pool app [1]"]);
+    // What it said before is no news, as after a lost connection.
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Ill });
+    bench.expect(&[]);
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Well });
+    bench.wait(Duration::from_secs(600));
+    bench.expect(&[]);
+}
+
+/// The engine may have called it unhealthy before a probe of ours passed for the first time.
+#[test]
+fn a_container_called_unhealthy_before_it_served_is_probed_on() {
+    let mut app = container("app", 1, Handover::Overlap);
+    app.healthcheck = Some(healthcheck());
+    let mut bench = Bench::up(vec![app]);
+    bench.event(Event::Started { incarnation: 1 });
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Ill });
+    bench.event(Event::Probed { incarnation: 1, passed: true });
+    bench.said.clear();
+    bench.wait(Duration::from_secs(30));
+    bench.expect(&["probe #1"]);
+}
+
 #[test]
 fn a_paused_container_is_out_of_the_pool_until_it_is_resumed() {
     let mut bench = Bench::up(vec![container("app", 1, Handover::Overlap)]);
