@@ -168,6 +168,12 @@ impl Scene {
         Ok(names)
     }
 
+    /// Waits until there are just the containers of these services, by the names they should have.
+    fn only_these_are_left(&self, services: &[&str]) -> Done {
+        let names: Vec<String> = services.iter().map(|service| self.container(service)).collect();
+        eventually("only these are left", || self.containers().is_ok_and(|found| found == names))
+    }
+
     fn networks(&self) -> anyhow::Result<String> {
         let name = format!("name={}_", self.project.name());
         self.engine.docker(&["network", "ls", "--filter", &name, "--format", "{{.Name}}"])
@@ -322,16 +328,22 @@ fn a_killed_or_paused_container_costs_no_get() -> Done {
     Ok(())
 }
 
-#[test]
-fn the_instances_known_last_stay_while_the_engine_is_silent() -> Done {
-    const NAME: &str = "the_instances_known_last_stay_while_the_engine_is_silent";
-    let Some(engine) = engine(NAME)? else { return Ok(()) };
+/// The demo, whose supervisor reaches the engine by a way that can be cut; or says that a test isn't run.
+fn scene_behind_a_way(test: &str) -> anyhow::Result<Option<(Scene, EngineWay)>> {
+    let Some(engine) = engine(test)? else { return Ok(None) };
     if !Path::new("/var/run/docker.sock").exists() {
-        eprintln!("not run: {NAME}, because the engine has no socket on this machine");
-        return Ok(());
+        eprintln!("not run: {test}, because the engine has no socket on this machine");
+        return Ok(None);
     }
     let way = EngineWay::start()?;
     let scene = Scene::demo_with(engine, &[("DOCKER_HOST", &format!("tcp://127.0.0.1:{}", way.port()))])?;
+    Ok(Some((scene, way)))
+}
+
+#[test]
+fn the_instances_known_last_stay_while_the_engine_is_silent() -> Done {
+    const NAME: &str = "the_instances_known_last_stay_while_the_engine_is_silent";
+    let Some((scene, way)) = scene_behind_a_way(NAME)? else { return Ok(()) };
     way.cut();
     scene.expect(&["app1", "app2", "app3"], 2)?;
     // What happens meanwhile isn't known, and costs no request that may go to another one.
@@ -345,6 +357,22 @@ fn the_instances_known_last_stay_while_the_engine_is_silent() -> Done {
         found.is_some_and(|one| one["restarts"] == 1 && one["state"] == "ready")
     })?;
     scene.expect(&["app1", "app2", "app3"], 4)
+}
+
+#[test]
+fn what_is_to_start_while_the_engine_is_silent_starts_when_it_answers() -> Done {
+    const NAME: &str = "what_is_to_start_while_the_engine_is_silent_starts_when_it_answers";
+    let Some((scene, way)) = scene_behind_a_way(NAME)? else { return Ok(()) };
+    scene.project.run(&["stop", "app2"])?;
+    way.cut();
+    // The command doesn't wait for ever, and says why.
+    let output = scene.project.output(&["restart", "app2"])?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("app2: its container can't be made"), "{said}");
+    scene.expect(&["app1", "app3"], 2)?;
+    way.mend();
+    scene.wait_for(&["app1", "app2", "app3"])?;
+    scene.only_these_are_left(&["app1", "app2", "app3"])
 }
 
 #[test]

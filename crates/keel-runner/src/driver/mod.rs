@@ -96,7 +96,7 @@ impl Driver {
         }
     }
 
-    /// Starts a life that was settled. Says [`Event::Started`] or [`Event::StartFailed`], and in time
+    /// Starts a life that was settled. Says [`Event::Started`], [`Event::StartFailed`] or [`Event::StartUnasked`], and in time
     /// [`Event::Exited`].
     pub(crate) fn launch(&self, birth: Birth) {
         match birth.spec.run {

@@ -524,6 +524,7 @@ impl Supervisor {
                 slot.failures,
                 why_ended()
             )),
+            _ if slot.is_failing() => Reached::Never(why_ended()),
             Some(_) => Reached::NotYet,
             None => match self.unmet_dependency(&id.service) {
                 Some(unmet) if unmet.hopeless => Reached::Never(unmet.text),

@@ -9,7 +9,7 @@ use keel_model::{Run, Service};
 
 use super::{
     Action, FIRST_CONTAINER_PROBES_EVERY, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, STEADY_AFTER,
-    SlotId, Supervisor, Verdict, Wanted, restart_after, serves, window_of,
+    SlotId, Supervisor, Verdict, Wanted, back_off, restart_after, serves, window_of,
 };
 use crate::Exit;
 
@@ -198,6 +198,9 @@ impl Supervisor {
     pub(super) fn started(&mut self, now: Instant, incarnation: Incarnation) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
         self.told.insert(life.slot.clone());
+        if let Some(slot) = self.slots.get_mut(&life.slot) {
+            slot.unasked = 0;
+        }
         match life.phase {
             Phase::Spawning => {
                 life.started = now;
@@ -379,6 +382,25 @@ impl Supervisor {
             if slot.current.is_none() {
                 slot.wanted = Wanted::Down;
             }
+        }
+    }
+
+    /// Tries again later: that nobody can be asked says nothing about the instance, and no restart policy is meant.
+    pub(super) fn start_unasked(&mut self, now: Instant, incarnation: Incarnation, why: String) {
+        let Some(life) = self.lives.remove(&incarnation) else { return };
+        self.told.insert(life.slot.clone());
+        let Some(slot) = self.slots.get_mut(&life.slot) else { return };
+        slot.last_error = Some(why);
+        slot.retiring.remove(&incarnation);
+        if slot.replacement == Some(incarnation) {
+            slot.replacement = None;
+        }
+        if slot.current == Some(incarnation) {
+            slot.current = slot.replacement.take();
+            slot.since = now;
+            slot.unasked = slot.unasked.saturating_add(1);
+            let again = slot.wanted == Wanted::Up && slot.current.is_none();
+            slot.retry_at = again.then(|| now + back_off(slot.unasked.saturating_add(1)));
         }
     }
 

@@ -74,6 +74,8 @@ pub(crate) enum Event {
     Started { incarnation: Incarnation },
     /// It couldn't be started.
     StartFailed { incarnation: Incarnation, why: String },
+    /// Who is to start it can't be asked just now. It hasn't run.
+    StartUnasked { incarnation: Incarnation, why: String },
     /// It listens on its first port.
     Listening { incarnation: Incarnation },
     /// The healthcheck asked for came to an end.
@@ -154,6 +156,8 @@ struct Slot {
     retiring: BTreeSet<Incarnation>,
     /// Ends in a row.
     failures: u32,
+    /// Starts in a row that nobody could be asked for.
+    unasked: u32,
     restarts: u32,
     retry_at: Option<Instant>,
     last_exit: Option<Exit>,
@@ -175,6 +179,7 @@ impl Slot {
             replacement: None,
             retiring: BTreeSet::new(),
             failures: 0,
+            unasked: 0,
             restarts: 0,
             retry_at: None,
             last_exit: None,
@@ -192,6 +197,11 @@ impl Slot {
         self.failures >= CRASH_LOOP_FROM
     }
 
+    /// Whether it has failed so often that nobody should wait for it.
+    fn is_failing(&self) -> bool {
+        self.is_crash_loop() || self.unasked >= CRASH_LOOP_FROM
+    }
+
     /// Makes it wanted, with a clean record.
     fn want_up(&mut self, now: Instant) {
         if self.wanted == Wanted::Down || self.current.is_none() {
@@ -201,6 +211,7 @@ impl Slot {
         }
         self.wanted = Wanted::Up;
         self.failures = 0;
+        self.unasked = 0;
         self.retry_at = None;
     }
 }
@@ -257,6 +268,7 @@ impl Supervisor {
             Event::Command { id, command } => self.command(now, id, command),
             Event::Started { incarnation } => self.started(now, incarnation),
             Event::StartFailed { incarnation, why } => self.start_failed(now, incarnation, why),
+            Event::StartUnasked { incarnation, why } => self.start_unasked(now, incarnation, why),
             Event::Listening { incarnation } => self.listening(now, incarnation),
             Event::Probed { incarnation, passed } => self.probed(now, incarnation, passed),
             Event::Judged { incarnation, verdict } => self.judged(now, incarnation, verdict),
@@ -462,7 +474,7 @@ impl Supervisor {
                 Some(life) => self.lives.get(&life).is_some_and(Life::is_coming),
                 None => self.unmet_dependency(service).is_none_or(|unmet| !unmet.hopeless),
             };
-            slot.wanted == Wanted::Up && !slot.is_crash_loop() && coming
+            slot.wanted == Wanted::Up && !slot.is_failing() && coming
         })
     }
 
@@ -584,9 +596,13 @@ fn restart_after(spec: &Service, exit: Exit, failures: u32) -> Option<Duration> 
     if !again || policy.attempts_max.is_some_and(|max| failures > max) {
         return None;
     }
-    let back_off = match failures {
+    Some(policy.delay.max(back_off(failures)))
+}
+
+/// Gives the pause after so many failures in a row.
+fn back_off(failures: u32) -> Duration {
+    match failures {
         0 | 1 => Duration::ZERO,
         n => BACK_OFF_FIRST.saturating_mul(2_u32.saturating_pow(n - 2)).min(BACK_OFF_MAX),
-    };
-    Some(policy.delay.max(back_off))
+    }
 }

@@ -169,7 +169,7 @@ impl Supervisor {
                 return true;
             }
             Some(life) if life.is_unhealthy() => format!("it didn't become ready: {}", life.complaint()),
-            _ if slot.wanted == Wanted::Down || slot.is_crash_loop() => {
+            _ if slot.wanted == Wanted::Down || slot.is_failing() => {
                 slot.last_error.clone().unwrap_or_else(|| "it ended".into())
             }
             _ => return false,

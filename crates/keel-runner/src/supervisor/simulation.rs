@@ -128,6 +128,10 @@ impl World {
                     self.plan(delay, Event::StartFailed { incarnation, why: "refused".into() });
                     return;
                 }
+                if self.mischief(5) {
+                    self.plan(delay, Event::StartUnasked { incarnation, why: "out of reach".into() });
+                    return;
+                }
                 self.plan(delay, Event::Started { incarnation });
                 if !self.mischief(10) {
                     let listens = delay + self.dice.ms(500);

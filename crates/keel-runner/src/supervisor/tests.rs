@@ -740,6 +740,35 @@ fn a_container_called_unhealthy_before_it_served_is_probed_on() {
     bench.expect(&["probe #1"]);
 }
 
+/// That nobody can be asked is no fault of the instance: no restart policy is meant.
+#[test]
+fn a_start_that_nobody_can_be_asked_for_is_tried_again() {
+    let mut app = container("app", 1, Handover::Overlap);
+    app.restart.condition = RestartCondition::Never;
+    let mut bench = Bench::up(vec![app]);
+    bench.said.clear();
+    let unasked = |incarnation| Event::StartUnasked { incarnation, why: "no answer".into() };
+    bench.event(unasked(1));
+    bench.wait(BACK_OFF_FIRST - MS);
+    bench.expect(&[]);
+    bench.wait(MS);
+    bench.event(unasked(2));
+    bench.wait(BACK_OFF_FIRST * 2);
+    bench.expect(&["start app #2", "start app #3"]);
+    // Nobody waits for it any longer, and it isn't called a crash loop.
+    bench.event(unasked(3));
+    bench.expect(&["pool app []", "failed 1: app: no answer"]);
+    assert_eq!(bench.states(), [("app".into(), InstanceState::Starting)]);
+    bench.wait(BACK_OFF_FIRST * 4);
+    bench.ready(4);
+    bench.expect(&["start app #4", "pool app [] starting", "pool app [4]"]);
+    // A replacement isn't tried again: the one that it was to replace goes on.
+    bench.command(Command::Restart { names: names(&["app"]), drain_timeout: None });
+    bench.event(unasked(5));
+    bench.wait(Duration::from_secs(60));
+    bench.expect(&["start app #5", "failed 2: app: no answer; the one it was to replace goes on"]);
+}
+
 #[test]
 fn a_paused_container_is_out_of_the_pool_until_it_is_resumed() {
     let mut bench = Bench::up(vec![container("app", 1, Handover::Overlap)]);

@@ -48,6 +48,47 @@ impl EngineError {
     pub(super) fn is_conflict(&self) -> bool {
         matches!(self, Self::Refused { status: 409, .. })
     }
+
+    /// Whether it says nothing about what was asked for, and the same may be done later. A port that is taken and a
+    /// command that isn't there are an engine's own errors, with the status 500.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Silent { .. } | Self::Slow | Self::Broken(_) => true,
+            // From who stands before an engine and doesn't reach it.
+            Self::Refused { status, .. } => matches!(status, 502..=504),
+        }
+    }
+
+    /// Says what it kept from being done.
+    pub(super) fn keeps_from(&self, what: String) -> LaunchError {
+        if self.is_outage() { LaunchError::Unasked(what) } else { LaunchError::Refused(what) }
+    }
+}
+
+/// Why a container didn't come up.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LaunchError {
+    /// It can't be as it is: the same would happen again.
+    #[error("{0}")]
+    Refused(String),
+    /// The engine was out of reach before it was to start it.
+    #[error("{0}")]
+    Unasked(String),
+    /// The engine was out of reach when it was to start it, or was gone right after: it may have run.
+    #[error("{0}")]
+    Lost(String),
+}
+
+impl From<String> for LaunchError {
+    fn from(why: String) -> Self {
+        Self::Refused(why)
+    }
+}
+
+impl From<&str> for LaunchError {
+    fn from(why: &str) -> Self {
+        Self::Refused(why.into())
+    }
 }
 
 impl From<Error> for EngineError {
@@ -98,5 +139,22 @@ pub(super) async fn call<T>(answer: impl Future<Output = Result<T, Error>>) -> R
     match tokio::time::timeout(CALL_TIMEOUT, answer).await {
         Ok(answer) => answer.map_err(EngineError::from),
         Err(_) => Err(EngineError::Slow),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_user_has_to_mend_is_no_outage() {
+        let refused = |status| EngineError::Refused { status, message: String::new() };
+        let broken = EngineError::Broken("connection reset".into());
+        for error in [EngineError::Slow, broken, refused(503)] {
+            assert!(matches!(error.keeps_from("x".into()), LaunchError::Unasked(_)), "{error:?}");
+        }
+        for status in [400, 404, 409, 500] {
+            assert!(matches!(refused(status).keeps_from("x".into()), LaunchError::Refused(_)), "{status}");
+        }
     }
 }

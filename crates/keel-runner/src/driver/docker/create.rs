@@ -17,7 +17,7 @@ use keel_model::{
 
 use super::{
     Birth, Driver, NAME_LABEL, OwnVolume, PROJECT_LABEL, Stage,
-    connection::{EngineError, call},
+    connection::{EngineError, LaunchError, call},
     container_of, lock, mounted,
 };
 
@@ -36,14 +36,14 @@ impl Driver {
         docker: &Docker,
         birth: &Birth,
         once: Option<&Once>,
-    ) -> Result<String, String> {
+    ) -> Result<String, LaunchError> {
         let spec = container_of(&birth.spec).ok_or("it is no container")?;
         if let (true, Some(port)) = (birth.ordinal > 1, spec.published.first()) {
-            return Err(format!(
+            return Err(LaunchError::Refused(format!(
                 "port {} is published by the engine, for one instance; write `scale:` or `deploy.replicas:` into the \
                  file, and Evenkeel balances the port over all of them",
                 port.port.number
-            ));
+            )));
         }
         self.make_volumes(docker, spec).await?;
         let mut gateway = None;
@@ -63,7 +63,7 @@ impl Driver {
         let body = Plan { driver: self, birth, spec, once, gateway, wish: &wish, volumes: &volumes }.body();
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let made = call(docker.create_container(Some(options), body)).await;
-        let id = made.map_err(|error| why_not_made(&error, spec, &name))?.id;
+        let id = made.map_err(|error| error.keeps_from(why_not_made(&error, spec, &name)))?.id;
         self.change(birth.incarnation, |living| {
             living.stage = Stage::Created { id: id.clone(), ended: None };
         });
@@ -73,7 +73,9 @@ impl Driver {
                 endpoint_config: Some(endpoint(birth, network, once)),
             };
             let joined = call(docker.connect_network(&network.name, request)).await;
-            joined.map_err(|error| format!("it can't join the network {}: {error}", network.name))?;
+            joined.map_err(|error| {
+                error.keeps_from(format!("it can't join the network {}: {error}", network.name))
+            })?;
         }
         if name != wish {
             // The other one may have gone while this was made.
@@ -82,16 +84,16 @@ impl Driver {
         Ok(id)
     }
 
-    async fn make_volumes(&self, docker: &Docker, spec: &ContainerSpec) -> Result<(), String> {
+    async fn make_volumes(&self, docker: &Docker, spec: &ContainerSpec) -> Result<(), LaunchError> {
         for mount in &spec.mounts {
             let ContainerMountSource::Volume { name, key } = &mount.source else { continue };
             let Some(key) = key else {
                 call(docker.inspect_volume(name)).await.map_err(|error| match error.is_missing() {
-                    true => format!(
+                    true => LaunchError::Refused(format!(
                         "the volume {name} isn't there, and the file says that others make it: \
                          `docker volume create {name}`"
-                    ),
-                    false => format!("the volume {name} can't be looked at: {error}"),
+                    )),
+                    false => error.keeps_from(format!("the volume {name} can't be looked at: {error}")),
                 })?;
                 continue;
             };
@@ -108,7 +110,7 @@ impl Driver {
             };
             // One that is there already is taken as it is.
             let made = call(docker.create_volume(request)).await;
-            made.map_err(|error| format!("the volume {name} can't be made: {error}"))?;
+            made.map_err(|error| error.keeps_from(format!("the volume {name} can't be made: {error}")))?;
         }
         Ok(())
     }

@@ -13,8 +13,8 @@ use keel_model::{Handover, Healthcheck};
 use tokio_stream::StreamExt;
 
 use super::{
-    Birth, Driver, KNOCK_EVERY, KNOCK_TIMEOUT, LOST, Living, OwnVolume, Stage,
-    connection::{EngineError, call},
+    Birth, Driver, KNOCK_EVERY, KNOCK_TIMEOUT, LOST, Living, OwnVolume, REMOVE_AGAIN_AFTER, Stage,
+    connection::{EngineError, LaunchError, call},
     container_of, mounted,
     session::status_of,
     sweep::{VOLUME, own_volume, remove},
@@ -29,16 +29,20 @@ use crate::{
 const HEALTH_BYTES_MAX: usize = 4096;
 
 impl Driver {
-    pub(super) async fn bring_up(&self, birth: Birth) -> Result<(), String> {
+    pub(super) async fn bring_up(&self, birth: Birth) -> Result<(), LaunchError> {
         let incarnation = birth.incarnation;
         let sink = self.0.output.open(&birth.spec.name.0, &birth.name);
         let sink = sink.map_err(|error| format!("its output can't be kept: {error}"))?;
-        let docker = self.engine().await.map_err(|error| error.to_string())?;
+        let docker = self.engine().await.map_err(|error| error.keeps_from(error.to_string()))?;
         let id = self.create(docker, &birth, None).await?;
         let started = call(docker.start_container(&id, None)).await;
-        started.map_err(|error| format!("its container can't be started: {error}"))?;
+        started.map_err(|error| match error.is_outage() {
+            true => LaunchError::Lost(format!("its start wasn't answered: {error}")),
+            false => LaunchError::Refused(format!("its container can't be started: {error}")),
+        })?;
         let container = call(docker.inspect_container(&id, None)).await;
-        let container = container.map_err(|error| format!("it was lost right after its start: {error}"))?;
+        let lost = |error| LaunchError::Lost(format!("it was lost right after its start: {error}"));
+        let container = container.map_err(lost)?;
         let ended = self.note_start(&birth, &id, &container);
         self.tell(Event::Started { incarnation });
         tokio::spawn(self.clone().follow_logs(docker.clone(), incarnation, id, sink));
@@ -110,6 +114,35 @@ impl Driver {
         asked.unwrap_or_else(|_| Err(format!("it took longer than {} s", check.timeout.as_secs_f32())))
     }
 
+    /// Forgets a life that didn't come up, says so, and removes what is left of it.
+    pub(super) fn give_up(&self, incarnation: Incarnation, error: LaunchError) {
+        let event = match error {
+            LaunchError::Refused(why) => Event::StartFailed { incarnation, why },
+            LaunchError::Unasked(why) => Event::StartUnasked { incarnation, why },
+            LaunchError::Lost(why) => {
+                tracing::warn!("an instance's start counts as one that ended: {why}");
+                Event::Exited { incarnation, exit: Exit::Status(LOST) }
+            }
+        };
+        self.part_with(incarnation, event);
+    }
+
+    /// Forgets a life, says what became of it, and removes what is left of it.
+    pub(super) fn part_with(&self, incarnation: Incarnation, event: Event) {
+        let Some(living) = self.lives().remove(&incarnation) else { return self.tell(event) };
+        let driver = self.clone();
+        if !takes_turns(&living.birth) {
+            self.tell(event);
+            tokio::spawn(async move { driver.remove(incarnation, living).await });
+            return;
+        }
+        tokio::spawn(async move {
+            driver.remove(incarnation, living).await;
+            // Its ports and volumes are free only now.
+            driver.tell(event);
+        });
+    }
+
     /// Forgets a life, and removes what is left of it.
     pub(super) fn bury(&self, incarnation: Incarnation) {
         let Some(living) = self.lives().remove(&incarnation) else { return };
@@ -117,7 +150,8 @@ impl Driver {
         tokio::spawn(async move { driver.remove(incarnation, living).await });
     }
 
-    /// Removes a container whose life has been forgotten.
+    /// Removes a container whose life has been forgotten. Its name is free after that, and not before: an engine that
+    /// is silent just then is told again until it has done it.
     pub(super) async fn remove(&self, incarnation: Incarnation, living: Living) {
         let own = match &living.stage {
             Stage::Started { volumes, .. } => volumes.clone(),
@@ -127,20 +161,28 @@ impl Driver {
             self.take_over(vec![(living.wish.clone(), own)]);
         }
         if let (Some(id), Some(docker)) = (living.id(), self.0.engine.get()) {
-            let removed = match living.birth.is_instance() {
-                true => remove(docker, id).await,
-                false => {
-                    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-                    call(docker.remove_container(id, Some(options))).await
-                }
-            };
-            if let Err(error) = removed
-                && !error.is_missing()
-            {
+            let mut removed = remove_of(docker, id, &living.birth).await;
+            while removed.as_ref().is_err_and(EngineError::is_outage) && !self.0.told.is_closed() {
+                tokio::time::sleep(REMOVE_AGAIN_AFTER).await;
+                removed = remove_of(docker, id, &living.birth).await;
+            }
+            if let Err(error) = removed {
                 tracing::warn!("the container {id} of {} can't be removed: {error}", living.birth.name);
             }
         }
         self.hand_on_name(&living.wish, incarnation).await;
+    }
+}
+
+/// Removes a container of a life. A one-off's volumes without a name go with it.
+async fn remove_of(docker: &Docker, id: &str, birth: &Birth) -> Result<(), EngineError> {
+    if birth.is_instance() {
+        return remove(docker, id).await;
+    }
+    let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+    match call(docker.remove_container(id, Some(options))).await {
+        Err(error) if error.is_missing() => Ok(()),
+        outcome => outcome,
     }
 }
 

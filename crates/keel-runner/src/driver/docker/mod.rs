@@ -54,6 +54,8 @@ const KNOCK_EVERY: Duration = Duration::from_millis(50);
 const KNOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// When an instance that was killed and lives is killed again.
 const KILL_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// When the engine is told again to remove a container, after it gave no answer.
+const REMOVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const SIGKILL: i32 = 9;
 /// The status of a container whose end nobody saw.
 const LOST: i32 = 255;
@@ -167,9 +169,8 @@ impl Driver {
         let driver = self.clone();
         tokio::spawn(async move {
             let incarnation = birth.incarnation;
-            if let Err(why) = driver.bring_up(birth).await {
-                driver.bury(incarnation);
-                driver.tell(Event::StartFailed { incarnation, why });
+            if let Err(error) = driver.bring_up(birth).await {
+                driver.give_up(incarnation, error);
             }
         });
     }
@@ -283,19 +284,7 @@ impl Driver {
                 Some(Stage::Settled) | None => return,
             }
         }
-        let Some(living) = self.lives().remove(&incarnation) else { return };
-        let driver = self.clone();
-        let in_turn = life::takes_turns(&living.birth);
-        if !in_turn {
-            self.tell(Event::Exited { incarnation, exit });
-        }
-        tokio::spawn(async move {
-            driver.remove(incarnation, living).await;
-            // Its ports and volumes are free only now.
-            if in_turn {
-                driver.tell(Event::Exited { incarnation, exit });
-            }
-        });
+        self.part_with(incarnation, Event::Exited { incarnation, exit });
     }
 
     fn tell(&self, event: Event) {

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::{
     Driver, PROJECT_LABEL,
-    connection::{EngineError, call},
+    connection::{EngineError, LaunchError, call},
 };
 
 /// The networks that are known to be there.
@@ -35,7 +35,7 @@ impl Driver {
         &self,
         docker: &Docker,
         network: &ContainerNetwork,
-    ) -> Result<Option<IpAddr>, String> {
+    ) -> Result<Option<IpAddr>, LaunchError> {
         let mut known = self.0.networks.known.lock().await;
         if let Some(gateway) = known.get(&network.name) {
             return Ok(*gateway);
@@ -44,15 +44,21 @@ impl Driver {
             Ok(gateway) => gateway,
             Err(error) if error.is_missing() => {
                 let Some(key) = &network.key else {
-                    return Err(format!(
+                    return Err(LaunchError::Refused(format!(
                         "the network {0} isn't there, and the file says that others make it: `docker network create {0}`",
                         network.name
-                    ));
+                    )));
                 };
                 let made = self.make(docker, &network.name, key).await;
-                made.map_err(|error| format!("the network {} can't be made: {error}", network.name))?
+                made.map_err(|error| {
+                    error.keeps_from(format!("the network {} can't be made: {error}", network.name))
+                })?
             }
-            Err(error) => return Err(format!("the network {} can't be looked at: {error}", network.name)),
+            Err(error) => {
+                return Err(
+                    error.keeps_from(format!("the network {} can't be looked at: {error}", network.name))
+                );
+            }
         };
         known.insert(network.name.clone(), gateway);
         Ok(gateway)

@@ -125,7 +125,7 @@ impl Driver {
             environment: request.environment.clone(),
             terminal: request.terminal.is_some(),
         };
-        let id = self.create(docker, birth, Some(&once)).await?;
+        let id = self.create(docker, birth, Some(&once)).await.map_err(|error| error.to_string())?;
         let options =
             AttachContainerOptionsBuilder::default().stream(true).stdin(true).stdout(true).stderr(true);
         let attached = call(docker.attach_container(&id, Some(options.build()))).await.map_err(text)?;
