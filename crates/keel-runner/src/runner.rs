@@ -260,7 +260,7 @@ impl Runner {
 
     /// Ends all containers at once: they wouldn't end with this process, as local processes do.
     pub async fn abandon(&self) {
-        self.containers.tear_down().await;
+        self.containers.abandon().await;
     }
 
     /// Gives how all instances stand, by service and number.

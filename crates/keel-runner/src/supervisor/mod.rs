@@ -30,7 +30,7 @@ pub use command::{CommandError, Failure, Recreate};
 use life::{Life, Phase};
 use rollout::Rollouts;
 #[cfg(test)]
-pub(crate) use tests::service as test_service;
+pub(crate) use tests::{container as test_container, service as test_service};
 pub(crate) use view::View;
 
 use crate::Exit;

@@ -45,6 +45,7 @@ impl Driver {
                 port.port.number
             )));
         }
+        let _making = self.begin_making().await?;
         self.make_volumes(docker, spec).await?;
         let mut gateway = None;
         for network in &spec.networks {

@@ -11,6 +11,8 @@
 mod connection;
 mod context;
 mod create;
+#[cfg(test)]
+mod fake;
 mod forward;
 mod image;
 mod life;
@@ -19,23 +21,33 @@ mod names;
 mod network;
 mod session;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use bollard::Docker;
 use keel_model::{HostPort, Run, Service};
-use tokio::sync::{OnceCell, mpsc::UnboundedSender};
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, mpsc::UnboundedSender};
 
 pub(super) use self::session::Session;
 pub(crate) use self::sweep::end_leftovers;
-use self::{connection::EngineError, forward::Doors, names::Names, network::Networks};
+use self::{
+    connection::{EngineError, LaunchError},
+    forward::Doors,
+    names::Names,
+    network::Networks,
+};
 use super::{Birth, Facts, Told, output::Output, process::first_tcp};
 use crate::{
     Exit, Health,
@@ -56,6 +68,8 @@ const KNOCK_TIMEOUT: Duration = Duration::from_secs(1);
 const KILL_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// When the engine is told again to remove a container, after it gave no answer.
 const REMOVE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How long the end of all waits for the engine's answer on what it is making.
+const MADE_WITHIN: Duration = Duration::from_secs(10);
 const SIGKILL: i32 = 9;
 /// The status of a container whose end nobody saw.
 const LOST: i32 = 255;
@@ -77,6 +91,10 @@ struct Inner {
     volumes: Mutex<BTreeMap<String, Vec<OwnVolume>>>,
     networks: Networks,
     doors: Doors,
+    /// Shared by whoever makes something in the engine, for as long as that takes.
+    making: RwLock<()>,
+    /// Nothing is to be made any more.
+    is_closed: AtomicBool,
 }
 
 /// A container of an instance, or of a one-off.
@@ -134,6 +152,8 @@ impl Driver {
             volumes: Mutex::default(),
             networks: Networks::default(),
             doors: Doors::default(),
+            making: RwLock::default(),
+            is_closed: AtomicBool::new(false),
         }))
     }
 
@@ -260,15 +280,41 @@ impl Driver {
         }
     }
 
+    /// Begins to make something in the engine, which all that ends everything waits for.
+    async fn begin_making(&self) -> Result<RwLockReadGuard<'_, ()>, LaunchError> {
+        let making = self.0.making.read().await;
+        match self.0.is_closed.load(Ordering::SeqCst) {
+            true => Err("everything in the engine is being ended".into()),
+            false => Ok(making),
+        }
+    }
+
+    /// Removes everything at once, and lets nothing be made any more.
+    pub(crate) async fn abandon(&self) {
+        self.0.is_closed.store(true, Ordering::SeqCst);
+        self.tear_down().await;
+    }
+
     /// Removes all containers of the project and the networks that were made for them. Volumes stay.
     pub(crate) async fn tear_down(&self) {
         let Some(docker) = self.0.engine.get() else { return };
         self.0.doors.close();
-        match sweep::all(docker, &self.0.project).await {
+        match self.empty(docker).await {
             Ok(()) => drop(std::fs::remove_file(self.0.state_dir.join(MARK))),
-            Err(error) => tracing::warn!("what is left in the engine couldn't be removed: {error}"),
+            Err(error) => tracing::warn!(
+                "what is left in the engine couldn't be removed; `evenkeel down` tries again: {error}"
+            ),
         }
         self.0.networks.forget();
+    }
+
+    async fn empty(&self, docker: &Docker) -> Result<(), EngineError> {
+        // What runs has to end at once; what is being made isn't listed yet.
+        sweep::all(docker, &self.0.project).await?;
+        let unmade = |_| EngineError::Broken("it hasn't said what became of a container".into());
+        let made = tokio::time::timeout(MADE_WITHIN, self.0.making.write()).await;
+        let _nobody_makes = made.map_err(unmade)?;
+        sweep::until_empty(docker, &self.0.project).await
     }
 
     /// Says that a life has ended, and removes what is left of it.

@@ -1,6 +1,6 @@
 //! What is left in the engine: of a supervisor that was killed, and at the end of a project.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use bollard::{
     Docker,
@@ -18,6 +18,9 @@ use crate::Error;
 
 /// What the engine calls a mount that is neither a folder of the host nor memory.
 pub(super) const VOLUME: &str = "volume";
+/// How often it is looked whether nothing is left, and how long after the last time.
+const LOOKS_MAX: u32 = 50;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Ends what a runner that is gone left in the engine. Tells whether there was a trace of one.
 pub(crate) async fn end_leftovers(project: &str, state_dir: &Path) -> Result<bool, Error> {
@@ -27,10 +30,23 @@ pub(crate) async fn end_leftovers(project: &str, state_dir: &Path) -> Result<boo
     }
     let failed = |error: EngineError| Error::Engine(error.to_string());
     let docker = connect().await.map_err(failed)?;
-    all(&docker, project).await.map_err(failed)?;
+    until_empty(&docker, project).await.map_err(failed)?;
     // It may have been removed meanwhile.
     drop(std::fs::remove_file(mark));
     Ok(true)
+}
+
+/// Removes the containers and networks of a project until none of its containers is listed any more: a removal that
+/// somebody else began isn't waited for by the engine.
+pub(super) async fn until_empty(docker: &Docker, project: &str) -> Result<(), EngineError> {
+    for _ in 0..LOOKS_MAX {
+        all(docker, project).await?;
+        if list(docker, project).await?.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Err(EngineError::Broken("containers stay although they were removed".into()))
 }
 
 /// Removes the containers and networks of a project.
@@ -54,10 +70,9 @@ pub(super) async fn containers(
     docker: &Docker,
     project: &str,
 ) -> Result<Vec<(String, Vec<OwnVolume>)>, EngineError> {
-    let options = ListContainersOptionsBuilder::default().all(true).filters(&ours(project)).build();
     let mut left = Vec::new();
     let mut removals = Vec::new();
-    for container in call(docker.list_containers(Some(options))).await? {
+    for container in list(docker, project).await? {
         let Some(id) = container.id.clone() else { continue };
         left.extend(volumes_of(&container));
         let docker = docker.clone();
@@ -67,6 +82,11 @@ pub(super) async fn containers(
         removal.await.map_err(|error| EngineError::Broken(error.to_string()))??;
     }
     Ok(left)
+}
+
+async fn list(docker: &Docker, project: &str) -> Result<Vec<ContainerSummary>, EngineError> {
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&ours(project)).build();
+    call(docker.list_containers(Some(options))).await
 }
 
 /// Removes a container, running or not. Its volumes stay.
