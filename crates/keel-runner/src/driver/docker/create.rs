@@ -16,7 +16,7 @@ use keel_model::{
 };
 
 use super::{
-    Birth, Driver, NAME_LABEL, OwnVolume, PROJECT_LABEL, Stage,
+    Birth, Driver, INCARNATION_LABEL, NAME_LABEL, OwnVolume, PROJECT_LABEL, Stage,
     connection::{EngineError, LaunchError, call},
     container_of, lock, mounted,
 };
@@ -62,12 +62,8 @@ impl Driver {
             _ => Vec::new(),
         };
         let body = Plan { driver: self, birth, spec, once, gateway, wish: &wish, volumes: &volumes }.body();
-        let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let made = call(docker.create_container(Some(options), body)).await;
-        let id = made.map_err(|error| error.keeps_from(why_not_made(&error, spec, &name)))?.id;
-        self.change(birth.incarnation, |living| {
-            living.stage = Stage::Created { id: id.clone(), ended: None };
-        });
+        let made = self.make_container(docker, birth, &name, body).await;
+        let id = made.map_err(|error| error.keeps_from(why_not_made(&error, spec, &name)))?;
         for network in spec.networks.iter().skip(1) {
             let request = NetworkConnectRequest {
                 container: id.clone(),
@@ -83,6 +79,37 @@ impl Driver {
             self.claim_name(birth.incarnation, &id, &wish).await;
         }
         Ok(id)
+    }
+
+    async fn make_container(
+        &self,
+        docker: &Docker,
+        birth: &Birth,
+        name: &str,
+        body: ContainerCreateBody,
+    ) -> Result<String, EngineError> {
+        let note = |stage| self.change(birth.incarnation, |living| living.stage = stage);
+        let options = || Some(CreateContainerOptionsBuilder::default().name(name).build());
+        note(Stage::Asked { name: name.to_owned() });
+        let mut made = call(docker.create_container(options(), body.clone())).await;
+        // It may be one that was made late, for a life that is forgotten.
+        if made.as_ref().is_err_and(EngineError::is_conflict)
+            && let Ok(true) = self.remove_unowned(docker, name).await
+        {
+            made = call(docker.create_container(options(), body)).await;
+        }
+        match made {
+            Ok(made) => {
+                note(Stage::Created { id: made.id.clone(), ended: None });
+                Ok(made.id)
+            }
+            Err(error) => {
+                if !error.is_outage() {
+                    note(Stage::Settled);
+                }
+                Err(error)
+            }
+        }
     }
 
     async fn make_volumes(&self, docker: &Docker, spec: &ContainerSpec) -> Result<(), LaunchError> {
@@ -191,6 +218,7 @@ impl Plan<'_> {
             ("com.docker.compose.config-hash", birth.spec.digest.clone()),
             (PROJECT_LABEL, self.driver.0.project.clone()),
             (NAME_LABEL, self.wish.to_owned()),
+            (INCARNATION_LABEL, birth.incarnation.to_string()),
             ("dev.evenkeel.instance", birth.name.clone()),
         ];
         let own = own.map(|(name, value)| (name.to_owned(), value));

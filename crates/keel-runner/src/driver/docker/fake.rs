@@ -1,4 +1,5 @@
-//! An engine for tests that does what a real one does only at the wrong moment: it takes its time to make a container.
+//! An engine for tests that does what a real one does only at the wrong moment: it takes its time to make a container,
+//! or makes one and breaks off before it says so.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -35,6 +36,10 @@ pub(super) enum Making {
     Done,
     /// Nothing, until that changes.
     Held,
+    /// It is made, and the connection breaks.
+    Unsaid,
+    /// The connection breaks.
+    Undone,
 }
 
 impl FakeEngine {
@@ -63,6 +68,11 @@ impl FakeEngine {
 
     pub(super) fn make(&self, making: Making) {
         self.0.making.send_replace(making);
+    }
+
+    /// Puts a container there.
+    pub(super) fn put(&self, name: &str, labels: Value) {
+        lock(&self.0.containers).insert(format!("put-{name}"), (name.to_owned(), labels));
     }
 
     pub(super) fn names(&self) -> Vec<String> {
@@ -109,7 +119,10 @@ impl FakeEngine {
     }
 
     async fn create(&self, query: &str, body: &[u8]) -> Option<(u16, Value)> {
-        self.0.making.subscribe().wait_for(|making| *making == Making::Done).await.ok()?;
+        let making = *self.0.making.subscribe().wait_for(|making| *making != Making::Held).await.ok()?;
+        if making == Making::Undone {
+            return None;
+        }
         let name = name_in(query);
         if self.names().contains(&name) {
             return Some((409, json!({ "message": "the name is in use" })));
@@ -117,15 +130,13 @@ impl FakeEngine {
         let body: Value = serde_json::from_slice(body).unwrap();
         let id = format!("id{}", self.0.heard.borrow().len());
         lock(&self.0.containers).insert(id.clone(), (name, body["Labels"].clone()));
-        Some((201, json!({ "Id": id, "Warnings": [] })))
+        (making == Making::Done).then(|| (201, json!({ "Id": id, "Warnings": [] })))
     }
 
     fn list(&self) -> Value {
         let containers = lock(&self.0.containers);
-        containers
-            .iter()
-            .map(|(id, (name, labels))| json!({ "Id": id, "Names": [name], "Labels": labels }))
-            .collect()
+        let all = containers.iter();
+        all.map(|(id, (name, labels))| json!({ "Id": id, "Names": [name], "Labels": labels })).collect()
     }
 
     fn inspect(&self, id_or_name: &str) -> (u16, Value) {

@@ -155,10 +155,13 @@ impl Driver {
     pub(super) async fn remove(&self, incarnation: Incarnation, living: Living) {
         let own = match &living.stage {
             Stage::Started { volumes, .. } => volumes.clone(),
-            Stage::Settled | Stage::Created { .. } => Vec::new(),
+            Stage::Settled | Stage::Asked { .. } | Stage::Created { .. } => Vec::new(),
         };
         if takes_turns(&living.birth) && !own.is_empty() {
             self.take_over(vec![(living.wish.clone(), own)]);
+        }
+        if let (Stage::Asked { name }, Some(docker)) = (&living.stage, self.0.engine.get()) {
+            self.remove_unsaid(docker, name, incarnation).await;
         }
         if let (Some(id), Some(docker)) = (living.id(), self.0.engine.get()) {
             let mut removed = remove_of(docker, id, &living.birth).await;

@@ -20,6 +20,7 @@ mod logs;
 mod names;
 mod network;
 mod session;
+mod stray;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -58,6 +59,8 @@ use crate::{
 const PROJECT_LABEL: &str = "dev.evenkeel.project";
 /// The name that the container would have if it were the only one of its instance.
 const NAME_LABEL: &str = "dev.evenkeel.name";
+/// Which life a container was made for, so that one whose making wasn't answered is known.
+const INCARNATION_LABEL: &str = "dev.evenkeel.incarnation";
 /// In the state folder while there may be something in the engine.
 const MARK: &str = "engine";
 /// Between two attempts to connect to an instance that doesn't accept yet.
@@ -112,6 +115,8 @@ struct Living {
 enum Stage {
     /// Nothing is known in the engine.
     Settled,
+    /// The engine was asked to make it under this name, and hasn't answered.
+    Asked { name: String },
     /// It is there. An end that came before its start was known waits here.
     Created { id: String, ended: Option<Exit> },
     /// It runs.
@@ -128,7 +133,7 @@ struct OwnVolume {
 impl Living {
     fn id(&self) -> Option<&str> {
         match &self.stage {
-            Stage::Settled => None,
+            Stage::Settled | Stage::Asked { .. } => None,
             Stage::Created { id, .. } | Stage::Started { id, .. } => Some(id),
         }
     }
@@ -199,7 +204,7 @@ impl Driver {
     pub(crate) fn address(&self, incarnation: Incarnation) -> Option<IpAddr> {
         match self.living(incarnation)?.stage {
             Stage::Started { address, .. } => address,
-            Stage::Settled | Stage::Created { .. } => None,
+            Stage::Settled | Stage::Asked { .. } | Stage::Created { .. } => None,
         }
     }
 
@@ -251,7 +256,9 @@ impl Driver {
         let Some(living) = self.living(incarnation) else { return };
         let port = first_tcp(&living.birth.spec.ports);
         let why = match (&living.stage, &living.birth.spec.healthcheck, living.health) {
-            (Stage::Settled | Stage::Created { .. }, ..) => "the engine is making its container".into(),
+            (Stage::Settled | Stage::Asked { .. } | Stage::Created { .. }, ..) => {
+                "the engine is making its container".into()
+            }
             (_, Some(_), Some(health)) if health.output.trim().is_empty() => {
                 "its healthcheck fails and prints nothing".into()
             }
@@ -327,7 +334,7 @@ impl Driver {
                     return;
                 }
                 Some(Stage::Started { .. }) => {}
-                Some(Stage::Settled) | None => return,
+                Some(Stage::Settled | Stage::Asked { .. }) | None => return,
             }
         }
         self.part_with(incarnation, Event::Exited { incarnation, exit });

@@ -1,6 +1,9 @@
-//! The driver against an engine that answers late.
+//! The driver against an engine that answers late, or never.
+
+use std::time::Instant;
 
 use keel_model::Handover;
+use serde_json::json;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::{
@@ -9,6 +12,7 @@ use super::{
 };
 use crate::supervisor::test_container;
 
+const NONE: [&str; 0] = [];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Bench {
@@ -48,6 +52,14 @@ impl Bench {
         }
     }
 
+    async fn names_become(&self, names: &[&str]) {
+        let end = Instant::now() + PATIENCE;
+        while self.engine.names() != names {
+            assert!(Instant::now() < end, "{:?} is there", self.engine.names());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn has_mark(&self) -> bool {
         self.folder.path().join(MARK).exists()
     }
@@ -70,7 +82,7 @@ async fn nothing_is_left_of_what_was_being_made_when_all_was_ended() {
     assert!(bench.has_mark());
     bench.engine.make(Making::Done);
     within(end).await.unwrap();
-    assert_eq!(bench.engine.names(), [""; 0]);
+    assert_eq!(bench.engine.names(), NONE);
     assert!(!bench.has_mark());
 }
 
@@ -81,5 +93,62 @@ async fn nothing_is_made_once_all_is_being_ended() {
     bench.launch(1, Handover::Overlap);
     let event = bench.event().await;
     assert!(matches!(event, Event::StartFailed { incarnation: 1, .. }), "{event:?}");
-    assert_eq!(bench.engine.names(), [""; 0]);
+    assert_eq!(bench.engine.names(), NONE);
+}
+
+#[tokio::test]
+async fn what_was_made_without_a_word_is_removed() {
+    let mut bench = Bench::new().await;
+    bench.engine.make(Making::Unsaid);
+    bench.launch(1, Handover::Overlap);
+    let event = bench.event().await;
+    assert!(matches!(event, Event::StartUnasked { incarnation: 1, .. }), "{event:?}");
+    bench.engine.make(Making::Done);
+    bench.launch(2, Handover::Overlap);
+    let event = bench.event().await;
+    assert!(matches!(event, Event::Started { incarnation: 2 }), "{event:?}");
+    // In the end it has the name, too.
+    bench.names_become(&["shop_app_1"]).await;
+}
+
+#[tokio::test]
+async fn it_is_removed_before_the_next_try_where_two_cannot_be_at_once() {
+    let mut bench = Bench::new().await;
+    bench.engine.make(Making::Unsaid);
+    bench.launch(1, Handover::OneAtATime);
+    let event = bench.event().await;
+    assert!(matches!(event, Event::StartUnasked { incarnation: 1, .. }), "{event:?}");
+    assert_eq!(bench.engine.names(), NONE);
+}
+
+#[tokio::test]
+async fn what_was_made_late_is_not_in_the_way() {
+    let mut bench = Bench::new().await;
+    bench.engine.make(Making::Undone);
+    bench.launch(1, Handover::OneAtATime);
+    let event = bench.event().await;
+    assert!(matches!(event, Event::StartUnasked { incarnation: 1, .. }), "{event:?}");
+    bench.engine.put("shop_app_1", json!({ PROJECT_LABEL: "shop", INCARNATION_LABEL: "1" }));
+    bench.engine.make(Making::Done);
+    bench.launch(2, Handover::OneAtATime);
+    let event = bench.event().await;
+    assert!(matches!(event, Event::Started { incarnation: 2 }), "{event:?}");
+    assert_eq!(bench.engine.names(), ["shop_app_1"]);
+}
+
+#[tokio::test]
+async fn what_others_made_under_the_name_stays() {
+    let mut bench = Bench::new().await;
+    for labels in [json!({}), json!({ PROJECT_LABEL: "other", INCARNATION_LABEL: "1" })] {
+        bench.engine.make(Making::Undone);
+        bench.engine.put("shop_app_1", labels);
+        bench.launch(1, Handover::OneAtATime);
+        let event = bench.event().await;
+        assert!(matches!(event, Event::StartUnasked { incarnation: 1, .. }), "{event:?}");
+        bench.engine.make(Making::Done);
+        bench.launch(2, Handover::OneAtATime);
+        let Event::StartFailed { why, .. } = bench.event().await else { panic!("the name is taken") };
+        assert!(why.contains("`docker rm -f shop_app_1`"), "{why}");
+        assert_eq!(bench.engine.names(), ["shop_app_1"]);
+    }
 }
