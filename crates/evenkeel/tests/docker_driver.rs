@@ -400,6 +400,27 @@ fn the_engines_healthcheck_counts() -> Done {
 }
 
 #[test]
+fn a_container_that_ignores_a_signal_to_end_comes_back() -> Done {
+    let Some(engine) = engine("a_container_that_ignores_a_signal_to_end_comes_back")? else { return Ok(()) };
+    let compose = "services:\n  web:\n    build: {context: ., dockerfile_inline: \"FROM @IMAGE@\"}\n    \
+                   ports: [\"127.0.0.1:@PORT@:5000\"]\n    deploy: {replicas: 2}\n    \
+                   stop_signal: SIGWINCH\n    stop_grace_period: 3s\n";
+    let scene = Scene::new(engine, compose, &["web"])?;
+    scene.project.run(&["up", "-d", "--driver", "docker"])?;
+    assert_eq!(scene.shares(4)?.len(), 2);
+    let unhealthy = || {
+        let all = scene.instances().unwrap_or_default();
+        all.iter().filter(|one| one["state"] == "unhealthy").count()
+    };
+    scene.engine.docker(&["kill", "-s", "WINCH", &scene.container("web")])?;
+    eventually("it is out of the pool", || unhealthy() == 1)?;
+    eventually("it is back", || unhealthy() == 0)?;
+    assert_eq!(scene.shares(4)?.len(), 2);
+    assert!(scene.instances()?.iter().all(|one| one["restarts"] == 0), "nothing was started anew");
+    Ok(())
+}
+
+#[test]
 fn drivers_mix_and_find_each_other_by_name() -> Done {
     let Some(engine) = engine("drivers_mix_and_find_each_other_by_name")? else { return Ok(()) };
     let port = free_port()?;

@@ -134,7 +134,8 @@ impl Driver {
         }
     }
 
-    /// Runs the healthcheck of a life once; says [`Event::Probed`].
+    /// Runs the healthcheck of a life once, or where a container has none looks whether it listens; says
+    /// [`Event::Probed`].
     pub(crate) fn probe(&self, incarnation: Incarnation) {
         match self.containers.has(incarnation) {
             true => self.containers.probe(incarnation),

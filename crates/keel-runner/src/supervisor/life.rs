@@ -29,7 +29,7 @@ pub(super) struct Life {
     /// Why it is ended, when that counts as its failure.
     blame: Option<&'static str>,
     /// What others did to it, so that it can't serve.
-    held: Option<&'static str>,
+    held: Option<Held>,
     /// Whether the engine called it unhealthy, and has said nothing else since. It speaks only when that changes.
     ill: bool,
 }
@@ -50,6 +50,15 @@ pub(super) enum Phase {
     Draining { until: Instant },
     /// It was told to end; `kill_at` is `None` once it was sent SIGKILL.
     Stopping { kill_at: Option<Instant>, spawned: bool },
+}
+
+/// What others did to an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// They paused it.
+    Paused,
+    /// They sent it a signal that ends it, which it may ignore. At `until` it is asked whether it serves.
+    Leaving { until: Instant },
 }
 
 /// When the healthcheck runs.
@@ -91,11 +100,16 @@ impl Life {
 
     /// Says what keeps an unhealthy one out of the pool.
     pub(super) fn complaint(&self) -> String {
-        if let Some(held) = self.held {
-            return held.into();
+        match self.held {
+            Some(Held::Paused) => return "it is paused".into(),
+            Some(Held::Leaving { .. }) => return "somebody sent it a signal that ends it".into(),
+            None => {}
         }
         let port = self.spec.ports.iter().find(|port| port.protocol == keel_model::Protocol::Tcp);
         match (&self.spec.healthcheck, port) {
+            (None, Some(port)) if self.served => {
+                format!("it doesn't listen on port {} any more", port.number)
+            }
             (None, Some(port)) => {
                 format!("it doesn't listen on port {} after {} s", port.number, LISTENS_WITHIN.as_secs())
             }
@@ -134,7 +148,11 @@ impl Life {
             Probe::Due(at) => Some(at),
             _ => None,
         };
-        phase.into_iter().chain(probe).min()
+        let leaving = match self.held {
+            Some(Held::Leaving { until }) => Some(until),
+            _ => None,
+        };
+        phase.into_iter().chain(probe).chain(leaving).min()
     }
 
     fn enter(&mut self, now: Instant, phase: Phase) {
@@ -143,7 +161,25 @@ impl Life {
         self.served |= phase == Phase::Ready;
         if self.is_ending() {
             self.probe = Probe::Off;
+            self.held = None;
         }
+    }
+}
+
+impl Life {
+    /// Takes it out of the pool for what others did to it.
+    fn hold(&mut self, now: Instant, held: Held) {
+        self.held = Some(held);
+        self.probe = Probe::Off;
+        self.enter(now, Phase::Unhealthy);
+    }
+
+    /// Asks it again after that; takes it for ready where there is nothing to ask.
+    fn release(&mut self, now: Instant) {
+        let by_signal = matches!(self.held.take(), Some(Held::Leaving { .. }));
+        let can_be_asked = self.spec.healthcheck.is_some() || by_signal && serves(&self.spec);
+        self.probe = if can_be_asked { Probe::Due(now) } else { Probe::Off };
+        self.enter(now, if can_be_asked { self.phase } else { Phase::Ready });
     }
 }
 
@@ -170,6 +206,10 @@ impl Supervisor {
 
     fn fire_timer(&mut self, now: Instant, incarnation: Incarnation) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
+        if matches!(life.held, Some(Held::Leaving { until }) if until <= now) {
+            life.release(now);
+            self.told.insert(life.slot.clone());
+        }
         match life.phase {
             Phase::Starting { unhealthy_at } if unhealthy_at <= now => {
                 life.enter(now, Phase::Unhealthy);
@@ -232,7 +272,7 @@ impl Supervisor {
     pub(super) fn listening(&mut self, now: Instant, incarnation: Incarnation) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
         let waits = matches!(life.phase, Phase::Starting { .. } | Phase::Unhealthy);
-        if waits && life.spec.healthcheck.is_none() {
+        if waits && life.spec.healthcheck.is_none() && life.held.is_none() {
             life.enter(now, Phase::Ready);
             self.told.insert(life.slot.clone());
         }
@@ -240,7 +280,16 @@ impl Supervisor {
 
     pub(super) fn probed(&mut self, now: Instant, incarnation: Incarnation, passed: bool) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
-        let Some(check) = life.spec.healthcheck.as_ref().filter(|_| life.probe == Probe::Running) else {
+        if life.probe != Probe::Running {
+            return;
+        }
+        let Some(check) = life.spec.healthcheck.as_ref() else {
+            // Asked once more whether it listens, after somebody's signal. It isn't ended for that it doesn't.
+            life.probe = if passed { Probe::Off } else { Probe::Due(now + FIRST_CONTAINER_PROBES_EVERY) };
+            if passed && life.phase == Phase::Unhealthy {
+                life.enter(now, Phase::Ready);
+                self.told.insert(life.slot.clone());
+            }
             return;
         };
         let (interval, retries) = (check.interval, check.retries.max(1));
@@ -288,8 +337,11 @@ impl Supervisor {
             Verdict::Well => life.ill = false,
             Verdict::Paused | Verdict::Resumed | Verdict::Leaving => {}
         }
-        let (held, probe, next) = match verdict {
-            Verdict::Well if waits && life.held.is_none() => (None, Probe::Off, Phase::Ready),
+        match verdict {
+            Verdict::Well if waits && life.held.is_none() => {
+                life.probe = Probe::Off;
+                life.enter(now, Phase::Ready);
+            }
             // It came back by probes of ours, and is watched again.
             Verdict::Well if serves => {
                 (life.probe, life.failing) = (Probe::Off, 0);
@@ -297,23 +349,20 @@ impl Supervisor {
             }
             // From here on it is asked as if it were new, and ended if it stays that way.
             Verdict::Ill if serves && !was_ill => {
-                (None, check.map_or(Probe::Off, |check| Probe::Due(now + check.interval)), Phase::Unhealthy)
+                life.probe = check.map_or(Probe::Off, |check| Probe::Due(now + check.interval));
+                life.enter(now, Phase::Unhealthy);
             }
-            Verdict::Paused if serves => (Some("it is paused"), Probe::Off, Phase::Unhealthy),
-            Verdict::Leaving if serves => {
-                (Some("somebody sent it a signal that ends it"), Probe::Off, Phase::Unhealthy)
+            Verdict::Paused if serves || life.held.is_some() => life.hold(now, Held::Paused),
+            // A process 1 without a handler ignores it, and so may one with a handler of its own.
+            Verdict::Leaving if serves || matches!(life.held, Some(Held::Leaving { .. })) => {
+                let until = now + life.spec.stop.grace_period;
+                life.hold(now, Held::Leaving { until });
             }
-            Verdict::Resumed if life.held.is_some() => match check {
-                Some(_) => (None, Probe::Due(now), life.phase),
-                None => (None, Probe::Off, Phase::Ready),
-            },
+            Verdict::Resumed if life.held == Some(Held::Paused) => life.release(now),
             _ => return,
-        };
-        life.held = held;
-        life.probe = probe;
+        }
         life.failing = 0;
         self.told.insert(life.slot.clone());
-        life.enter(now, next);
     }
 
     pub(super) fn drained(&mut self, now: Instant, incarnation: Incarnation) {

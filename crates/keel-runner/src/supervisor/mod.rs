@@ -112,7 +112,7 @@ pub(crate) enum Verdict {
 pub(crate) enum Action {
     /// Start a process.
     Start { incarnation: Incarnation, slot: SlotId, spec: Arc<Service> },
-    /// Run the healthcheck once.
+    /// Run the healthcheck once; where there is none, look whether it listens.
     Probe { incarnation: Incarnation },
     /// Send the process a signal.
     Signal { incarnation: Incarnation, signal: i32 },

@@ -180,8 +180,8 @@ impl World {
         }
     }
 
-    /// What the engine may say of a container: whoever is paused is resumed, and who is sent a signal ends. One that
-    /// flaps it calls unhealthy once.
+    /// What the engine may say of a container: whoever is paused is resumed, and who is sent a signal ends or
+    /// ignores it. One that flaps it calls unhealthy once.
     fn judge(&mut self, incarnation: Incarnation, delay: Duration, spec: &Service) {
         let is_checked = spec.healthcheck.is_some();
         if is_checked && self.mischief(15) {
@@ -199,7 +199,7 @@ impl World {
                 let later = at + self.dice.ms(5_000);
                 self.plan(at, Event::Judged { incarnation, verdict: first });
                 self.plan(later, Event::Judged { incarnation, verdict: then });
-                if then == Verdict::Leaving {
+                if then == Verdict::Leaving && self.dice.percent(60) {
                     self.plan(later + MS, Event::Exited { incarnation, exit: Exit::Status(143) });
                 }
             }

@@ -789,6 +789,47 @@ fn a_paused_container_is_out_of_the_pool_until_it_is_resumed() {
 }
 
 #[test]
+fn a_container_that_ignores_a_signal_is_asked_after_its_grace_period() {
+    let mut app = container("app", 1, Handover::Overlap);
+    for healthcheck in [None, Some(healthcheck())] {
+        app.healthcheck = healthcheck;
+        let mut bench = Bench::up(vec![app.clone()]);
+        bench.event(Event::Started { incarnation: 1 });
+        match app.healthcheck {
+            Some(_) => bench.event(Event::Probed { incarnation: 1, passed: true }),
+            None => bench.event(Event::Listening { incarnation: 1 }),
+        }
+        bench.said.clear();
+        bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Leaving });
+        bench.wait(Duration::from_secs(10) - MS);
+        bench.expect(&["pool app []"]);
+        // Another signal counts anew.
+        bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Leaving });
+        bench.wait(Duration::from_secs(10) - MS);
+        bench.expect(&[]);
+        bench.wait(MS);
+        bench.event(Event::Probed { incarnation: 1, passed: false });
+        bench.wait(Duration::from_secs(30));
+        bench.said.dedup();
+        bench.expect(&["probe #1"]);
+        bench.event(Event::Probed { incarnation: 1, passed: true });
+        bench.expect(&["pool app [1]"]);
+        bench.wait(Duration::from_secs(600));
+        bench.expect(&[]);
+    }
+    // Nothing can be asked about it but whether it is there.
+    app.healthcheck = None;
+    app.ports.clear();
+    let mut bench = Bench::up(vec![app]);
+    bench.event(Event::Started { incarnation: 1 });
+    bench.wait(STEADY_AFTER);
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Leaving });
+    bench.said.clear();
+    bench.wait(Duration::from_secs(10));
+    bench.expect(&["pool app [1]"]);
+}
+
+#[test]
 fn where_two_cannot_be_at_once_the_old_one_ends_first() {
     let mut bench = Bench::up(vec![container("db", 1, Handover::OneAtATime)]);
     bench.ready(1);

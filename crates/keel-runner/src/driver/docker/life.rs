@@ -81,36 +81,44 @@ impl Driver {
     async fn knock(self, birth: Birth) {
         let port = first_tcp(&birth.spec.ports).filter(|_| birth.spec.healthcheck.is_none());
         let (Some(port), Some(address)) = (port, self.address(birth.incarnation)) else { return };
-        let address = SocketAddr::new(address, port);
         while self.has(birth.incarnation) {
-            let connect = tokio::net::TcpStream::connect(address);
-            if let Ok(Ok(_)) = tokio::time::timeout(KNOCK_TIMEOUT, connect).await {
+            if accepts(SocketAddr::new(address, port)).await {
                 return self.tell(Event::Listening { incarnation: birth.incarnation });
             }
             tokio::time::sleep(KNOCK_EVERY).await;
         }
     }
 
-    /// Runs the healthcheck of a life once; says [`Event::Probed`].
+    /// Runs the healthcheck of a life once, or looks whether it listens if it has none; says [`Event::Probed`].
     pub(crate) fn probe(&self, incarnation: Incarnation) {
         let driver = self.clone();
         tokio::spawn(async move {
-            let health = match driver.run_healthcheck(incarnation).await {
-                Ok(health) => health,
-                Err(why) => Health { passed: false, output: why },
-            };
-            let passed = health.passed;
-            driver.change(incarnation, |living| living.health = Some(health));
+            let passed = driver.passes(incarnation).await;
             driver.tell(Event::Probed { incarnation, passed });
         });
     }
 
-    async fn run_healthcheck(&self, incarnation: Incarnation) -> Result<Health, String> {
-        let living = self.living(incarnation).ok_or("it has ended")?;
-        let check = living.birth.spec.healthcheck.clone().ok_or("it has no healthcheck")?;
+    async fn passes(&self, incarnation: Incarnation) -> bool {
+        let Some(living) = self.living(incarnation) else { return false };
+        let Some(check) = &living.birth.spec.healthcheck else {
+            let port = first_tcp(&living.birth.spec.ports);
+            let address = port.and_then(|port| Some(SocketAddr::new(self.address(incarnation)?, port)));
+            return match address {
+                Some(address) => accepts(address).await,
+                None => false,
+            };
+        };
+        let asked = self.run_healthcheck(&living, check).await;
+        let health = asked.unwrap_or_else(|why| Health { passed: false, output: why });
+        let passed = health.passed;
+        self.change(incarnation, |living| living.health = Some(health));
+        passed
+    }
+
+    async fn run_healthcheck(&self, living: &Living, check: &Healthcheck) -> Result<Health, String> {
         let id = living.id().ok_or("it doesn't run")?;
         let docker = self.engine().await.map_err(|error| error.to_string())?;
-        let asked = tokio::time::timeout(check.timeout, ask(docker, id, &check)).await;
+        let asked = tokio::time::timeout(check.timeout, ask(docker, id, check)).await;
         asked.unwrap_or_else(|_| Err(format!("it took longer than {} s", check.timeout.as_secs_f32())))
     }
 
@@ -187,6 +195,11 @@ async fn remove_of(docker: &Docker, id: &str, birth: &Birth) -> Result<(), Engin
         Err(error) if error.is_missing() => Ok(()),
         outcome => outcome,
     }
+}
+
+async fn accepts(address: SocketAddr) -> bool {
+    let connect = tokio::net::TcpStream::connect(address);
+    matches!(tokio::time::timeout(KNOCK_TIMEOUT, connect).await, Ok(Ok(_)))
 }
 
 /// Whether no other container of the instance may be there before this one is gone.
