@@ -3,9 +3,10 @@
 
 use std::{
     collections::BTreeMap,
+    io::{BufRead, BufReader},
     net::{IpAddr, SocketAddr},
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -54,6 +55,11 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) -> Done {
     Ok(())
 }
 
+fn signal(pid: u32, signal: Signal) -> Done {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    Ok(kill_process(pid.context("is a process")?, signal)?)
+}
+
 /// A project with containers. Its fields are dropped in this order: the images can go when no container is left.
 struct Scene {
     project: Project,
@@ -84,7 +90,11 @@ impl Scene {
     /// Writes a project. `@IMAGE@` stands for the demo app's image, and `@PORT@` for a free port of this host.
     fn new(engine: Engine, compose: &str, services: &[&str]) -> anyhow::Result<Self> {
         let app = keel_testkit::demo_app(Path::new(PROGRAM))?;
-        let files: &[(&Path, &str)] = &[(Path::new(&app), "/app"), (Path::new("/usr/bin/test"), "/test")];
+        let files: &[(&Path, &str)] = &[
+            (Path::new(&app), "/app"),
+            (Path::new("/usr/bin/test"), "/test"),
+            (Path::new("/usr/bin/sleep"), "/sleep"),
+        ];
         let image = engine.image("app", files, "EXPOSE 5000\nCMD [\"/app\"]")?;
         let port = free_port()?;
         let compose = compose.replace("@IMAGE@", &image).replace("@PORT@", &port.to_string());
@@ -174,14 +184,21 @@ impl Scene {
         eventually("only these are left", || self.containers().is_ok_and(|found| found == names))
     }
 
+    /// Gives the processes in a service's container whose command line has these words.
+    fn running(&self, service: &str, words: &str) -> Vec<i32> {
+        let list = self.engine.docker(&["top", &self.container(service), "-eo", "pid,args"]);
+        let list = list.unwrap_or_default();
+        let found = list.lines().filter(|line| line.contains(words));
+        found.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
+    }
+
     fn networks(&self) -> anyhow::Result<String> {
         let name = format!("name={}_", self.project.name());
         self.engine.docker(&["network", "ls", "--filter", &name, "--format", "{{.Name}}"])
     }
 
     fn kill_supervisor(&self) -> Done {
-        let pid = i32::try_from(self.project.supervisor()?).ok().and_then(Pid::from_raw);
-        Ok(kill_process(pid.context("is a process")?, Signal::KILL)?)
+        signal(self.project.supervisor()?, Signal::KILL)
     }
 
     fn instances(&self) -> anyhow::Result<Vec<serde_json::Value>> {
@@ -396,6 +413,38 @@ fn the_engines_healthcheck_counts() -> Done {
     std::fs::write(&flag, "")?;
     eventually("both are back", || health("ready"))?;
     assert_eq!(scene.shares(4)?.len(), 2);
+    Ok(())
+}
+
+#[test]
+fn a_command_in_a_container_is_signalled_and_a_healthcheck_that_hangs_is_ended() -> Done {
+    const NAME: &str = "a_command_in_a_container_is_signalled_and_a_healthcheck_that_hangs_is_ended";
+    let Some(engine) = engine(NAME)? else { return Ok(()) };
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: {NAME}, because only root may signal the processes of containers");
+        return Ok(());
+    }
+    // The engine's own checks begin after an hour: all that are seen are Evenkeel's.
+    let compose = "services:\n  web:\n    build: {context: ., dockerfile_inline: \"FROM @IMAGE@\"}\n    \
+                   ports: [\"127.0.0.1:@PORT@:5000\"]\n    \
+                   healthcheck: {test: [CMD, /sleep, '600'], interval: 1h, timeout: 1s}\n";
+    let scene = Scene::new(engine, compose, &["web"])?;
+    let mut up = scene.project.command(&["up", "-d", "--driver", "docker"]).spawn()?;
+    let sleeping = |seconds: &str| scene.running("web", &format!("/sleep {seconds}"));
+    eventually("it is asked", || !sleeping("600").is_empty())?;
+    let first = sleeping("600");
+    eventually("that is ended", || !sleeping("600").iter().any(|pid| first.contains(pid)))?;
+    // A signal to a command reaches that one.
+    let mut command = scene.project.command(&["exec", "-T", "-e", "PORT=5001", "web", "/app"]);
+    let mut exec = command.stdout(Stdio::piped()).spawn()?;
+    let mut said = String::new();
+    BufReader::new(exec.stdout.take().context("is a pipe")?).read_line(&mut said)?;
+    assert!(said.contains("listens on"), "{said}");
+    signal(exec.id(), Signal::TERM)?;
+    eventually("it ends", || exec.try_wait().is_ok_and(|ended| ended.is_some()))?;
+    assert_eq!(scene.running("web", "/app").len(), 1);
+    scene.project.run(&["down"])?;
+    up.wait()?;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use super::{
     connection::{EngineError, LaunchError, call},
     container_of, mounted,
     session::status_of,
+    signal::end_exec,
     sweep::{VOLUME, own_volume, remove},
 };
 use crate::{
@@ -118,8 +119,15 @@ impl Driver {
     async fn run_healthcheck(&self, living: &Living, check: &Healthcheck) -> Result<Health, String> {
         let id = living.id().ok_or("it doesn't run")?;
         let docker = self.engine().await.map_err(|error| error.to_string())?;
-        let asked = tokio::time::timeout(check.timeout, ask(docker, id, check)).await;
-        asked.unwrap_or_else(|_| Err(format!("it took longer than {} s", check.timeout.as_secs_f32())))
+        let mut exec = None;
+        match tokio::time::timeout(check.timeout, ask(docker, id, check, &mut exec)).await {
+            Ok(asked) => asked,
+            Err(_) => {
+                // The engine lets it go on.
+                exec.map(|exec| tokio::spawn(end_exec(docker.clone(), exec)));
+                Err(format!("it took longer than {} s", check.timeout.as_secs_f32()))
+            }
+        }
     }
 
     /// Forgets a life that didn't come up, says so, and removes what is left of it.
@@ -216,8 +224,13 @@ pub(super) async fn send(docker: &Docker, id: &str, signal: i32) -> Result<(), E
     }
 }
 
-/// Runs a healthcheck in a container.
-async fn ask(docker: &Docker, id: &str, check: &Healthcheck) -> Result<Health, String> {
+/// Runs a healthcheck in a container. What the engine calls it is known from its beginning.
+async fn ask(
+    docker: &Docker,
+    id: &str,
+    check: &Healthcheck,
+    exec: &mut Option<String>,
+) -> Result<Health, String> {
     let failed = |error: EngineError| format!("it can't be run: {error}");
     let options = CreateExecOptions {
         attach_stdout: Some(true),
@@ -225,8 +238,8 @@ async fn ask(docker: &Docker, id: &str, check: &Healthcheck) -> Result<Health, S
         cmd: Some(check.argv.clone()),
         ..Default::default()
     };
-    let exec = call(docker.create_exec(id, options)).await.map_err(failed)?.id;
-    let started = call(docker.start_exec(&exec, None)).await.map_err(failed)?;
+    let exec = exec.insert(call(docker.create_exec(id, options)).await.map_err(failed)?.id);
+    let started = call(docker.start_exec(exec, None)).await.map_err(failed)?;
     let mut printed = Vec::new();
     if let StartExecResults::Attached { mut output, .. } = started {
         while let Some(Ok(piece)) = output.next().await {
@@ -235,7 +248,7 @@ async fn ask(docker: &Docker, id: &str, check: &Healthcheck) -> Result<Health, S
             printed.drain(..beyond);
         }
     }
-    let status = status_of(docker, &exec).await.map_err(failed)?;
+    let status = status_of(docker, exec).await.map_err(failed)?;
     Ok(Health { passed: status == 0, output: String::from_utf8_lossy(&printed).into_owned() })
 }
 

@@ -20,6 +20,7 @@ mod logs;
 mod names;
 mod network;
 mod session;
+mod signal;
 mod stray;
 mod sweep;
 #[cfg(test)]

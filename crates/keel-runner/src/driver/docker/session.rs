@@ -19,9 +19,10 @@ use tokio_stream::{Stream, StreamExt};
 
 use super::{
     Birth, Driver, LOST, SIGKILL,
-    connection::{EngineError, call, host},
+    connection::{EngineError, call},
     create::Once,
     life::send,
+    signal::signal_exec,
 };
 use crate::{
     Error, ExecOutput, ExecRequest, Exit, TerminalSize,
@@ -291,22 +292,6 @@ async fn container_status(docker: &Docker, id: &str) -> Result<i32, EngineError>
             return Ok(state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(LOST));
         }
         tokio::time::sleep(ASK_EVERY).await;
-    }
-}
-
-/// Sends a signal to a command in a container. The engine can't; on its own machine the process is known.
-async fn signal_exec(docker: &Docker, id: &str, signal: i32) {
-    if !host().starts_with("unix:") {
-        return tracing::warn!(
-            "the engine isn't on this machine, so a command in a container gets no signal"
-        );
-    }
-    let Ok(state) = call(docker.inspect_exec(id)).await else { return };
-    let pid = state.pid.filter(|pid| *pid > 0 && state.running == Some(true));
-    if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok())
-        && let Err(error) = keel_sys::process::kill_group(pid, signal)
-    {
-        tracing::debug!("a command in a container wasn't sent signal {signal}: {error}");
     }
 }
 

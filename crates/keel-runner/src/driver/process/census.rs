@@ -124,6 +124,11 @@ fn processes() -> BTreeMap<i32, Stat> {
     pids.filter_map(|pid| Some((pid, stat(pid)?))).filter(|(_, stat)| !stat.zombie).collect()
 }
 
+/// Gives the processes of a group that live.
+pub(in crate::driver) fn members_of_group(group: i32) -> Vec<i32> {
+    processes().into_iter().filter(|(_, stat)| stat.group == group).map(|(pid, _)| pid).collect()
+}
+
 fn mount_namespace(pid: &str) -> u64 {
     std::fs::metadata(format!("/proc/{pid}/ns/mnt")).map_or(0, |metadata| metadata.ino())
 }

@@ -39,7 +39,6 @@ use keel_sys::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
-pub(in crate::driver) use self::child::Child;
 use self::{
     address::Addresses,
     census::Family,
@@ -56,6 +55,7 @@ pub use self::{
     doctor::{Finding, doctor},
 };
 pub(crate) use self::{build::build, homes::first_tcp};
+pub(in crate::driver) use self::{census::members_of_group, child::Child};
 use super::{Facts, Told, output::Output};
 use crate::{
     Health,
