@@ -48,6 +48,18 @@ impl Engine {
         Ok(Some(engine))
     }
 
+    /// Does so, and says by name which test isn't run.
+    ///
+    /// # Errors
+    /// As [`Engine::find`].
+    pub fn for_test(test: &str) -> anyhow::Result<Option<Self>> {
+        let engine = Self::find()?;
+        if engine.is_none() {
+            eprintln!("not run: {test}, because no container engine answers here");
+        }
+        Ok(engine)
+    }
+
     /// Gives the network's name, with which all names begin.
     pub fn name(&self) -> &str {
         &self.name
@@ -116,6 +128,28 @@ impl Engine {
         text.parse().with_context(|| format!("{container} has the address `{text}`"))
     }
 
+    /// Gives what a container has printed.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub fn logs(&self, container: &str) -> anyhow::Result<String> {
+        let output = Command::new("docker").args(["logs", container]).output()?;
+        ensure!(output.status.success(), "docker logs {container} failed");
+        Ok([output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat())
+    }
+
+    /// Runs a program of this host inside a container's network, whose rules and queues it may change.
+    ///
+    /// # Errors
+    /// When it fails, as where the program isn't there or this isn't root; the message has what it said.
+    pub fn inside(&self, container: &str, command: &[&str]) -> anyhow::Result<()> {
+        let pid = self.docker(&["inspect", "--format", "{{.State.Pid}}", container])?;
+        let output = Command::new("nsenter").args(["-n", "-t", &pid, "--"]).args(command).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}: {}", command.join(" "), said.trim());
+        Ok(())
+    }
+
     fn note(&self, made: Made) {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).push(made);
     }
@@ -128,7 +162,7 @@ impl Drop for Engine {
             if let Made::Container(name) = made
                 && std::thread::panicking()
             {
-                let logs = self.docker(&["logs", name]).unwrap_or_default();
+                let logs = self.logs(name).unwrap_or_default();
                 eprintln!("--- {name}\n{logs}");
             }
             // What never came to be can't be removed.

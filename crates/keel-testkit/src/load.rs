@@ -11,7 +11,9 @@ use std::{
     thread,
 };
 
-use crate::Client;
+use anyhow::ensure;
+
+use crate::{Client, Shares};
 
 /// Requests over many kept connections, half of them POST, until stopped.
 #[derive(Debug)]
@@ -128,6 +130,26 @@ impl Report {
     /// Gives the requests that were not answered with 200.
     pub fn failed(&self) -> Vec<&Outcome> {
         self.outcomes.iter().filter(|outcome| outcome.result != Ok(200)).collect()
+    }
+
+    /// Checks that every GET was answered with 200. A POST may be lost by those that are gone in the middle of one.
+    ///
+    /// # Errors
+    /// When one was not; the message has a few of them.
+    pub fn no_get_was_lost(&self) -> anyhow::Result<()> {
+        let lost: Vec<_> = self.failed().into_iter().filter(|one| !one.is_post).take(5).collect();
+        ensure!(lost.is_empty(), "lost: {lost:?}");
+        Ok(())
+    }
+
+    /// Gives who answered how often. The demo app ends every answer with its name.
+    pub fn shares(&self) -> Shares {
+        let mut shares = Shares::new();
+        for outcome in self.outcomes.iter().filter(|outcome| outcome.result == Ok(200)) {
+            let name = outcome.body.split_ascii_whitespace().next_back().unwrap_or_default();
+            *shares.entry(name.to_owned()).or_default() += 1;
+        }
+        shares
     }
 }
 
