@@ -33,15 +33,6 @@ http {
 }
 ";
 
-/// Gives an engine, or says that a test isn't run.
-fn engine(test: &str) -> anyhow::Result<Option<Engine>> {
-    let engine = Engine::find()?;
-    if engine.is_none() {
-        eprintln!("not run: {test}, because no container engine answers here");
-    }
-    Ok(engine)
-}
-
 fn binary() -> Binary {
     Binary::new(PROGRAM)
 }
@@ -229,7 +220,7 @@ fn few<'a>(failures: impl IntoIterator<Item = &'a Outcome>) -> String {
 
 #[test]
 fn the_demo_is_even_whoever_comes_and_goes() -> Done {
-    let Some(engine) = engine("the_demo_is_even_whoever_comes_and_goes")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test("the_demo_is_even_whoever_comes_and_goes")? else { return Ok(()) };
     let scene = Scene::demo(engine)?;
     let run = |arguments: &[&str]| scene.project.run(arguments);
     scene.expect(&["app1", "app2", "app3"], 4)?;
@@ -270,7 +261,7 @@ fn the_demo_is_even_whoever_comes_and_goes() -> Done {
 
 #[test]
 fn scaling_to_ten_and_back_loses_nothing() -> Done {
-    let Some(engine) = engine("scaling_to_ten_and_back_loses_nothing")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test("scaling_to_ten_and_back_loses_nothing")? else { return Ok(()) };
     // One published port, any number of instances.
     let compose = "services:\n  web:\n    build: {context: ., dockerfile_inline: \"FROM @IMAGE@\"}\n    \
                    ports: [\"127.0.0.1:@PORT@:5000\"]\n";
@@ -287,7 +278,7 @@ fn scaling_to_ten_and_back_loses_nothing() -> Done {
 
 #[test]
 fn commands_under_load_lose_nothing() -> Done {
-    let Some(engine) = engine("commands_under_load_lose_nothing")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test("commands_under_load_lose_nothing")? else { return Ok(()) };
     let scene = Scene::demo(engine)?;
     let load = Load::start(scene.address, 16);
     load.wait_for(200)?;
@@ -311,7 +302,7 @@ fn commands_under_load_lose_nothing() -> Done {
 
 #[test]
 fn a_killed_or_paused_container_costs_no_get() -> Done {
-    let Some(engine) = engine("a_killed_or_paused_container_costs_no_get")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test("a_killed_or_paused_container_costs_no_get")? else { return Ok(()) };
     let scene = Scene::demo(engine)?;
     let gets = |report: &Report| few(report.failed().into_iter().filter(|outcome| !outcome.is_post));
     let restarts = |name: &str| {
@@ -345,9 +336,39 @@ fn a_killed_or_paused_container_costs_no_get() -> Done {
     Ok(())
 }
 
+/// As Compose has it, nobody puts it back but who took it out. Until then it is out of the pool.
+#[test]
+fn a_container_cut_off_from_its_network_costs_no_get() -> Done {
+    let Some(engine) = Engine::for_test("a_container_cut_off_from_its_network_costs_no_get")? else {
+        return Ok(());
+    };
+    let scene = Scene::demo(engine)?;
+    let network = scene.networks()?;
+    let container = scene.container("app2");
+    let address = || scene.engine.address(&container);
+    let before = address()?;
+    let report = scene.under_load(|| {
+        scene.engine.docker(&["network", "disconnect", &network, &container])?;
+        eventually("it is out of the pool", || !scene.all_ready())
+    })?;
+    assert_eq!(few(report.failed().into_iter().filter(|outcome| !outcome.is_post)), "");
+    scene.expect(&["app1", "app3"], 6)?;
+    let shown = scene.project.run(&["ps"])?;
+    assert!(shown.contains("it is in none of its networks"), "{shown}");
+    // What joins meanwhile gets its address, so that it comes back under another one.
+    scene.project.run(&["start", "app4"])?;
+    scene.expect(&["app1", "app3", "app4"], 4)?;
+    let report = scene.under_load(|| {
+        scene.engine.docker(&["network", "connect", &network, &container])?;
+        eventually("it is back", || scene.all_ready())
+    })?;
+    assert_eq!(few(report.failed()), "", "when it came back from {before} at {:?}", address());
+    scene.expect(&["app1", "app2", "app3", "app4"], 3)
+}
+
 /// The demo, whose supervisor reaches the engine by a way that can be cut; or says that a test isn't run.
 fn scene_behind_a_way(test: &str) -> anyhow::Result<Option<(Scene, EngineWay)>> {
-    let Some(engine) = engine(test)? else { return Ok(None) };
+    let Some(engine) = Engine::for_test(test)? else { return Ok(None) };
     if !Path::new("/var/run/docker.sock").exists() {
         eprintln!("not run: {test}, because the engine has no socket on this machine");
         return Ok(None);
@@ -361,18 +382,26 @@ fn scene_behind_a_way(test: &str) -> anyhow::Result<Option<(Scene, EngineWay)>> 
 fn the_instances_known_last_stay_while_the_engine_is_silent() -> Done {
     const NAME: &str = "the_instances_known_last_stay_while_the_engine_is_silent";
     let Some((scene, way)) = scene_behind_a_way(NAME)? else { return Ok(()) };
+    scene.engine.docker(&["pause", &scene.container("app3")])?;
+    eventually("one is out of the pool", || !scene.all_ready())?;
     way.cut();
-    scene.expect(&["app1", "app2", "app3"], 2)?;
+    scene.expect(&["app1", "app2"], 2)?;
+    scene.engine.docker(&["unpause", &scene.container("app3")])?;
     // What happens meanwhile isn't known, and costs no request that may go to another one.
     let report = scene.under_load(|| scene.engine.docker(&["kill", &scene.container("app2")]).map(drop))?;
     assert_eq!(few(report.failed().into_iter().filter(|outcome| !outcome.is_post)), "");
-    assert!(scene.all_ready(), "nothing is known of it");
+    let ready = |name: &str| {
+        let all = scene.instances().unwrap_or_default();
+        all.iter().any(|one| one["name"] == name && one["state"] == "ready")
+    };
+    assert!(ready("app2") && !ready("app3"), "nothing is known of it");
     way.mend();
     eventually("it is known, and another took its place", || {
         let all = scene.instances().unwrap_or_default();
         let found = all.iter().find(|one| one["name"] == "app2");
         found.is_some_and(|one| one["restarts"] == 1 && one["state"] == "ready")
     })?;
+    eventually("who was paused is back", || scene.all_ready())?;
     scene.expect(&["app1", "app2", "app3"], 4)
 }
 
@@ -394,7 +423,7 @@ fn what_is_to_start_while_the_engine_is_silent_starts_when_it_answers() -> Done 
 
 #[test]
 fn the_engines_healthcheck_counts() -> Done {
-    let Some(engine) = engine("the_engines_healthcheck_counts")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test("the_engines_healthcheck_counts")? else { return Ok(()) };
     let compose = "services:\n  web:\n    build: {context: ., dockerfile_inline: \"FROM @IMAGE@\"}\n    \
                    ports: [\"127.0.0.1:@PORT@:5000\"]\n    deploy: {replicas: 2}\n    volumes: [\"./flags:/flags\"]\n    \
                    healthcheck: {test: [CMD, /test, -e, /flags/well], interval: 1s, retries: 2}\n";
@@ -419,7 +448,7 @@ fn the_engines_healthcheck_counts() -> Done {
 #[test]
 fn a_command_in_a_container_is_signalled_and_a_healthcheck_that_hangs_is_ended() -> Done {
     const NAME: &str = "a_command_in_a_container_is_signalled_and_a_healthcheck_that_hangs_is_ended";
-    let Some(engine) = engine(NAME)? else { return Ok(()) };
+    let Some(engine) = Engine::for_test(NAME)? else { return Ok(()) };
     if !rustix::process::geteuid().is_root() {
         eprintln!("not run: {NAME}, because only root may signal the processes of containers");
         return Ok(());
@@ -450,7 +479,9 @@ fn a_command_in_a_container_is_signalled_and_a_healthcheck_that_hangs_is_ended()
 
 #[test]
 fn a_container_that_ignores_a_signal_to_end_comes_back() -> Done {
-    let Some(engine) = engine("a_container_that_ignores_a_signal_to_end_comes_back")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test("a_container_that_ignores_a_signal_to_end_comes_back")? else {
+        return Ok(());
+    };
     let compose = "services:\n  web:\n    build: {context: ., dockerfile_inline: \"FROM @IMAGE@\"}\n    \
                    ports: [\"127.0.0.1:@PORT@:5000\"]\n    deploy: {replicas: 2}\n    \
                    stop_signal: SIGWINCH\n    stop_grace_period: 3s\n";
@@ -471,7 +502,7 @@ fn a_container_that_ignores_a_signal_to_end_comes_back() -> Done {
 
 #[test]
 fn drivers_mix_and_find_each_other_by_name() -> Done {
-    let Some(engine) = engine("drivers_mix_and_find_each_other_by_name")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test("drivers_mix_and_find_each_other_by_name")? else { return Ok(()) };
     let port = free_port()?;
     let compose = format!(
         "x-driver: auto\nservices:\n  web:\n    image: none\n    x-process: {{command: {}}}\n    \
@@ -518,7 +549,7 @@ fn drivers_mix_and_find_each_other_by_name() -> Done {
 
 #[test]
 fn what_a_killed_supervisor_leaves_is_ended() -> Done {
-    let Some(engine) = engine("what_a_killed_supervisor_leaves_is_ended")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test("what_a_killed_supervisor_leaves_is_ended")? else { return Ok(()) };
     let scene = Scene::demo(engine)?;
     scene.kill_supervisor()?;
     assert_eq!(scene.containers()?.len(), 3, "containers don't die with it");
@@ -539,7 +570,7 @@ fn what_a_killed_supervisor_leaves_is_ended() -> Done {
 #[cfg(feature = "drill")]
 fn a_drill_plays_its_cases_on_containers() -> Done {
     const NAME: &str = "a_drill_plays_its_cases_on_containers";
-    let Some(engine) = engine(NAME)? else { return Ok(()) };
+    let Some(engine) = Engine::for_test(NAME)? else { return Ok(()) };
     if !rustix::process::geteuid().is_root() {
         eprintln!("not run: {NAME}, because only root may kill the processes of containers");
         return Ok(());
@@ -577,7 +608,7 @@ fn a_drill_plays_its_cases_on_containers() -> Done {
 fn a_flask_project_as_people_have_it() -> Done {
     const NAME: &str = "a_flask_project_as_people_have_it";
     const BASE: &str = "python:3.11-slim";
-    let Some(engine) = engine(NAME)? else { return Ok(()) };
+    let Some(engine) = Engine::for_test(NAME)? else { return Ok(()) };
     if engine.docker(&["image", "inspect", BASE]).is_err() {
         eprintln!("not run: {NAME}, because the engine has no {BASE}");
         return Ok(());
@@ -620,7 +651,7 @@ fn a_flask_project_as_people_have_it() -> Done {
 
 #[test]
 fn what_cannot_be_had_is_named_with_a_remedy() -> Done {
-    let Some(engine) = engine("what_cannot_be_had_is_named_with_a_remedy")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test("what_cannot_be_had_is_named_with_a_remedy")? else { return Ok(()) };
     let says = |project: &Project, arguments: &[&str], texts: &[&str]| -> Done {
         let output = project.output(arguments)?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

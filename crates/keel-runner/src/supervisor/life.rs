@@ -57,6 +57,8 @@ pub(super) enum Phase {
 enum Held {
     /// They paused it.
     Paused,
+    /// They took it out of its network.
+    CutOff,
     /// They sent it a signal that ends it, which it may ignore. At `until` it is asked whether it serves.
     Leaving { until: Instant },
 }
@@ -102,6 +104,7 @@ impl Life {
     pub(super) fn complaint(&self) -> String {
         match self.held {
             Some(Held::Paused) => return "it is paused".into(),
+            Some(Held::CutOff) => return "it is in none of its networks".into(),
             Some(Held::Leaving { .. }) => return "somebody sent it a signal that ends it".into(),
             None => {}
         }
@@ -335,7 +338,7 @@ impl Supervisor {
         match verdict {
             Verdict::Ill => life.ill = true,
             Verdict::Well => life.ill = false,
-            Verdict::Paused | Verdict::Resumed | Verdict::Leaving => {}
+            Verdict::Paused | Verdict::CutOff | Verdict::Resumed | Verdict::Leaving => {}
         }
         match verdict {
             Verdict::Well if waits && life.held.is_none() => {
@@ -353,12 +356,13 @@ impl Supervisor {
                 life.enter(now, Phase::Unhealthy);
             }
             Verdict::Paused if serves || life.held.is_some() => life.hold(now, Held::Paused),
+            Verdict::CutOff if serves => life.hold(now, Held::CutOff),
             // A process 1 without a handler ignores it, and so may one with a handler of its own.
             Verdict::Leaving if serves || matches!(life.held, Some(Held::Leaving { .. })) => {
                 let until = now + life.spec.stop.grace_period;
                 life.hold(now, Held::Leaving { until });
             }
-            Verdict::Resumed if life.held == Some(Held::Paused) => life.release(now),
+            Verdict::Resumed if matches!(life.held, Some(Held::Paused | Held::CutOff)) => life.release(now),
             _ => return,
         }
         life.failing = 0;

@@ -101,7 +101,9 @@ pub(crate) enum Verdict {
     Ill,
     /// Somebody paused it.
     Paused,
-    /// It is paused no longer.
+    /// Somebody took it out of its network.
+    CutOff,
+    /// It is paused or cut off no longer.
     Resumed,
     /// Somebody else sent it a signal that ends it.
     Leaving,

@@ -190,6 +190,7 @@ impl World {
         }
         let pairs = [
             (Verdict::Paused, Verdict::Resumed),
+            (Verdict::CutOff, Verdict::Resumed),
             (Verdict::Ill, Verdict::Well),
             (Verdict::Well, Verdict::Leaving),
         ];

@@ -781,6 +781,10 @@ fn a_paused_container_is_out_of_the_pool_until_it_is_resumed() {
     bench.expect(&[]);
     bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Resumed });
     bench.expect(&["pool app [1]"]);
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::CutOff });
+    bench.expect(&["pool app []"]);
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Resumed });
+    bench.expect(&["pool app [1]"]);
     bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Leaving });
     bench.expect(&["pool app []"]);
     bench.exit(1, 143);

@@ -81,9 +81,12 @@ impl Driver {
     /// Says when an instance without a healthcheck accepts connections.
     async fn knock(self, birth: Birth) {
         let port = first_tcp(&birth.spec.ports).filter(|_| birth.spec.healthcheck.is_none());
-        let (Some(port), Some(address)) = (port, self.address(birth.incarnation)) else { return };
+        let Some(port) = port else { return };
         while self.has(birth.incarnation) {
-            if accepts(SocketAddr::new(address, port)).await {
+            // It may have been moved meanwhile.
+            if let Some(address) = self.address(birth.incarnation)
+                && accepts(SocketAddr::new(address, port)).await
+            {
                 return self.tell(Event::Listening { incarnation: birth.incarnation });
             }
             tokio::time::sleep(KNOCK_EVERY).await;
@@ -253,7 +256,7 @@ async fn ask(
 }
 
 /// Gives a container's address in the first of its networks where it has one.
-fn address(birth: &Birth, container: &ContainerInspectResponse) -> Option<IpAddr> {
+pub(super) fn address(birth: &Birth, container: &ContainerInspectResponse) -> Option<IpAddr> {
     let spec = container_of(&birth.spec)?;
     let networks = container.network_settings.as_ref()?.networks.as_ref()?;
     spec.networks.iter().find_map(|network| {

@@ -1,4 +1,4 @@
-//! The engine's events: who ended, who is healthy, who was paused.
+//! The engine's events: who ended, who is healthy, who was paused or cut off.
 
 use std::{
     collections::HashMap,
@@ -7,14 +7,15 @@ use std::{
 
 use bollard::{
     Docker,
-    models::{ContainerState, EventMessage, HealthStatusEnum},
+    models::{ContainerInspectResponse, EventMessage, EventMessageTypeEnum, HealthStatusEnum},
     query_parameters::EventsOptionsBuilder,
 };
 use tokio_stream::StreamExt;
 
 use super::{
-    Driver, LOST, PROJECT_LABEL, SIGKILL, Stage,
+    Driver, LOST, SIGKILL, Stage,
     connection::{EngineError, call},
+    life::address,
 };
 use crate::{
     Exit,
@@ -30,10 +31,9 @@ pub(super) async fn watch(driver: Driver, docker: Docker) {
     let mut failing = false;
     while !driver.0.told.is_closed() {
         let begun = now();
-        let filters = HashMap::from([
-            ("type".to_owned(), vec!["container".to_owned()]),
-            ("label".to_owned(), vec![format!("{PROJECT_LABEL}={}", driver.0.project)]),
-        ]);
+        // Those of others come along: what happens in a network carries no label.
+        let filters =
+            HashMap::from([("type".to_owned(), vec!["container".to_owned(), "network".to_owned()])]);
         let options = EventsOptionsBuilder::default().filters(&filters).since(&since.to_string()).build();
         let mut events = std::pin::pin!(docker.events(Some(options)));
         let why = loop {
@@ -46,7 +46,7 @@ pub(super) async fn watch(driver: Driver, docker: Docker) {
                 () = driver.0.told.closed() => return,
             };
             match event {
-                Some(Ok(event)) => driver.take(&event),
+                Some(Ok(event)) => driver.take(&docker, &event).await,
                 Some(Err(error)) => break error.to_string(),
                 None => break "it ended the connection".into(),
             }
@@ -65,10 +65,12 @@ fn now() -> u64 {
 }
 
 impl Driver {
-    fn take(&self, event: &EventMessage) {
+    async fn take(&self, docker: &Docker, event: &EventMessage) {
         let Some(actor) = &event.actor else { return };
-        let Some(incarnation) = actor.id.as_deref().and_then(|id| self.incarnation_of(id)) else { return };
         let attribute = |name: &str| actor.attributes.as_ref().and_then(|all| all.get(name));
+        let of_network = event.typ == Some(EventMessageTypeEnum::NETWORK);
+        let id = if of_network { attribute("container") } else { actor.id.as_ref() };
+        let Some(incarnation) = id.and_then(|id| self.incarnation_of(id)) else { return };
         let verdict = match event.action.as_deref().unwrap_or_default() {
             "die" => {
                 let status = attribute("exitCode").and_then(|code| code.parse().ok()).unwrap_or(LOST);
@@ -76,7 +78,10 @@ impl Driver {
             }
             "destroy" => return self.ended(incarnation, Exit::Status(LOST)),
             "pause" => Verdict::Paused,
+            // Whoever is cut off as well waits for that.
+            "unpause" if self.address(incarnation).is_none() => return,
             "unpause" => Verdict::Resumed,
+            "connect" | "disconnect" => return self.look_again(docker, incarnation).await,
             "health_status: healthy" => Verdict::Well,
             "health_status: unhealthy" => Verdict::Ill,
             "kill" => {
@@ -103,7 +108,7 @@ impl Driver {
             .collect();
         for (incarnation, id) in known {
             match call(docker.inspect_container(&id, None)).await {
-                Ok(container) => self.judge(incarnation, container.state.unwrap_or_default()),
+                Ok(container) => self.judge(incarnation, &container),
                 Err(error) if error.is_missing() => self.ended(incarnation, Exit::Status(LOST)),
                 Err(error) => return Err(error),
             }
@@ -111,14 +116,48 @@ impl Driver {
         Ok(())
     }
 
-    fn judge(&self, incarnation: Incarnation, state: ContainerState) {
+    /// Looks at a container whose networks have changed.
+    async fn look_again(&self, docker: &Docker, incarnation: Incarnation) {
+        let Some(id) = self.id_of(incarnation) else { return };
+        // Its end is told of anyway, and after the engine's silence it is looked at again.
+        if let Ok(container) = call(docker.inspect_container(&id, None)).await {
+            self.place(incarnation, &container);
+        }
+    }
+
+    /// Takes a container that is in none of its networks out of the pool, and back in at the address it has then.
+    fn place(&self, incarnation: Incarnation, container: &ContainerInspectResponse) {
+        let is_paused = container.state.as_ref().is_some_and(|state| state.paused == Some(true));
+        let (mut is_cut_off, mut is_back) = (false, false);
+        self.change(incarnation, |living| {
+            let found = address(&living.birth, container);
+            if let Stage::Started { address, .. } = &mut living.stage
+                && *address != found
+            {
+                (is_cut_off, is_back) = (address.is_some(), found.is_some());
+                *address = found;
+            }
+        });
+        let verdicts = [(is_cut_off, Verdict::CutOff), (is_back && !is_paused, Verdict::Resumed)];
+        for (_, verdict) in verdicts.into_iter().filter(|(holds, _)| *holds) {
+            self.tell(Event::Judged { incarnation, verdict });
+        }
+    }
+
+    fn judge(&self, incarnation: Incarnation, container: &ContainerInspectResponse) {
+        let state = container.state.clone().unwrap_or_default();
         if state.running != Some(true) {
             let status = state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(LOST);
             return self.ended(incarnation, Exit::Status(status));
         }
-        let health = state.health.and_then(|health| health.status);
-        let verdict = match health {
-            _ if state.paused == Some(true) => Verdict::Paused,
+        self.place(incarnation, container);
+        if state.paused == Some(true) {
+            return self.tell(Event::Judged { incarnation, verdict: Verdict::Paused });
+        }
+        if self.address(incarnation).is_some() {
+            self.tell(Event::Judged { incarnation, verdict: Verdict::Resumed });
+        }
+        let verdict = match state.health.and_then(|health| health.status) {
             Some(HealthStatusEnum::HEALTHY) => Verdict::Well,
             Some(HealthStatusEnum::UNHEALTHY) => Verdict::Ill,
             _ => return,
