@@ -21,6 +21,12 @@ impl Net {
         let address = SocketAddr::from((self.ip(host), port));
         Ok(Peer::at(address, &format!("app{host}"), PeerBehaviour::Answer)?)
     }
+
+    /// One whose connections end with it: none outlives a request.
+    fn closing_peer(self, host: u8, port: u16) -> anyhow::Result<Peer> {
+        let address = SocketAddr::from((self.ip(host), port));
+        Ok(Peer::at(address, &format!("app{host}"), PeerBehaviour::AnswerAndClose)?)
+    }
 }
 
 struct Setup {
@@ -32,6 +38,7 @@ struct Setup {
 }
 
 impl Setup {
+    /// Failures count for an hour: nothing here waits for them to be forgotten.
     fn new(net: Net, first: NameAnswer) -> anyhow::Result<Self> {
         let dns = NameServer::start()?;
         dns.say("app.test", first);
@@ -40,7 +47,7 @@ impl Setup {
             "events {{}}\n\
              http {{ access_log off;\n\
                  resolver {} valid=1s ipv6=off;\n\
-                 upstream app {{ zone app 64k; server app.test:{port} resolve; }}\n\
+                 upstream app {{ zone app 64k; server app.test:{port} resolve fail_timeout=1h; }}\n\
                  server {{ listen 127.0.0.1:{listen}; location / {{ proxy_pass http://app; }} }}\n\
              }}\n",
             dns.address()
@@ -133,6 +140,35 @@ fn the_last_known_addresses_stay_while_dns_fails() -> Outcome {
     assert_eq!(log.matches("known addresses stay").count(), 1, "once, not every second: {log}");
     setup.say(&[2]);
     setup.wait_for(&["app2"])
+}
+
+/// As where a container is replaced within a second: DNS says the same before and after.
+#[test]
+fn an_address_that_was_gone_takes_part_again_when_it_listens() -> Outcome {
+    let net = Net(7);
+    let setup = Setup::new(net, addresses(net, &[1, 2]))?;
+    let (one, _two) = (net.closing_peer(1, setup.port)?, net.peer(2, setup.port)?);
+    setup.wait_for(&["app1", "app2"])?;
+    drop(one);
+    setup.wait_for(&["app2"])?;
+    let _another = net.peer(1, setup.port)?;
+    setup.wait_for(&["app1", "app2"])
+}
+
+/// It is there, so what `max_fails` and `fail_timeout` say of it holds.
+#[test]
+fn an_address_that_accepts_and_fails_stays_excluded() -> Outcome {
+    let net = Net(8);
+    let setup = Setup::new(net, addresses(net, &[1, 2]))?;
+    let failing = Peer::at((net.ip(1), setup.port).into(), "app1", PeerBehaviour::Close)?;
+    let _two = net.peer(2, setup.port)?;
+    wait_until("it has failed", || setup.who().is_ok() && failing.requests() == 1)?;
+    // One connection before it joined, one that failed, one to look whether it is there.
+    wait_until("it has been looked at", || failing.connections() == 3)?;
+    setup.wait_for_questions()?;
+    assert_eq!(setup.who()?, ["app2"]);
+    assert_eq!(failing.requests(), 1);
+    Ok(())
 }
 
 #[test]

@@ -104,7 +104,7 @@ pub async fn serve(
                 }
             },
             Some(name) = changes.recv() => balancer.name_changed(&name),
-            Some(notice) = notices.recv() => log_notice(&notice),
+            Some(notice) = notices.recv() => balancer.traffic_says(&notice),
         }
     }
     drop(pid);
@@ -138,6 +138,16 @@ impl Balancer {
         let names = self.discovery.names();
         for binding in self.bindings.iter().filter(|binding| binding.names().any(|one| one == name)) {
             self.traffic.set_peers(binding.upstream.clone(), binding.peer_set(&Pools::new(), &names));
+        }
+    }
+
+    fn traffic_says(&self, notice: &TrafficNotice) {
+        match notice {
+            TrafficNotice::Serving { pid } => tracing::info!("start data plane process {pid}"),
+            TrafficNotice::Excluded { upstream, peer } => {
+                self.discovery.doubt(&self.bindings, upstream, peer);
+            }
+            TrafficNotice::DataPlaneLost | TrafficNotice::Drained { .. } => {}
         }
     }
 
@@ -175,13 +185,6 @@ async fn quit(traffic: &Traffic, signals: &mut mpsc::Receiver<ServeSignal>) {
                 return traffic.stop().await;
             },
         }
-    }
-}
-
-fn log_notice(notice: &TrafficNotice) {
-    match notice {
-        TrafficNotice::Serving { pid } => tracing::info!("start data plane process {pid}"),
-        TrafficNotice::DataPlaneLost | TrafficNotice::Drained { .. } => {}
     }
 }
 

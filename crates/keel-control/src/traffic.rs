@@ -81,6 +81,13 @@ pub enum TrafficNotice {
         /// Which peer.
         peer: PeerKey,
     },
+    /// Failures have excluded a peer for a while.
+    Excluded {
+        /// Whose peer.
+        upstream: UpstreamName,
+        /// Which peer.
+        peer: PeerKey,
+    },
     /// A data plane died, and with it all that was in flight. Another one is being started.
     DataPlaneLost,
     /// A data plane serves the plan in effect.
@@ -285,6 +292,9 @@ impl Task {
         match event {
             DataPlaneEvent::Report(id, Report::Drained { upstream, peer }) => {
                 self.drained(id, &(upstream, peer));
+            }
+            DataPlaneEvent::Report(_, Report::Excluded { upstream, peer }) => {
+                drop(self.notices.send(TrafficNotice::Excluded { upstream, peer }));
             }
             DataPlaneEvent::Report(..) => {}
             DataPlaneEvent::Ended(id, status) => {

@@ -79,6 +79,13 @@ pub enum Report {
         /// Which peer.
         peer: PeerKey,
     },
+    /// Failures have excluded a peer for a while (`max_fails`, `fail_timeout`).
+    Excluded {
+        /// Whose peer.
+        upstream: UpstreamName,
+        /// Which peer.
+        peer: PeerKey,
+    },
     /// Counts since the start of this data plane.
     Status(Box<DataPlaneStatus>),
 }

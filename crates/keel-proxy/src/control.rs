@@ -55,10 +55,10 @@ pub fn run(channel: OwnedFd) -> Result<(), Error> {
 
 /// Sends reports from any thread.
 #[derive(Clone)]
-struct Reports(Arc<Mutex<Channel>>);
+pub(crate) struct Reports(Arc<Mutex<Channel>>);
 
 impl Reports {
-    fn send(&self, report: &Report) {
+    pub(crate) fn send(&self, report: &Report) {
         let Ok(bytes) = report.encode() else { return };
         let channel = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // When nobody listens any more, the reading side sees the end.
@@ -212,6 +212,7 @@ impl Control {
                 snapshot: snapshot.clone(),
                 registry: self.registry.clone(),
                 counters,
+                reports: self.reports.clone(),
                 index,
                 connection_serial: self.connection_serial.clone(),
                 seed: seed(index),

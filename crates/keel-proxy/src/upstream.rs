@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Instant};
 
 use keel_http::{Version, body::Decoder};
 use keel_lb::{Ask, Attempt, NoPeer, Outcome, PeerState, Pick, Standing};
-use keel_model::ProxyHttpVersion;
+use keel_model::{LogLevel, ProxyHttpVersion, Report};
 
 pub(crate) use self::{attempt::Exchanged, response::Framing};
 
@@ -146,8 +146,9 @@ fn report_failure(job: &Job<'_>, pick: &Pick, failure: PeerFailure) {
         return;
     }
     if pick.report(Outcome::Failure, job.worker.clock.now()) == Standing::Excluded {
-        let level = keel_model::LogLevel::Warn;
-        job.client.log(job.worker, job.ex, level, "upstream server temporarily disabled");
+        job.client.log(job.worker, job.ex, LogLevel::Warn, "upstream server temporarily disabled");
+        let (upstream, peer) = (pick.upstream().clone(), pick.key().clone());
+        job.worker.reports.send(&Report::Excluded { upstream, peer });
     }
 }
 

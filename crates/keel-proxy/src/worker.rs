@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     accept::{self, Listening},
+    control::Reports,
     exchange::Exchange,
     io::{buffer::BufferPool, clock, clock::Clock},
     log,
@@ -68,6 +69,7 @@ pub(crate) struct Worker {
     pub(crate) clock: Clock,
     pub(crate) buffers: BufferPool,
     pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) reports: Reports,
     pub(crate) index: usize,
     pub(crate) hostname: String,
     pub(crate) time_text: RefCell<TimeText>,
@@ -91,6 +93,7 @@ pub(crate) struct WorkerSetup {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) registry: Registry,
     pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) reports: Reports,
     pub(crate) index: usize,
     pub(crate) connection_serial: Arc<AtomicU64>,
     pub(crate) seed: u64,
@@ -114,6 +117,7 @@ impl Worker {
             clock: Clock::new(),
             buffers: BufferPool::default(),
             counters: setup.counters,
+            reports: setup.reports,
             index: setup.index,
             hostname: keel_sys::hostname(),
             time_text: RefCell::new(TimeText::new()),

@@ -43,6 +43,7 @@ pub(super) enum Source {
 pub(super) async fn follow(
     name: FollowedName,
     source: Source,
+    doubts: mpsc::UnboundedReceiver<SocketAddr>,
     found: watch::Sender<Option<Vec<Located>>>,
     changes: mpsc::UnboundedSender<FollowedName>,
 ) {
@@ -50,6 +51,7 @@ pub(super) async fn follow(
         members: BTreeMap::new(),
         joined: 0,
         probes: JoinSet::new(),
+        doubts,
         first_until: None,
         failing: false,
         name,
@@ -74,13 +76,23 @@ struct Follower {
     members: BTreeMap<Located, Member>,
     /// How many addresses have been new so far.
     joined: u64,
-    probes: JoinSet<Located>,
+    probes: JoinSet<(Located, Accepts)>,
+    /// Gives addresses at which requests fail.
+    doubts: mpsc::UnboundedReceiver<SocketAddr>,
     /// Until when the first answer waits for its probes.
     first_until: Option<Instant>,
     /// Whether the last question had no answer.
     failing: bool,
     found: watch::Sender<Option<Vec<Located>>>,
     changes: mpsc::UnboundedSender<FollowedName>,
+}
+
+/// Whether something accepts connections at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepts {
+    Yes,
+    /// It says no, or nobody is there.
+    No,
 }
 
 /// An address that the name has.
@@ -101,7 +113,8 @@ impl Follower {
                     let holds = self.ask(&mut dns).await;
                     ask_at = Instant::now() + holds;
                 }
-                Some(Ok(located)) = self.probes.join_next() => self.joins(&located),
+                Some(Ok((located, accepts))) = self.probes.join_next() => self.learns(located, accepts),
+                Some(address) = self.doubts.recv() => self.doubt(address),
                 () = at(self.first_until) => self.first_until = None,
             }
             self.publish();
@@ -123,7 +136,8 @@ impl Follower {
                     let Some(matches) = matches else { continue };
                     self.take(matches.into_iter().map(|one| (one.located, one.proven)).collect());
                 }
-                Some(Ok(located)) = self.probes.join_next() => self.joins(&located),
+                Some(Ok((located, accepts))) = self.probes.join_next() => self.learns(located, accepts),
+                Some(address) = self.doubts.recv() => self.doubt(address),
                 () = at(self.first_until) => self.first_until = None,
             }
             self.publish();
@@ -165,6 +179,10 @@ impl Follower {
         if let Some(known) = self.members.keys().find(|known| known.address == address) {
             return known.clone();
         }
+        self.newcomer(address)
+    }
+
+    fn newcomer(&mut self, address: SocketAddr) -> Located {
         self.joined += 1;
         Located { address, incarnation: self.joined, instance: None }
     }
@@ -202,9 +220,31 @@ impl Follower {
         }
     }
 
-    fn joins(&mut self, located: &Located) {
-        if let Some(member) = self.members.get_mut(located) {
-            *member = Member::In;
+    /// Looks whether an address at which requests fail accepts connections: if it does, its failures count as always.
+    fn doubt(&mut self, address: SocketAddr) {
+        let takes_part = |(located, member): &(&Located, &Member)| {
+            located.address == address && matches!(member, Member::In)
+        };
+        if let Some((located, _)) = self.members.iter().find(takes_part) {
+            self.probes.spawn(check(located.clone()));
+        }
+    }
+
+    fn learns(&mut self, located: Located, accepts: Accepts) {
+        match (self.members.get_mut(&located), accepts) {
+            (Some(member), Accepts::Yes) => *member = Member::In,
+            (Some(Member::In), Accepts::No) => {
+                tracing::info!("{} accepts no connection; it takes part again when it does", located.address);
+                self.members.remove(&located);
+                // The engine says by itself whether it is another one.
+                let next = match located.instance {
+                    Some(_) => located,
+                    None => self.newcomer(located.address),
+                };
+                let probe = self.probes.spawn(probe(next.clone()));
+                self.members.insert(next, Member::Probed(probe));
+            }
+            (Some(Member::Probed(_)) | None, _) => {}
         }
     }
 
@@ -239,13 +279,19 @@ fn shown(members: &[Located]) -> String {
     if members.is_empty() { "nobody".into() } else { members.iter().map(one).collect::<Vec<_>>().join(", ") }
 }
 
+/// Tries once whether the address accepts a connection. One that only takes its time may be busy.
+async fn check(located: Located) -> (Located, Accepts) {
+    let outcome = timeout(CONNECT_TIMEOUT, TcpStream::connect(located.address)).await;
+    (located, if matches!(outcome, Ok(Err(_))) { Accepts::No } else { Accepts::Yes })
+}
+
 /// Returns when the address has accepted a connection.
-async fn probe(located: Located) -> Located {
+async fn probe(located: Located) -> (Located, Accepts) {
     let address = located.address;
     let mut interval = PROBE_INTERVAL;
     loop {
         match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(_)) => return located,
+            Ok(Ok(_)) => return (located, Accepts::Yes),
             outcome => {
                 if interval == PROBE_INTERVAL {
                     tracing::debug!("{address} doesn't take part yet: {outcome:?}");

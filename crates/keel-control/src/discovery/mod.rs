@@ -1,10 +1,12 @@
 //! Names whose addresses come and go, followed while traffic is served.
 //!
 //! One task for each name asks, compares and says what has changed; nothing here knows upstreams or the data plane.
-//! Three rules hold for every source:
+//! Four rules hold for every source:
 //! - Who can't be asked changes nothing: the addresses known last stay, and the log says so, once until it answers again.
 //! - An address takes part when it has accepted a connection, never earlier: a container is in DNS before what runs in
 //!   it listens.
+//! - An address that accepts none any more takes part again when it does. Who sits there then is somebody else, of whom
+//!   no failure is known: a container that is replaced keeps its address, and DNS says nothing of it.
 //! - A name that has no address is an empty group and no failure.
 
 mod containers;
@@ -18,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use keel_model::{FollowedName, ResolverSource};
+use keel_model::{Address, FollowedName, PeerKey, ResolverSource, UpstreamName};
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
@@ -60,6 +62,8 @@ pub(crate) struct Discovery {
 struct Followed {
     /// `None` until it has been asked once.
     found: watch::Receiver<Option<Vec<Located>>>,
+    /// Takes addresses at which requests fail.
+    doubts: mpsc::UnboundedSender<SocketAddr>,
     task: AbortHandle,
 }
 
@@ -81,9 +85,11 @@ impl Discovery {
         for name in names {
             if !self.followed.contains_key(name) {
                 let (sender, found) = watch::channel(None);
+                let (doubts, doubted) = mpsc::unbounded_channel();
                 let source = self.source(name);
-                let task = tokio::spawn(follower::follow(name.clone(), source, sender, self.changes.clone()));
-                let followed = Followed { found, task: task.abort_handle() };
+                let changes = self.changes.clone();
+                let task = tokio::spawn(follower::follow(name.clone(), source, doubted, sender, changes));
+                let followed = Followed { found, doubts, task: task.abort_handle() };
                 self.followed.insert(name.clone(), followed);
             }
         }
@@ -108,6 +114,16 @@ impl Discovery {
     /// Follows no other names than these any more.
     pub(crate) fn retain(&mut self, names: &BTreeSet<FollowedName>) {
         self.followed.retain(|name, _| names.contains(name));
+    }
+
+    /// Hears that failures have excluded a peer: where it was found by name, it is looked whether it is there at all.
+    pub(crate) fn doubt(&self, bindings: &[Binding], upstream: &UpstreamName, peer: &PeerKey) {
+        let Address::Tcp(address) = peer.address else { return };
+        let bindings = bindings.iter().filter(|binding| binding.upstream == *upstream);
+        for followed in bindings.flat_map(Binding::names).filter_map(|name| self.followed.get(name)) {
+            // A task that has ended follows nothing.
+            let _ = followed.doubts.send(address);
+        }
     }
 
     /// Waits until every name has been asked for once, but not longer than this.

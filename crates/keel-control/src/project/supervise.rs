@@ -277,6 +277,11 @@ impl RunningProject {
                 self.state().drains.drained(&upstream, &peer, &self.shared.runner);
                 None
             }
+            TrafficNotice::Excluded { upstream, peer } => {
+                let state = self.state();
+                state.discovery.doubt(&state.bindings, &upstream, &peer);
+                None
+            }
             TrafficNotice::DataPlaneLost => Some(ProjectEvent::DataPlaneLost),
             TrafficNotice::Serving { pid } => Some(ProjectEvent::Serving { pid }),
         }
