@@ -81,12 +81,14 @@ impl Scene {
     /// Writes a project. `@IMAGE@` stands for the demo app's image, and `@PORT@` for a free port of this host.
     fn new(engine: Engine, compose: &str, services: &[&str]) -> anyhow::Result<Self> {
         let app = keel_testkit::demo_app(Path::new(PROGRAM))?;
-        let files: &[(&Path, &str)] = &[
-            (Path::new(&app), "/app"),
-            (Path::new("/usr/bin/test"), "/test"),
-            (Path::new("/usr/bin/sleep"), "/sleep"),
+        let files = [
+            (app.as_str(), "/app"),
+            ("/usr/bin/test", "/test"),
+            ("/usr/bin/sleep", "/sleep"),
+            ("/bin/bash", "/bin/bash"),
         ];
-        let image = engine.image("app", files, "EXPOSE 5000\nCMD [\"/app\"]")?;
+        let files = files.map(|(file, place)| (Path::new(file), place));
+        let image = engine.image("app", &files, "EXPOSE 5000\nCMD [\"/app\"]")?;
         let port = free_port()?;
         let compose = compose.replace("@IMAGE@", &image).replace("@PORT@", &port.to_string());
         let files = [("docker-compose.yml", compose.as_str()), ("ledger", ""), ("nginx.conf", NGINX_CONF)];
@@ -528,6 +530,15 @@ fn drivers_mix_and_find_each_other_by_name() -> Done {
     let names = inspect("{{json .HostConfig.ExtraHosts}}")?;
     assert!(names.contains(&format!("\"web:{gateway}\"")), "{names} should name {gateway}");
     assert_eq!(said((gateway.parse::<IpAddr>()?, 5000).into())?, "Hello from web");
+    // Both do so from where they are.
+    for (from, whom) in [("db", "web/5000"), ("web", "db/5432")] {
+        let script = format!(
+            "exec 3<>/dev/tcp/{whom}; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; while read -r line <&3; do echo $line; done"
+        );
+        let answer = scene.project.run(&["exec", "-T", from, "/bin/bash", "-c", &script])?;
+        let (name, _) = whom.split_once('/').context("has a port")?;
+        assert!(answer.contains(&format!("Hello from {name}")), "{from} asked {whom}: {answer}");
+    }
     // What it keeps it keeps.
     let volumes = || inspect("{{range .Mounts}}{{.Name}}:{{.Destination}} {{end}}");
     let before = volumes()?;
