@@ -118,50 +118,17 @@ fn command(project: &ProjectArgs, path: &str, request: &InstanceRequest) -> anyh
     })
 }
 
-/// The signals that people send to services; numbers are Linux's on every architecture but a few.
-const SIGNALS: &[(&str, i32)] = &[
-    ("HUP", 1),
-    ("INT", 2),
-    ("QUIT", 3),
-    ("ABRT", 6),
-    ("KILL", 9),
-    ("USR1", 10),
-    ("USR2", 12),
-    ("PIPE", 13),
-    ("ALRM", 14),
-    ("TERM", 15),
-    ("CONT", 18),
-    ("STOP", 19),
-    ("TSTP", 20),
-    ("WINCH", 28),
-];
-
 fn signal_number(text: &str) -> anyhow::Result<i32> {
-    if let Some(number) = text.parse().ok().filter(|number| (1..=64).contains(number)) {
-        return Ok(number);
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    SIGNALS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number).ok_or_else(|| {
-        let names: Vec<_> = SIGNALS.iter().map(|(name, _)| *name).collect();
-        Hinted::new(format!("`{text}` is no signal"), format!("one of {}, or a number", names.join(", ")))
-            .into()
+    keel_model::signal_number(text).ok_or_else(|| {
+        let hint =
+            "HUP, INT, QUIT, KILL, USR1, USR2, TERM or another name that `kill -l` lists, or its number";
+        Hinted::new(format!("`{text}` is no signal"), hint).into()
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_signals_as_people_write_them() {
-        for text in ["9", "KILL", "SIGKILL", "sigkill", "kill"] {
-            assert_eq!(signal_number(text).unwrap(), 9, "{text}");
-        }
-        for text in ["0", "65", "SIGFOO", ""] {
-            assert!(signal_number(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn reads_numbers_of_instances() {

@@ -262,35 +262,6 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     Some(total)
 }
 
-/// Gives a signal's number from its name, with or without SIG, or from its number.
-pub(crate) fn parse_signal(text: &str) -> Option<i32> {
-    const LINUX: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
-        "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
-        "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-    ];
-    const RTMIN: i32 = 34;
-    const RTMAX: i32 = 64;
-    let text = text.trim();
-    if let Ok(number) = text.parse::<i32>() {
-        return (1..=RTMAX).contains(&number).then_some(number);
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    if let Some(at) = LINUX.iter().position(|known| *known == name) {
-        return i32::try_from(at + 1).ok();
-    }
-    let offset = |rest: &str| if rest.is_empty() { Some(0) } else { rest.parse::<i32>().ok() };
-    let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX"), name) {
-        (Some(rest), ..) => RTMIN.checked_add(offset(rest)?)?,
-        (_, Some(rest), _) => RTMAX.checked_add(offset(rest)?)?,
-        (.., "IOT") => 6,
-        (.., "POLL") => 29,
-        _ => return None,
-    };
-    (RTMIN..=RTMAX).contains(&number).then_some(number)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,20 +280,6 @@ mod tests {
         check("0", Some(0));
         for bad in ["", "10", "s", "1x", "-1s", "1.2.3s", "1s ", "99999999999999999999999999h"] {
             check(bad, if bad == "1s " { Some(1_000) } else { None });
-        }
-    }
-
-    #[test]
-    fn reads_signals() {
-        let check = |text: &str, number: Option<i32>| assert_eq!(parse_signal(text), number, "{text}");
-        check("SIGTERM", Some(15));
-        check("quit", Some(3));
-        check("SIGWINCH", Some(28));
-        check("9", Some(9));
-        check("SIGRTMIN+3", Some(37));
-        check("RTMAX-1", Some(63));
-        for bad in ["", "SIG", "SIGNOPE", "0", "65", "RTMAX+1", "RTMINx"] {
-            check(bad, None);
         }
     }
 

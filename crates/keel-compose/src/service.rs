@@ -9,11 +9,11 @@ use std::{
 
 use indexmap::IndexMap;
 use keel_diag::{Diagnostic, Span};
-use keel_model::{DependencyCondition, Driver, DriverChoice, RestartCondition, RestartPolicy};
+use keel_model::{DependencyCondition, Driver, DriverChoice, RestartCondition, RestartPolicy, signal_number};
 
 use crate::{
     Build, DependsOn, Dockerfile, NetworkAttachment, Process, Project, Service, Spanned, container,
-    decode::{Decoder, parse_signal},
+    decode::Decoder,
     driver,
     extends::missing_file,
     files::Reader,
@@ -365,7 +365,7 @@ fn restart_policy(decoder: &mut Decoder<'_>, node: &Node) -> Option<Spanned<Rest
 
 fn signal(decoder: &mut Decoder<'_>, node: &Node) -> Option<Spanned<i32>> {
     let text = decoder.text(node)?;
-    match parse_signal(&text.value) {
+    match signal_number(&text.value) {
         Some(number) => Some(Spanned::new(number, text.span)),
         None => {
             decoder.invalid(text.span, format!("`{}` is not a signal", text.value), "such as SIGTERM or 15");

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use keel_diag::{Diagnostic, SourceId, Span, suggest};
+use keel_model::signal_number;
 
 use super::{Copy, CopySource, Dockerfile, Run, RunCommand, Stage, lines::Line, run, words::Scope};
 use crate::{
     HealthTest, Healthcheck, Spanned,
-    decode::{parse_duration, parse_signal, tidy},
+    decode::{parse_duration, tidy},
     ports,
 };
 
@@ -155,7 +156,7 @@ impl<'a> Interpreter<'a> {
                 Err(reason) => self.error("dockerfile::substitution", span, reason, "in this instruction"),
             },
             "EXPOSE" => self.expose(&words, span),
-            "STOPSIGNAL" => match parse_signal(&text) {
+            "STOPSIGNAL" => match signal_number(&text) {
                 Some(signal) => image.stop_signal = Some(Spanned::new(signal, span)),
                 None => {
                     let message = format!("`{text}` is not a signal");

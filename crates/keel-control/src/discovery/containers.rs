@@ -7,6 +7,7 @@ use std::{
 };
 
 use bollard::models::{ContainerInspectResponse, HealthStatusEnum};
+use keel_model::signal_number;
 
 use super::Located;
 
@@ -32,7 +33,7 @@ pub(super) struct Container {
     /// It was sent the signal that ends it.
     pub(super) leaving: bool,
     /// The number of the signal that asks it to end.
-    pub(super) stop_signal: i64,
+    pub(super) stop_signal: i32,
     /// Differs from one start to the next.
     incarnation: u64,
 }
@@ -148,34 +149,13 @@ impl Container {
     }
 
     /// Notes a signal that it was sent.
-    pub(super) fn signalled(&mut self, number: i64) {
+    pub(super) fn signalled(&mut self, number: i32) {
         self.leaving |= number == self.stop_signal || number == SIGKILL;
     }
 }
 
-const SIGKILL: i64 = 9;
-const SIGTERM: i64 = 15;
-
-/// Reads a signal as `STOPSIGNAL` takes it: `SIGQUIT`, `QUIT`, `3`.
-pub(super) fn signal_number(text: &str) -> Option<i64> {
-    if let Ok(number) = text.parse() {
-        return Some(number);
-    }
-    let name = text.strip_prefix("SIG").unwrap_or(text);
-    let known = [
-        ("HUP", 1),
-        ("INT", 2),
-        ("QUIT", 3),
-        ("ABRT", 6),
-        ("KILL", SIGKILL),
-        ("USR1", 10),
-        ("USR2", 12),
-        ("TERM", SIGTERM),
-        ("WINCH", 28),
-        ("RTMIN+3", 37),
-    ];
-    known.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
-}
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
 
 #[cfg(test)]
 mod tests {
@@ -247,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_container_leaves_at_the_signal_that_ends_it() {
-        let check = |signal: i64, leaves: bool| {
+        let check = |signal: i32, leaves: bool| {
             let mut found = containers(&[inspected("a", RUNS, "n1", "10.0.0.2")]);
             found.all.values_mut().for_each(|container| container.signalled(signal));
             assert_eq!(names(&found, "app").is_empty(), leaves, "signal {signal}");
@@ -273,13 +253,5 @@ mod tests {
         restarted.inherit(&leaving);
         assert!(!restarted.leaving);
         assert_ne!(restarted.incarnation, leaving.incarnation);
-    }
-
-    #[test]
-    fn signals_have_names_and_numbers() {
-        for (text, number) in [("SIGQUIT", 3), ("TERM", 15), ("9", 9), ("SIGRTMIN+3", 37)] {
-            assert_eq!(signal_number(text), Some(number), "{text}");
-        }
-        assert_eq!(signal_number("SIGNAL"), None);
     }
 }

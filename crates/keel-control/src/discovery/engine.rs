@@ -14,10 +14,11 @@ use bollard::{
     models::{EventMessage, EventMessageTypeEnum},
     query_parameters::{EventsOptions, ListContainersOptions},
 };
+use keel_model::signal_number;
 use tokio::{sync::watch, time::sleep};
 use tokio_stream::StreamExt;
 
-use super::containers::{Container, Containers, signal_number};
+use super::containers::{Container, Containers};
 use crate::serve::chain;
 
 const SOCKET: &str = "unix:///var/run/docker.sock";

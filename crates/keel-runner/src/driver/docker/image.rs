@@ -9,6 +9,7 @@ use bollard::{
 };
 use keel_model::{
     ContainerHealthcheck, ContainerSpec, Handover, Healthcheck, ImageBuild, Port, Protocol, Run, Service,
+    signal_number,
 };
 use tokio_stream::StreamExt;
 
@@ -245,25 +246,6 @@ fn port(text: &str) -> Option<Port> {
     Some(Port { number: number.parse().ok()?, protocol })
 }
 
-/// Reads `SIGQUIT`, `QUIT` or `3`: the signals that images name to be stopped with.
-fn signal_number(text: &str) -> Option<i32> {
-    const KNOWN: [(&str, i32); 10] = [
-        ("HUP", 1),
-        ("INT", 2),
-        ("QUIT", 3),
-        ("ABRT", 6),
-        ("KILL", 9),
-        ("USR1", 10),
-        ("USR2", 12),
-        ("TERM", 15),
-        ("WINCH", 28),
-        ("RTMIN+3", 37),
-    ];
-    let name = text.strip_prefix("SIG").unwrap_or(text);
-    let known = KNOWN.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
-    text.parse().ok().or(known)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,9 +280,5 @@ mod tests {
         assert_eq!(port("5432/tcp"), Some(Port { number: 5432, protocol: Protocol::Tcp }));
         assert_eq!(port("53/udp"), Some(Port { number: 53, protocol: Protocol::Udp }));
         assert_eq!(port("9/sctp"), None);
-        assert_eq!(signal_number("SIGQUIT"), Some(3));
-        assert_eq!(signal_number("INT"), Some(2));
-        assert_eq!(signal_number("15"), Some(15));
-        assert_eq!(signal_number("NOPE"), None);
     }
 }

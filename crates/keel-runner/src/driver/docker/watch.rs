@@ -10,6 +10,7 @@ use bollard::{
     models::{ContainerInspectResponse, EventMessage, EventMessageTypeEnum, HealthStatusEnum},
     query_parameters::EventsOptionsBuilder,
 };
+use keel_model::signal_number;
 use tokio_stream::StreamExt;
 
 use super::{
@@ -85,7 +86,7 @@ impl Driver {
             "health_status: healthy" => Verdict::Well,
             "health_status: unhealthy" => Verdict::Ill,
             "kill" => {
-                let signal = attribute("signal").and_then(|signal| signal.parse::<i32>().ok());
+                let signal = attribute("signal").and_then(|signal| signal_number(signal));
                 let stops = self.living(incarnation).map(|living| living.birth.spec.stop.signal);
                 if signal.is_none() || signal != stops && signal != Some(SIGKILL) {
                     return;
