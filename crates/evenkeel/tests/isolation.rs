@@ -26,7 +26,7 @@ const OUT_WITHIN: Duration = Duration::from_secs(15);
 const DNS_OUTAGE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long an answer takes at least that comes through a slow network.
-const SLOW: Duration = Duration::from_millis(100);
+const SLOW: Duration = Duration::from_millis(50);
 
 const ALL: [&str; 3] = ["app1", "app2", "app3"];
 
@@ -170,7 +170,7 @@ fn a_slow_network_loses_nothing_and_shifts_no_share() -> Outcome {
     };
     // Not every kernel can delay; one that can't may let so few bytes through that an answer takes its time.
     let delay = ["netem", "delay", "200ms"];
-    let trickle = ["tbf", "rate", "16kbit", "burst", "1600", "limit", "100000"];
+    let trickle = ["tbf", "rate", "32kbit", "burst", "1600", "limit", "100000"];
     if let Err(why) = queue("add", &delay).or_else(|_| queue("add", &trickle)) {
         eprintln!("not run: {NAME}, because a container's network can't be slowed down here: {why:#}");
         return Ok(());
