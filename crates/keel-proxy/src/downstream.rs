@@ -19,7 +19,10 @@ use keel_telemetry::Entry;
 
 use crate::{
     exchange::{Exchange, Remote},
-    io::{socket::Socket, timer::Timer},
+    io::{
+        socket::{self, Socket},
+        timer::Timer,
+    },
     worker::{View, Worker},
 };
 
@@ -105,8 +108,12 @@ impl Client {
 
     /// Lets small writes leave at once, from the moment on when there will be several.
     pub(crate) fn no_delay(&self) {
-        if !self.no_delay.replace(true) {
-            self.socket.set_nodelay();
+        if self.no_delay.replace(true) {
+            return;
+        }
+        self.socket.set_nodelay();
+        if self.remote.is_loopback() {
+            socket::local_congestion_control(&self.socket);
         }
     }
 

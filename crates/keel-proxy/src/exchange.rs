@@ -337,6 +337,11 @@ pub(crate) enum Remote {
 }
 
 impl Remote {
+    /// Says whether the client is on this machine and came by TCP.
+    pub(crate) fn is_loopback(&self) -> bool {
+        matches!(self, Remote::Tcp(address) if address.ip().is_loopback())
+    }
+
     /// Appends the address without port, as `$remote_addr`.
     pub(crate) fn append_address(&self, out: &mut Vec<u8>) {
         use std::io::Write;

@@ -46,6 +46,9 @@ impl Socket {
                     SocketAddr::V6(_) => TcpSocket::new_v6()?,
                 };
                 socket.set_nodelay(true)?;
+                if address.ip().is_loopback() {
+                    local_congestion_control(&socket);
+                }
                 Ok(Socket::Tcp(socket.connect(*address).await?))
             }
             Address::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
@@ -246,6 +249,13 @@ impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         self.as_fd().as_raw_fd()
     }
+}
+
+/// Chooses the simplest congestion control for a connection that stays on this machine: there is no path to learn and no
+/// queue to spare, and the estimates and the pacing of others (BBR) cost CPU time for every segment.
+pub(crate) fn local_congestion_control(socket: impl AsFd) {
+    // Where it may not be chosen, the system's own works as well.
+    let _ = rustix::net::sockopt::set_tcp_congestion(socket, "reno");
 }
 
 /// Where something was to be written, nothing written is an error.
