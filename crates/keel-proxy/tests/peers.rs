@@ -8,7 +8,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     sync::{
-        Arc, Mutex,
+        Arc, Barrier, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     thread,
@@ -132,6 +132,60 @@ fn a_connection_with_unasked_bytes_is_not_used_again() {
         assert_eq!(client.get("/").text(), "ok");
     }
     assert_eq!(peer.connections.load(SeqCst), 5);
+}
+
+/// A peer that answers when `together` requests are there; gives how many connections were opened, and are open.
+fn peer_of_crowds(together: usize) -> (std::net::SocketAddr, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (opened, open): (Arc<AtomicUsize>, Arc<AtomicUsize>) = Default::default();
+    let (count, stays) = (opened.clone(), open.clone());
+    let crowd = Arc::new(Barrier::new(together));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            count.fetch_add(1, SeqCst);
+            stays.fetch_add(1, SeqCst);
+            let (mut stream, stays, crowd) = (BufReader::new(stream.unwrap()), stays.clone(), crowd.clone());
+            thread::spawn(move || {
+                let mut line = String::new();
+                while stream.read_line(&mut line).is_ok_and(|read| read > 0) {
+                    if std::mem::take(&mut line) == "\r\n" {
+                        crowd.wait();
+                        stream
+                            .get_mut()
+                            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                            .unwrap();
+                    }
+                }
+                stays.fetch_sub(1, SeqCst);
+            });
+        }
+    });
+    (address, opened, open)
+}
+
+#[test]
+fn of_a_crowd_s_connections_as_many_stay_as_are_to_be_kept() {
+    const CROWD: usize = 4;
+    const KEPT: usize = 2;
+    let (peer, opened, open) = peer_of_crowds(CROWD);
+    let plane = DataPlane::start(|plan| {
+        balance(plan, &[peer]);
+        plan.upstreams[0].keepalive.connections = KEPT as u32;
+    });
+    let mut clients: Vec<_> = (0..CROWD).map(|_| plane.client()).collect();
+    for rounds in 1..=2 {
+        clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n"));
+        clients.iter_mut().for_each(|client| assert_eq!(client.response(true).text(), "ok"));
+        let deadline = Instant::now() + DEADLINE;
+        while open.load(SeqCst) > KEPT {
+            assert!(Instant::now() < deadline, "{} connections stay", open.load(SeqCst));
+            thread::sleep(Duration::from_millis(1));
+        }
+        // Those that stayed have been used again.
+        assert_eq!(opened.load(SeqCst), CROWD + (rounds - 1) * (CROWD - KEPT));
+    }
+    assert_eq!(open.load(SeqCst), KEPT);
 }
 
 #[test]

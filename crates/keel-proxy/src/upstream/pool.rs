@@ -41,6 +41,10 @@ const FRESH: Duration = Duration::from_millis(50);
 /// none that keeps connections at all closes them this soon.
 const UNPROVEN: Duration = Duration::from_millis(100);
 
+/// How long connections beyond `keepalive` stay when they have just been given back. Between two turns of a busy loop
+/// nearly all are idle for a moment, and peers take their turns unevenly: what is closed now is opened again at once.
+const SURPLUS_STAYS: Duration = Duration::from_millis(100);
+
 /// Peers whose idle time is remembered; beyond it all are forgotten and learnt again.
 const SHOWN_MAX: usize = 10_000;
 
@@ -89,6 +93,8 @@ pub(crate) struct Pool {
     settings: RefCell<UpstreamKeepalive>,
     serial: Cell<u64>,
     watched: Cell<bool>,
+    /// Whether there may be more idle connections than are to stay.
+    has_surplus: Cell<bool>,
     events: Arc<Events>,
     /// The shortest idle time after which a peer has closed a connection.
     shown_idle: RefCell<HashMap<PeerKey, Duration>>,
@@ -97,23 +103,34 @@ pub(crate) struct Pool {
     pub(crate) budget: RetryBudget,
 }
 
-/// Idle connections on which something has happened.
+/// What the watcher of a pool is to look at.
 #[derive(Default)]
-struct Events(Mutex<(Vec<u64>, Option<Waker>)>);
+struct Events(Mutex<Told>);
+
+#[derive(Default)]
+struct Told {
+    /// Idle connections on which something has happened.
+    ids: Vec<u64>,
+    /// There are more connections than are to stay.
+    surplus: bool,
+    watcher: Option<Waker>,
+}
 
 impl Events {
-    fn push(&self, id: u64) {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.0.push(id);
-        if let Some(waker) = inner.1.take() {
-            waker.wake();
+    fn tell(&self, what: impl FnOnce(&mut Told)) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        what(&mut told);
+        if let Some(watcher) = told.watcher.take() {
+            watcher.wake();
         }
     }
 
-    fn drain(&self, cx: &mut Context<'_>) -> Vec<u64> {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.1 = Some(cx.waker().clone());
-        std::mem::take(&mut inner.0)
+    /// Gives the connections told of, once there is a reason to look.
+    fn poll_told(&self, cx: &mut Context<'_>) -> Poll<Vec<u64>> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.watcher = Some(cx.waker().clone());
+        let is_nothing = told.ids.is_empty() && !std::mem::take(&mut told.surplus);
+        if is_nothing { Poll::Pending } else { Poll::Ready(std::mem::take(&mut told.ids)) }
     }
 }
 
@@ -128,7 +145,7 @@ impl Wake for Event {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.events.push(self.id);
+        self.events.tell(|told| told.ids.push(self.id));
     }
 }
 
@@ -206,9 +223,18 @@ impl Pool {
         }
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= limit {
-            idle.remove(0);
+            // The one that has idled longest is first.
+            let settled = idle
+                .first()
+                .is_some_and(|oldest| now.saturating_duration_since(oldest.since) >= SURPLUS_STAYS);
+            if settled || idle.len() >= limit.saturating_mul(2) {
+                idle.remove(0);
+            } else if !self.has_surplus.replace(true) {
+                self.events.tell(|told| told.surplus = true);
+            }
         }
         idle.push(Idle { connection, since: now });
+        drop(idle);
         if !self.watched.replace(true) {
             tokio::task::spawn_local(watch_idle(worker.clone(), Rc::downgrade(self)));
         }
@@ -219,10 +245,12 @@ impl Pool {
         self.idle.borrow_mut().retain(|idle| !idle.connection.peer.is_closed());
     }
 
-    /// Closes what has expired or ended, and gives the moment at which the next one expires.
+    /// Closes what has expired, has ended or is too much, and gives the moment at which to look again.
     fn sweep(&self, ended: &[u64], now: Instant) -> Option<Instant> {
-        let idle_timeout = self.settings.borrow().idle_timeout;
-        self.idle.borrow_mut().retain(|idle| {
+        let settings = self.settings.borrow();
+        let (limit, idle_timeout) = (settings.connections as usize, settings.idle_timeout);
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|idle| {
             let idled = now.saturating_duration_since(idle.since);
             let id = idle.connection.watch.as_ref().map(|watch| watch.id);
             if id.is_some_and(|id| ended.contains(&id)) && !is_quiet(&idle.connection, Duration::MAX) {
@@ -232,7 +260,14 @@ impl Pool {
             let bound = self.idle_bound(&idle.connection).unwrap_or(idle_timeout);
             idled < bound.min(idle_timeout)
         });
-        self.idle.borrow().iter().map(|idle| idle.since + idle_timeout).min()
+        // The one that has idled longest is first.
+        let settled = idle.iter().take_while(|idle| idle.since + SURPLUS_STAYS <= now).count();
+        let surplus = idle.len().saturating_sub(limit);
+        idle.drain(..surplus.min(settled));
+        let has_surplus = idle.len() > limit;
+        self.has_surplus.set(has_surplus);
+        let stays = if has_surplus { SURPLUS_STAYS } else { idle_timeout };
+        idle.first().map(|oldest| oldest.since + stays)
     }
 
     /// Remembers after what idle time a peer has closed.
@@ -280,12 +315,9 @@ async fn watch_idle(worker: Rc<Worker>, pool: Weak<Pool>) {
         timer.set_at(next.or_else(|| worker.clock.now().checked_add(WATCH_EVERY)));
         let events = alive.events.clone();
         drop(alive);
-        let ended = poll_fn(|cx| {
-            let ended = events.drain(cx);
-            if !ended.is_empty() {
-                return Poll::Ready(ended);
-            }
-            timer.poll_expired(&worker.clock, cx).map(|()| Vec::new())
+        let ended = poll_fn(|cx| match events.poll_told(cx) {
+            Poll::Pending => timer.poll_expired(&worker.clock, cx).map(|()| Vec::new()),
+            told => told,
         });
         let ended = ended.await;
         if let Some(alive) = pool.upgrade() {
