@@ -149,6 +149,9 @@ fn begin(worker: &Rc<Worker>, socket: Socket, remote: Remote, address: &Rc<Addre
     if let Some(listener) = listener {
         socket.keep_alive(listener.keepalive);
     }
+    // Most clients' first bytes come a moment after the connection: the runtime's guess that they are here costs a read
+    // that finds nothing.
+    socket.forget_readiness();
     let client = Client::new(worker, socket, remote, address.clone());
     downstream::spawn(worker, client);
 }

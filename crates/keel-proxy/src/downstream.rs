@@ -3,6 +3,7 @@
 mod body;
 mod h1;
 mod linger;
+mod task;
 
 use std::{
     cell::{Cell, OnceCell},
@@ -27,6 +28,7 @@ use crate::{
 };
 
 pub(crate) use body::{BodyFailure, expect_continue, has_body, poll_body, read_whole};
+pub(crate) use task::{Tasks, spawn};
 
 /// How long an idle connection is kept after its worker was told to quit.
 const QUIT_IDLE: Duration = Duration::from_secs(1);
@@ -173,41 +175,14 @@ impl Client {
     }
 }
 
-/// Starts the task of a connection. The runtime catches a panic in it, which costs this one connection.
-pub(crate) fn spawn(worker: &Rc<Worker>, client: Client) {
-    let worker = worker.clone();
-    tokio::task::spawn_local(async move {
-        let mut ended = Ended { worker: worker.clone(), number: client.number, place: None };
-        ended.place = poll_fn(|cx| Poll::Ready(Some(worker.register(cx.waker().clone())))).await;
-        serve(worker, client).await;
-    });
-}
-
-/// Sees a connection's end, whichever way it comes.
-struct Ended {
-    worker: Rc<Worker>,
-    number: u64,
-    place: Option<usize>,
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.worker.counters.panics.add(1);
-            self.worker.alert(format_args!("*{} a connection ended by a panic", self.number));
-        }
-        self.worker.forget(self.place);
-    }
-}
-
-async fn serve(worker: Rc<Worker>, mut client: Client) {
-    client.timer.set(&worker.clock, h1::default_server(&client).client.header_timeout);
+async fn serve(worker: &Rc<Worker>, client: &mut Client) {
+    client.timer.set(&worker.clock, h1::default_server(client).client.header_timeout);
     loop {
-        if client.behind.is_empty() && !idle(&worker, &mut client).await {
+        if client.behind.is_empty() && !idle(worker, client).await {
             return;
         }
         // Boxed, so that an idle connection doesn't carry the room that a request needs.
-        if !Box::pin(h1::serve_one(&worker, &mut client)).await {
+        if !Box::pin(h1::serve_one(worker, client)).await {
             return;
         }
     }

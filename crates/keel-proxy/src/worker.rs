@@ -11,19 +11,18 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    task::Waker,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use keel_lb::{Group, Registry};
 use keel_model::{Address, LogLevel, UpstreamName};
 use keel_telemetry::{TimeText, WorkerCounters};
-use slab::Slab;
 use tokio::sync::mpsc;
 
 use crate::{
     accept::{self, Listening},
     control::Reports,
+    downstream::Tasks,
     exchange::Exchange,
     io::{buffer::BufferPool, clock, clock::Clock},
     log,
@@ -82,7 +81,7 @@ pub(crate) struct Worker {
     #[expect(clippy::vec_box, reason = "an exchange is too large to be moved in and out for each request")]
     exchanges: RefCell<Vec<Box<Exchange>>>,
     quitting: Cell<Option<Instant>>,
-    wakers: RefCell<Slab<Waker>>,
+    pub(crate) tasks: Tasks,
     listening: RefCell<HashMap<Address, Listening>>,
     connection_serial: Arc<AtomicU64>,
     random: Cell<u64>,
@@ -128,7 +127,7 @@ impl Worker {
             pools: RefCell::default(),
             exchanges: RefCell::default(),
             quitting: Cell::new(None),
-            wakers: RefCell::default(),
+            tasks: Tasks::default(),
             listening: RefCell::default(),
             connection_serial: setup.connection_serial,
             random: Cell::new(setup.seed | 1),
@@ -197,7 +196,7 @@ impl Worker {
             socket.ended().await;
         }
         self.quitting.set(Some(self.clock.now()));
-        self.wakers.borrow().iter().for_each(|(_, waker)| waker.wake_by_ref());
+        self.tasks.wake_all();
         self.waiters.wake_all();
         let limit = self.view().snapshot.shutdown_timeout;
         let all_gone = async {
@@ -236,16 +235,8 @@ impl Worker {
         self.connection_serial.fetch_add(1, Relaxed)
     }
 
-    /// Lets a quitting worker wake a connection; gives its place in the list.
-    pub(crate) fn register(&self, waker: Waker) -> usize {
-        self.wakers.borrow_mut().insert(waker)
-    }
-
-    /// Forgets a connection that has ended.
-    pub(crate) fn forget(&self, place: Option<usize>) {
-        if let Some(place) = place {
-            self.wakers.borrow_mut().try_remove(place);
-        }
+    /// Counts a connection that has ended.
+    pub(crate) fn connection_ended(&self) {
         self.counters.active.sub(1);
         self.waiters.wake_ended();
     }
