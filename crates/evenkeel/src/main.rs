@@ -29,6 +29,10 @@ use clap::{Parser, Subcommand};
 
 use project::ProjectArgs;
 
+/// What a connection needs lives for as long as it does, and comes in a few sizes: this keeps them at hand.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs a service's instances and balances requests over them without losing one
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel", version, subcommand_required = true, arg_required_else_help = true)]

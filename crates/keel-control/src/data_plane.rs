@@ -38,11 +38,6 @@ pub(crate) enum DataPlaneEvent {
     Ended(DataPlaneId, Option<ExitStatus>),
 }
 
-/// How glibc's allocator is tuned; one that isn't glibc's doesn't know it. What the user has set goes first.
-const ALLOCATOR_VARIABLE: &str = "GLIBC_TUNABLES";
-/// A worker that has 64 requests in flight frees 64 pieces of a size at a time: they are to stay at hand. glibc keeps 7.
-const ALLOCATOR_TUNING: &str = "glibc.malloc.tcache_count=512";
-
 /// A running data plane.
 #[derive(Debug)]
 pub(crate) struct DataPlane {
@@ -63,9 +58,6 @@ impl DataPlane {
     ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         command.env_remove("EVENKEEL_DETACHED");
-        if std::env::var_os(ALLOCATOR_VARIABLE).is_none() {
-            command.env(ALLOCATOR_VARIABLE, ALLOCATOR_TUNING);
-        }
         // A terminal's Ctrl-C is for the supervisor, which has it finish what is in flight.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
