@@ -30,6 +30,8 @@ pub(super) struct Life {
     blame: Option<&'static str>,
     /// What others did to it, so that it can't serve.
     held: Option<Held>,
+    /// Whether it is in none of its networks, whatever else was done to it.
+    is_cut_off: bool,
     /// Whether the engine called it unhealthy, and has said nothing else since. It speaks only when that changes.
     ill: bool,
 }
@@ -57,8 +59,6 @@ pub(super) enum Phase {
 enum Held {
     /// They paused it.
     Paused,
-    /// They took it out of its network.
-    CutOff,
     /// They sent it a signal that ends it, which it may ignore. At `until` it is asked whether it serves.
     Leaving { until: Instant },
 }
@@ -88,6 +88,7 @@ impl Life {
             probe: Probe::Off,
             blame: None,
             held: None,
+            is_cut_off: false,
             ill: false,
         }
     }
@@ -100,11 +101,16 @@ impl Life {
         self.phase == Phase::Unhealthy
     }
 
+    /// Whether it can't serve for what others did to it.
+    pub(super) fn is_kept_out(&self) -> bool {
+        self.held.is_some() || self.is_cut_off
+    }
+
     /// Says what keeps an unhealthy one out of the pool.
     pub(super) fn complaint(&self) -> String {
         match self.held {
             Some(Held::Paused) => return "it is paused".into(),
-            Some(Held::CutOff) => return "it is in none of its networks".into(),
+            _ if self.is_cut_off => return "it is in none of its networks".into(),
             Some(Held::Leaving { .. }) => return "somebody sent it a signal that ends it".into(),
             None => {}
         }
@@ -164,25 +170,34 @@ impl Life {
         self.served |= phase == Phase::Ready;
         if self.is_ending() {
             self.probe = Probe::Off;
-            self.held = None;
+            (self.held, self.is_cut_off) = (None, false);
         }
     }
 }
 
 impl Life {
-    /// Takes it out of the pool for what others did to it.
-    fn hold(&mut self, now: Instant, held: Held) {
-        self.held = Some(held);
+    /// Takes it out of the pool, or keeps it from joining, for what others did to it.
+    fn hold(&mut self, now: Instant) {
         self.probe = Probe::Off;
-        self.enter(now, Phase::Unhealthy);
+        if self.phase == Phase::Ready {
+            self.enter(now, Phase::Unhealthy);
+        }
     }
 
-    /// Asks it again after that; takes it for ready where there is nothing to ask.
+    /// Asks it once nothing of that is left; takes it for ready where there is nothing to ask. What it said meanwhile
+    /// didn't count, and where it is may be another place.
     fn release(&mut self, now: Instant) {
-        let by_signal = matches!(self.held.take(), Some(Held::Leaving { .. }));
-        let can_be_asked = self.spec.healthcheck.is_some() || by_signal && serves(&self.spec);
+        if self.is_kept_out() || !matches!(self.phase, Phase::Starting { .. } | Phase::Unhealthy) {
+            return;
+        }
+        let can_be_asked = self.spec.healthcheck.is_some() || serves(&self.spec);
         self.probe = if can_be_asked { Probe::Due(now) } else { Probe::Off };
-        self.enter(now, if can_be_asked { self.phase } else { Phase::Ready });
+        match self.phase {
+            _ if !can_be_asked => self.enter(now, Phase::Ready),
+            // From here on it has its time to pass.
+            Phase::Unhealthy => self.enter(now, Phase::Unhealthy),
+            _ => {}
+        }
     }
 }
 
@@ -210,6 +225,7 @@ impl Supervisor {
     fn fire_timer(&mut self, now: Instant, incarnation: Incarnation) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
         if matches!(life.held, Some(Held::Leaving { until }) if until <= now) {
+            life.held = None;
             life.release(now);
             self.told.insert(life.slot.clone());
         }
@@ -220,7 +236,7 @@ impl Supervisor {
                 self.told.insert(life.slot.clone());
             }
             Phase::Settling { until } if until <= now => {
-                life.enter(now, Phase::Ready);
+                life.enter(now, if life.is_kept_out() { Phase::Unhealthy } else { Phase::Ready });
                 self.told.insert(life.slot.clone());
             }
             Phase::Draining { until } if until <= now => self.stop(now, incarnation),
@@ -253,7 +269,7 @@ impl Supervisor {
                     false => Phase::Starting { unhealthy_at: now + ready_within(&life.spec) },
                 };
                 life.enter(now, phase);
-                if life.spec.healthcheck.is_some() {
+                if life.spec.healthcheck.is_some() && !life.is_kept_out() {
                     life.probe = Probe::Due(now);
                 }
                 self.fire_timer(now, incarnation);
@@ -275,7 +291,8 @@ impl Supervisor {
     pub(super) fn listening(&mut self, now: Instant, incarnation: Incarnation) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
         let waits = matches!(life.phase, Phase::Starting { .. } | Phase::Unhealthy);
-        if waits && life.spec.healthcheck.is_none() && life.held.is_none() {
+        if waits && life.spec.healthcheck.is_none() && !life.is_kept_out() {
+            life.probe = Probe::Off;
             life.enter(now, Phase::Ready);
             self.told.insert(life.slot.clone());
         }
@@ -287,9 +304,9 @@ impl Supervisor {
             return;
         }
         let Some(check) = life.spec.healthcheck.as_ref() else {
-            // Asked once more whether it listens, after somebody's signal. It isn't ended for that it doesn't.
+            // Asked once more whether it listens, after what others did. It isn't ended for that it doesn't.
             life.probe = if passed { Probe::Off } else { Probe::Due(now + FIRST_CONTAINER_PROBES_EVERY) };
-            if passed && life.phase == Phase::Unhealthy {
+            if passed && matches!(life.phase, Phase::Starting { .. } | Phase::Unhealthy) {
                 life.enter(now, Phase::Ready);
                 self.told.insert(life.slot.clone());
             }
@@ -334,14 +351,16 @@ impl Supervisor {
         let check = life.spec.healthcheck.as_ref();
         let waits = matches!(life.phase, Phase::Starting { .. } | Phase::Settling { .. } | Phase::Unhealthy);
         let serves = life.phase == Phase::Ready;
-        let was_ill = life.ill;
+        let (was_ill, was_cut_off) = (life.ill, life.is_cut_off);
         match verdict {
             Verdict::Ill => life.ill = true,
             Verdict::Well => life.ill = false,
-            Verdict::Paused | Verdict::CutOff | Verdict::Resumed | Verdict::Leaving => {}
+            Verdict::CutOff => life.is_cut_off = true,
+            Verdict::Connected => life.is_cut_off = false,
+            Verdict::Paused | Verdict::Resumed | Verdict::Leaving => {}
         }
         match verdict {
-            Verdict::Well if waits && life.held.is_none() => {
+            Verdict::Well if waits && !life.is_kept_out() => {
                 life.probe = Probe::Off;
                 life.enter(now, Phase::Ready);
             }
@@ -355,14 +374,23 @@ impl Supervisor {
                 life.probe = check.map_or(Probe::Off, |check| Probe::Due(now + check.interval));
                 life.enter(now, Phase::Unhealthy);
             }
-            Verdict::Paused if serves || life.held.is_some() => life.hold(now, Held::Paused),
-            Verdict::CutOff if serves => life.hold(now, Held::CutOff),
-            // A process 1 without a handler ignores it, and so may one with a handler of its own.
-            Verdict::Leaving if serves || matches!(life.held, Some(Held::Leaving { .. })) => {
-                let until = now + life.spec.stop.grace_period;
-                life.hold(now, Held::Leaving { until });
+            Verdict::Paused => {
+                life.held = Some(Held::Paused);
+                life.hold(now);
             }
-            Verdict::Resumed if matches!(life.held, Some(Held::Paused | Held::CutOff)) => life.release(now),
+            Verdict::Resumed if life.held == Some(Held::Paused) => {
+                life.held = None;
+                life.release(now);
+            }
+            // It runs on, and its healthcheck may pass.
+            Verdict::CutOff if !was_cut_off => life.hold(now),
+            Verdict::Connected if was_cut_off => life.release(now),
+            // A process 1 without a handler ignores it, and so may one with a handler of its own.
+            Verdict::Leaving if life.held != Some(Held::Paused) => {
+                let until = now + life.spec.stop.grace_period;
+                life.held = Some(Held::Leaving { until });
+                life.hold(now);
+            }
             _ => return,
         }
         life.failing = 0;

@@ -101,10 +101,12 @@ pub(crate) enum Verdict {
     Ill,
     /// Somebody paused it.
     Paused,
-    /// Somebody took it out of its network.
-    CutOff,
-    /// It is paused or cut off no longer.
+    /// It is paused no longer.
     Resumed,
+    /// Somebody took it out of its networks.
+    CutOff,
+    /// It is in one of them again.
+    Connected,
     /// Somebody else sent it a signal that ends it.
     Leaving,
 }
@@ -564,6 +566,9 @@ impl Supervisor {
             );
         }
         assert_eq!(seen.len(), self.lives.len(), "a life has no place");
+        for (incarnation, life) in &self.lives {
+            assert!(!life.is_ready() || !life.is_kept_out(), "life {incarnation} is ready: {life:?}");
+        }
     }
 }
 

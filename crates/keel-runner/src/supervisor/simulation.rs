@@ -50,6 +50,8 @@ struct World {
     ill: BTreeSet<Incarnation>,
     /// Those of them whose healthcheck passed and won't again, of which the engine has nothing new to say; since when.
     sick: BTreeMap<Incarnation, Instant>,
+    /// Containers that are in none of their networks.
+    cut_off: BTreeSet<Incarnation>,
     /// Whether processes still crash, hang and refuse.
     calm: bool,
     unfinished: BTreeSet<CommandId>,
@@ -68,6 +70,7 @@ impl World {
             places: BTreeMap::new(),
             ill: BTreeSet::new(),
             sick: BTreeMap::new(),
+            cut_off: BTreeSet::new(),
             calm: false,
             unfinished: BTreeSet::new(),
             pools: BTreeMap::new(),
@@ -88,6 +91,13 @@ impl World {
             Event::Started { incarnation } => drop(self.alive.insert(*incarnation)),
             // A process ends once.
             Event::Exited { incarnation, .. } if !self.alive.remove(incarnation) => return,
+            // The engine may be quicker with that than with the answer that it runs.
+            Event::Judged { incarnation, verdict: Verdict::CutOff } => {
+                self.cut_off.insert(*incarnation);
+            }
+            Event::Judged { incarnation, verdict: Verdict::Connected } => {
+                self.cut_off.remove(incarnation);
+            }
             Event::Probed { incarnation, .. }
             | Event::Listening { incarnation }
             | Event::Judged { incarnation, .. }
@@ -112,6 +122,8 @@ impl World {
             assert!(pool.iter().all(|life| self.machine.slot_of(*life).is_some()), "{service}: {pool:?}");
             let sick = |life| self.sick.get(life).is_some_and(|since| self.now > *since + NOTICED_WITHIN);
             assert!(!pool.iter().any(sick), "{service}: {pool:?} has failing ones of {:?}", self.sick);
+            let cut_off = |life| self.cut_off.contains(life);
+            assert!(!pool.iter().any(cut_off), "{service}: {pool:?} has some of {:?}", self.cut_off);
         }
     }
 
@@ -180,8 +192,8 @@ impl World {
         }
     }
 
-    /// What the engine may say of a container: whoever is paused is resumed, and who is sent a signal ends or
-    /// ignores it. One that flaps it calls unhealthy once.
+    /// What the engine may say of a container: whoever is paused is resumed, who is taken out of a network comes back,
+    /// and who is sent a signal ends or ignores it. One that flaps it calls unhealthy once.
     fn judge(&mut self, incarnation: Incarnation, delay: Duration, spec: &Service) {
         let is_checked = spec.healthcheck.is_some();
         if is_checked && self.mischief(15) {
@@ -190,10 +202,17 @@ impl World {
         }
         let pairs = [
             (Verdict::Paused, Verdict::Resumed),
-            (Verdict::CutOff, Verdict::Resumed),
             (Verdict::Ill, Verdict::Well),
             (Verdict::Well, Verdict::Leaving),
         ];
+        let mut at = Duration::ZERO;
+        while self.mischief(40) {
+            let early = self.dice.percent(50);
+            at += self.dice.ms(if early { 100 } else { 5_000 });
+            self.plan(at, Event::Judged { incarnation, verdict: Verdict::CutOff });
+            at += self.dice.ms(5_000);
+            self.plan(at, Event::Judged { incarnation, verdict: Verdict::Connected });
+        }
         for (first, then) in pairs {
             if (is_checked || first != Verdict::Ill) && self.mischief(15) {
                 let at = delay + self.dice.ms(5_000);

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     Exit, Health,
     driver::process::first_tcp,
-    supervisor::{Event, Incarnation},
+    supervisor::{Event, Incarnation, Verdict},
 };
 
 /// How much of what a healthcheck printed is kept: its end.
@@ -57,17 +57,27 @@ impl Driver {
     }
 
     /// Notes where a container runs; gives how it ended, if it has by now.
-    fn note_start(&self, birth: &Birth, id: &str, container: &ContainerInspectResponse) -> Option<Exit> {
+    pub(super) fn note_start(
+        &self,
+        birth: &Birth,
+        id: &str,
+        container: &ContainerInspectResponse,
+    ) -> Option<Exit> {
         let state = container.state.clone().unwrap_or_default();
+        let address = address(birth, container);
         let stage = Stage::Started {
             id: id.to_owned(),
             pid: state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0),
-            address: address(birth, container),
+            address,
             volumes: own_volumes(birth, container),
         };
         let mut lives = self.lives();
         let living = lives.get_mut(&birth.incarnation)?;
         let before = std::mem::replace(&mut living.stage, stage);
+        if address.is_none() {
+            // Somebody was quicker than this look. From here on its changes are told.
+            self.tell(Event::Judged { incarnation: birth.incarnation, verdict: Verdict::CutOff });
+        }
         let gone = (state.running != Some(true)).then(|| {
             let status = state.exit_code.and_then(|code| i32::try_from(code).ok());
             Exit::Status(status.unwrap_or(LOST))

@@ -10,7 +10,7 @@ use super::{
     fake::{FakeEngine, Making},
     *,
 };
-use crate::supervisor::test_container;
+use crate::supervisor::{Verdict, test_container};
 
 const NONE: [&str; 0] = [];
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,14 +42,24 @@ impl Bench {
         self.driver.launch(birth);
     }
 
-    /// Gives what is told next about how an instance stands.
+    /// Gives what is told next about how an instance stands, but for what others did to it: it has no network here.
     async fn event(&mut self) -> Event {
         loop {
             match within(self.told.recv()).await.expect("the driver lives") {
-                Told::Event(event) => return event,
-                Told::Noted(_) | Told::Slow { .. } => {}
+                Told::Event(event) if !matches!(event, Event::Judged { .. }) => return event,
+                Told::Event(_) | Told::Noted(_) | Told::Slow { .. } => {}
             }
         }
+    }
+
+    /// Gives what has been said of containers.
+    fn verdicts(&mut self) -> Vec<Verdict> {
+        let told = std::iter::from_fn(|| self.told.try_recv().ok());
+        let verdict = |told| match told {
+            Told::Event(Event::Judged { verdict, .. }) => Some(verdict),
+            _ => None,
+        };
+        told.filter_map(verdict).collect()
     }
 
     async fn names_become(&self, names: &[&str]) {
@@ -67,6 +77,37 @@ impl Bench {
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
+}
+
+/// What the engine says of a container that runs, and where.
+fn seen(address: Option<&str>, is_paused: bool) -> bollard::models::ContainerInspectResponse {
+    let networks = address.map(|address| json!({ "shop_default": { "IPAddress": address } }));
+    let state = json!({ "Running": true, "Paused": is_paused });
+    let networks = networks.unwrap_or_else(|| json!({}));
+    serde_json::from_value(json!({ "State": state, "NetworkSettings": { "Networks": networks } })).unwrap()
+}
+
+#[tokio::test]
+async fn a_container_s_address_is_followed_from_its_start_and_while_it_is_paused() {
+    let mut bench = Bench::new().await;
+    let mut spec = test_container("app", 1, Handover::Overlap);
+    let keel_model::Run::Container(container) = &mut spec.run else { panic!("it is one") };
+    container.networks =
+        vec![keel_model::ContainerNetwork { name: "shop_default".into(), key: None, aliases: Vec::new() }];
+    let birth = Birth { incarnation: 1, name: "app".into(), ordinal: 1, spec: Arc::new(spec) };
+    bench.driver.settle(&birth);
+    bench.driver.note_start(&birth, "id1", &seen(None, false));
+    let steps = [
+        (seen(Some("172.30.0.2"), true), &[Verdict::Connected][..]),
+        (seen(Some("172.30.0.2"), false), &[]),
+        (seen(Some("172.30.0.3"), false), &[Verdict::CutOff, Verdict::Connected]),
+        (seen(None, true), &[Verdict::CutOff]),
+    ];
+    assert_eq!(bench.verdicts(), [Verdict::CutOff]);
+    for (container, expect) in steps {
+        bench.driver.place(1, &container);
+        assert_eq!(bench.verdicts(), expect);
+    }
 }
 
 #[tokio::test]

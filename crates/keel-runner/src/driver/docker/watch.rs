@@ -79,8 +79,6 @@ impl Driver {
             }
             "destroy" => return self.ended(incarnation, Exit::Status(LOST)),
             "pause" => Verdict::Paused,
-            // Whoever is cut off as well waits for that.
-            "unpause" if self.address(incarnation).is_none() => return,
             "unpause" => Verdict::Resumed,
             "connect" | "disconnect" => return self.look_again(docker, incarnation).await,
             "health_status: healthy" => Verdict::Well,
@@ -127,22 +125,20 @@ impl Driver {
     }
 
     /// Takes a container that is in none of its networks out of the pool, and back in at the address it has then.
-    fn place(&self, incarnation: Incarnation, container: &ContainerInspectResponse) {
-        let is_paused = container.state.as_ref().is_some_and(|state| state.paused == Some(true));
-        let (mut is_cut_off, mut is_back) = (false, false);
+    pub(super) fn place(&self, incarnation: Incarnation, container: &ContainerInspectResponse) {
         self.change(incarnation, |living| {
             let found = address(&living.birth, container);
-            if let Stage::Started { address, .. } = &mut living.stage
-                && *address != found
-            {
-                (is_cut_off, is_back) = (address.is_some(), found.is_some());
-                *address = found;
+            let Stage::Started { address, .. } = &mut living.stage else { return };
+            if *address == found {
+                return;
             }
+            // Told before the next one looks, so that the last word is about the address that it has.
+            let verdicts = [(address.is_some(), Verdict::CutOff), (found.is_some(), Verdict::Connected)];
+            for (_, verdict) in verdicts.into_iter().filter(|(holds, _)| *holds) {
+                self.tell(Event::Judged { incarnation, verdict });
+            }
+            *address = found;
         });
-        let verdicts = [(is_cut_off, Verdict::CutOff), (is_back && !is_paused, Verdict::Resumed)];
-        for (_, verdict) in verdicts.into_iter().filter(|(holds, _)| *holds) {
-            self.tell(Event::Judged { incarnation, verdict });
-        }
     }
 
     fn judge(&self, incarnation: Incarnation, container: &ContainerInspectResponse) {
@@ -155,9 +151,7 @@ impl Driver {
         if state.paused == Some(true) {
             return self.tell(Event::Judged { incarnation, verdict: Verdict::Paused });
         }
-        if self.address(incarnation).is_some() {
-            self.tell(Event::Judged { incarnation, verdict: Verdict::Resumed });
-        }
+        self.tell(Event::Judged { incarnation, verdict: Verdict::Resumed });
         let verdict = match state.health.and_then(|health| health.status) {
             Some(HealthStatusEnum::HEALTHY) => Verdict::Well,
             Some(HealthStatusEnum::UNHEALTHY) => Verdict::Ill,

@@ -113,16 +113,69 @@ fn a_paused_container_is_out_of_the_pool_until_it_is_resumed() {
     bench.wait(Duration::from_secs(600));
     bench.expect(&[]);
     bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Resumed });
-    bench.expect(&["pool app [1]"]);
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::CutOff });
-    bench.expect(&["pool app []"]);
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Resumed });
+    bench.expect(&["probe #1"]);
+    bench.event(Event::Probed { incarnation: 1, passed: true });
     bench.expect(&["pool app [1]"]);
     bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Leaving });
     bench.expect(&["pool app []"]);
     bench.exit(1, 143);
     bench.wait(MS);
     bench.expect(&["pool app [] starting", "start app #2"]);
+}
+
+/// Its healthcheck runs inside of it, and passes there.
+#[test]
+fn a_container_that_is_cut_off_is_never_ready_whenever_that_was() {
+    let judge = |bench: &mut Bench, verdict| bench.event(Event::Judged { incarnation: 1, verdict });
+    let probed = |bench: &mut Bench, passed| bench.event(Event::Probed { incarnation: 1, passed });
+    let check = |healthcheck: Option<Healthcheck>, phase: &str| {
+        let mut app = container("app", 1, Handover::Overlap);
+        app.healthcheck = healthcheck;
+        let is_checked = app.healthcheck.is_some();
+        let mut bench = Bench::up(vec![app]);
+        if phase == "spawning" {
+            judge(&mut bench, Verdict::CutOff);
+        }
+        bench.event(Event::Started { incarnation: 1 });
+        match phase {
+            "ready" | "leaving" | "paused" | "unhealthy" if is_checked => probed(&mut bench, true),
+            "ready" | "leaving" | "paused" => bench.event(Event::Listening { incarnation: 1 }),
+            _ => {}
+        }
+        match phase {
+            "leaving" => judge(&mut bench, Verdict::Leaving),
+            "paused" => judge(&mut bench, Verdict::Paused),
+            "unhealthy" if is_checked => judge(&mut bench, Verdict::Ill),
+            "unhealthy" => bench.wait(LISTENS_WITHIN),
+            _ => {}
+        }
+        judge(&mut bench, Verdict::CutOff);
+        probed(&mut bench, true);
+        bench.event(Event::Listening { incarnation: 1 });
+        judge(&mut bench, Verdict::Well);
+        judge(&mut bench, Verdict::Resumed);
+        bench.wait(Duration::from_secs(20));
+        judge(&mut bench, Verdict::Well);
+        assert_ne!(bench.states(), [("app".into(), InstanceState::Ready)], "{phase}");
+        bench.said.clear();
+        judge(&mut bench, Verdict::Connected);
+        probed(&mut bench, true);
+        assert_eq!(bench.said[..2], ["probe #1", "pool app [1]"], "{phase}");
+    };
+    for phase in ["spawning", "starting", "ready", "unhealthy", "paused", "leaving"] {
+        check(None, phase);
+        check(Some(healthcheck()), phase);
+    }
+    // Where nothing can be asked it is enough that it is there.
+    let mut worker = container("worker", 1, Handover::Overlap);
+    worker.ports.clear();
+    let mut bench = Bench::up(vec![worker]);
+    bench.event(Event::Started { incarnation: 1 });
+    judge(&mut bench, Verdict::CutOff);
+    bench.wait(STEADY_AFTER);
+    assert_eq!(bench.states(), [("worker".into(), InstanceState::Unhealthy)]);
+    judge(&mut bench, Verdict::Connected);
+    assert_eq!(bench.states(), [("worker".into(), InstanceState::Ready)]);
 }
 
 #[test]
