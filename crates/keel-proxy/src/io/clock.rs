@@ -1,4 +1,4 @@
-//! The time, read once per turn of the event loop, as nginx does.
+//! The time, read once per turn of the event loop, as nginx does, and now and then in a long turn.
 
 use std::{
     cell::{Cell, RefCell},
@@ -10,6 +10,10 @@ thread_local! {
     static STALE: Cell<bool> = const { Cell::new(true) };
 }
 
+/// How often the time is given before it is read again within one turn: a few hundred requests. A worker that always has
+/// something to do goes on without ever waiting for events, and the runtime tells of waits only.
+const GIVEN_MAX: u32 = 1000;
+
 /// Lets the next reader on this thread look at the clock again. Called after each wait for events.
 pub(crate) fn turn() {
     STALE.set(true);
@@ -19,6 +23,8 @@ pub(crate) fn turn() {
 pub(crate) struct Clock {
     now: Cell<Instant>,
     unix: Cell<Duration>,
+    /// How often it was given since it was read.
+    given: Cell<u32>,
     date: RefCell<(u64, Rc<[u8]>)>,
 }
 
@@ -27,20 +33,25 @@ impl Clock {
         let clock = Self {
             now: Cell::new(Instant::now()),
             unix: Cell::new(Duration::ZERO),
+            given: Cell::new(0),
             date: RefCell::new((u64::MAX, Rc::from(&b""[..]))),
         };
-        clock.read();
+        clock.look_again();
         clock
     }
 
     fn refresh(&self) {
-        if STALE.get() {
-            self.read();
+        let given = self.given.get();
+        self.given.set(given + 1);
+        if STALE.get() || given >= GIVEN_MAX {
+            self.look_again();
         }
     }
 
-    fn read(&self) {
+    /// Reads the time: something shows that it has gone on.
+    pub(crate) fn look_again(&self) {
         STALE.set(false);
+        self.given.set(0);
         self.now.set(Instant::now());
         self.unix.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
     }
@@ -66,5 +77,19 @@ impl Clock {
             *date = (seconds, Rc::from(text.as_bytes()));
         }
         date.1.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goes_on_within_a_turn() {
+        let clock = Clock::new();
+        let before = clock.now();
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!(clock.now(), before);
+        assert!((0..=GIVEN_MAX).any(|_| clock.now() > before));
     }
 }

@@ -46,11 +46,16 @@ impl Timer {
     /// only one that ever polls it.
     pub(crate) fn poll_expired(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
+        let has_fired = self.sleep.as_ref().is_some_and(|sleep| sleep.is_elapsed());
+        if has_fired {
+            // It fires once: the turn's time, which may be older, mustn't say that it was too early.
+            clock.look_again();
+        }
         let now = clock.now();
         if now >= deadline {
             return Poll::Ready(());
         }
-        if self.armed.is_some_and(|armed| now < armed && armed <= deadline) {
+        if !has_fired && self.armed.is_some_and(|armed| now < armed && armed <= deadline) {
             return Poll::Pending;
         }
         let at = tokio::time::Instant::from_std(deadline);
@@ -63,5 +68,21 @@ impl Timer {
             None => self.sleep.insert(Box::pin(tokio::time::sleep_until(at))),
         };
         sleep.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn expires_though_the_turn_s_time_is_older_than_its_own() {
+        // Nobody tells this clock of turns, as in a worker that never waits for events.
+        let (clock, mut timer) = (Clock::new(), Timer::default());
+        timer.set(&clock, Duration::from_millis(5));
+        let expired = poll_fn(|cx| timer.poll_expired(&clock, cx));
+        tokio::time::timeout(Duration::from_secs(10), expired).await.unwrap();
     }
 }
