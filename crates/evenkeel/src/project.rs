@@ -66,7 +66,7 @@ impl ProjectArgs {
 }
 
 /// Runs a future to its end on a runtime of its own.
-pub(crate) fn block_on<F: Future<Output = anyhow::Result<ExitCode>>>(future: F) -> anyhow::Result<ExitCode> {
+pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(future);
     // A thread that reads standard input can't be interrupted; nothing waits for it.

@@ -5,10 +5,11 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use keel_admin::{
-    Claim, ClaimError, Client, Describe, Paths, Shown,
+    Claim, ClaimError, Client, ClientError, Describe, Paths, Shown,
     api::{FileChoice, ProjectInfo, UpRequest},
     remedies,
 };
@@ -54,6 +55,10 @@ pub(crate) struct Args {
     scale: Vec<(String, u32)>,
 }
 
+/// How long a supervisor may have its claim and not answer: it is beginning or ending.
+const SILENT_MAX: Duration = Duration::from_secs(10);
+const ASK_EVERY: Duration = Duration::from_millis(10);
+
 /// Runs the command.
 pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode> {
     let side = detach::side();
@@ -68,18 +73,18 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
     }
     let Some(joined) = &reading.joined else { return Ok(ExitCode::from(2)) };
     let paths = Paths::of(&joined.name)?;
-    match Claim::take(&paths) {
-        Ok(claim) if args.detach && side == Side::Foreground => {
+    match find_role(&paths)? {
+        Role::Supervisor(claim) if args.detach && side == Side::Foreground => {
             drop(claim);
             Ok(detach::start_detached())
         }
-        Ok(claim) => {
+        Role::Supervisor(claim) => {
             let options = args.options(ProjectOptions::from(choice));
             let in_part = has_errors(&reading);
             let supervisor = Supervisor { args, options, paths, side, in_part };
             block_on(supervisor.run(claim, joined))
         }
-        Err(ClaimError::Taken { .. }) => {
+        Role::Client(client, info) => {
             let request = UpRequest {
                 files: choice,
                 force_recreate: args.force_recreate,
@@ -87,10 +92,8 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
                 scale: args.scale.clone(),
                 services: args.services.clone(),
             };
+            check_folder(&info, &request.files)?;
             block_on(async {
-                let client = Client::new(&paths.socket);
-                let info: ProjectInfo = client.get("/v1/project").await?;
-                check_folder(&info, &request.files)?;
                 // Warnings have been shown above, from the same files.
                 client
                     .command("/v1/up", &request, |message| {
@@ -102,7 +105,35 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
                 Ok(if has_errors(&reading) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
             })
         }
-        Err(error) => Err(error.into()),
+    }
+}
+
+/// What this process is to a project.
+#[derive(Debug)]
+enum Role {
+    /// Nobody supervises it: this one does from now on.
+    Supervisor(Claim),
+    /// Somebody does, and answers.
+    Client(Client, Box<ProjectInfo>),
+}
+
+/// Finds out who supervises a project. Who is just beginning or, as after `evenkeel down`, just ending has the claim and
+/// doesn't answer; that is waited for.
+fn find_role(paths: &Paths) -> anyhow::Result<Role> {
+    let since = Instant::now();
+    loop {
+        let taken = match Claim::take(paths) {
+            Err(taken @ ClaimError::Taken { .. }) => taken,
+            claim => return Ok(Role::Supervisor(claim?)),
+        };
+        let client = Client::new(&paths.socket);
+        let asked = block_on(async { Ok(client.get::<ProjectInfo>("/v1/project").await) })?;
+        match asked {
+            Ok(info) => return Ok(Role::Client(client, Box::new(info))),
+            Err(ClientError::Failed(failure)) => return Err(failure.into()),
+            Err(_) if since.elapsed() >= SILENT_MAX => return Err(taken.into()),
+            Err(_) => std::thread::sleep(ASK_EVERY),
+        }
     }
 }
 
@@ -374,6 +405,44 @@ impl EndSignals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// Waits for a role while another has the claim; gives the thread that does.
+    fn waiting(paths: &Paths) -> thread::JoinHandle<anyhow::Result<Role>> {
+        let (paths, (begun, begins)) = (paths.clone(), std::sync::mpsc::channel());
+        let waiting = thread::spawn(move || {
+            begun.send(()).unwrap();
+            find_role(&paths)
+        });
+        begins.recv().unwrap();
+        waiting
+    }
+
+    #[test]
+    fn a_supervisor_that_ends_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let paths = Paths { socket: at("s"), lock: at("l"), state: at("state"), cache: at("cache") };
+        // Its socket is closed and still there, as when it ends, or gone, as before it begins.
+        for remains in [true, false] {
+            let Role::Supervisor(claim) = find_role(&paths).unwrap() else { panic!("it is nobody's") };
+            std::fs::remove_file(&paths.socket).unwrap();
+            if remains {
+                drop(std::os::unix::net::UnixListener::bind(&paths.socket).unwrap());
+            }
+            let next = waiting(&paths);
+            thread::sleep(2 * ASK_EVERY);
+            assert!(!next.is_finished());
+            drop(claim);
+            assert!(matches!(next.join().unwrap().unwrap(), Role::Supervisor(_)));
         }
     }
 }

@@ -5,17 +5,12 @@ use std::{
     io,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
-    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
 
 use crate::paths::Paths;
-
-/// How long one that is ending may take between the end of its socket and that of its process.
-const ENDING_MAX: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The right to be a project's supervisor, and the socket it is reached by. Given up when dropped.
 #[derive(Debug)]
@@ -46,8 +41,7 @@ pub enum ClaimError {
 }
 
 impl Claim {
-    /// Claims a project. A socket that a dead supervisor left behind is replaced; one that is just ending, as after
-    /// `evenkeel down`, holds the lock without a socket and is waited for, 10 s at most.
+    /// Claims a project. A socket that a dead supervisor left behind is replaced.
     ///
     /// # Errors
     /// When another supervisor lives, or the files can't be made.
@@ -61,12 +55,8 @@ impl Claim {
             .mode(0o600)
             .open(&paths.lock)
             .map_err(|error| failed(&paths.lock, error))?;
-        let since = Instant::now();
-        while flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            if paths.socket.exists() || since.elapsed() >= ENDING_MAX {
-                return Err(ClaimError::Taken { pid: holder(&paths.lock) });
-            }
-            std::thread::sleep(LOOK_EVERY);
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(ClaimError::Taken { pid: holder(&paths.lock) });
         }
         std::fs::write(&paths.lock, std::process::id().to_string())
             .map_err(|error| failed(&paths.lock, error))?;
@@ -112,22 +102,6 @@ mod tests {
             state: folder.to_owned(),
             cache: folder.to_owned(),
         }
-    }
-
-    #[test]
-    fn one_that_ends_is_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let paths = paths(folder.path());
-        let ending = Claim::take(&paths).unwrap();
-        std::fs::remove_file(&paths.socket).unwrap();
-        let (begun, begins) = std::sync::mpsc::channel();
-        let next = std::thread::spawn(move || {
-            begun.send(()).unwrap();
-            Claim::take(&paths).map(drop)
-        });
-        begins.recv().unwrap();
-        drop(ending);
-        next.join().unwrap().unwrap();
     }
 
     #[test]
