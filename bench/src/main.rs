@@ -216,9 +216,17 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Record> {
     drop(running);
     if arguments.idle > 0 {
         for proxy in &proxies {
-            let idle = idle::measure(&start(proxy)?, arguments.idle, &interrupted)?;
-            progress(&format!("{} idle connections: {idle}", arguments.idle));
-            record.idle.push(idle);
+            match idle::measure(&start(proxy)?, arguments.idle, &interrupted) {
+                Ok(idle) => {
+                    progress(&format!("{} idle connections: {idle}", arguments.idle));
+                    record.idle.push(idle);
+                }
+                // What was measured before stays.
+                Err(error) => {
+                    interrupted.check()?;
+                    progress(&format!("{} idle connections: not measured: {error:#}", arguments.idle));
+                }
+            }
         }
     }
     Ok(record)
