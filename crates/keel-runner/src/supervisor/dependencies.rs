@@ -53,9 +53,7 @@ impl Supervisor {
         }
         let hopeless = self.slots_of(name).all(|(_, slot)| {
             let unhealthy = life(slot).is_some_and(Life::is_unhealthy);
-            unhealthy
-                || slot.is_crash_loop()
-                || (slot.wanted == Wanted::Down && slot.lives().next().is_none())
+            unhealthy || slot.is_failing() || (slot.wanted == Wanted::Down && slot.lives().next().is_none())
         });
         Some(Unmet { text: format!("waits for {name} to {what}"), hopeless })
     }

@@ -103,6 +103,36 @@ fn a_start_that_nobody_can_be_asked_for_is_tried_again() {
 }
 
 #[test]
+fn nobody_waits_for_what_depends_on_a_start_that_nobody_can_be_asked_for() {
+    let mut app = container("app", 1, Handover::Overlap);
+    app.depends_on = vec![depends_on("db", DependencyCondition::Healthy)];
+    let mut bench = Bench::up(vec![app, container("db", 1, Handover::Overlap)]);
+    for incarnation in 1..=3 {
+        bench.event(Event::StartUnasked { incarnation, why: "no answer".into() });
+        bench.wait(BACK_OFF_FIRST * incarnation.try_into().unwrap());
+    }
+    bench.said.retain(|said| !said.starts_with("start"));
+    bench.expect(&[
+        "pool db [] starting",
+        "pool app [] starting",
+        "pool db []",
+        "pool app []",
+        "failed 1: app: waits for db to be ready; db: no answer",
+    ]);
+    // It starts all the same once the other one does.
+    bench.wait(BACK_OFF_FIRST * 4);
+    bench.ready(4);
+    bench.said.retain(|said| !said.starts_with("slow"));
+    bench.expect(&[
+        "start db #4",
+        "pool db [] starting",
+        "pool app [] starting",
+        "pool db [4]",
+        "start app #5",
+    ]);
+}
+
+#[test]
 fn a_paused_container_is_out_of_the_pool_until_it_is_resumed() {
     let mut bench = Bench::up(vec![container("app", 1, Handover::Overlap)]);
     bench.ready(1);
