@@ -32,6 +32,9 @@ pub(super) enum EngineError {
         /// What it said.
         message: String,
     },
+    /// Nobody took the connection: nothing was asked.
+    #[error("the engine can't be reached: {0}")]
+    Unreached(String),
     /// It did not answer in time.
     #[error("the engine doesn't answer within {} s", CALL_TIMEOUT.as_secs())]
     Slow,
@@ -53,10 +56,15 @@ impl EngineError {
     /// command that isn't there are an engine's own errors, with the status 500.
     pub(super) fn is_outage(&self) -> bool {
         match self {
-            Self::Silent { .. } | Self::Slow | Self::Broken(_) => true,
+            Self::Silent { .. } | Self::Unreached(_) | Self::Slow | Self::Broken(_) => true,
             // From who stands before an engine and doesn't reach it.
             Self::Refused { status, .. } => matches!(status, 502..=504),
         }
+    }
+
+    /// Whether it may have done what it was asked for, for all that is known.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.is_outage() && !matches!(self, Self::Silent { .. } | Self::Unreached(_))
     }
 
     /// Says what it kept from being done.
@@ -98,6 +106,7 @@ impl From<Error> for EngineError {
                 Self::Refused { status: status_code, message }
             }
             Error::RequestTimeoutError => Self::Slow,
+            Error::HyperLegacyError { ref err } if err.is_connect() => Self::Unreached(innermost(&error)),
             other => Self::Broken(innermost(&other)),
         }
     }

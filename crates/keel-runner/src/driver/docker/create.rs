@@ -104,7 +104,7 @@ impl Driver {
                 Ok(made.id)
             }
             Err(error) => {
-                if !error.is_outage() {
+                if !error.is_in_doubt() {
                     note(Stage::Settled);
                 }
                 Err(error)

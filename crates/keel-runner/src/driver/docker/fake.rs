@@ -62,8 +62,12 @@ impl FakeEngine {
     }
 
     pub(super) fn client(&self) -> Docker {
-        let address = format!("tcp://{}", self.0.address);
-        Docker::connect_with_http(&address, 60, bollard::API_DEFAULT_VERSION).unwrap()
+        client_of(self.0.address)
+    }
+
+    /// Gives how many requests it has heard that begin like that.
+    pub(super) fn heard(&self, request: &str) -> usize {
+        self.0.heard.borrow().iter().filter(|one| one.starts_with(request)).count()
     }
 
     pub(super) fn make(&self, making: Making) {
@@ -162,6 +166,11 @@ impl FakeEngine {
     fn status_of(&self, id: &str, found: u16) -> u16 {
         if lock(&self.0.containers).contains_key(id) { found } else { 404 }
     }
+}
+
+/// Gives a client of an engine that is there, or isn't.
+pub(super) fn client_of(address: SocketAddr) -> Docker {
+    Docker::connect_with_http(&format!("tcp://{address}"), 60, bollard::API_DEFAULT_VERSION).unwrap()
 }
 
 fn name_in(query: &str) -> String {

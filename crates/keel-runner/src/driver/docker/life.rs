@@ -18,6 +18,7 @@ use super::{
     container_of, mounted,
     session::status_of,
     signal::end_exec,
+    stray::Sequel,
     sweep::{VOLUME, own_volume, remove},
 };
 use crate::{
@@ -159,38 +160,44 @@ impl Driver {
     /// Forgets a life, says what became of it, and removes what is left of it.
     pub(super) fn part_with(&self, incarnation: Incarnation, event: Event) {
         let Some(living) = self.lives().remove(&incarnation) else { return self.tell(event) };
-        let driver = self.clone();
-        if !takes_turns(&living.birth) {
-            self.tell(event);
-            tokio::spawn(async move { driver.remove(incarnation, living).await });
-            return;
+        if takes_turns(&living.birth) {
+            // Its ports and volumes are free only then.
+            return self.clear_away(incarnation, living, Some(event));
         }
-        tokio::spawn(async move {
-            driver.remove(incarnation, living).await;
-            // Its ports and volumes are free only now.
-            driver.tell(event);
-        });
+        self.tell(event);
+        self.clear_away(incarnation, living, None);
     }
 
     /// Forgets a life, and removes what is left of it.
     pub(super) fn bury(&self, incarnation: Incarnation) {
         let Some(living) = self.lives().remove(&incarnation) else { return };
+        self.clear_away(incarnation, living, None);
+    }
+
+    /// Removes what there may be of a life that has been forgotten, and tells the event after that.
+    fn clear_away(&self, incarnation: Incarnation, living: Living, event: Option<Event>) {
+        if let (Stage::Asked { name }, Some(docker)) = (&living.stage, self.0.engine.get()) {
+            let sequel = Sequel { wish: living.wish, event };
+            return self.seek(docker, incarnation, name.clone(), sequel);
+        }
         let driver = self.clone();
-        tokio::spawn(async move { driver.remove(incarnation, living).await });
+        tokio::spawn(async move {
+            driver.remove(incarnation, living).await;
+            if let Some(event) = event {
+                driver.tell(event);
+            }
+        });
     }
 
     /// Removes a container whose life has been forgotten. Its name is free after that, and not before: an engine that
     /// is silent just then is told again until it has done it.
-    pub(super) async fn remove(&self, incarnation: Incarnation, living: Living) {
+    async fn remove(&self, incarnation: Incarnation, living: Living) {
         let own = match &living.stage {
             Stage::Started { volumes, .. } => volumes.clone(),
             Stage::Settled | Stage::Asked { .. } | Stage::Created { .. } => Vec::new(),
         };
         if takes_turns(&living.birth) && !own.is_empty() {
             self.take_over(vec![(living.wish.clone(), own)]);
-        }
-        if let (Stage::Asked { name }, Some(docker)) = (&living.stage, self.0.engine.get()) {
-            self.remove_unsaid(docker, name, incarnation).await;
         }
         if let (Some(id), Some(docker)) = (living.id(), self.0.engine.get()) {
             let mut removed = remove_of(docker, id, &living.birth).await;

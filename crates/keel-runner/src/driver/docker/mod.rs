@@ -49,6 +49,7 @@ use self::{
     forward::Doors,
     names::Names,
     network::Networks,
+    stray::Strays,
 };
 use super::{Birth, Facts, Told, output::Output, process::first_tcp};
 use crate::{
@@ -91,6 +92,7 @@ struct Inner {
     engine: OnceCell<Docker>,
     lives: Mutex<BTreeMap<Incarnation, Living>>,
     names: Mutex<Names>,
+    strays: Mutex<Strays>,
     /// Volumes without a name, by the instance whose last container had them.
     volumes: Mutex<BTreeMap<String, Vec<OwnVolume>>>,
     networks: Networks,
@@ -155,6 +157,7 @@ impl Driver {
             engine: OnceCell::new(),
             lives: Mutex::default(),
             names: Mutex::default(),
+            strays: Mutex::default(),
             volumes: Mutex::default(),
             networks: Networks::default(),
             doors: Doors::default(),

@@ -84,7 +84,7 @@ pub(super) async fn containers(
     Ok(left)
 }
 
-async fn list(docker: &Docker, project: &str) -> Result<Vec<ContainerSummary>, EngineError> {
+pub(super) async fn list(docker: &Docker, project: &str) -> Result<Vec<ContainerSummary>, EngineError> {
     let options = ListContainersOptionsBuilder::default().all(true).filters(&ours(project)).build();
     call(docker.list_containers(Some(options))).await
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::{
-    fake::{FakeEngine, Making},
+    fake::{FakeEngine, Making, client_of},
     *,
 };
 use crate::supervisor::{Verdict, test_container};
@@ -25,12 +25,17 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
+        let engine = FakeEngine::start().await;
+        let client = engine.client();
+        Self::with(engine, client)
+    }
+
+    fn with(engine: FakeEngine, client: Docker) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (tell, told) = unbounded_channel();
         let output = Arc::new(Output::new(folder.path().join("logs")).unwrap());
         let driver = Driver::new("shop", folder.path(), output, tell);
-        let engine = FakeEngine::start().await;
-        driver.0.engine.set(engine.client()).unwrap();
+        driver.0.engine.set(client).unwrap();
         std::fs::write(folder.path().join(MARK), "").unwrap();
         Self { engine, driver, told, folder }
     }
@@ -175,6 +180,41 @@ async fn what_was_made_late_is_not_in_the_way() {
     let event = bench.event().await;
     assert!(matches!(event, Event::Started { incarnation: 2 }), "{event:?}");
     assert_eq!(bench.engine.names(), ["shop_app_1"]);
+}
+
+#[tokio::test]
+async fn what_nobody_was_asked_for_is_not_looked_for() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut bench = Bench::with(FakeEngine::start().await, client_of(gone));
+    for (incarnation, handover) in [(1, Handover::Overlap), (2, Handover::OneAtATime)] {
+        bench.launch(incarnation, handover);
+        let event = bench.event().await;
+        assert!(
+            matches!(event, Event::StartUnasked { incarnation: of, .. } if of == incarnation),
+            "{event:?}"
+        );
+        assert_eq!(lock(&bench.driver.0.strays).len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn all_that_was_made_without_a_word_is_looked_for_together() {
+    const TRIES: usize = 20;
+    let mut bench = Bench::new().await;
+    bench.engine.make(Making::Undone);
+    for incarnation in 1..=TRIES {
+        bench.launch(incarnation as u64, Handover::Overlap);
+        let event = bench.event().await;
+        assert!(matches!(event, Event::StartUnasked { .. }), "{event:?}");
+    }
+    let before = bench.engine.heard("GET containers/json");
+    within(bench.engine.hears("GET containers/json", before + 2)).await;
+    // It is made late after all.
+    bench.engine.put("shop_app_1_7", json!({ PROJECT_LABEL: "shop", INCARNATION_LABEL: "7" }));
+    bench.engine.put("shop_app_1_8", json!({ PROJECT_LABEL: "other", INCARNATION_LABEL: "8" }));
+    bench.names_become(&["shop_app_1_8"]).await;
+    let looks = bench.engine.heard("GET");
+    assert!(looks < TRIES, "{TRIES} tries are looked for {looks} times");
 }
 
 #[tokio::test]
