@@ -66,7 +66,9 @@ impl Proxy {
         let output = output.with_context(|| format!("{} can't be run", path.display()))?;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
-        let version = said.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned();
+        let line = said.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        // Envoy says where it is, too.
+        let version = line.replace(&*path.to_string_lossy(), kind.program()).trim().to_owned();
         let name = match number(&version) {
             Some(number) => format!("{} {number}", kind.program()),
             None => kind.program().to_owned(),
