@@ -339,7 +339,7 @@ pub(crate) enum Remote {
 impl Remote {
     /// Says whether the client is on this machine and came by TCP.
     pub(crate) fn is_loopback(&self) -> bool {
-        matches!(self, Remote::Tcp(address) if address.ip().is_loopback())
+        matches!(self, Remote::Tcp(address) if address.ip().to_canonical().is_loopback())
     }
 
     /// Appends the address without port, as `$remote_addr`.

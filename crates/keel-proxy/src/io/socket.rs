@@ -46,7 +46,7 @@ impl Socket {
                     SocketAddr::V6(_) => TcpSocket::new_v6()?,
                 };
                 socket.set_nodelay(true)?;
-                if address.ip().is_loopback() {
+                if address.ip().to_canonical().is_loopback() {
                     local_congestion_control(&socket);
                 }
                 Ok(Socket::Tcp(socket.connect(*address).await?))
