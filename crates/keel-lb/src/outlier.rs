@@ -58,6 +58,11 @@ impl Outlier {
         Some(checked_at.checked_add(limits.fail_timeout).unwrap_or(checked_at))
     }
 
+    /// Says whether failures exclude the peer and no probe is out, so that one more failure says nothing new.
+    pub fn has_settled(&self, limits: Limits) -> bool {
+        self.excluded_until(limits).is_some() && self.failed_at >= self.checked_at
+    }
+
     /// Notes that a request goes to the peer.
     pub fn on_pick(&mut self, limits: Limits, now: Instant) {
         let stale = |at: Instant| now.saturating_duration_since(at) > limits.fail_timeout;

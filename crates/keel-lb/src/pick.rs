@@ -26,7 +26,8 @@ pub enum Outcome {
 pub enum Standing {
     /// Nothing.
     Unchanged,
-    /// The peer is excluded now (nginx logs `upstream server temporarily disabled`).
+    /// This failure has excluded the peer (nginx logs `upstream server temporarily disabled`). Those that were in
+    /// flight by then and fail, too, change nothing: a peer that dies under load has thousands of them.
     Excluded,
     /// Its failures are forgotten.
     Recovered,
@@ -66,14 +67,14 @@ impl Pick {
             return Standing::Unchanged;
         };
         let standing = state.with_outlier(|outlier| {
-            let before = outlier.excluded_until(limits).is_some();
+            let before = *outlier;
             match outcome {
                 Outcome::Success => outlier.on_success(),
                 Outcome::Failure => outlier.on_failure(now),
             }
             match (outcome, outlier.excluded_until(limits).is_some()) {
-                (Outcome::Failure, true) => Standing::Excluded,
-                (Outcome::Success, false) if before => Standing::Recovered,
+                (Outcome::Failure, true) if !before.has_settled(limits) => Standing::Excluded,
+                (Outcome::Success, false) if before.excluded_until(limits).is_some() => Standing::Recovered,
                 _ => Standing::Unchanged,
             }
         });

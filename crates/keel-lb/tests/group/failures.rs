@@ -36,6 +36,29 @@ fn a_probe_that_fails_excludes_again() {
     assert_eq!(rig.sequence(3), "bbb");
 }
 
+/// As when a peer dies with all that it was answering.
+#[test]
+fn requests_that_fail_together_exclude_once() {
+    let rig = Rig::new("round_robin", named("a b"));
+    let in_flight = |count: usize| -> Vec<Pick> {
+        let picks = (0..2 * count).map(|_| rig.first().unwrap());
+        picks.filter(|pick| pick.name() == "a").collect()
+    };
+    let exclusions = |picks: &[Pick]| {
+        let reports = picks.iter().map(|pick| pick.report(Outcome::Failure, rig.now()));
+        reports.filter(|standing| *standing == Standing::Excluded).count()
+    };
+    let (early, late) = (in_flight(100), in_flight(100));
+    assert_eq!(exclusions(&early), 1);
+    assert_eq!(rig.group.status()[0].failures, 100, "each counts");
+    rig.pass(11);
+    // Due for a probe, and what was sent long ago fails before one is out: the exclusion is prolonged.
+    assert_eq!(exclusions(&late), 0);
+    assert_eq!(rig.sequence(3), "bbb");
+    rig.pass(11);
+    assert_eq!(exclusions(&in_flight(2)), 1, "the probe");
+}
+
 #[test]
 fn the_only_peer_is_never_excluded() {
     let rig = Rig::new("round_robin", named("a"));
@@ -72,6 +95,7 @@ fn failures_below_the_limit_don_t_exclude() {
     let rig = Rig::new("round_robin", set(["a", "b"].map(thrice)));
     let standings: Vec<Standing> =
         (0..6).map(|_| rig.first().unwrap().report(Outcome::Failure, rig.now())).collect();
+    // Two turns each, and the third of each excludes.
     assert_eq!(standings[..4], [Standing::Unchanged; 4]);
     assert_eq!(standings[4..], [Standing::Excluded; 2]);
 }
