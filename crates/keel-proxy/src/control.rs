@@ -6,19 +6,20 @@
 use std::{
     collections::HashMap,
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64, mpsc},
+    sync::{Arc, atomic::AtomicU64, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use keel_lb::{Drained, Registry};
-use keel_model::{Address, DataPlaneStatus, LogLevel, Order, PeerSet, Plan, Report, UpstreamName};
+use keel_model::{Address, DataPlaneStatus, LogLevel, Order, PeerKey, PeerSet, Plan, Report, UpstreamName};
 use keel_sys::Channel;
 use keel_telemetry::Counters;
 use tokio::sync::mpsc::{Sender, channel};
 
 use crate::{
     log::{LogFiles, process_entry},
+    reports::Reports,
     snapshot::{self, PreparedSnapshot, Snapshot},
     worker::{Acknowledge, Worker, WorkerOrder, WorkerSetup},
 };
@@ -48,22 +49,10 @@ pub enum Error {
 pub fn run(channel: OwnedFd) -> Result<(), Error> {
     let stop_reading = channel.try_clone()?;
     let reading = Channel::from(channel);
-    let reports = Reports(Arc::new(Mutex::new(reading.try_clone()?)));
-    let mut control = Control::new(reports, stop_reading);
-    control.serve(reading)
-}
-
-/// Sends reports from any thread.
-#[derive(Clone)]
-pub(crate) struct Reports(Arc<Mutex<Channel>>);
-
-impl Reports {
-    pub(crate) fn send(&self, report: &Report) {
-        let Ok(bytes) = report.encode() else { return };
-        let channel = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // When nobody listens any more, the reading side sees the end.
-        let _ = channel.send(&bytes, &[]);
-    }
+    let reports = Reports::new(reading.try_clone()?);
+    let outcome = Control::new(reports.clone(), stop_reading).serve(reading);
+    reports.end();
+    outcome
 }
 
 struct Control {
@@ -91,9 +80,8 @@ struct WorkerHandle {
 impl Control {
     fn new(reports: Reports, stop_reading: OwnedFd) -> Self {
         let told = reports.clone();
-        let drained: Drained = Arc::new(move |upstream: &UpstreamName, peer: &keel_model::PeerKey| {
-            told.send(&Report::Drained { upstream: upstream.clone(), peer: peer.clone() });
-        });
+        let drained: Drained =
+            Arc::new(move |upstream: &UpstreamName, peer: &PeerKey| told.drained(upstream, peer));
         Self {
             reports,
             registry: Registry::new(),
@@ -204,6 +192,7 @@ impl Control {
     }
 
     fn start_workers(&mut self, count: usize, snapshot: &Arc<Snapshot>) -> Result<(), String> {
+        self.reports.start().map_err(|error| show(&error))?;
         self.counters = Counters::new(count);
         for index in 0..count {
             let (orders, queue) = channel(WORKER_ORDERS_MAX);

@@ -17,6 +17,7 @@ mod job;
 mod log;
 mod phase;
 mod relay;
+mod reports;
 mod respond;
 mod snapshot;
 mod upstream;

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Instant};
 
 use keel_http::{Version, body::Decoder};
 use keel_lb::{Ask, Attempt, NoPeer, Outcome, PeerState, Pick, Standing};
-use keel_model::{LogLevel, ProxyHttpVersion, Report};
+use keel_model::{LogLevel, ProxyHttpVersion};
 
 pub(crate) use self::{attempt::Exchanged, response::Framing};
 
@@ -147,8 +147,7 @@ fn report_failure(job: &Job<'_>, pick: &Pick, failure: PeerFailure) {
     }
     if pick.report(Outcome::Failure, job.worker.clock.now()) == Standing::Excluded {
         job.client.log(job.worker, job.ex, LogLevel::Warn, "upstream server temporarily disabled");
-        let (upstream, peer) = (pick.upstream().clone(), pick.key().clone());
-        job.worker.reports.send(&Report::Excluded { upstream, peer });
+        job.worker.reports.excluded(pick.upstream(), pick.key());
     }
 }
 

@@ -21,11 +21,11 @@ use tokio::sync::mpsc;
 
 use crate::{
     accept::{self, Listening},
-    control::Reports,
     downstream::Tasks,
     exchange::Exchange,
     io::{buffer::BufferPool, clock, clock::Clock},
     log,
+    reports::Reports,
     snapshot::Snapshot,
     upstream::{pool::Pool, queue::Waiters},
 };
