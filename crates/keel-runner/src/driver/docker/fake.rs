@@ -26,6 +26,8 @@ struct Inner {
     /// Name and labels by id.
     containers: Mutex<BTreeMap<String, (String, Value)>>,
     making: watch::Sender<Making>,
+    /// Whether nobody is told what a container is like, until that changes.
+    holds_descriptions: watch::Sender<bool>,
     /// Every request, without what is behind the path.
     heard: watch::Sender<Vec<String>>,
 }
@@ -49,6 +51,7 @@ impl FakeEngine {
             address: listener.local_addr().unwrap(),
             containers: Mutex::default(),
             making: watch::Sender::new(Making::Done),
+            holds_descriptions: watch::Sender::new(false),
             heard: watch::Sender::new(Vec::new()),
         };
         let engine = Self(Arc::new(inner));
@@ -72,6 +75,10 @@ impl FakeEngine {
 
     pub(super) fn make(&self, making: Making) {
         self.0.making.send_replace(making);
+    }
+
+    pub(super) fn hold_descriptions(&self, held: bool) {
+        self.0.holds_descriptions.send_replace(held);
     }
 
     /// Puts a container there.
@@ -101,7 +108,10 @@ impl FakeEngine {
                 None => return,
             },
             ("GET", ["containers", "json"]) => (200, self.list()),
-            ("GET", ["containers", id, "json"]) => self.inspect(id),
+            ("GET", ["containers", id, "json"]) => {
+                drop(self.0.holds_descriptions.subscribe().wait_for(|held| !held).await);
+                self.inspect(id)
+            }
             ("POST", ["containers", id, "start" | "kill"]) => (self.status_of(id, 204), json!(null)),
             ("POST", ["containers", id, "rename"]) => (self.rename(id, query), json!(null)),
             ("DELETE", ["containers", id]) => {

@@ -50,6 +50,7 @@ use self::{
     names::Names,
     network::Networks,
     stray::Strays,
+    watch::Looks,
 };
 use super::{Birth, Facts, Told, output::Output, process::first_tcp};
 use crate::{
@@ -93,6 +94,7 @@ struct Inner {
     lives: Mutex<BTreeMap<Incarnation, Living>>,
     names: Mutex<Names>,
     strays: Mutex<Strays>,
+    looks: Looks,
     /// Volumes without a name, by the instance whose last container had them.
     volumes: Mutex<BTreeMap<String, Vec<OwnVolume>>>,
     networks: Networks,
@@ -110,6 +112,8 @@ struct Living {
     /// The name that it should have.
     wish: String,
     stage: Stage,
+    /// The last look at it that counts, by its number: answers may overtake each other.
+    looked: u64,
     health: Option<Health>,
     note: Option<String>,
 }
@@ -158,6 +162,7 @@ impl Driver {
             lives: Mutex::default(),
             names: Mutex::default(),
             strays: Mutex::default(),
+            looks: Looks::default(),
             volumes: Mutex::default(),
             networks: Networks::default(),
             doors: Doors::default(),
@@ -189,8 +194,11 @@ impl Driver {
     /// Notes a life.
     pub(crate) fn settle(&self, birth: &Birth) {
         let wish = names::wish(&self.0.project, birth);
-        let living = Living { birth: birth.clone(), wish, stage: Stage::Settled, health: None, note: None };
-        self.lives().insert(birth.incarnation, living);
+        let birth = birth.clone();
+        let incarnation = birth.incarnation;
+        let stage = Stage::Settled;
+        let living = Living { birth, wish, stage, looked: 0, health: None, note: None };
+        self.lives().insert(incarnation, living);
     }
 
     /// Makes and starts the container of a life that was settled.

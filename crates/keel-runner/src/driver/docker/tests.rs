@@ -109,10 +109,61 @@ async fn a_container_s_address_is_followed_from_its_start_and_while_it_is_paused
         (seen(None, true), &[Verdict::CutOff]),
     ];
     assert_eq!(bench.verdicts(), [Verdict::CutOff]);
-    for (container, expect) in steps {
-        bench.driver.place(1, &container);
+    for (look, (container, expect)) in (2..).zip(steps) {
+        bench.driver.place(1, look, &container);
         assert_eq!(bench.verdicts(), expect);
     }
+    // Asked before that, and answered after it.
+    bench.driver.place(1, 1, &seen(Some("172.30.0.3"), false));
+    assert_eq!(bench.verdicts(), []);
+}
+
+/// What an engine tells of the first container that it made.
+fn happened(action: &str) -> bollard::models::EventMessage {
+    let actor = match action {
+        "connect" | "disconnect" => json!({ "ID": "net1", "Attributes": { "container": "id1" } }),
+        _ => json!({ "ID": "id1", "Attributes": { "exitCode": "137" } }),
+    };
+    let is_of_network = matches!(action, "connect" | "disconnect");
+    let typ = if is_of_network { "network" } else { "container" };
+    serde_json::from_value(json!({ "Type": typ, "Action": action, "Actor": actor })).unwrap()
+}
+
+#[tokio::test]
+async fn an_engine_slow_to_describe_a_container_keeps_no_event_back() {
+    const LOOK: &str = "GET containers/id1/json";
+    let mut bench = Bench::new().await;
+    let docker = bench.engine.client();
+    bench.launch(1, Handover::Overlap);
+    let event = bench.event().await;
+    assert!(matches!(event, Event::Started { incarnation: 1 }), "{event:?}");
+    bench.verdicts();
+    let before = bench.engine.heard(LOOK);
+    bench.engine.hold_descriptions(true);
+    for action in ["disconnect", "connect", "disconnect", "pause"] {
+        bench.driver.take(&docker, &happened(action));
+    }
+    assert_eq!(bench.verdicts(), [Verdict::Paused]);
+    within(bench.engine.hears(LOOK, before + 1)).await;
+    bench.driver.take(&docker, &happened("connect"));
+    bench.engine.hold_descriptions(false);
+    // All that came meanwhile is one look more.
+    within(bench.engine.hears(LOOK, before + 2)).await;
+    bench.driver.take(&docker, &happened("die"));
+    let event = bench.event().await;
+    assert!(matches!(event, Event::Exited { incarnation: 1, exit: Exit::Status(137) }), "{event:?}");
+    bench.names_become(&NONE).await;
+    assert_eq!(bench.engine.heard(LOOK), before + 2);
+}
+
+#[tokio::test]
+async fn one_that_does_not_run_yet_is_not_looked_at() {
+    let bench = Bench::new().await;
+    let spec = Arc::new(test_container("app", 1, Handover::Overlap));
+    bench.driver.settle(&Birth { incarnation: 1, name: "app".into(), ordinal: 1, spec });
+    bench.driver.change(1, |living| living.stage = Stage::Created { id: "id1".into(), ended: None });
+    bench.driver.take(&bench.engine.client(), &happened("connect"));
+    assert!(lock(&bench.driver.0.looks.under_way).is_empty());
 }
 
 #[tokio::test]

@@ -1,7 +1,11 @@
 //! The engine's events: who ended, who is healthy, who was paused or cut off.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap, btree_map::Entry},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -17,6 +21,7 @@ use super::{
     Driver, LOST, SIGKILL, Stage,
     connection::{EngineError, call},
     life::address,
+    lock,
 };
 use crate::{
     Exit,
@@ -26,16 +31,33 @@ use crate::{
 /// When to listen again after the engine broke off.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// What is asked for. A container's commands, healthchecks too, are events as well, and those of all others come along:
+/// what happens in a network carries no label. The last one stands for all that begin so.
+const ACTIONS: [&str; 8] =
+    ["die", "destroy", "pause", "unpause", "kill", "connect", "disconnect", "health_status"];
+
+/// The looks at containers that somebody moved.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    last: AtomicU64,
+    /// Those under way, and whether one more is due after it.
+    pub(super) under_way: Mutex<BTreeMap<Incarnation, bool>>,
+}
+
+impl Looks {
+    /// Gives the number of a look that begins now.
+    pub(super) fn begin(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
 /// Passes on what happens, until nobody is told any more. While the engine is silent nothing changes.
 pub(super) async fn watch(driver: Driver, docker: Docker) {
     let mut since = now();
     let mut failing = false;
     while !driver.0.told.is_closed() {
         let begun = now();
-        // Those of others come along: what happens in a network carries no label.
-        let filters =
-            HashMap::from([("type".to_owned(), vec!["container".to_owned(), "network".to_owned()])]);
-        let options = EventsOptionsBuilder::default().filters(&filters).since(&since.to_string()).build();
+        let options = EventsOptionsBuilder::default().filters(&filters()).since(&since.to_string()).build();
         let mut events = std::pin::pin!(docker.events(Some(options)));
         let why = loop {
             if failing && driver.review(&docker).await.is_ok() {
@@ -47,7 +69,7 @@ pub(super) async fn watch(driver: Driver, docker: Docker) {
                 () = driver.0.told.closed() => return,
             };
             match event {
-                Some(Ok(event)) => driver.take(&docker, &event).await,
+                Some(Ok(event)) => driver.take(&docker, &event),
                 Some(Err(error)) => break error.to_string(),
                 None => break "it ended the connection".into(),
             }
@@ -61,12 +83,21 @@ pub(super) async fn watch(driver: Driver, docker: Docker) {
     }
 }
 
+fn filters() -> HashMap<String, Vec<String>> {
+    let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+    HashMap::from([
+        ("type".to_owned(), texts(&["container", "network"])),
+        ("event".to_owned(), texts(&ACTIONS)),
+    ])
+}
+
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 impl Driver {
-    async fn take(&self, docker: &Docker, event: &EventMessage) {
+    /// Passes one on. It asks nothing here: what an engine is slow with would keep the next ones back.
+    pub(super) fn take(&self, docker: &Docker, event: &EventMessage) {
         let Some(actor) = &event.actor else { return };
         let attribute = |name: &str| actor.attributes.as_ref().and_then(|all| all.get(name));
         let of_network = event.typ == Some(EventMessageTypeEnum::NETWORK);
@@ -80,7 +111,7 @@ impl Driver {
             "destroy" => return self.ended(incarnation, Exit::Status(LOST)),
             "pause" => Verdict::Paused,
             "unpause" => Verdict::Resumed,
-            "connect" | "disconnect" => return self.look_again(docker, incarnation).await,
+            "connect" | "disconnect" => return self.look_again(docker, incarnation),
             "health_status: healthy" => Verdict::Well,
             "health_status: unhealthy" => Verdict::Ill,
             "kill" => {
@@ -106,8 +137,9 @@ impl Driver {
             .filter_map(|(incarnation, living)| Some((*incarnation, living.id()?.to_owned())))
             .collect();
         for (incarnation, id) in known {
+            let look = self.0.looks.begin();
             match call(docker.inspect_container(&id, None)).await {
-                Ok(container) => self.judge(incarnation, &container),
+                Ok(container) => self.judge(incarnation, look, &container),
                 Err(error) if error.is_missing() => self.ended(incarnation, Exit::Status(LOST)),
                 Err(error) => return Err(error),
             }
@@ -115,18 +147,43 @@ impl Driver {
         Ok(())
     }
 
-    /// Looks at a container whose networks have changed.
-    async fn look_again(&self, docker: &Docker, incarnation: Incarnation) {
-        let Some(id) = self.id_of(incarnation) else { return };
-        // Its end is told of anyway, and after the engine's silence it is looked at again.
-        if let Ok(container) = call(docker.inspect_container(&id, None)).await {
-            self.place(incarnation, &container);
-        }
+    /// Looks at a container whose networks have changed, beside all else. What changes while it looks is one more look.
+    fn look_again(&self, docker: &Docker, incarnation: Incarnation) {
+        // One that is being started is looked at once it runs.
+        let Some(Stage::Started { id, .. }) = self.living(incarnation).map(|living| living.stage) else {
+            return;
+        };
+        match lock(&self.0.looks.under_way).entry(incarnation) {
+            Entry::Occupied(mut again) => {
+                again.insert(true);
+                return;
+            }
+            Entry::Vacant(first) => first.insert(false),
+        };
+        let (driver, docker) = (self.clone(), docker.clone());
+        tokio::spawn(async move {
+            loop {
+                let look = driver.0.looks.begin();
+                // Its end is told of anyway, and after the engine's silence it is looked at again.
+                if let Ok(container) = call(docker.inspect_container(&id, None)).await {
+                    driver.place(incarnation, look, &container);
+                }
+                let mut under_way = lock(&driver.0.looks.under_way);
+                if !under_way.get_mut(&incarnation).is_some_and(std::mem::take) {
+                    under_way.remove(&incarnation);
+                    return;
+                }
+            }
+        });
     }
 
     /// Takes a container that is in none of its networks out of the pool, and back in at the address it has then.
-    pub(super) fn place(&self, incarnation: Incarnation, container: &ContainerInspectResponse) {
+    pub(super) fn place(&self, incarnation: Incarnation, look: u64, container: &ContainerInspectResponse) {
         self.change(incarnation, |living| {
+            if look < living.looked {
+                return;
+            }
+            living.looked = look;
             let found = address(&living.birth, container);
             let Stage::Started { address, .. } = &mut living.stage else { return };
             if *address == found {
@@ -141,13 +198,13 @@ impl Driver {
         });
     }
 
-    fn judge(&self, incarnation: Incarnation, container: &ContainerInspectResponse) {
+    fn judge(&self, incarnation: Incarnation, look: u64, container: &ContainerInspectResponse) {
         let state = container.state.clone().unwrap_or_default();
         if state.running != Some(true) {
             let status = state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(LOST);
             return self.ended(incarnation, Exit::Status(status));
         }
-        self.place(incarnation, container);
+        self.place(incarnation, look, container);
         if state.paused == Some(true) {
             return self.tell(Event::Judged { incarnation, verdict: Verdict::Paused });
         }
@@ -158,5 +215,27 @@ impl Driver {
             _ => return,
         };
         self.tell(Event::Judged { incarnation, verdict });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the engine reads it: one name that ends before a colon makes all of them beginnings.
+    #[test]
+    fn what_is_asked_for_leaves_out_what_runs_in_containers() {
+        let asked = filters();
+        let passes = |action: &str| asked["event"].iter().any(|one| action.starts_with(one));
+        for action in
+            ["die", "kill", "unpause", "disconnect", "health_status: healthy", "health_status: unhealthy"]
+        {
+            assert!(passes(action), "{action}");
+        }
+        for action in
+            ["exec_create: true", "exec_start: true", "exec_die", "create", "start", "attach", "top"]
+        {
+            assert!(!passes(action), "{action}");
+        }
     }
 }
