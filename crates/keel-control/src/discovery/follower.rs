@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use keel_model::FollowedName;
 use tokio::{
     net::TcpStream,
     sync::{mpsc, watch},
-    task::{AbortHandle, JoinSet},
+    task::{AbortHandle, Id, JoinError, JoinSet},
     time::{Instant, sleep, sleep_until, timeout},
 };
 
@@ -43,21 +44,11 @@ pub(super) enum Source {
 pub(super) async fn follow(
     name: FollowedName,
     source: Source,
-    doubts: mpsc::UnboundedReceiver<SocketAddr>,
+    doubts: mpsc::Receiver<SocketAddr>,
     found: watch::Sender<Option<Vec<Located>>>,
     changes: mpsc::UnboundedSender<FollowedName>,
 ) {
-    let follower = Follower {
-        members: BTreeMap::new(),
-        joined: 0,
-        probes: JoinSet::new(),
-        doubts,
-        first_until: None,
-        failing: false,
-        name,
-        found,
-        changes,
-    };
+    let follower = Follower::new(name, doubts, found, changes);
     match source {
         Source::Dns => follower.follow_dns().await,
         Source::Engine(containers) => follower.follow_engine(containers).await,
@@ -78,7 +69,7 @@ struct Follower {
     joined: u64,
     probes: JoinSet<(Located, Accepts)>,
     /// Gives addresses at which requests fail.
-    doubts: mpsc::UnboundedReceiver<SocketAddr>,
+    doubts: mpsc::Receiver<SocketAddr>,
     /// Until when the first answer waits for its probes.
     first_until: Option<Instant>,
     /// Whether the last question had no answer.
@@ -95,15 +86,64 @@ enum Accepts {
     No,
 }
 
+impl Accepts {
+    /// Takes only the peer's word, or that of the network on the way there: what this process lacks says nothing.
+    fn of(error: &io::Error) -> Self {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+        match error.kind() {
+            ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable => Self::No,
+            _ => Self::Yes,
+        }
+    }
+}
+
 /// An address that the name has.
 enum Member {
     /// It has not accepted a connection yet.
     Probed(AbortHandle),
     /// It takes part.
     In,
+    /// It takes part, and whether it still accepts connections is looked at.
+    Doubted(AbortHandle),
 }
 
+impl Member {
+    fn takes_part(&self) -> bool {
+        matches!(self, Self::In | Self::Doubted(_))
+    }
+
+    /// Gives the task that tries it.
+    fn task(&self) -> Option<&AbortHandle> {
+        match self {
+            Self::Probed(task) | Self::Doubted(task) => Some(task),
+            Self::In => None,
+        }
+    }
+}
+
+/// What a task has found, or that it was aborted.
+type Tried = Result<(Id, (Located, Accepts)), JoinError>;
+
 impl Follower {
+    fn new(
+        name: FollowedName,
+        doubts: mpsc::Receiver<SocketAddr>,
+        found: watch::Sender<Option<Vec<Located>>>,
+        changes: mpsc::UnboundedSender<FollowedName>,
+    ) -> Self {
+        Self {
+            name,
+            members: BTreeMap::new(),
+            joined: 0,
+            probes: JoinSet::new(),
+            doubts,
+            first_until: None,
+            failing: false,
+            found,
+            changes,
+        }
+    }
+
     async fn follow_dns(mut self) {
         let mut dns = None;
         let mut ask_at = Instant::now();
@@ -113,7 +153,7 @@ impl Follower {
                     let holds = self.ask(&mut dns).await;
                     ask_at = Instant::now() + holds;
                 }
-                Some(Ok((located, accepts))) = self.probes.join_next() => self.learns(located, accepts),
+                Some(tried) = self.probes.join_next_with_id() => self.learns(tried),
                 Some(address) = self.doubts.recv() => self.doubt(address),
                 () = at(self.first_until) => self.first_until = None,
             }
@@ -136,7 +176,7 @@ impl Follower {
                     let Some(matches) = matches else { continue };
                     self.take(matches.into_iter().map(|one| (one.located, one.proven)).collect());
                 }
-                Some(Ok((located, accepts))) = self.probes.join_next() => self.learns(located, accepts),
+                Some(tried) = self.probes.join_next_with_id() => self.learns(tried),
                 Some(address) = self.doubts.recv() => self.doubt(address),
                 () = at(self.first_until) => self.first_until = None,
             }
@@ -200,8 +240,8 @@ impl Follower {
     fn take(&mut self, wanted: BTreeMap<Located, bool>) {
         self.members.retain(|located, member| {
             let stays = wanted.contains_key(located);
-            if let (Member::Probed(probe), false) = (member, stays) {
-                probe.abort();
+            if let (Some(task), false) = (member.task(), stays) {
+                task.abort();
             }
             stays
         });
@@ -222,18 +262,20 @@ impl Follower {
 
     /// Looks whether an address at which requests fail accepts connections: if it does, its failures count as always.
     fn doubt(&mut self, address: SocketAddr) {
-        let takes_part = |(located, member): &(&Located, &Member)| {
-            located.address == address && matches!(member, Member::In)
-        };
-        if let Some((located, _)) = self.members.iter().find(takes_part) {
-            self.probes.spawn(check(located.clone()));
+        let mut members = self.members.iter_mut();
+        let known = members.find(|(located, member)| located.address == address && member.takes_part());
+        if let Some((located, member @ Member::In)) = known {
+            *member = Member::Doubted(self.probes.spawn(check(located.clone())));
         }
     }
 
-    fn learns(&mut self, located: Located, accepts: Accepts) {
-        match (self.members.get_mut(&located), accepts) {
+    fn learns(&mut self, tried: Tried) {
+        let Ok((id, (located, accepts))) = tried else { return };
+        // What was begun before it left and returned says nothing of it now.
+        let is_its_own = |member: &&mut Member| member.task().is_some_and(|task| task.id() == id);
+        match (self.members.get_mut(&located).filter(is_its_own), accepts) {
             (Some(member), Accepts::Yes) => *member = Member::In,
-            (Some(Member::In), Accepts::No) => {
+            (Some(Member::Doubted(_)), Accepts::No) => {
                 tracing::info!("{} accepts no connection; it takes part again when it does", located.address);
                 self.members.remove(&located);
                 // The engine says by itself whether it is another one.
@@ -244,17 +286,16 @@ impl Follower {
                 let probe = self.probes.spawn(probe(next.clone()));
                 self.members.insert(next, Member::Probed(probe));
             }
-            (Some(Member::Probed(_)) | None, _) => {}
+            (Some(Member::Probed(_) | Member::In) | None, _) => {}
         }
     }
 
     fn publish(&mut self) {
-        let is_in = |member: &Member| matches!(member, Member::In);
-        if self.first_until.is_some() && !self.members.values().all(is_in) {
+        if self.first_until.is_some() && !self.members.values().all(Member::takes_part) {
             return;
         }
         self.first_until = None;
-        let members = self.members.iter().filter(|(_, member)| is_in(member));
+        let members = self.members.iter().filter(|(_, member)| member.takes_part());
         let now: Vec<Located> = members.map(|(located, _)| located.clone()).collect();
         let changed = self.found.send_if_modified(|found| {
             let changed = found.as_ref() != Some(&now);
@@ -281,8 +322,11 @@ fn shown(members: &[Located]) -> String {
 
 /// Tries once whether the address accepts a connection. One that only takes its time may be busy.
 async fn check(located: Located) -> (Located, Accepts) {
-    let outcome = timeout(CONNECT_TIMEOUT, TcpStream::connect(located.address)).await;
-    (located, if matches!(outcome, Ok(Err(_))) { Accepts::No } else { Accepts::Yes })
+    let accepts = match timeout(CONNECT_TIMEOUT, TcpStream::connect(located.address)).await {
+        Ok(Err(error)) => Accepts::of(&error),
+        Ok(Ok(_)) | Err(_) => Accepts::Yes,
+    };
+    (located, accepts)
 }
 
 /// Returns when the address has accepted a connection.
@@ -300,5 +344,54 @@ async fn probe(located: Located) -> (Located, Accepts) {
         }
         sleep(interval).await;
         interval = (interval * 2).min(PROBE_INTERVAL_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keel_model::{Resolver, ResolverSource};
+    use rustix::io::Errno;
+
+    use super::*;
+
+    fn follower() -> Follower {
+        let (source, timeout) = (ResolverSource::Docker, CONNECT_TIMEOUT);
+        let resolver = Resolver { source, valid: None, ipv4: true, ipv6: true, timeout };
+        let name = FollowedName { resolver, host: "app".into(), port: 80 };
+        let (_, doubts) = mpsc::channel(1);
+        Follower::new(name, doubts, watch::channel(None).0, mpsc::unbounded_channel().0)
+    }
+
+    /// A container whose healthcheck passes.
+    fn well(address: SocketAddr) -> (Located, bool) {
+        (Located { address, incarnation: 1, instance: Some("app1".into()) }, true)
+    }
+
+    #[test]
+    fn only_the_peers_word_is_a_no() {
+        let check =
+            |errno: Errno, accepts: Accepts| assert_eq!(Accepts::of(&errno.into()), accepts, "{errno}");
+        for errno in [Errno::CONNREFUSED, Errno::CONNRESET, Errno::HOSTUNREACH, Errno::NETUNREACH] {
+            check(errno, Accepts::No);
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::ACCESS] {
+            check(errno, Accepts::Yes);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_check_at_a_time_answers_all_doubts() -> io::Result<()> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let mut follower = follower();
+        follower.take(BTreeMap::from([well(address)]));
+        (0..100).for_each(|_| follower.doubt(address));
+        assert_eq!(follower.probes.len(), 1);
+        let tried = follower.probes.join_next_with_id().await.expect("is checked");
+        follower.learns(tried);
+        assert!(matches!(follower.members[&well(address).0], Member::In));
+        follower.doubt(address);
+        assert_eq!(follower.probes.len(), 1, "a later one is another");
+        Ok(())
     }
 }

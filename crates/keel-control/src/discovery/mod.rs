@@ -30,6 +30,9 @@ use tokio::{
 use self::{containers::Containers, follower::Source};
 use crate::peers::Binding;
 
+/// Doubts about one name's addresses that may wait. One that is dropped comes again when its peer fails again.
+const DOUBTS_MAX: usize = 64;
+
 /// Where something that answers to a name is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Located {
@@ -63,7 +66,7 @@ struct Followed {
     /// `None` until it has been asked once.
     found: watch::Receiver<Option<Vec<Located>>>,
     /// Takes addresses at which requests fail.
-    doubts: mpsc::UnboundedSender<SocketAddr>,
+    doubts: mpsc::Sender<SocketAddr>,
     task: AbortHandle,
 }
 
@@ -85,7 +88,7 @@ impl Discovery {
         for name in names {
             if !self.followed.contains_key(name) {
                 let (sender, found) = watch::channel(None);
-                let (doubts, doubted) = mpsc::unbounded_channel();
+                let (doubts, doubted) = mpsc::channel(DOUBTS_MAX);
                 let source = self.source(name);
                 let changes = self.changes.clone();
                 let task = tokio::spawn(follower::follow(name.clone(), source, doubted, sender, changes));
@@ -121,8 +124,8 @@ impl Discovery {
         let Address::Tcp(address) = peer.address else { return };
         let bindings = bindings.iter().filter(|binding| binding.upstream == *upstream);
         for followed in bindings.flat_map(Binding::names).filter_map(|name| self.followed.get(name)) {
-            // A task that has ended follows nothing.
-            let _ = followed.doubts.send(address);
+            // A task that has ended follows nothing, and one that has many to look at isn't waited for.
+            let _ = followed.doubts.try_send(address);
         }
     }
 
