@@ -105,6 +105,9 @@ enum Member {
     In,
     /// It takes part, and whether it still accepts connections is looked at.
     Doubted(AbortHandle),
+    /// It was looked at and accepted none. Only a connection lets it in again: what proved that it could serve proved
+    /// wrong.
+    Out(AbortHandle),
 }
 
 impl Member {
@@ -115,7 +118,7 @@ impl Member {
     /// Gives the task that tries it.
     fn task(&self) -> Option<&AbortHandle> {
         match self {
-            Self::Probed(task) | Self::Doubted(task) => Some(task),
+            Self::Probed(task) | Self::Doubted(task) | Self::Out(task) => Some(task),
             Self::In => None,
         }
     }
@@ -236,7 +239,8 @@ impl Follower {
         dns.ask(&self.name.host, resolver).await
     }
 
-    /// Drops who is gone and probes who is new, unless something else has proven that it can serve.
+    /// Drops who is gone and probes who is new, unless something else has proven that it can serve. That spares the
+    /// first probe only.
     fn take(&mut self, wanted: BTreeMap<Located, bool>) {
         self.members.retain(|located, member| {
             let stays = wanted.contains_key(located);
@@ -284,9 +288,9 @@ impl Follower {
                     None => self.newcomer(located.address),
                 };
                 let probe = self.probes.spawn(probe(next.clone()));
-                self.members.insert(next, Member::Probed(probe));
+                self.members.insert(next, Member::Out(probe));
             }
-            (Some(Member::Probed(_) | Member::In) | None, _) => {}
+            (Some(Member::Probed(_) | Member::Out(_) | Member::In) | None, _) => {}
         }
     }
 
@@ -392,6 +396,29 @@ mod tests {
         assert!(matches!(follower.members[&well(address).0], Member::In));
         follower.doubt(address);
         assert_eq!(follower.probes.len(), 1, "a later one is another");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_healthcheck_does_not_bring_back_who_accepts_nothing() -> io::Result<()> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        drop(listener);
+        let mut follower = follower();
+        let takes_part = |follower: &Follower| follower.members[&well(address).0].takes_part();
+        follower.take(BTreeMap::from([well(address)]));
+        assert!(takes_part(&follower), "its healthcheck says so");
+        follower.doubt(address);
+        let tried = follower.probes.join_next_with_id().await.expect("is checked");
+        follower.learns(tried);
+        assert!(!takes_part(&follower));
+        // As when the engine tells of another container.
+        follower.take(BTreeMap::from([well(address)]));
+        assert!(!takes_part(&follower));
+        let _listener = std::net::TcpListener::bind(address)?;
+        let tried = follower.probes.join_next_with_id().await.expect("is probed");
+        follower.learns(tried);
+        assert!(takes_part(&follower));
         Ok(())
     }
 }
