@@ -5,9 +5,10 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use bollard::Docker;
+use bollard::{Docker, models::EventMessage};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -28,6 +29,10 @@ struct Inner {
     making: watch::Sender<Making>,
     /// Whether nobody is told what a container is like, until that changes.
     holds_descriptions: watch::Sender<bool>,
+    /// What happened, by its time in nanoseconds.
+    events: watch::Sender<Vec<(i64, Value)>>,
+    /// How often it has broken off telling that.
+    breaks: watch::Sender<u32>,
     /// Every request, without what is behind the path.
     heard: watch::Sender<Vec<String>>,
 }
@@ -52,6 +57,8 @@ impl FakeEngine {
             containers: Mutex::default(),
             making: watch::Sender::new(Making::Done),
             holds_descriptions: watch::Sender::new(false),
+            events: watch::Sender::new(Vec::new()),
+            breaks: watch::Sender::new(0),
             heard: watch::Sender::new(Vec::new()),
         };
         let engine = Self(Arc::new(inner));
@@ -75,6 +82,20 @@ impl FakeEngine {
 
     pub(super) fn make(&self, making: Making) {
         self.0.making.send_replace(making);
+    }
+
+    /// Has something happen now.
+    pub(super) fn happen(&self, event: &EventMessage) {
+        let mut event = serde_json::to_value(event).unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let now = i64::try_from(now.as_nanos()).unwrap();
+        event["timeNano"] = now.into();
+        self.0.events.send_modify(|events| events.push((now, event)));
+    }
+
+    /// Breaks off telling what happens.
+    pub(super) fn break_off(&self) {
+        self.0.breaks.send_modify(|breaks| *breaks += 1);
     }
 
     pub(super) fn hold_descriptions(&self, held: bool) {
@@ -102,6 +123,9 @@ impl FakeEngine {
         let (path, query) = path.split_once('?').unwrap_or((&path, ""));
         let words: Vec<&str> = path.split('/').skip(1).collect();
         self.0.heard.send_modify(|heard| heard.push(format!("{method} {}", words.join("/"))));
+        if words == ["events"] {
+            return self.tell_events(stream, &parameters(query)["since"]).await;
+        }
         let answer = match (method.as_str(), words.as_slice()) {
             ("POST", ["containers", "create"]) => match self.create(query, &body).await {
                 Some(answer) => answer,
@@ -130,6 +154,31 @@ impl FakeEngine {
         );
         // Who asked may have gone.
         drop(stream.write_all((head + &text).as_bytes()).await);
+    }
+
+    async fn tell_events(self, mut stream: TcpStream, since: &str) {
+        let (seconds, nanoseconds) = since.split_once('.').unwrap_or((since, "0"));
+        let since = seconds.parse::<i64>().unwrap() * 1_000_000_000 + nanoseconds.parse::<i64>().unwrap();
+        let (mut events, mut breaks) = (self.0.events.subscribe(), self.0.breaks.subscribe());
+        let mut text =
+            "HTTP/1.1 200 X\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n".to_owned();
+        let mut told = 0;
+        loop {
+            for (at, event) in events.borrow_and_update().iter().skip(told) {
+                told += 1;
+                if *at >= since {
+                    text += &format!("{event}\n");
+                }
+            }
+            if stream.write_all(std::mem::take(&mut text).as_bytes()).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                _ = breaks.changed() => return,
+                _ = events.changed() => {}
+            }
+        }
     }
 
     async fn create(&self, query: &str, body: &[u8]) -> Option<(u16, Value)> {
@@ -183,9 +232,12 @@ pub(super) fn client_of(address: SocketAddr) -> Docker {
     Docker::connect_with_http(&format!("tcp://{address}"), 60, bollard::API_DEFAULT_VERSION).unwrap()
 }
 
+fn parameters(query: &str) -> HashMap<&str, &str> {
+    query.split('&').filter_map(|one| one.split_once('=')).collect()
+}
+
 fn name_in(query: &str) -> String {
-    let parameters: HashMap<&str, &str> = query.split('&').filter_map(|one| one.split_once('=')).collect();
-    parameters["name"].to_owned()
+    parameters(query)["name"].to_owned()
 }
 
 /// Reads one request: its method, its path and its body.

@@ -57,6 +57,15 @@ impl Bench {
         }
     }
 
+    /// Gives what is said next of a container.
+    async fn verdict(&mut self) -> Verdict {
+        loop {
+            if let Told::Event(Event::Judged { verdict, .. }) = within(self.told.recv()).await.unwrap() {
+                return verdict;
+            }
+        }
+    }
+
     /// Gives what has been said of containers.
     fn verdicts(&mut self) -> Vec<Verdict> {
         let told = std::iter::from_fn(|| self.told.try_recv().ok());
@@ -154,6 +163,30 @@ async fn an_engine_slow_to_describe_a_container_keeps_no_event_back() {
     assert!(matches!(event, Event::Exited { incarnation: 1, exit: Exit::Status(137) }), "{event:?}");
     bench.names_become(&NONE).await;
     assert_eq!(bench.engine.heard(LOOK), before + 2);
+}
+
+#[tokio::test]
+async fn what_happened_before_it_was_looked_at_again_is_no_news() {
+    let mut bench = Bench::new().await;
+    bench.launch(1, Handover::Overlap);
+    let event = bench.event().await;
+    assert!(matches!(event, Event::Started { incarnation: 1 }), "{event:?}");
+    bench.verdicts();
+    let watching = tokio::spawn(watch::watch(bench.driver.clone(), bench.engine.client()));
+    within(bench.engine.hears("GET events", 1)).await;
+    for (action, verdict) in [("pause", Verdict::Paused), ("unpause", Verdict::Resumed)] {
+        bench.engine.happen(&happened(action));
+        assert_eq!(bench.verdict().await, verdict);
+    }
+    bench.engine.break_off();
+    // Nobody hears of it, and it is over before the container is looked at.
+    bench.engine.happen(&happened("pause"));
+    bench.engine.happen(&happened("unpause"));
+    within(bench.engine.hears("GET events", 2)).await;
+    bench.engine.happen(&happened("health_status: unhealthy"));
+    assert_eq!(bench.verdict().await, Verdict::Resumed, "as it was seen");
+    assert_eq!(bench.verdict().await, Verdict::Ill);
+    watching.abort();
 }
 
 #[tokio::test]

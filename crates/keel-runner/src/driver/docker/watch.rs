@@ -54,16 +54,10 @@ impl Looks {
 /// Passes on what happens, until nobody is told any more. While the engine is silent nothing changes.
 pub(super) async fn watch(driver: Driver, docker: Docker) {
     let mut since = now();
-    let mut failing = false;
-    while !driver.0.told.is_closed() {
-        let begun = now();
-        let options = EventsOptionsBuilder::default().filters(&filters()).since(&since.to_string()).build();
+    loop {
+        let options = EventsOptionsBuilder::default().filters(&filters()).since(&since).build();
         let mut events = std::pin::pin!(docker.events(Some(options)));
         let why = loop {
-            if failing && driver.review(&docker).await.is_ok() {
-                failing = false;
-                tracing::info!("the container engine can be asked again");
-            }
             let event = tokio::select! {
                 event = events.next() => event,
                 () = driver.0.told.closed() => return,
@@ -74,12 +68,20 @@ pub(super) async fn watch(driver: Driver, docker: Docker) {
                 None => break "it ended the connection".into(),
             }
         };
-        if !std::mem::replace(&mut failing, true) {
-            tracing::error!("the container engine can't be asked ({why}); the instances known last stay");
-        }
-        // What is heard twice is taken once.
-        since = begun;
-        tokio::time::sleep(AGAIN_AFTER).await;
+        tracing::error!("the container engine can't be asked ({why}); the instances known last stay");
+        since = loop {
+            tokio::time::sleep(AGAIN_AFTER).await;
+            if driver.0.told.is_closed() {
+                return;
+            }
+            // What happened before that is seen as it is by now. Told, a pause that is over or a signal that was
+            // ignored would take a container out of the pool.
+            let begun = now();
+            if driver.review(&docker).await.is_ok() {
+                break begun;
+            }
+        };
+        tracing::info!("the container engine can be asked again");
     }
 }
 
@@ -91,8 +93,10 @@ fn filters() -> HashMap<String, Vec<String>> {
     ])
 }
 
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+/// Gives the time as the engine reads it; it is on this machine.
+fn now() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
 }
 
 impl Driver {
