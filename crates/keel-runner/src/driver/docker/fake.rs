@@ -124,7 +124,7 @@ impl FakeEngine {
         let words: Vec<&str> = path.split('/').skip(1).collect();
         self.0.heard.send_modify(|heard| heard.push(format!("{method} {}", words.join("/"))));
         if words == ["events"] {
-            return self.tell_events(stream, &parameters(query)["since"]).await;
+            return self.tell_events(stream, parameters(query)["since"]).await;
         }
         let answer = match (method.as_str(), words.as_slice()) {
             ("POST", ["containers", "create"]) => match self.create(query, &body).await {
