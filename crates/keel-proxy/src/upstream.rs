@@ -19,7 +19,7 @@ pub(crate) use self::{attempt::Exchanged, response::Framing};
 
 use self::{
     attempt::{Attempted, attempt},
-    retry::Retries,
+    retry::{Allowed, Retries},
     route::Target,
 };
 use crate::{
@@ -80,7 +80,7 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
                     && retries.may(job, scope, &target, failure);
                 // A response that nobody can better is passed on.
                 found = if another { ask(job, &target, Attempt::Retry).ok() } else { None };
-                if found.is_none() || !retries.allow(job, scope, &target, failure) {
+                if found.is_none() || retries.allow(job, scope, &target, failure) != Allowed::Yes {
                     return response::deliver(job, exchanged, pick, &target, program, scope).await;
                 }
                 end_attempt(job, status);
@@ -99,8 +99,13 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
                 if !retries.was_stale {
                     report_failure(job, &pick, failure);
                 }
-                if !retries.allow(job, scope, &target, failure) {
-                    return Flow::Status(failure.status());
+                match retries.allow(job, scope, &target, failure) {
+                    Allowed::Yes => {}
+                    Allowed::No => return Flow::Status(failure.status()),
+                    Allowed::IfItDied => match Box::pin(await_death(job, &target, pick, failure)).await {
+                        Ok(()) => retries.begin(),
+                        Err(flow) => return flow,
+                    },
                 }
             }
         }
@@ -217,6 +222,34 @@ async fn pick_waiting(
         match attempt::wait_in_queue(job, changed, until.min(now + wait_max)).await {
             attempt::Waited::Changed => {}
             attempt::Waited::TimeUp => return Err(no_peer(job, target, managed)),
+            attempt::Waited::ClientGone => return Err(Flow::Status(499)),
+        }
+    }
+}
+
+/// Waits for word of an instance's death, which takes milliseconds. An error is what to answer without it.
+async fn await_death(
+    job: &mut Job<'_>,
+    target: &Target,
+    pick: Pick,
+    failure: PeerFailure,
+) -> Result<(), Flow> {
+    let peer = pick.peer().clone();
+    drop(pick);
+    let failed = Flow::Status(failure.status());
+    let (worker, view) = (job.worker.clone(), job.view.clone());
+    let until = worker.clock.now() + queue::NEWS_WAIT_MAX;
+    let place = target.queue(&view).and_then(|queue| queue.enter(until, worker.counters.clone()));
+    let Some(place) = place else { return Err(failed) };
+    loop {
+        let mut changed = std::pin::pin!(worker.waiters.peers_changed());
+        changed.as_mut().enable();
+        if peer.is_closed() {
+            return Ok(());
+        }
+        match attempt::wait_in_queue(job, changed, place.until()).await {
+            attempt::Waited::Changed => {}
+            attempt::Waited::TimeUp => return Err(failed),
             attempt::Waited::ClientGone => return Err(Flow::Status(499)),
         }
     }

@@ -223,6 +223,36 @@ fn a_peer_that_leaves_is_drained_and_its_idle_connections_close() {
     }
 }
 
+/// More than the budget of retries allows; the word of the death comes after the connections have broken.
+#[test]
+fn all_that_was_in_flight_at_an_instance_that_died_goes_elsewhere() {
+    const CLIENTS: usize = 400;
+    let dying = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = ScriptedPeer::saying("other");
+    let (dying_s, mut held) = (dying.local_addr().unwrap(), Vec::new());
+    let mut plane = DataPlane::start(|plan| {
+        balance(plan, &[]);
+        plan.upstreams[0].peers = set(&[dying_s, other.address], false);
+    });
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| plane.client()).collect();
+    clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n"));
+    while held.len() < CLIENTS / 2 {
+        let mut stream = dying.accept().unwrap().0;
+        stream.read_exact(&mut [0; 16]).unwrap();
+        held.push(stream);
+    }
+    drop((dying, held));
+    let deadline = Instant::now() + DEADLINE;
+    while plane.status().queued == 0 {
+        assert!(Instant::now() < deadline, "nothing waits for word of the death");
+    }
+    plane.order(&Order::Peers { upstream: UpstreamName("u".into()), set: set(&[other.address], false) });
+    for client in &mut clients {
+        let response = client.response(true);
+        assert_eq!((response.status, response.text()), (200, "other"));
+    }
+}
+
 #[test]
 fn requests_wait_for_an_instance_that_is_being_started() {
     let peer = ScriptedPeer::saying("here");

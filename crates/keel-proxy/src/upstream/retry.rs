@@ -2,7 +2,8 @@
 //!
 //! Nothing is ever sent twice unless that is safe: none of its bytes left, or it is idempotent and no byte of a response
 //! went to the client. Within that, `proxy_next_upstream` and its limits decide, and a budget that keeps a failing
-//! upstream from being flooded with second attempts.
+//! upstream from being flooded with second attempts. What was in flight at an instance that died is
+//! beside the budget: it is as much as there was, once.
 
 use std::{
     cell::Cell,
@@ -67,6 +68,15 @@ impl RetryBudget {
     }
 }
 
+/// Whether another peer is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Allowed {
+    Yes,
+    /// The budget is used up: only if the peer was an instance that has died.
+    IfItDied,
+    No,
+}
+
 /// What one request may still try.
 pub(crate) struct Retries {
     left: u32,
@@ -102,14 +112,25 @@ impl Retries {
         scope: &ProxyScope,
         target: &Target,
         failure: PeerFailure,
-    ) -> bool {
-        if !self.may(job, scope, target, failure) || !target.pool().budget.take(job.worker.clock.now()) {
-            return false;
+    ) -> Allowed {
+        if !self.may(job, scope, target, failure) {
+            return Allowed::No;
         }
+        if target.pool().budget.take(job.worker.clock.now()) {
+            self.begin();
+            return Allowed::Yes;
+        }
+        match failure {
+            PeerFailure::Error if target.group().is_managed() => Allowed::IfItDied,
+            _ => Allowed::No,
+        }
+    }
+
+    /// Counts another attempt.
+    pub(super) fn begin(&mut self) {
         self.left -= 1;
         self.sent = false;
         self.happened = true;
-        true
     }
 
     /// Says whether another peer could be tried, without deciding it.
