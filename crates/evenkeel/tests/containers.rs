@@ -86,6 +86,24 @@ fn the_engines_events_are_followed() -> Outcome {
     front.wait_for(&["app3", "app4"])
 }
 
+/// As with `docker kill -s TERM` and a process 1 that has no handler. WINCH is a signal that nobody minds.
+#[test]
+fn a_container_that_ignores_its_stop_signal_returns() -> Outcome {
+    let Some(engine) = Engine::for_test("a_container_that_ignores_its_stop_signal_returns")? else {
+        return Ok(());
+    };
+    let (fleet, front, _balancer) = scene_on_the_host(engine, None)?;
+    let engine = fleet.engine();
+    let image = engine.docker(&["inspect", "--format", "{{.Config.Image}}", &fleet.container("app1")])?;
+    let alias = fleet.alias();
+    let options = ["--network-alias", &alias, "-e", "NAME=app4", "--stop-signal=WINCH", "--stop-timeout=3"];
+    engine.run("app4", &options, &image)?;
+    front.wait_for(&["app1", "app2", "app3", "app4"])?;
+    engine.docker(&["kill", "-s", "WINCH", &fleet.container("app4")])?;
+    front.wait_for(&["app1", "app2", "app3"])?;
+    front.wait_for(&["app1", "app2", "app3", "app4"])
+}
+
 #[test]
 fn the_last_known_pool_stays_while_the_engine_is_silent() -> Outcome {
     const NAME: &str = "the_last_known_pool_stays_while_the_engine_is_silent";

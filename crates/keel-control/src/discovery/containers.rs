@@ -4,12 +4,19 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use bollard::models::{ContainerInspectResponse, HealthStatusEnum};
 use keel_model::signal_number;
+use tokio::time::Instant;
 
 use super::Located;
+
+/// How long a container has from the signal that ends it, where it doesn't say (`StopTimeout`).
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much longer nothing is sent to it: who stops it kills it then, and word of that takes a moment.
+const KILL_MARGIN: Duration = Duration::from_secs(2);
 
 /// A container's id.
 pub(super) type Id = String;
@@ -30,10 +37,11 @@ pub(super) struct Container {
     places: BTreeMap<String, Place>,
     health: Health,
     paused: bool,
-    /// It was sent the signal that ends it.
-    pub(super) leaving: bool,
+    leaving: Leaving,
     /// The number of the signal that asks it to end.
-    pub(super) stop_signal: i32,
+    stop_signal: i32,
+    /// How long it then has; `None` for as long as it likes.
+    stop_timeout: Option<Duration>,
     /// Differs from one start to the next.
     incarnation: u64,
 }
@@ -54,6 +62,18 @@ enum Health {
     Ill,
 }
 
+/// Whether it was sent the signal that ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    No,
+    /// It was, and by this time it will have ended or have ignored it.
+    Until(Instant),
+    /// Nobody knows until when.
+    ForGood,
+    /// It runs all the same, as a process 1 without a handler does. That it serves, only a connection can show.
+    Ignored,
+}
+
 /// A container that answers to a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Match {
@@ -63,6 +83,25 @@ pub(super) struct Match {
 }
 
 impl Containers {
+    /// Gives when [`look_at_ignored`](Self::look_at_ignored) has something to do.
+    pub(super) fn ignored_at(&self) -> Option<Instant> {
+        let until = |container: &Container| match container.leaving {
+            Leaving::Until(until) => Some(until),
+            Leaving::No | Leaving::ForGood | Leaving::Ignored => None,
+        };
+        self.all.values().filter_map(until).min()
+    }
+
+    /// Notes who should have ended by now and hasn't.
+    pub(super) fn look_at_ignored(&mut self, now: Instant) {
+        for container in self.all.values_mut() {
+            if matches!(container.leaving, Leaving::Until(until) if until <= now) {
+                tracing::info!("{} ignores the signal to end; it takes part when it accepts", container.name);
+                container.leaving = Leaving::Ignored;
+            }
+        }
+    }
+
     /// Gives who answers to a name and may take requests.
     pub(super) fn matches(&self, host: &str, port: u16, ipv4: bool, ipv6: bool) -> Vec<Match> {
         let mut found = Vec::new();
@@ -79,7 +118,7 @@ impl Containers {
                     let (incarnation, instance) = (container.incarnation, Some(container.name.clone()));
                     found.push(Match {
                         located: Located { address, incarnation, instance },
-                        proven: container.health == Health::Well,
+                        proven: container.health == Health::Well && container.leaving == Leaving::No,
                     });
                     break;
                 }
@@ -111,6 +150,7 @@ impl Container {
         let mut hasher = DefaultHasher::new();
         (&answer.id, &state.started_at).hash(&mut hasher);
         let stop_signal = answer.config.as_ref().and_then(|config| config.stop_signal.as_deref());
+        let stop_timeout_s = answer.config.as_ref().and_then(|config| config.stop_timeout);
         Some(Self {
             name,
             places,
@@ -121,8 +161,13 @@ impl Container {
                 Some(HealthStatusEnum::EMPTY | HealthStatusEnum::NONE) | None => Health::Unknown,
             },
             paused: state.paused == Some(true),
-            leaving: false,
+            leaving: Leaving::No,
             stop_signal: stop_signal.and_then(signal_number).unwrap_or(SIGTERM),
+            // Below 0 it is never killed.
+            stop_timeout: match stop_timeout_s {
+                Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
+                None => Some(STOP_TIMEOUT),
+            },
             // 0 is for those of whom nobody knows which start it is.
             incarnation: hasher.finish().max(1),
         })
@@ -130,7 +175,9 @@ impl Container {
 
     /// Whether it may take requests, as far as the engine knows.
     fn may_serve(&self) -> bool {
-        !self.leaving && !self.paused && matches!(self.health, Health::Unknown | Health::Well)
+        matches!(self.leaving, Leaving::No | Leaving::Ignored)
+            && !self.paused
+            && matches!(self.health, Health::Unknown | Health::Well)
     }
 
     /// Gives the networks it is in.
@@ -140,7 +187,9 @@ impl Container {
 
     /// Gives what the engine told before and can't be asked for: that it was sent its last signal.
     pub(super) fn inherit(&mut self, before: &Self) {
-        self.leaving |= before.leaving && before.incarnation == self.incarnation;
+        if before.incarnation == self.incarnation {
+            self.leaving = before.leaving;
+        }
     }
 
     /// Notes that it was paused.
@@ -149,8 +198,13 @@ impl Container {
     }
 
     /// Notes a signal that it was sent.
-    pub(super) fn signalled(&mut self, number: i32) {
-        self.leaving |= number == self.stop_signal || number == SIGKILL;
+    pub(super) fn signalled(&mut self, number: i32, now: Instant) {
+        if number == SIGKILL {
+            self.leaving = Leaving::ForGood;
+        } else if number == self.stop_signal && self.leaving != Leaving::ForGood {
+            let until = self.stop_timeout.and_then(|timeout| now.checked_add(timeout + KILL_MARGIN));
+            self.leaving = until.map_or(Leaving::ForGood, Leaving::Until);
+        }
     }
 }
 
@@ -165,7 +219,7 @@ mod tests {
     fn inspected(name: &str, state: &str, network: &str, ip: &str) -> ContainerInspectResponse {
         let text = format!(
             r#"{{ "Id": "id-{name}", "Name": "/{name}", "State": {{ "StartedAt": "t1", {state} }},
-                 "Config": {{ "StopSignal": "SIGQUIT" }},
+                 "Config": {{ "StopSignal": "SIGQUIT", "StopTimeout": 5 }},
                  "NetworkSettings": {{ "Networks": {{ "shop_default": {{
                     "NetworkID": "{network}", "IPAddress": "{ip}", "GlobalIPv6Address": "",
                     "Aliases": ["app", "Web", "0123456789ab"] }} }} }} }}"#
@@ -229,7 +283,7 @@ mod tests {
     fn a_container_leaves_at_the_signal_that_ends_it() {
         let check = |signal: i32, leaves: bool| {
             let mut found = containers(&[inspected("a", RUNS, "n1", "10.0.0.2")]);
-            found.all.values_mut().for_each(|container| container.signalled(signal));
+            found.all.values_mut().for_each(|container| container.signalled(signal, Instant::now()));
             assert_eq!(names(&found, "app").is_empty(), leaves, "signal {signal}");
         };
         check(3, true);
@@ -240,18 +294,47 @@ mod tests {
     }
 
     #[test]
+    fn a_container_that_ignores_its_signal_is_tried_again() {
+        let healthy = format!(r#"{RUNS}, "Health": {{ "Status": "healthy" }}"#);
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let signalled = |timeout: Option<i64>| {
+            let mut inspected = inspected("a", &healthy, "n1", "10.0.0.2");
+            inspected.config.as_mut().expect("has one").stop_timeout = timeout;
+            let mut found = containers(&[inspected]);
+            found.all.values_mut().for_each(|container| container.signalled(3, start));
+            found
+        };
+        for (timeout, returns_s) in [(Some(5), 7), (None, 12)] {
+            let mut found = signalled(timeout);
+            assert_eq!(found.ignored_at(), Some(after(returns_s)));
+            found.look_at_ignored(after(returns_s - 1));
+            assert!(names(&found, "app").is_empty());
+            found.look_at_ignored(after(returns_s));
+            let matches = found.matches("app", 80, true, true);
+            assert!(!matches[0].proven, "its healthcheck passed before, too");
+            assert_eq!(found.ignored_at(), None);
+            // Killed in the end.
+            found.all.values_mut().for_each(|container| container.signalled(9, after(20)));
+            found.look_at_ignored(after(100));
+            assert!(names(&found, "app").is_empty());
+        }
+        assert_eq!(signalled(Some(-1)).ignored_at(), None, "it has as long as it likes");
+    }
+
+    #[test]
     fn the_next_start_of_a_container_is_another_peer() {
         let before = inspected("a", RUNS, "n1", "10.0.0.2");
         let mut leaving = Container::of(&before).expect("runs");
-        leaving.signalled(3);
+        leaving.signalled(3, Instant::now());
         let mut same = Container::of(&before).expect("runs");
         same.inherit(&leaving);
-        assert!(same.leaving);
+        assert!(!same.may_serve());
         let mut state = before.clone();
         state.state.as_mut().expect("has a state").started_at = Some("t2".into());
         let mut restarted = Container::of(&state).expect("runs");
         restarted.inherit(&leaving);
-        assert!(!restarted.leaving);
+        assert!(restarted.may_serve());
         assert_ne!(restarted.incarnation, leaving.incarnation);
     }
 }

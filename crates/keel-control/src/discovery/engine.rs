@@ -15,10 +15,16 @@ use bollard::{
     query_parameters::{EventsOptions, ListContainersOptions},
 };
 use keel_model::signal_number;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_stream::StreamExt;
 
-use super::containers::{Container, Containers};
+use super::{
+    containers::{Container, Containers},
+    follower::at,
+};
 use crate::serve::chain;
 
 const SOCKET: &str = "unix:///var/run/docker.sock";
@@ -98,10 +104,16 @@ async fn follow(
         *known = Some(listed);
         changed
     });
-    while let Some(event) = events.next().await {
-        take(&docker, containers, &event?).await?;
+    loop {
+        let ignored_at = containers.borrow().as_ref().and_then(Containers::ignored_at);
+        tokio::select! {
+            event = events.next() => match event {
+                Some(event) => take(&docker, containers, &event?).await?,
+                None => return Err(EngineError::Ended),
+            },
+            () = at(ignored_at) => change(containers, |known| known.look_at_ignored(Instant::now())),
+        }
     }
-    Err(EngineError::Ended)
 }
 
 async fn list(docker: &Docker) -> Result<Containers, EngineError> {
@@ -143,7 +155,7 @@ async fn take(
             let number = attribute("signal").as_deref().and_then(signal_number);
             change(containers, |known| {
                 if let (Some(container), Some(number)) = (known.all.get_mut(&id), number) {
-                    container.signalled(number);
+                    container.signalled(number, Instant::now());
                 }
             });
         }

@@ -55,7 +55,8 @@ pub(super) async fn follow(
     }
 }
 
-async fn at(moment: Option<Instant>) {
+/// Waits until a moment; for ever where there is none.
+pub(super) async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
