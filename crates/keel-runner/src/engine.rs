@@ -210,7 +210,7 @@ impl Engine {
             Action::Start { incarnation, slot, spec } => {
                 self.driver.launch(self.birth(incarnation, &slot, &spec));
             }
-            Action::Probe { incarnation } => self.driver.probe(incarnation),
+            Action::Probe { incarnation, number } => self.driver.probe(incarnation, number),
             Action::Signal { incarnation, signal } => self.driver.signal(incarnation, signal),
             Action::KillAll { incarnation } => self.driver.kill_all(incarnation),
             Action::Drain { incarnation, slot } => {

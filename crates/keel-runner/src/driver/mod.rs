@@ -26,7 +26,7 @@ pub use self::{
 };
 use crate::{
     Error, Health,
-    supervisor::{Event, Incarnation},
+    supervisor::{Event, Incarnation, ProbeNumber},
 };
 
 /// What the driver tells of its own accord.
@@ -136,10 +136,10 @@ impl Driver {
 
     /// Runs the healthcheck of a life once, or where a container has none looks whether it listens; says
     /// [`Event::Probed`].
-    pub(crate) fn probe(&self, incarnation: Incarnation) {
+    pub(crate) fn probe(&self, incarnation: Incarnation, number: ProbeNumber) {
         match self.containers.has(incarnation) {
-            true => self.containers.probe(incarnation),
-            false => self.processes.probe(incarnation),
+            true => self.containers.probe(incarnation, number),
+            false => self.processes.probe(incarnation, number),
         }
     }
 

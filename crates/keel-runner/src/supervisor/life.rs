@@ -8,8 +8,8 @@ use std::{
 use keel_model::{Run, Service};
 
 use super::{
-    Action, FIRST_CONTAINER_PROBES_EVERY, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, STEADY_AFTER,
-    SlotId, Supervisor, Verdict, Wanted, back_off, restart_after, serves, window_of,
+    Action, FIRST_CONTAINER_PROBES_EVERY, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, ProbeNumber,
+    STEADY_AFTER, SlotId, Supervisor, Verdict, Wanted, back_off, restart_after, serves, window_of,
 };
 use crate::Exit;
 
@@ -28,10 +28,8 @@ pub(super) struct Life {
     pub(super) probe: Probe,
     /// Why it is ended, when that counts as its failure.
     blame: Option<&'static str>,
-    /// What others did to it, so that it can't serve.
-    held: Option<Held>,
-    /// Whether it is in none of its networks, whatever else was done to it.
-    is_cut_off: bool,
+    last_probe: ProbeNumber,
+    held: Held,
     /// Whether the engine called it unhealthy, and has said nothing else since. It speaks only when that changes.
     ill: bool,
 }
@@ -54,13 +52,22 @@ pub(super) enum Phase {
     Stopping { kill_at: Option<Instant>, spawned: bool },
 }
 
-/// What others did to an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
+/// What others did to an instance, so that it can't serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Held {
     /// They paused it.
-    Paused,
-    /// They sent it a signal that ends it, which it may ignore. At `until` it is asked whether it serves.
-    Leaving { until: Instant },
+    is_paused: bool,
+    /// They took it out of its networks.
+    is_cut_off: bool,
+    /// They sent it a signal that ends it, which it may ignore. At that time it is asked whether it serves.
+    leaving_until: Option<Instant>,
+}
+
+impl Held {
+    /// Gives when a signal counts as ignored. One that is paused doesn't get it before it is resumed.
+    fn ignored_at(&self) -> Option<Instant> {
+        self.leaving_until.filter(|_| !self.is_paused)
+    }
 }
 
 /// When the healthcheck runs.
@@ -70,8 +77,8 @@ pub(super) enum Probe {
     Off,
     /// At this time.
     Due(Instant),
-    /// Now.
-    Running,
+    /// Now. What an earlier one says is about another time.
+    Running { number: ProbeNumber },
 }
 
 impl Life {
@@ -87,8 +94,8 @@ impl Life {
             last_passed: None,
             probe: Probe::Off,
             blame: None,
-            held: None,
-            is_cut_off: false,
+            last_probe: 0,
+            held: Held::default(),
             ill: false,
         }
     }
@@ -103,16 +110,16 @@ impl Life {
 
     /// Whether it can't serve for what others did to it.
     pub(super) fn is_kept_out(&self) -> bool {
-        self.held.is_some() || self.is_cut_off
+        self.held != Held::default()
     }
 
     /// Says what keeps an unhealthy one out of the pool.
     pub(super) fn complaint(&self) -> String {
         match self.held {
-            Some(Held::Paused) => return "it is paused".into(),
-            _ if self.is_cut_off => return "it is in none of its networks".into(),
-            Some(Held::Leaving { .. }) => return "somebody sent it a signal that ends it".into(),
-            None => {}
+            Held { is_paused: true, .. } => return "it is paused".into(),
+            Held { is_cut_off: true, .. } => return "it is in none of its networks".into(),
+            Held { leaving_until: Some(_), .. } => return "somebody sent it a signal that ends it".into(),
+            Held { .. } => {}
         }
         let port = self.spec.ports.iter().find(|port| port.protocol == keel_model::Protocol::Tcp);
         match (&self.spec.healthcheck, port) {
@@ -157,11 +164,7 @@ impl Life {
             Probe::Due(at) => Some(at),
             _ => None,
         };
-        let leaving = match self.held {
-            Some(Held::Leaving { until }) => Some(until),
-            _ => None,
-        };
-        phase.into_iter().chain(probe).chain(leaving).min()
+        phase.into_iter().chain(probe).chain(self.held.ignored_at()).min()
     }
 
     fn enter(&mut self, now: Instant, phase: Phase) {
@@ -170,7 +173,7 @@ impl Life {
         self.served |= phase == Phase::Ready;
         if self.is_ending() {
             self.probe = Probe::Off;
-            (self.held, self.is_cut_off) = (None, false);
+            self.held = Held::default();
         }
     }
 }
@@ -224,8 +227,8 @@ impl Supervisor {
 
     fn fire_timer(&mut self, now: Instant, incarnation: Incarnation) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
-        if matches!(life.held, Some(Held::Leaving { until }) if until <= now) {
-            life.held = None;
+        if life.held.ignored_at().is_some_and(|at| at <= now) {
+            life.held.leaving_until = None;
             life.release(now);
             self.told.insert(life.slot.clone());
         }
@@ -249,8 +252,10 @@ impl Supervisor {
         if let Some(life) = self.lives.get_mut(&incarnation)
             && matches!(life.probe, Probe::Due(at) if at <= now)
         {
-            life.probe = Probe::Running;
-            self.actions.push(Action::Probe { incarnation });
+            life.last_probe += 1;
+            let number = life.last_probe;
+            life.probe = Probe::Running { number };
+            self.actions.push(Action::Probe { incarnation, number });
         }
     }
 
@@ -298,9 +303,15 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn probed(&mut self, now: Instant, incarnation: Incarnation, passed: bool) {
+    pub(super) fn probed(
+        &mut self,
+        now: Instant,
+        incarnation: Incarnation,
+        number: ProbeNumber,
+        passed: bool,
+    ) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
-        if life.probe != Probe::Running {
+        if life.probe != (Probe::Running { number }) {
             return;
         }
         let Some(check) = life.spec.healthcheck.as_ref() else {
@@ -351,13 +362,15 @@ impl Supervisor {
         let check = life.spec.healthcheck.as_ref();
         let waits = matches!(life.phase, Phase::Starting { .. } | Phase::Settling { .. } | Phase::Unhealthy);
         let serves = life.phase == Phase::Ready;
-        let (was_ill, was_cut_off) = (life.ill, life.is_cut_off);
+        let (was_ill, was_held) = (life.ill, life.held);
         match verdict {
             Verdict::Ill => life.ill = true,
             Verdict::Well => life.ill = false,
-            Verdict::CutOff => life.is_cut_off = true,
-            Verdict::Connected => life.is_cut_off = false,
-            Verdict::Paused | Verdict::Resumed | Verdict::Leaving => {}
+            Verdict::Paused => life.held.is_paused = true,
+            Verdict::Resumed => life.held.is_paused = false,
+            Verdict::CutOff => life.held.is_cut_off = true,
+            Verdict::Connected => life.held.is_cut_off = false,
+            Verdict::Leaving => life.held.leaving_until = Some(now + life.spec.stop.grace_period),
         }
         match verdict {
             Verdict::Well if waits && !life.is_kept_out() => {
@@ -374,23 +387,19 @@ impl Supervisor {
                 life.probe = check.map_or(Probe::Off, |check| Probe::Due(now + check.interval));
                 life.enter(now, Phase::Unhealthy);
             }
-            Verdict::Paused => {
-                life.held = Some(Held::Paused);
-                life.hold(now);
-            }
-            Verdict::Resumed if life.held == Some(Held::Paused) => {
-                life.held = None;
+            Verdict::Paused if !was_held.is_paused => life.hold(now),
+            Verdict::Resumed if was_held.is_paused => {
+                if life.held.leaving_until.is_some() {
+                    // It gets the signal only now.
+                    life.held.leaving_until = Some(now + life.spec.stop.grace_period);
+                }
                 life.release(now);
             }
             // It runs on, and its healthcheck may pass.
-            Verdict::CutOff if !was_cut_off => life.hold(now),
-            Verdict::Connected if was_cut_off => life.release(now),
+            Verdict::CutOff if !was_held.is_cut_off => life.hold(now),
+            Verdict::Connected if was_held.is_cut_off => life.release(now),
             // A process 1 without a handler ignores it, and so may one with a handler of its own.
-            Verdict::Leaving if life.held != Some(Held::Paused) => {
-                let until = now + life.spec.stop.grace_period;
-                life.held = Some(Held::Leaving { until });
-                life.hold(now);
-            }
+            Verdict::Leaving => life.hold(now),
             _ => return,
         }
         life.failing = 0;

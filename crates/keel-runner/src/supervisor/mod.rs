@@ -38,6 +38,9 @@ use crate::Exit;
 /// Which start of an instance; counts over all of them from 1.
 pub(crate) type Incarnation = u64;
 
+/// Which probe of a life; counts from 1.
+pub(crate) type ProbeNumber = u64;
+
 /// An instance, by its service and its number in it, from 1.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SlotId {
@@ -79,7 +82,7 @@ pub(crate) enum Event {
     /// It listens on its first port.
     Listening { incarnation: Incarnation },
     /// The healthcheck asked for came to an end.
-    Probed { incarnation: Incarnation, passed: bool },
+    Probed { incarnation: Incarnation, number: ProbeNumber, passed: bool },
     /// Whoever runs it has something to say about it.
     Judged { incarnation: Incarnation, verdict: Verdict },
     /// Nothing is in flight to it any more.
@@ -117,7 +120,7 @@ pub(crate) enum Action {
     /// Start a process.
     Start { incarnation: Incarnation, slot: SlotId, spec: Arc<Service> },
     /// Run the healthcheck once; where there is none, look whether it listens.
-    Probe { incarnation: Incarnation },
+    Probe { incarnation: Incarnation, number: ProbeNumber },
     /// Send the process a signal.
     Signal { incarnation: Incarnation, signal: i32 },
     /// End everything that is left of it.
@@ -274,7 +277,7 @@ impl Supervisor {
             Event::StartFailed { incarnation, why } => self.start_failed(now, incarnation, why),
             Event::StartUnasked { incarnation, why } => self.start_unasked(now, incarnation, why),
             Event::Listening { incarnation } => self.listening(now, incarnation),
-            Event::Probed { incarnation, passed } => self.probed(now, incarnation, passed),
+            Event::Probed { incarnation, number, passed } => self.probed(now, incarnation, number, passed),
             Event::Judged { incarnation, verdict } => self.judged(now, incarnation, verdict),
             Event::Drained { incarnation } => self.drained(now, incarnation),
             Event::Exited { incarnation, exit } => self.exited(now, incarnation, exit),

@@ -50,8 +50,9 @@ struct World {
     ill: BTreeSet<Incarnation>,
     /// Those of them whose healthcheck passed and won't again, of which the engine has nothing new to say; since when.
     sick: BTreeMap<Incarnation, Instant>,
-    /// Containers that are in none of their networks.
+    /// Containers that are in none of their networks, and those that are paused.
     cut_off: BTreeSet<Incarnation>,
+    paused: BTreeSet<Incarnation>,
     /// Whether processes still crash, hang and refuse.
     calm: bool,
     unfinished: BTreeSet<CommandId>,
@@ -71,6 +72,7 @@ impl World {
             ill: BTreeSet::new(),
             sick: BTreeMap::new(),
             cut_off: BTreeSet::new(),
+            paused: BTreeSet::new(),
             calm: false,
             unfinished: BTreeSet::new(),
             pools: BTreeMap::new(),
@@ -109,6 +111,12 @@ impl World {
         }
         match event {
             Event::Judged { incarnation, verdict: Verdict::Ill } => drop(self.ill.insert(incarnation)),
+            Event::Judged { incarnation, verdict: Verdict::Paused } => {
+                self.paused.insert(incarnation);
+            }
+            Event::Judged { incarnation, verdict: Verdict::Resumed } => {
+                self.paused.remove(&incarnation);
+            }
             Event::Judged { incarnation, verdict: Verdict::Well } => {
                 self.ill.remove(&incarnation);
                 self.sick.remove(&incarnation);
@@ -122,8 +130,12 @@ impl World {
             assert!(pool.iter().all(|life| self.machine.slot_of(*life).is_some()), "{service}: {pool:?}");
             let sick = |life| self.sick.get(life).is_some_and(|since| self.now > *since + NOTICED_WITHIN);
             assert!(!pool.iter().any(sick), "{service}: {pool:?} has failing ones of {:?}", self.sick);
-            let cut_off = |life| self.cut_off.contains(life);
-            assert!(!pool.iter().any(cut_off), "{service}: {pool:?} has some of {:?}", self.cut_off);
+            for out in [&self.cut_off, &self.paused] {
+                assert!(
+                    !pool.iter().any(|life| out.contains(life)),
+                    "{service}: {pool:?} has some of {out:?}"
+                );
+            }
         }
     }
 
@@ -159,13 +171,13 @@ impl World {
                     self.plan(ends, Event::Exited { incarnation, exit: Exit::Status(status) });
                 }
             }
-            Action::Probe { incarnation } => {
+            Action::Probe { incarnation, number } => {
                 let delay = self.dice.ms(100);
                 let passed = !self.mischief(30) && !self.sick.contains_key(&incarnation);
                 if passed && self.ill.contains(&incarnation) && self.dice.percent(50) {
                     self.sick.insert(incarnation, self.now + delay);
                 }
-                self.plan(delay, Event::Probed { incarnation, passed });
+                self.plan(delay, Event::Probed { incarnation, number, passed });
             }
             Action::Signal { incarnation, .. } => {
                 if !self.mischief(20) {

@@ -87,12 +87,13 @@ struct Bench {
     now: Instant,
     said: Vec<String>,
     last_command: CommandId,
+    last_probe: ProbeNumber,
 }
 
 impl Bench {
     fn new() -> Self {
         let machine = Supervisor::new(Duration::from_secs(30));
-        Self { machine, now: Instant::now(), said: Vec::new(), last_command: 0 }
+        Self { machine, now: Instant::now(), said: Vec::new(), last_command: 0, last_probe: 0 }
     }
 
     fn up(services: Vec<Service>) -> Self {
@@ -114,6 +115,11 @@ impl Bench {
 
     fn event(&mut self, event: Event) {
         let actions = self.machine.handle(self.now, event);
+        for action in &actions {
+            if let Action::Probe { number, .. } = action {
+                self.last_probe = *number;
+            }
+        }
         let said: Vec<_> = actions.iter().filter_map(|action| self.words(action)).collect();
         self.said.extend(said);
     }
@@ -123,7 +129,7 @@ impl Bench {
             Action::Start { incarnation, slot, .. } => {
                 format!("start {} #{incarnation}", self.machine.name_of(slot))
             }
-            Action::Probe { incarnation } => format!("probe #{incarnation}"),
+            Action::Probe { incarnation, .. } => format!("probe #{incarnation}"),
             Action::Signal { incarnation, signal } => format!("signal {signal} #{incarnation}"),
             Action::KillAll { incarnation } => format!("kill #{incarnation}"),
             Action::Drain { incarnation, .. } => format!("drain #{incarnation}"),
@@ -152,6 +158,11 @@ impl Bench {
     fn ready(&mut self, incarnation: Incarnation) {
         self.event(Event::Started { incarnation });
         self.event(Event::Listening { incarnation });
+    }
+
+    /// Has the last probe of the first life come to its end.
+    fn probed(&mut self, passed: bool) {
+        self.event(Event::Probed { incarnation: 1, number: self.last_probe, passed });
     }
 
     fn exit(&mut self, incarnation: Incarnation, status: i32) {
@@ -367,24 +378,24 @@ fn probes_at_once_then_every_100_ms_then_at_the_interval() {
     bench.expect(&["probe #1"]);
     bench.event(Event::Listening { incarnation: 1 });
     for _ in 0..3 {
-        bench.event(Event::Probed { incarnation: 1, passed: false });
+        bench.probed(false);
         bench.wait(MS * 99);
         bench.expect(&[]);
         bench.wait(MS);
         bench.expect(&["probe #1"]);
     }
-    bench.event(Event::Probed { incarnation: 1, passed: true });
+    bench.probed(true);
     bench.expect(&["pool app [1]", "done 1"]);
     // Three failures in a row make it unhealthy, one success heals.
     for said in [&[][..], &[], &["pool app []"]] {
         bench.wait(Duration::from_secs(30));
         bench.expect(&["probe #1"]);
-        bench.event(Event::Probed { incarnation: 1, passed: false });
+        bench.probed(false);
         bench.expect(said);
     }
     assert_eq!(bench.states(), [("app".into(), InstanceState::Unhealthy)]);
     bench.wait(Duration::from_secs(30));
-    bench.event(Event::Probed { incarnation: 1, passed: true });
+    bench.probed(true);
     bench.expect(&["probe #1", "pool app [1]"]);
 }
 
@@ -410,10 +421,10 @@ fn what_stays_unhealthy_is_started_anew() {
     app.healthcheck = Some(healthcheck());
     let mut bench = Bench::up(vec![app]);
     bench.event(Event::Started { incarnation: 1 });
-    bench.event(Event::Probed { incarnation: 1, passed: true });
+    bench.probed(true);
     for _ in 0..6 {
         bench.wait(Duration::from_secs(30));
-        bench.event(Event::Probed { incarnation: 1, passed: false });
+        bench.probed(false);
     }
     bench.said.clear();
     bench.event(Event::Drained { incarnation: 1 });

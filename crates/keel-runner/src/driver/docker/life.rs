@@ -24,7 +24,7 @@ use super::{
 use crate::{
     Exit, Health,
     driver::process::first_tcp,
-    supervisor::{Event, Incarnation, Verdict},
+    supervisor::{Event, Incarnation, ProbeNumber, Verdict},
 };
 
 /// How much of what a healthcheck printed is kept: its end.
@@ -105,11 +105,11 @@ impl Driver {
     }
 
     /// Runs the healthcheck of a life once, or looks whether it listens if it has none; says [`Event::Probed`].
-    pub(crate) fn probe(&self, incarnation: Incarnation) {
+    pub(crate) fn probe(&self, incarnation: Incarnation, number: ProbeNumber) {
         let driver = self.clone();
         tokio::spawn(async move {
             let passed = driver.passes(incarnation).await;
-            driver.tell(Event::Probed { incarnation, passed });
+            driver.tell(Event::Probed { incarnation, number, passed });
         });
     }
 

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     Error, ExecRequest, Exit, Health, TerminalSize,
     driver::exec::{Exec, Running},
-    supervisor::{Event, Incarnation},
+    supervisor::{Event, Incarnation, ProbeNumber},
 };
 
 /// How much of what a healthcheck printed is kept: its end.
@@ -36,7 +36,7 @@ const LAST_OUTPUT_WITHIN: Duration = Duration::from_millis(100);
 
 impl Driver {
     /// Runs the healthcheck of a life once; says [`Event::Probed`].
-    pub(crate) fn probe(&self, incarnation: Incarnation) {
+    pub(crate) fn probe(&self, incarnation: Incarnation, number: ProbeNumber) {
         let driver = self.clone();
         tokio::spawn(async move {
             let ran = driver.run_healthcheck(incarnation).await;
@@ -44,12 +44,12 @@ impl Driver {
             // Who passed may have its requests at once: the pool doesn't wait for what was printed.
             if passed {
                 driver.note_health(incarnation, Health { passed, output: String::new() });
-                driver.tell(Event::Probed { incarnation, passed });
+                driver.tell(Event::Probed { incarnation, number, passed });
             }
             let output = output.await.unwrap_or_default();
             if !passed {
                 driver.note_health(incarnation, Health { passed, output });
-                driver.tell(Event::Probed { incarnation, passed });
+                driver.tell(Event::Probed { incarnation, number, passed });
             } else if let Some(living) = lock(&driver.0.lives).get_mut(&incarnation) {
                 // Unless another has come to its end meanwhile.
                 let mine = living.health.as_mut().filter(|health| health.passed && health.output.is_empty());

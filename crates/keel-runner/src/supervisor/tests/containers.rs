@@ -9,10 +9,10 @@ fn a_container_is_probed_until_it_passes_and_then_the_engine_says() {
     let mut bench = Bench::up(vec![app]);
     bench.event(Event::Started { incarnation: 1 });
     bench.expect(&["pool app [] starting", "start app #1", "probe #1"]);
-    bench.event(Event::Probed { incarnation: 1, passed: false });
+    bench.probed(false);
     bench.wait(FIRST_CONTAINER_PROBES_EVERY);
     bench.expect(&["probe #1"]);
-    bench.event(Event::Probed { incarnation: 1, passed: true });
+    bench.probed(true);
     bench.expect(&["pool app [1]", "done 1"]);
     bench.wait(Duration::from_secs(600));
     bench.expect(&[]);
@@ -24,7 +24,7 @@ fn a_container_is_probed_until_it_passes_and_then_the_engine_says() {
     bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Ill });
     for _ in 0..3 {
         bench.wait(Duration::from_secs(30));
-        bench.event(Event::Probed { incarnation: 1, passed: false });
+        bench.probed(false);
     }
     bench.expect(&["pool app []", "probe #1", "probe #1", "probe #1", "drain #1"]);
 }
@@ -37,19 +37,19 @@ fn a_container_that_flaps_is_probed_until_the_engine_calls_it_well() {
     app.healthcheck = Some(healthcheck());
     let mut bench = Bench::up(vec![app]);
     bench.event(Event::Started { incarnation: 1 });
-    bench.event(Event::Probed { incarnation: 1, passed: true });
+    bench.probed(true);
     bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Ill });
     bench.said.clear();
     bench.wait(Duration::from_secs(30));
-    bench.event(Event::Probed { incarnation: 1, passed: true });
+    bench.probed(true);
     bench.expect(&["probe #1", "pool app [1]"]);
     for _ in 0..3 {
         bench.wait(Duration::from_secs(30));
-        bench.event(Event::Probed { incarnation: 1, passed: false });
+        bench.probed(false);
     }
     bench.expect(&["probe #1", "probe #1", "probe #1", "pool app []"]);
     bench.wait(Duration::from_secs(30));
-    bench.event(Event::Probed { incarnation: 1, passed: true });
+    bench.probed(true);
     bench.expect(&["probe #1", "pool app [1]"]);
     // What it said before is no news, as after a lost connection.
     bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Ill });
@@ -67,7 +67,7 @@ fn a_container_called_unhealthy_before_it_served_is_probed_on() {
     let mut bench = Bench::up(vec![app]);
     bench.event(Event::Started { incarnation: 1 });
     bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Ill });
-    bench.event(Event::Probed { incarnation: 1, passed: true });
+    bench.probed(true);
     bench.said.clear();
     bench.wait(Duration::from_secs(30));
     bench.expect(&["probe #1"]);
@@ -144,7 +144,7 @@ fn a_paused_container_is_out_of_the_pool_until_it_is_resumed() {
     bench.expect(&[]);
     bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Resumed });
     bench.expect(&["probe #1"]);
-    bench.event(Event::Probed { incarnation: 1, passed: true });
+    bench.probed(true);
     bench.expect(&["pool app [1]"]);
     bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Leaving });
     bench.expect(&["pool app []"]);
@@ -157,7 +157,6 @@ fn a_paused_container_is_out_of_the_pool_until_it_is_resumed() {
 #[test]
 fn a_container_that_is_cut_off_is_never_ready_whenever_that_was() {
     let judge = |bench: &mut Bench, verdict| bench.event(Event::Judged { incarnation: 1, verdict });
-    let probed = |bench: &mut Bench, passed| bench.event(Event::Probed { incarnation: 1, passed });
     let check = |healthcheck: Option<Healthcheck>, phase: &str| {
         let mut app = container("app", 1, Handover::Overlap);
         app.healthcheck = healthcheck;
@@ -168,7 +167,7 @@ fn a_container_that_is_cut_off_is_never_ready_whenever_that_was() {
         }
         bench.event(Event::Started { incarnation: 1 });
         match phase {
-            "ready" | "leaving" | "paused" | "unhealthy" if is_checked => probed(&mut bench, true),
+            "ready" | "leaving" | "paused" | "unhealthy" if is_checked => bench.probed(true),
             "ready" | "leaving" | "paused" => bench.event(Event::Listening { incarnation: 1 }),
             _ => {}
         }
@@ -180,7 +179,7 @@ fn a_container_that_is_cut_off_is_never_ready_whenever_that_was() {
             _ => {}
         }
         judge(&mut bench, Verdict::CutOff);
-        probed(&mut bench, true);
+        bench.probed(true);
         bench.event(Event::Listening { incarnation: 1 });
         judge(&mut bench, Verdict::Well);
         judge(&mut bench, Verdict::Resumed);
@@ -189,7 +188,7 @@ fn a_container_that_is_cut_off_is_never_ready_whenever_that_was() {
         assert_ne!(bench.states(), [("app".into(), InstanceState::Ready)], "{phase}");
         bench.said.clear();
         judge(&mut bench, Verdict::Connected);
-        probed(&mut bench, true);
+        bench.probed(true);
         assert_eq!(bench.said[..2], ["probe #1", "pool app [1]"], "{phase}");
     };
     for phase in ["spawning", "starting", "ready", "unhealthy", "paused", "leaving"] {
@@ -208,6 +207,43 @@ fn a_container_that_is_cut_off_is_never_ready_whenever_that_was() {
     assert_eq!(bench.states(), [("worker".into(), InstanceState::Ready)]);
 }
 
+/// It is delivered when it is resumed, and then it is about to end.
+#[test]
+fn a_container_paused_on_its_way_out_leaves_when_it_is_resumed() {
+    let judge = |bench: &mut Bench, verdict| bench.event(Event::Judged { incarnation: 1, verdict });
+    for order in [[Verdict::Leaving, Verdict::Paused], [Verdict::Paused, Verdict::Leaving]] {
+        let mut app = container("app", 1, Handover::Overlap);
+        app.ports.clear();
+        let mut bench = Bench::up(vec![app]);
+        bench.event(Event::Started { incarnation: 1 });
+        bench.wait(STEADY_AFTER);
+        bench.said.clear();
+        order.into_iter().for_each(|verdict| judge(&mut bench, verdict));
+        bench.wait(Duration::from_secs(600));
+        judge(&mut bench, Verdict::Resumed);
+        bench.wait(Duration::from_secs(10) - MS);
+        bench.expect(&["pool app []"]);
+        bench.wait(MS);
+        bench.expect(&["pool app [1]"]);
+    }
+}
+
+#[test]
+fn a_probe_from_before_somebody_paused_a_container_does_not_count() {
+    let mut app = container("app", 1, Handover::Overlap);
+    app.healthcheck = Some(healthcheck());
+    let mut bench = Bench::up(vec![app]);
+    bench.event(Event::Started { incarnation: 1 });
+    let before = bench.last_probe;
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Paused });
+    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Resumed });
+    bench.expect(&["pool app [] starting", "start app #1", "probe #1", "probe #1"]);
+    bench.event(Event::Probed { incarnation: 1, number: before, passed: true });
+    bench.expect(&[]);
+    bench.probed(true);
+    bench.expect(&["pool app [1]", "done 1"]);
+}
+
 #[test]
 fn a_container_that_ignores_a_signal_is_asked_after_its_grace_period() {
     let mut app = container("app", 1, Handover::Overlap);
@@ -216,7 +252,7 @@ fn a_container_that_ignores_a_signal_is_asked_after_its_grace_period() {
         let mut bench = Bench::up(vec![app.clone()]);
         bench.event(Event::Started { incarnation: 1 });
         match app.healthcheck {
-            Some(_) => bench.event(Event::Probed { incarnation: 1, passed: true }),
+            Some(_) => bench.probed(true),
             None => bench.event(Event::Listening { incarnation: 1 }),
         }
         bench.said.clear();
@@ -228,11 +264,11 @@ fn a_container_that_ignores_a_signal_is_asked_after_its_grace_period() {
         bench.wait(Duration::from_secs(10) - MS);
         bench.expect(&[]);
         bench.wait(MS);
-        bench.event(Event::Probed { incarnation: 1, passed: false });
+        bench.probed(false);
         bench.wait(Duration::from_secs(30));
         bench.said.dedup();
         bench.expect(&["probe #1"]);
-        bench.event(Event::Probed { incarnation: 1, passed: true });
+        bench.probed(true);
         bench.expect(&["pool app [1]"]);
         bench.wait(Duration::from_secs(600));
         bench.expect(&[]);
