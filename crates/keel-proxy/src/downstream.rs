@@ -200,7 +200,7 @@ async fn idle(worker: &Rc<Worker>, client: &mut Client) -> bool {
                 client.timer.set_at(Some(latest));
             }
         }
-        client.timer.poll_expired(&worker.clock, cx).map(|()| false)
+        client.timer.poll_expired(&worker.clock, cx).map(|_| false)
     })
     .await
 }

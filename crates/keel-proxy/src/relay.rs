@@ -281,7 +281,7 @@ async fn stream(
             let gone_at = exchanged.watch.deadline().filter(|_| relay.pending() == 0);
             let next = read_until.into_iter().chain(write_until).chain(gone_at).min();
             job.client.timer.set_at(next);
-            std::task::ready!(job.client.timer.poll_expired(&job.worker.clock, cx));
+            let now = std::task::ready!(job.client.timer.poll_expired(&job.worker.clock, cx));
             if write_until.is_some_and(|until| now >= until) {
                 job.client.timed_out = true;
                 return Poll::Ready(Ended::ClientGone);
@@ -454,7 +454,7 @@ pub(crate) async fn tunnel(job: &mut Job<'_>, mut exchanged: Exchanged, scope: &
                 client.timer.set(&worker.clock, scope.read_timeout);
                 continue;
             }
-            return client.timer.poll_expired(&worker.clock, cx);
+            return client.timer.poll_expired(&worker.clock, cx).map(drop);
         }
     })
     .await;

@@ -42,7 +42,7 @@ pub(super) async fn drain_body(job: &mut Job<'_>) -> bool {
                     }
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(false),
-                Poll::Pending => return job.client.timer.poll_expired(&worker.clock, cx).map(|()| false),
+                Poll::Pending => return job.client.timer.poll_expired(&worker.clock, cx).map(|_| false),
             }
         }
     })

@@ -40,11 +40,12 @@ impl Timer {
         self.deadline
     }
 
-    /// Is ready once the deadline has passed; otherwise sees to it that the task is woken then.
+    /// Is ready once the deadline has passed, with the time as it is then, which may be later than what the clock gave
+    /// before; otherwise sees to it that the task is woken then.
     ///
     /// The runtime's timer is polled only when it moves: it stays registered with the connection's task, which is the
     /// only one that ever polls it.
-    pub(crate) fn poll_expired(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_expired(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Poll<Instant> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
         let has_fired = self.sleep.as_ref().is_some_and(|sleep| sleep.is_elapsed());
         if has_fired {
@@ -53,7 +54,7 @@ impl Timer {
         }
         let now = clock.now();
         if now >= deadline {
-            return Poll::Ready(());
+            return Poll::Ready(now);
         }
         if !has_fired && self.armed.is_some_and(|armed| now < armed && armed <= deadline) {
             return Poll::Pending;
@@ -67,7 +68,10 @@ impl Timer {
             }
             None => self.sleep.insert(Box::pin(tokio::time::sleep_until(at))),
         };
-        sleep.as_mut().poll(cx)
+        sleep.as_mut().poll(cx).map(|()| {
+            clock.look_again();
+            clock.now().max(deadline)
+        })
     }
 }
 
@@ -83,6 +87,7 @@ mod tests {
         let (clock, mut timer) = (Clock::new(), Timer::default());
         timer.set(&clock, Duration::from_millis(5));
         let expired = poll_fn(|cx| timer.poll_expired(&clock, cx));
-        tokio::time::timeout(Duration::from_secs(10), expired).await.unwrap();
+        let now = tokio::time::timeout(Duration::from_secs(10), expired).await.unwrap();
+        assert!(timer.deadline().is_some_and(|deadline| deadline <= now));
     }
 }

@@ -135,7 +135,7 @@ pub(crate) async fn wait_in_queue(
         if watch.poll_gone(cx, client, worker.clock.now()).is_ready() || watch.half_closed.is_some() {
             return Poll::Ready(Waited::ClientGone);
         }
-        client.timer.poll_expired(&worker.clock, cx).map(|()| Waited::TimeUp)
+        client.timer.poll_expired(&worker.clock, cx).map(|_| Waited::TimeUp)
     })
     .await
 }
@@ -275,7 +275,7 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
             return Poll::Ready(Err((Attempted::ClientGone, String::new())));
         }
         client.timer.set_at(Some(watch.deadline().map_or(limit, |patience| patience.min(limit))));
-        ready!(client.timer.poll_expired(&worker.clock, cx));
+        let now = ready!(client.timer.poll_expired(&worker.clock, cx));
         Poll::Ready(Err(if now >= limit && has_left {
             let text = "the upstream server left while connecting to upstream";
             (Attempted::Failed(PeerFailure::Error), text.to_owned())
@@ -441,7 +441,7 @@ impl Exchanging<'_> {
             }
         });
         job.client.timer.set_at(Some(watch.deadline().map_or(until, |patience| patience.min(until))));
-        ready!(job.client.timer.poll_expired(&job.worker.clock, cx));
+        let now = ready!(job.client.timer.poll_expired(&job.worker.clock, cx));
         if now < until {
             return Poll::Ready(Err((Ending::ClientGone, End::GivenUp)));
         }

@@ -316,7 +316,7 @@ async fn watch_idle(worker: Rc<Worker>, pool: Weak<Pool>) {
         let events = alive.events.clone();
         drop(alive);
         let ended = poll_fn(|cx| match events.poll_told(cx) {
-            Poll::Pending => timer.poll_expired(&worker.clock, cx).map(|()| Vec::new()),
+            Poll::Pending => timer.poll_expired(&worker.clock, cx).map(|_| Vec::new()),
             told => told,
         });
         let ended = ended.await;
