@@ -8,7 +8,7 @@
 
 use std::{io, time::Duration};
 
-use bollard::{Docker, models::ExecInspectResponse};
+use bollard::Docker;
 use keel_sys::process::{pidfd_open, pidfd_send_signal};
 
 use super::{
@@ -24,41 +24,67 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The length of a container's name in the engine.
 const ID_BYTES: usize = 64;
 
-/// Sends a signal to a command in a container and what it started in its group.
+/// Sends a signal to a command in a container and what it started in its group. One that has just begun may print before
+/// the engine knows its process: that is waited for.
 pub(super) async fn signal_exec(docker: &Docker, exec: &str, signal: i32) {
-    match send(docker, exec, signal).await {
-        Ok((state, 0)) if state.running == Some(true) => {
-            tracing::warn!("a command in a container gets no signal: its process isn't seen on this machine");
+    for _ in 0..LOOKS_MAX {
+        match send(docker, exec, signal).await {
+            Ok(Sent::Unknown) => tokio::time::sleep(LOOK_EVERY).await,
+            Ok(Sent::Unseen) => {
+                return tracing::warn!(
+                    "a command in a container gets no signal: its process isn't seen on this machine"
+                );
+            }
+            Ok(Sent::To | Sent::Ended) => return,
+            Err(error) => {
+                return tracing::debug!("a command in a container wasn't sent signal {signal}: {error}");
+            }
         }
-        Ok(_) => {}
-        Err(error) => tracing::debug!("a command in a container wasn't sent signal {signal}: {error}"),
     }
+    tracing::warn!("a command in a container gets no signal: the engine doesn't say which process it is");
 }
 
 /// Ends a command in a container and what it started in its group.
 pub(super) async fn end_exec(docker: Docker, exec: String) {
     for _ in 0..LOOKS_MAX {
         match send(&docker, &exec, SIGKILL).await {
-            Ok((state, 0)) if state.pid.is_some_and(|pid| pid > 0) => {
-                if state.running == Some(true) {
-                    tracing::debug!("a healthcheck that took too long goes on: its process isn't seen here");
-                }
-                return;
+            Ok(Sent::To | Sent::Unknown) => tokio::time::sleep(LOOK_EVERY).await,
+            Ok(Sent::Unseen) => {
+                return tracing::debug!(
+                    "a healthcheck that took too long goes on: its process isn't seen here"
+                );
             }
-            Ok(_) => tokio::time::sleep(LOOK_EVERY).await,
+            Ok(Sent::Ended) => return,
             Err(error) => return tracing::debug!("a healthcheck that took too long may go on: {error}"),
         }
     }
 }
 
-/// Sends a signal once; gives what the engine knew of the command, and how many processes were sent it.
-async fn send(docker: &Docker, exec: &str, signal: i32) -> Result<(ExecInspectResponse, usize), EngineError> {
+/// What became of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    To,
+    /// The engine doesn't know its process yet.
+    Unknown,
+    /// It runs, as the engine says, in none of this machine's processes.
+    Unseen,
+    Ended,
+}
+
+/// Sends a signal once.
+async fn send(docker: &Docker, exec: &str, signal: i32) -> Result<Sent, EngineError> {
     let state = call(docker.inspect_exec(exec)).await?;
     let leader = state.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
-    let (Some(leader), Some(container)) = (leader, state.container_id.clone()) else { return Ok((state, 0)) };
+    let (Some(leader), Some(container)) = (leader, state.container_id) else {
+        return Ok(if state.exit_code.is_some() { Sent::Ended } else { Sent::Unknown });
+    };
     // It reads a file of every process.
     let sent = tokio::task::spawn_blocking(move || signal_group(&container, leader, signal)).await;
-    Ok((state, sent.unwrap_or(0)))
+    Ok(match sent {
+        Ok(1..) => Sent::To,
+        _ if state.running == Some(true) => Sent::Unseen,
+        _ => Sent::Ended,
+    })
 }
 
 /// Signals the processes of a group that are in a container.
