@@ -226,6 +226,11 @@ fn a_peer_that_leaves_is_drained_and_its_idle_connections_close() {
 /// More than the budget of retries allows; the word of the death comes after the connections have broken.
 #[test]
 fn all_that_was_in_flight_at_an_instance_that_died_goes_elsewhere() {
+    assert!((0..5).any(|_| all_go_elsewhere().is_some()), "the word of the death always came too late");
+}
+
+/// `None` when this machine was too slow: requests wait for a second.
+fn all_go_elsewhere() -> Option<()> {
     const CLIENTS: usize = 400;
     let dying = TcpListener::bind("127.0.0.1:0").unwrap();
     let other = ScriptedPeer::saying("other");
@@ -241,16 +246,21 @@ fn all_that_was_in_flight_at_an_instance_that_died_goes_elsewhere() {
         stream.read_exact(&mut [0; 16]).unwrap();
         held.push(stream);
     }
+    let broke = Instant::now();
+    let too_late = || broke.elapsed() >= Duration::from_secs(1);
     drop((dying, held));
-    let deadline = Instant::now() + DEADLINE;
     while plane.status().queued == 0 {
-        assert!(Instant::now() < deadline, "nothing waits for word of the death");
+        (!too_late()).then_some(())?;
     }
     plane.order(&Order::Peers { upstream: UpstreamName("u".into()), set: set(&[other.address], false) });
+    // Once this is answered the order has been carried out.
+    plane.status();
+    (!too_late()).then_some(())?;
     for client in &mut clients {
         let response = client.response(true);
         assert_eq!((response.status, response.text()), (200, "other"));
     }
+    Some(())
 }
 
 #[test]
