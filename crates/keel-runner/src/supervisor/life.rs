@@ -8,7 +8,7 @@ use std::{
 use keel_model::{Run, Service};
 
 use super::{
-    Action, FIRST_CONTAINER_PROBES_EVERY, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, ProbeNumber,
+    Action, FIRST_CONTAINER_PROBES_EVERY, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, Part, ProbeNumber,
     STEADY_AFTER, SlotId, Supervisor, Verdict, Wanted, back_off, restart_after, serves, window_of,
 };
 use crate::Exit;
@@ -461,17 +461,9 @@ impl Supervisor {
         self.told.insert(life.slot.clone());
         let Some(slot) = self.slots.get_mut(&life.slot) else { return };
         slot.last_error = Some(why);
-        slot.retiring.remove(&incarnation);
-        if slot.replacement == Some(incarnation) {
-            slot.replacement = None;
-        }
-        if slot.current == Some(incarnation) {
-            // What can't be started now can't be in a second either.
-            slot.current = slot.replacement.take();
-            slot.since = now;
-            if slot.current.is_none() {
-                slot.wanted = Wanted::Down;
-            }
+        // What can't be started now can't be in a second either.
+        if slot.forget(now, incarnation) == Part::Current && slot.current.is_none() {
+            slot.wanted = Wanted::Down;
         }
     }
 
@@ -481,13 +473,7 @@ impl Supervisor {
         self.told.insert(life.slot.clone());
         let Some(slot) = self.slots.get_mut(&life.slot) else { return };
         slot.last_error = Some(why);
-        slot.retiring.remove(&incarnation);
-        if slot.replacement == Some(incarnation) {
-            slot.replacement = None;
-        }
-        if slot.current == Some(incarnation) {
-            slot.current = slot.replacement.take();
-            slot.since = now;
+        if slot.forget(now, incarnation) == Part::Current {
             slot.unasked = slot.unasked.saturating_add(1);
             let again = slot.wanted == Wanted::Up && slot.current.is_none();
             slot.retry_at = again.then(|| now + back_off(slot.unasked.saturating_add(1)));
@@ -498,16 +484,14 @@ impl Supervisor {
         let Some(life) = self.lives.remove(&incarnation) else { return };
         self.told.insert(life.slot.clone());
         let Some(slot) = self.slots.get_mut(&life.slot) else { return };
-        slot.retiring.remove(&incarnation);
-        if slot.replacement == Some(incarnation) {
-            slot.replacement = None;
-            slot.last_error = Some(format!("its replacement ended: {exit}"));
+        match slot.forget(now, incarnation) {
+            Part::Current => {}
+            Part::Replacement => {
+                slot.last_error = Some(format!("its replacement ended: {exit}"));
+                return;
+            }
+            Part::Retiring => return,
         }
-        if slot.current != Some(incarnation) {
-            return;
-        }
-        slot.current = slot.replacement.take();
-        slot.since = now;
         slot.last_exit = Some(exit);
         slot.last_error = life.blame.map(str::to_owned);
         if slot.wanted == Wanted::Down || slot.current.is_some() {

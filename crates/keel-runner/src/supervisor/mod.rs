@@ -175,6 +175,16 @@ struct Slot {
     slow_at: Option<Instant>,
 }
 
+/// What a life is to its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Current,
+    /// It is to take the current one's place.
+    Replacement,
+    /// Another has taken its place.
+    Retiring,
+}
+
 impl Slot {
     fn new(now: Instant, drain_timeout: Duration) -> Self {
         Self {
@@ -207,6 +217,21 @@ impl Slot {
     /// Whether it has failed so often that nobody should wait for it.
     fn is_failing(&self) -> bool {
         self.is_crash_loop() || self.unasked >= CRASH_LOOP_FROM
+    }
+
+    /// Forgets a life that is over, and says which part it had. A replacement under way takes the current one's place.
+    fn forget(&mut self, now: Instant, incarnation: Incarnation) -> Part {
+        self.retiring.remove(&incarnation);
+        if self.current == Some(incarnation) {
+            self.current = self.replacement.take();
+            self.since = now;
+            return Part::Current;
+        }
+        if self.replacement == Some(incarnation) {
+            self.replacement = None;
+            return Part::Replacement;
+        }
+        Part::Retiring
     }
 
     /// Makes it wanted, with a clean record.
