@@ -5,24 +5,22 @@
 
 use std::{
     io,
+    net::SocketAddr,
     os::fd::OwnedFd,
     pin::pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use keel_model::Address;
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::Notify,
-    task::JoinHandle,
-};
+use keel_sys::Watched;
+use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
     downstream::{self, Client},
     exchange::Remote,
-    io::socket::Socket,
+    io::socket::{self, Socket},
     worker::Worker,
 };
 
@@ -51,38 +49,48 @@ impl Listening {
     }
 }
 
-enum Listener {
-    Tcp(TcpListener),
-    Unix(UnixListener),
+struct Listener {
+    watched: Watched,
+    is_tcp: bool,
 }
 
 impl Listener {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Remote)>> {
-        match self {
-            Listener::Tcp(listener) => listener
-                .poll_accept(cx)
-                .map_ok(|(stream, address)| (Socket::Tcp(stream), Remote::Tcp(address))),
-            Listener::Unix(listener) => {
-                listener.poll_accept(cx).map_ok(|(stream, _)| (Socket::Unix(stream), Remote::Unix))
+        loop {
+            match self.watched.try_read(|_| self.accept()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.watched.poll_read_ready(cx))?;
+                }
+                accepted => {
+                    self.look_for_more();
+                    return Poll::Ready(accepted);
+                }
             }
+        }
+    }
+
+    /// Takes a connection if there is one, whatever the event loop knows.
+    fn accept(&self) -> io::Result<(Socket, Remote)> {
+        let (descriptor, address) = rustix::net::acceptfrom_with(&self.watched, socket::FLAGS)?;
+        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+        let remote = address.map_or(Remote::Unix, Remote::Tcp);
+        Ok((Socket::accepted(descriptor, self.is_tcp)?, remote))
+    }
+
+    /// Asks whether another connection waits: to accept one that isn't there costs several times as much.
+    fn look_for_more(&self) {
+        if self.is_tcp && keel_sys::tcp::tcp_info(&self.watched).is_ok_and(|info| info.unacked == 0) {
+            // Its only effect is on what the runtime remembers.
+            let _ = self.watched.try_read(|_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
         }
     }
 }
 
 /// Begins to take connections from a socket.
 pub(crate) fn listen(worker: &Rc<Worker>, address: Address, socket: OwnedFd) -> io::Result<Listening> {
-    let listener = match address {
-        Address::Tcp(_) => {
-            let listener = std::net::TcpListener::from(socket);
-            listener.set_nonblocking(true)?;
-            Listener::Tcp(TcpListener::from_std(listener)?)
-        }
-        Address::Unix(_) => {
-            let listener = std::os::unix::net::UnixListener::from(socket);
-            listener.set_nonblocking(true)?;
-            Listener::Unix(UnixListener::from_std(listener)?)
-        }
-    };
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    let listener =
+        Listener { watched: Watched::reading(socket)?, is_tcp: matches!(address, Address::Tcp(_)) };
     let closing = Rc::new(Notify::new());
     let task = tokio::task::spawn_local(accept_all(worker.clone(), listener, address, closing.clone()));
     Ok(Listening { closing, task })
@@ -99,7 +107,13 @@ async fn accept_all(worker: Rc<Worker>, listener: Listener, address: Address, cl
             closed.as_mut().poll(cx).map(|()| None)
         });
         match accepted.await {
-            None => return,
+            None => {
+                // What came since the event loop last told of something.
+                while let Ok((socket, remote)) = listener.accept() {
+                    begin(&worker, socket, remote, &address);
+                }
+                return;
+            }
             Some(Ok((socket, remote))) => begin(&worker, socket, remote, &address),
             Some(Err(error)) => {
                 if pause_after(&worker, &error) {
@@ -149,9 +163,6 @@ fn begin(worker: &Rc<Worker>, socket: Socket, remote: Remote, address: &Rc<Addre
     if let Some(listener) = listener {
         socket.keep_alive(listener.keepalive);
     }
-    // Most clients' first bytes come a moment after the connection: the runtime's guess that they are here costs a read
-    // that finds nothing.
-    socket.forget_readiness();
     let client = Client::new(worker, socket, remote, address.clone());
     downstream::spawn(worker, client);
 }

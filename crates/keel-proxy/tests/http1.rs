@@ -111,6 +111,42 @@ fn answers_pipelined_requests_in_order() {
 }
 
 #[test]
+fn takes_every_connection_of_a_burst() {
+    let peer = ScriptedPeer::saying("yes");
+    let plane = DataPlane::start(|plan| balance(plan, &[peer.address]));
+    for size in [1, 2, 3, 5, 50] {
+        let mut clients: Vec<_> = (0..size).map(|_| plane.client()).collect();
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        }
+        for client in &mut clients {
+            assert_eq!(client.response(true).text(), "yes");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_reads_late_gets_everything_and_is_heard_meanwhile() {
+    const SIZE: usize = 48 << 20;
+    let peer = ScriptedPeer::start(|request| {
+        let size = if request.head.contains("/large") { SIZE } else { 2 };
+        let mut response = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n").into_bytes();
+        response.resize(response.len() + size, b'x');
+        Some(response)
+    });
+    let plane = DataPlane::start(|plan| balance(plan, &[peer.address]));
+    let mut client = plane.client();
+    for _ in 0..2 {
+        client.send("GET /large HTTP/1.1\r\nHost: h\r\n\r\n");
+        // The data plane has filled what the kernel holds, and waits.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        client.send("GET /small HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert!(client.response(true).body == vec![b'x'; SIZE], "the large body came otherwise");
+        assert_eq!(client.response(true).text(), "xx");
+    }
+}
+
+#[test]
 fn speaks_http_1_0() {
     let peer = ScriptedPeer::start(|_| {
         Some(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n".to_vec())

@@ -14,8 +14,10 @@ pub mod seccomp;
 pub mod sock_diag;
 pub mod tcp;
 pub mod user;
+pub mod watched;
 
 pub use channel::{Channel, Outgoing};
+pub use watched::Watched;
 
 /// Gives the machine's name (`uname -n`).
 pub fn hostname() -> String {

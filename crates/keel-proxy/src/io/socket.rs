@@ -1,27 +1,28 @@
 //! A connected socket of either family, and how it is read and written without spare system calls.
 
 use std::{
+    future::poll_fn,
     io::{self, IoSlice},
     net::SocketAddr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     task::{Context, Poll, ready},
 };
 
 use keel_model::{Address, TcpKeepalive};
+use keel_sys::Watched;
 use rustix::{
     io::Errno,
-    net::{RecvFlags, SendFlags},
-};
-use tokio::{
-    io::Interest,
-    net::{TcpSocket, TcpStream, UnixStream},
+    net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt},
 };
 
 /// A connected stream socket.
-pub(crate) enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+pub(crate) struct Socket {
+    watched: Watched,
+    is_tcp: bool,
 }
+
+/// Flags of every socket that is made here.
+pub(crate) const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 /// What a look at a socket's receive queue showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,36 +38,53 @@ pub(crate) enum Peeked {
 }
 
 impl Socket {
+    /// Takes a connection that was accepted with [`FLAGS`].
+    pub(crate) fn accepted(descriptor: OwnedFd, is_tcp: bool) -> io::Result<Self> {
+        Ok(Self { watched: Watched::reading(descriptor)?, is_tcp })
+    }
+
     /// Connects to a peer. Small writes leave at once.
     pub(crate) async fn connect(address: &Address) -> io::Result<Self> {
-        match address {
+        let new = |family| rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None);
+        let (descriptor, begun) = match address {
             Address::Tcp(address) => {
-                let socket = match address {
-                    SocketAddr::V4(_) => TcpSocket::new_v4()?,
-                    SocketAddr::V6(_) => TcpSocket::new_v6()?,
-                };
-                socket.set_nodelay(true)?;
+                let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+                let descriptor = new(family)?;
+                sockopt::set_tcp_nodelay(&descriptor, true)?;
                 if address.ip().to_canonical().is_loopback() {
-                    local_congestion_control(&socket);
+                    local_congestion_control(&descriptor);
                 }
-                Ok(Socket::Tcp(socket.connect(*address).await?))
+                let begun = rustix::net::connect(&descriptor, address);
+                (descriptor, begun)
             }
-            Address::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
+            Address::Unix(path) => {
+                let descriptor = new(AddressFamily::UNIX)?;
+                let begun = rustix::net::connect(&descriptor, &SocketAddrUnix::new(path)?);
+                (descriptor, begun)
+            }
+        };
+        if let Err(error) = begun
+            && error != Errno::INPROGRESS
+        {
+            return Err(error.into());
         }
+        let mut watched = Watched::reading_and_writing(descriptor)?;
+        if begun.is_err() {
+            poll_fn(|cx| watched.poll_write_ready(cx)).await?;
+            sockopt::socket_error(&watched)??;
+        }
+        Ok(Self { watched, is_tcp: matches!(address, Address::Tcp(_)) })
     }
 
     pub(crate) fn set_nodelay(&self) {
-        if let Socket::Tcp(stream) = self {
+        if self.is_tcp {
             // A connection that is gone already fails at the next write.
-            let _ = stream.set_nodelay(true);
+            let _ = sockopt::set_tcp_nodelay(self, true);
         }
     }
 
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Socket::Tcp(stream) => stream.poll_read_ready(cx),
-            Socket::Unix(stream) => stream.poll_read_ready(cx),
-        }
+        self.watched.poll_read_ready(cx)
     }
 
     /// Reads once into the free room of `buffer`, which is made at least `room` bytes; 0 means the end.
@@ -79,86 +97,94 @@ impl Socket {
         buffer.reserve(room);
         let room = buffer.capacity() - buffer.len();
         loop {
-            ready!(self.poll_read_ready(cx))?;
-            match rustix::net::recv(self, rustix::buffer::spare_capacity(buffer), RecvFlags::empty()) {
-                Err(Errno::AGAIN) => self.forget_readiness(),
-                Err(Errno::INTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
-                Ok((received, _)) => {
+            let mut last = None;
+            let result = self.watched.try_read(|socket| {
+                let (received, _) =
+                    rustix::net::recv(socket, rustix::buffer::spare_capacity(buffer), RecvFlags::empty())?;
+                if 0 < received && received < room {
                     // There was no more: the next look would find nothing.
-                    if 0 < received && received < room {
-                        self.forget_readiness();
-                    }
-                    return Poll::Ready(Ok(received));
+                    last = Some(received);
+                    return Err(io::ErrorKind::WouldBlock.into());
                 }
+                Ok(received)
+            });
+            if let Some(received) = last {
+                return Poll::Ready(Ok(received));
+            }
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.watched.poll_read_ready(cx))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return Poll::Ready(result),
             }
         }
     }
 
-    pub(crate) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let send = || rustix::net::send(self, bytes, SendFlags::NOSIGNAL);
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let send = |socket: BorrowedFd<'_>| rustix::net::send(socket, bytes, SendFlags::NOSIGNAL);
         nonzero(ready!(self.poll_write_with(cx, bytes.len(), send)))
     }
 
     pub(crate) fn poll_send_two(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         first: &[u8],
         second: &[u8],
     ) -> Poll<io::Result<usize>> {
         let slices = [IoSlice::new(first), IoSlice::new(second)];
-        let send = || rustix::io::writev(self, &slices);
+        let send = |socket: BorrowedFd<'_>| rustix::io::writev(socket, &slices);
         nonzero(ready!(self.poll_write_with(cx, first.len() + second.len(), send)))
     }
 
     /// Copies from a file into the socket within the kernel; 0 means the file's end.
     pub(crate) fn poll_send_file(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         file: BorrowedFd<'_>,
         offset: &mut u64,
         length_max: usize,
     ) -> Poll<io::Result<usize>> {
         // Less than asked for may be the file's end as well as a full socket.
-        let send = || rustix::fs::sendfile(self, file, Some(&mut *offset), length_max);
+        let send =
+            |socket: BorrowedFd<'_>| rustix::fs::sendfile(socket, file, Some(&mut *offset), length_max);
         self.poll_write_with(cx, 0, send)
     }
 
     /// Writes once, as soon as the socket takes something. Nearly always it does: the runtime is asked only if not.
     fn poll_write_with(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         length: usize,
-        mut write: impl FnMut() -> rustix::io::Result<usize>,
+        mut write: impl FnMut(BorrowedFd<'_>) -> rustix::io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            match self.try_io(Interest::WRITABLE, || Ok(write()?)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Ok(written) if written < length => {
+            let mut last = None;
+            let result = self.watched.try_write(|socket| {
+                let written = write(socket)?;
+                if written < length {
                     // It is full: the next attempt would find no room.
-                    self.forget(Interest::WRITABLE);
-                    return Poll::Ready(Ok(written));
+                    last = Some(written);
+                    return Err(io::ErrorKind::WouldBlock.into());
                 }
+                Ok(written)
+            });
+            if let Some(written) = last {
+                return Poll::Ready(Ok(written));
+            }
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.watched.poll_write_ready(cx))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return Poll::Ready(result),
             }
-            ready!(match self {
-                Socket::Tcp(stream) => stream.poll_write_ready(cx),
-                Socket::Unix(stream) => stream.poll_write_ready(cx),
-            })?;
-        }
-    }
-
-    fn try_io<R>(&self, interest: Interest, io: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
-        match self {
-            Socket::Tcp(stream) => stream.try_io(interest, io),
-            Socket::Unix(stream) => stream.try_io(interest, io),
         }
     }
 
     /// Says whether the event loop has told of something to read. No system call.
     pub(crate) fn is_readable(&self) -> bool {
-        self.try_io(Interest::READABLE, || Ok(())).is_ok()
+        self.watched.try_read(|_| Ok(())).is_ok()
     }
 
     /// Looks at what waits to be read, without taking it. One system call.
@@ -175,12 +201,8 @@ impl Socket {
 
     /// Waits for the next event although the last one has told of something: a look showed that nothing is there.
     pub(crate) fn forget_readiness(&self) {
-        self.forget(Interest::READABLE);
-    }
-
-    fn forget(&self, interest: Interest) {
         // Its only effect is on what the runtime remembers.
-        let _ = self.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        let _ = self.watched.try_read(|_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }
 
     /// Follows `so_keepalive`.
@@ -225,29 +247,17 @@ impl Socket {
     }
 
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
-        match self {
-            Socket::Tcp(stream) => stream.local_addr().ok(),
-            Socket::Unix(_) => None,
-        }
+        rustix::net::getsockname(self).ok()?.try_into().ok()
     }
 
     pub(crate) fn is_tcp(&self) -> bool {
-        matches!(self, Socket::Tcp(_))
+        self.is_tcp
     }
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Socket::Tcp(stream) => stream.as_fd(),
-            Socket::Unix(stream) => stream.as_fd(),
-        }
-    }
-}
-
-impl AsRawFd for Socket {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.as_fd().as_raw_fd()
+        self.watched.as_fd()
     }
 }
 
@@ -255,7 +265,7 @@ impl AsRawFd for Socket {
 /// queue to spare, and the estimates and the pacing of others (BBR) cost CPU time for every segment.
 pub(crate) fn local_congestion_control(socket: impl AsFd) {
     // Where it may not be chosen, the system's own works as well.
-    let _ = rustix::net::sockopt::set_tcp_congestion(socket, "reno");
+    let _ = sockopt::set_tcp_congestion(socket, "reno");
 }
 
 /// Where something was to be written, nothing written is an error.
