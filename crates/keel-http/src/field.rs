@@ -143,25 +143,36 @@ const fn ends(length: usize, first: u8, last: u8) -> usize {
     (length + first as usize * 7 + last as usize * 14) & 0xff
 }
 
-/// Compares with a text of lower-case letters, digits and `-`, eight bytes at a time.
+/// Compares with a text of lower-case letters, digits and `-`, a word at a time; the last word overlaps the one before.
 fn is_text(name: &[u8], text: &[u8]) -> bool {
     if name.len() != text.len() {
         return false;
     }
-    match (name.first_chunk(), text.first_chunk(), name.last_chunk(), text.last_chunk()) {
-        (Some(first), Some(first_text), Some(last), Some(last_text)) if name.len() <= 16 => {
-            is_word(*first, *first_text) && is_word(*last, *last_text)
+    match name.len() {
+        4..8 => {
+            is_word::<4>(name.first_chunk(), text.first_chunk())
+                && is_word::<4>(name.last_chunk(), text.last_chunk())
+        }
+        8..=16 => {
+            is_word::<8>(name.first_chunk(), text.first_chunk())
+                && is_word::<8>(name.last_chunk(), text.last_chunk())
         }
         _ => name.eq_ignore_ascii_case(text),
     }
 }
 
-fn is_word(bytes: [u8; 8], text: [u8; 8]) -> bool {
+fn is_word<const N: usize>(bytes: Option<&[u8; N]>, text: Option<&[u8; N]>) -> bool {
     const LETTERS: u64 = 0x4040_4040_4040_4040;
-    let text = u64::from_ne_bytes(text);
+    let (Some(bytes), Some(text)) = (bytes, text) else { return false };
+    let word = |bytes: &[u8; N]| {
+        let mut word = [0; 8];
+        word[..N].copy_from_slice(bytes);
+        u64::from_ne_bytes(word)
+    };
+    let text = word(text);
     // What tells a letter's cases apart, in the places where the text has a letter.
     let case = (text & LETTERS) >> 1;
-    (u64::from_ne_bytes(bytes) ^ text) & !case == 0
+    (word(bytes) ^ text) & !case == 0
 }
 
 /// A set of known names.

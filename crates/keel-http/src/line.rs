@@ -78,8 +78,13 @@ pub(crate) fn field(bytes: &[u8], start: usize, underscores: Underscores) -> Opt
 /// Reads a line as nearly all are: a name of letters and `-`, a value without NUL or bare CR.
 #[inline]
 fn plain_field(line: &[u8], start: usize) -> Option<(Line, usize)> {
-    let colon = line.iter().position(|byte| CLASS[usize::from(*byte)] != LETTER)?;
-    if colon == 0 || line.get(colon) != Some(&b':') {
+    let colon = find_colon(line)?;
+    let name = line.get(..colon)?;
+    let known = Name::of(name);
+    // A known name is made of letters.
+    if known == Name::Other
+        && (name.is_empty() || name.iter().any(|byte| CLASS[usize::from(*byte)] != LETTER))
+    {
         return None;
     }
     let rest = line.get(colon + 1..)?;
@@ -90,7 +95,7 @@ fn plain_field(line: &[u8], start: usize) -> Option<(Line, usize)> {
         _ => return None,
     };
     let value_at = start + colon + 1;
-    let field = make_field(line.get(..colon)?, rest.get(..length)?, start, value_at);
+    let field = make_field(known, name, rest.get(..length)?, start, value_at);
     Some((Line::Field(field), value_at + length + line_end))
 }
 
@@ -118,7 +123,7 @@ fn any_field(line: &[u8], start: usize, underscores: Underscores) -> Line {
     if memchr::memchr2(b'\r', 0, value).is_some() {
         return Line::Malformed;
     }
-    let field = make_field(name, value, start, start + colon + 1);
+    let field = make_field(Name::of(name), name, value, start, start + colon + 1);
     match worst {
         LETTER => Line::Field(field),
         UNDERSCORE if underscores == Underscores::Allowed => Line::Field(field),
@@ -126,17 +131,37 @@ fn any_field(line: &[u8], start: usize, underscores: Underscores) -> Line {
     }
 }
 
+/// Finds the first colon. Names are short: to search them eight bytes at a time costs less than a call that could do more.
 #[inline]
-fn make_field(name: &[u8], value: &[u8], name_at: usize, value_at: usize) -> Field {
-    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let leading = value.iter().take_while(|byte| is_space(byte)).count();
-    let mut length = value.len();
-    while length > leading && value.get(length - 1).is_some_and(is_space) {
-        length -= 1;
+fn find_colon(line: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const COLONS: u64 = ONES * b':' as u64;
+    let (words, rest) = line.as_chunks();
+    for (at, word) in words.iter().enumerate() {
+        let other = u64::from_le_bytes(*word) ^ COLONS;
+        // The lowest bit that is set marks the first byte that is zero; those above it may err.
+        let found = other.wrapping_sub(ONES) & !other & (ONES << 7);
+        if found != 0 {
+            return Some(at * size_of_val(word) + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let before = line.len() - rest.len();
+    rest.iter().position(|byte| *byte == b':').map(|at| before + at)
+}
+
+#[inline]
+fn make_field(known: Name, name: &[u8], value: &[u8], name_at: usize, value_at: usize) -> Field {
+    let mut text = value;
+    while let [b' ' | b'\t', rest @ ..] = text {
+        text = rest;
+    }
+    let value_at = value_at + value.len() - text.len();
+    while let [rest @ .., b' ' | b'\t'] = text {
+        text = rest;
     }
     Field {
-        known: Name::of(name),
+        known,
         name: Range::new(name_at, name_at + name.len()),
-        value: Range::new(value_at + leading, value_at + length),
+        value: Range::new(value_at, value_at + text.len()),
     }
 }
