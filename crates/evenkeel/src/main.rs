@@ -31,7 +31,7 @@ use project::ProjectArgs;
 
 /// What a connection needs lives for as long as it does, and comes in a few sizes: this keeps them at hand.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: keel_sys::allocator::Mimalloc = keel_sys::allocator::Mimalloc;
 
 /// Runs a service's instances and balances requests over them without losing one
 #[derive(Debug, Parser)]

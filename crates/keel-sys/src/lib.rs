@@ -6,6 +6,7 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+pub mod allocator;
 pub mod channel;
 pub mod guardian;
 pub mod process;
