@@ -60,6 +60,7 @@ pub(crate) fn end_of_line(bytes: &[u8], start: usize) -> Option<(usize, usize)> 
 }
 
 /// Reads the field line that starts at `start`, and says where the next one does. `None` until it has come whole.
+#[inline]
 pub(crate) fn field(bytes: &[u8], start: usize, underscores: Underscores) -> Option<(Line, usize)> {
     let line = bytes.get(start..)?;
     match line {
@@ -78,7 +79,7 @@ pub(crate) fn field(bytes: &[u8], start: usize, underscores: Underscores) -> Opt
 /// Reads a line as nearly all are: a name of letters and `-`, a value without NUL or bare CR.
 #[inline]
 fn plain_field(line: &[u8], start: usize) -> Option<(Line, usize)> {
-    let colon = find_colon(line)?;
+    let colon = find(b':', line)?;
     let name = line.get(..colon)?;
     let known = Name::of(name);
     // A known name is made of letters.
@@ -131,22 +132,21 @@ fn any_field(line: &[u8], start: usize, underscores: Underscores) -> Line {
     }
 }
 
-/// Finds the first colon. Names are short: to search them eight bytes at a time costs less than a call that could do more.
+/// Finds a byte. What is searched here is short: eight bytes at a time cost less than a call that could do more.
 #[inline]
-fn find_colon(line: &[u8]) -> Option<usize> {
+pub(crate) fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    const COLONS: u64 = ONES * b':' as u64;
-    let (words, rest) = line.as_chunks();
+    let (words, rest) = bytes.as_chunks();
     for (at, word) in words.iter().enumerate() {
-        let other = u64::from_le_bytes(*word) ^ COLONS;
+        let other = u64::from_le_bytes(*word) ^ (ONES * u64::from(byte));
         // The lowest bit that is set marks the first byte that is zero; those above it may err.
         let found = other.wrapping_sub(ONES) & !other & (ONES << 7);
         if found != 0 {
             return Some(at * size_of_val(word) + found.trailing_zeros() as usize / 8);
         }
     }
-    let before = line.len() - rest.len();
-    rest.iter().position(|byte| *byte == b':').map(|at| before + at)
+    let before = bytes.len() - rest.len();
+    rest.iter().position(|other| *other == byte).map(|at| before + at)
 }
 
 #[inline]
@@ -163,5 +163,19 @@ fn make_field(known: Name, name: &[u8], value: &[u8], name_at: usize, value_at: 
         known,
         name: Range::new(name_at, name_at + name.len()),
         value: Range::new(value_at, value_at + text.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn finds_what_a_plain_search_finds(bytes in proptest::collection::vec(0x38u8..0x3c, 0..40)) {
+            prop_assert_eq!(find(b':', &bytes), bytes.iter().position(|byte| *byte == b':'));
+        }
     }
 }

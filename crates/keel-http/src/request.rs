@@ -268,7 +268,7 @@ impl RequestHead {
         self.method = Range::new(start, start + method);
         let target_start = method + count_spaces(line, method);
         let rest = line.get(target_start..).unwrap_or_default();
-        let target_length = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+        let target_length = line::find(b' ', rest).unwrap_or(rest.len());
         let after = target_start + target_length;
         let version_start = after + count_spaces(line, after);
         if self.method.of(bytes) == b"CONNECT" {
@@ -401,16 +401,39 @@ fn parse_target(target: &[u8], at: usize) -> Result<Target, RequestError> {
         }
     }
     let rest = target.get(path_start..).unwrap_or_default();
-    let fragment = memchr::memchr(b'#', rest);
-    let meant = rest.get(..fragment.unwrap_or(rest.len())).unwrap_or_default();
-    let question = memchr::memchr(b'?', meant);
-    let path = meant.get(..question.unwrap_or(meant.len())).unwrap_or_default();
+    let Path { length, complex } = scan_path(rest);
+    let (path, behind) = rest.split_at_checked(length).unwrap_or((rest, &[]));
     let at = at + path_start;
     parsed.raw = Range::new(at, at + rest.len());
     parsed.path = Range::new(at, at + path.len());
-    parsed.query = question.map(|question| Range::new(at + question + 1, at + meant.len()));
-    parsed.complex = path.is_empty() || memchr::memchr(b'%', path).is_some() || needs_merging(path);
+    if behind.first() == Some(&b'?') {
+        let end = line::find(b'#', behind).unwrap_or(behind.len());
+        parsed.query = Some(Range::new(at + length + 1, at + length + end));
+    }
+    parsed.complex = complex;
     Ok(parsed)
+}
+
+struct Path {
+    /// Up to the query or the fragment.
+    length: usize,
+    /// Whether it must be decoded (`%`), or `//` or `/.` stands in it, or it is empty.
+    complex: bool,
+}
+
+fn scan_path(target: &[u8]) -> Path {
+    let mut complex = target.is_empty();
+    let mut before = 0;
+    for (at, byte) in target.iter().enumerate() {
+        match byte {
+            b'%' => complex = true,
+            b'/' | b'.' => complex |= before == b'/',
+            b'?' | b'#' => return Path { length: at, complex: complex || at == 0 },
+            _ => {}
+        }
+        before = *byte;
+    }
+    Path { length: target.len(), complex }
 }
 
 /// Says whether it is `host:port`, which CONNECT takes (RFC 9112 §3.2.3).
@@ -420,11 +443,6 @@ fn is_authority(target: &[u8]) -> bool {
 
 fn is_scheme(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
-}
-
-/// Says whether `//` or `/.` stands in a path.
-fn needs_merging(path: &[u8]) -> bool {
-    memchr::memchr_iter(b'/', path).any(|slash| matches!(path.get(slash + 1), Some(b'/' | b'.')))
 }
 
 #[cfg(test)]

@@ -135,7 +135,7 @@ impl ResponseHead {
         if !matches!(line.get(status_at + 3), None | Some(b' ' | b'.')) {
             return Err(ResponseError::StatusLine);
         }
-        if memchr::memchr2(b'\r', 0, line).is_some() {
+        if line.iter().any(|byte| matches!(byte, b'\r' | 0)) {
             return Err(ResponseError::StatusLine);
         }
         self.status = digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));

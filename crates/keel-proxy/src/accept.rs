@@ -32,11 +32,19 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// A socket that is being listened on.
 pub(crate) struct Listening {
+    listener: Rc<Listener>,
     closing: Rc<Notify>,
     task: JoinHandle<()>,
 }
 
 impl Listening {
+    /// Takes every connection that waits, at once and whatever the event loop knows.
+    pub(crate) fn empty(&self, worker: &Rc<Worker>) {
+        while let Ok((socket, remote)) = self.listener.accept() {
+            begin(worker, socket, remote, &self.listener.address);
+        }
+    }
+
     /// Empties the accept queue and closes the socket, soon.
     pub(crate) fn close(&self) {
         self.closing.notify_one();
@@ -51,7 +59,7 @@ impl Listening {
 
 struct Listener {
     watched: Watched,
-    is_tcp: bool,
+    address: Rc<Address>,
 }
 
 impl Listener {
@@ -74,12 +82,16 @@ impl Listener {
         let (descriptor, address) = rustix::net::acceptfrom_with(&self.watched, socket::FLAGS)?;
         let address = address.and_then(|address| SocketAddr::try_from(address).ok());
         let remote = address.map_or(Remote::Unix, Remote::Tcp);
-        Ok((Socket::accepted(descriptor, self.is_tcp)?, remote))
+        Ok((Socket::accepted(descriptor, self.is_tcp())?, remote))
+    }
+
+    fn is_tcp(&self) -> bool {
+        matches!(*self.address, Address::Tcp(_))
     }
 
     /// Asks whether another connection waits: to accept one that isn't there costs several times as much.
     fn look_for_more(&self) {
-        if self.is_tcp && keel_sys::tcp::tcp_info(&self.watched).is_ok_and(|info| info.unacked == 0) {
+        if self.is_tcp() && keel_sys::tcp::tcp_info(&self.watched).is_ok_and(|info| info.unacked == 0) {
             // Its only effect is on what the runtime remembers.
             let _ = self.watched.try_read(|_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
         }
@@ -89,16 +101,14 @@ impl Listener {
 /// Begins to take connections from a socket.
 pub(crate) fn listen(worker: &Rc<Worker>, address: Address, socket: OwnedFd) -> io::Result<Listening> {
     rustix::io::ioctl_fionbio(&socket, true)?;
-    let listener =
-        Listener { watched: Watched::reading(socket)?, is_tcp: matches!(address, Address::Tcp(_)) };
+    let listener = Rc::new(Listener { watched: Watched::reading(socket)?, address: Rc::new(address) });
     let closing = Rc::new(Notify::new());
-    let task = tokio::task::spawn_local(accept_all(worker.clone(), listener, address, closing.clone()));
-    Ok(Listening { closing, task })
+    let task = tokio::task::spawn_local(accept_all(worker.clone(), listener.clone(), closing.clone()));
+    Ok(Listening { listener, closing, task })
 }
 
-async fn accept_all(worker: Rc<Worker>, listener: Listener, address: Address, closing: Rc<Notify>) {
+async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, closing: Rc<Notify>) {
     let mut closed = pin!(closing.notified());
-    let address = Rc::new(address);
     loop {
         let accepted = std::future::poll_fn(|cx| {
             if let Poll::Ready(result) = listener.poll_accept(cx) {
@@ -107,14 +117,8 @@ async fn accept_all(worker: Rc<Worker>, listener: Listener, address: Address, cl
             closed.as_mut().poll(cx).map(|()| None)
         });
         match accepted.await {
-            None => {
-                // What came since the event loop last told of something.
-                while let Ok((socket, remote)) = listener.accept() {
-                    begin(&worker, socket, remote, &address);
-                }
-                return;
-            }
-            Some(Ok((socket, remote))) => begin(&worker, socket, remote, &address),
+            None => return,
+            Some(Ok((socket, remote))) => begin(&worker, socket, remote, &listener.address),
             Some(Err(error)) => {
                 if pause_after(&worker, &error) {
                     tokio::time::sleep(PAUSE).await;
@@ -129,7 +133,7 @@ async fn accept_all(worker: Rc<Worker>, listener: Listener, address: Address, cl
                 Poll::Pending => Poll::Ready(None),
             });
             match again.await {
-                Some(Ok((socket, remote))) => begin(&worker, socket, remote, &address),
+                Some(Ok((socket, remote))) => begin(&worker, socket, remote, &listener.address),
                 Some(Err(_)) | None => {
                     emptied = true;
                     break;
@@ -158,11 +162,10 @@ fn begin(worker: &Rc<Worker>, socket: Socket, remote: Remote, address: &Rc<Addre
         worker.alert(format_args!("{} worker_connections are not enough", view.snapshot.connections_max));
         return;
     }
+    // Its listener has just left the configuration, and its queue had been emptied before.
+    let Some(listener_at) = view.snapshot.listener(address) else { return };
     worker.counters.active.add(1);
-    let listener = view.snapshot.listener(address).and_then(|at| view.snapshot.listeners.get(at));
-    if let Some(listener) = listener {
-        socket.keep_alive(listener.keepalive);
-    }
-    let client = Client::new(worker, socket, remote, address.clone());
+    socket.keep_alive(view.snapshot.listeners[listener_at].keepalive);
+    let client = Client::new(worker, view, listener_at, socket, remote, address.clone());
     downstream::spawn(worker, client);
 }

@@ -54,6 +54,8 @@ pub(crate) struct Client {
     behind: Vec<u8>,
     /// The configuration of the last request, as long as its listener is there.
     view: Rc<View>,
+    /// Which of its listeners that is.
+    listener_at: usize,
     no_delay: Cell<bool>,
     last_host: LastHost,
 }
@@ -84,7 +86,15 @@ impl LastHost {
 }
 
 impl Client {
-    pub(crate) fn new(worker: &Rc<Worker>, socket: Socket, remote: Remote, listener: Rc<Address>) -> Self {
+    /// Takes a connection of that listener of the configuration.
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        view: Rc<View>,
+        listener_at: usize,
+        socket: Socket,
+        remote: Remote,
+        listener: Rc<Address>,
+    ) -> Self {
         Self {
             socket,
             timer: Timer::default(),
@@ -97,7 +107,8 @@ impl Client {
             pipelined: false,
             local: OnceCell::new(),
             behind: Vec::new(),
-            view: worker.view(),
+            view,
+            listener_at,
             no_delay: Cell::new(false),
             last_host: LastHost::default(),
         }

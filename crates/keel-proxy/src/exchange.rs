@@ -355,8 +355,8 @@ impl Remote {
     /// Gives the address as octets.
     pub(crate) fn octets(&self) -> smallvec::SmallVec<[u8; 16]> {
         match self {
-            Remote::Tcp(SocketAddr::V4(address)) => address.ip().octets().as_slice().into(),
-            Remote::Tcp(SocketAddr::V6(address)) => address.ip().octets().as_slice().into(),
+            Remote::Tcp(SocketAddr::V4(address)) => smallvec::SmallVec::from_slice(&address.ip().octets()),
+            Remote::Tcp(SocketAddr::V6(address)) => smallvec::SmallVec::from_slice(&address.ip().octets()),
             Remote::Unix => smallvec::SmallVec::new(),
         }
     }

@@ -136,6 +136,8 @@ impl Worker {
         while let Some(order) = setup.orders.recv().await {
             match order {
                 WorkerOrder::Commit { snapshot, sockets, done } => {
+                    // Whoever came by a listener that goes is served as that listener was meant to.
+                    worker.empty_sockets(|address| snapshot.listener(address).is_none());
                     worker.take_snapshot(snapshot);
                     worker.take_sockets(sockets);
                     drop(done);
@@ -167,6 +169,13 @@ impl Worker {
         self.waiters.wake_all();
     }
 
+    /// Takes every connection that waits at some of the listeners.
+    fn empty_sockets(self: &Rc<Self>, which: impl Fn(&Address) -> bool) {
+        for (_, socket) in self.listening.borrow().iter().filter(|(address, _)| which(address)) {
+            socket.empty(self);
+        }
+    }
+
     fn take_sockets(self: &Rc<Self>, sockets: Vec<(Address, std::os::fd::OwnedFd)>) {
         let view = self.view();
         let mut listening = self.listening.borrow_mut();
@@ -190,6 +199,7 @@ impl Worker {
     }
 
     async fn quit(self: &Rc<Self>) {
+        self.empty_sockets(|_| true);
         let sockets: Vec<Listening> = self.listening.borrow_mut().drain().map(|(_, socket)| socket).collect();
         for socket in sockets {
             socket.close();

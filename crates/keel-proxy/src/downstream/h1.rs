@@ -47,7 +47,7 @@ pub(super) async fn serve_one(worker: &Rc<Worker>, client: &mut Client) -> bool 
 async fn exchange(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange) -> bool {
     follow_configuration(worker, client);
     let view = client.view.clone();
-    let server = names(client, &view).default_server();
+    let server = names(client).default_server();
     ex.begin(view.clone(), server);
     let head = read_head(worker, client, ex).await;
     let refused = match head {
@@ -77,15 +77,16 @@ async fn exchange(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange) -
 /// Takes the current configuration, unless it has no such listener any more.
 fn follow_configuration(worker: &Rc<Worker>, client: &mut Client) {
     let current = worker.view();
-    if !Rc::ptr_eq(&current, &client.view) && current.snapshot.listener(&client.listener).is_some() {
-        client.view = current;
+    if Rc::ptr_eq(&current, &client.view) {
+        return;
+    }
+    if let Some(at) = current.snapshot.listener(&client.listener) {
+        (client.view, client.listener_at) = (current, at);
     }
 }
 
-fn names<'a>(client: &Client, view: &'a View) -> &'a ServerNames {
-    let listeners = &view.snapshot.listeners;
-    let at = view.snapshot.listener(&client.listener).unwrap_or(0);
-    let listener = &listeners[at];
+fn names(client: &Client) -> &ServerNames {
+    let listener = &client.view.snapshot.listeners[client.listener_at];
     if listener.by_local_address.is_empty() {
         return &listener.names;
     }
@@ -95,8 +96,7 @@ fn names<'a>(client: &Client, view: &'a View) -> &'a ServerNames {
 
 /// Gives the server whose settings hold before a host is known.
 pub(super) fn default_server(client: &Client) -> &Server {
-    let view = &client.view;
-    &view.snapshot.servers[names(client, view).default_server()]
+    &client.view.snapshot.servers[names(client).default_server()]
 }
 
 enum HeadFailure {
@@ -188,7 +188,7 @@ fn accept_head(
     }
     ex.host = host;
     if !ex.host.is_empty() {
-        let found = names(client, view).find(&ex.host);
+        let found = names(client).find(&ex.host);
         if let Some(regex) = found.regex {
             let host = std::mem::take(&mut ex.host);
             ex.captures.take(regex, &host);
