@@ -1,9 +1,12 @@
 //! Names that are followed: a real balancer, a scripted DNS server, peers on addresses of one port.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+};
 
 use keel_testkit::{
-    Binary, NameAnswer, NameServer, Peer, PeerBehaviour, Running, free_port, get, wait_until,
+    Binary, NameAnswer, NameServer, Peer, PeerBehaviour, Project, Running, free_port, get, wait_until,
 };
 
 type Outcome = anyhow::Result<()>;
@@ -214,4 +217,60 @@ fn a_reload_follows_other_names() -> Outcome {
     std::fs::write(setup.balancer.folder().join("nginx.conf"), file.replace("app.test", "other.test"))?;
     setup.balancer.signal(rustix::process::Signal::HUP)?;
     setup.wait_for(&["app2"])
+}
+
+#[test]
+fn a_project_s_reload_waits_until_new_names_have_addresses() -> Outcome {
+    let net = Net(9);
+    let (dns, listen, port) = (NameServer::start()?, free_port()?, free_port()?);
+    let _peers = [net.peer(1, port)?, net.peer(2, port)?];
+    let configuration = |name: &str| {
+        format!(
+            "events {{}} http {{ access_log off; resolver {} valid=600s ipv6=off;\n\
+             upstream app {{ zone app 64k; server {name}:{port} resolve; }}\n\
+             server {{ listen 80; location / {{ proxy_pass http://app; }} }} }}\n",
+            dns.address()
+        )
+    };
+    let compose = format!(
+        "services:\n  other: {{image: none, x-process: {{command: sleep 600}}}}\n  nginx:\n    image: nginx\n    ports: [\"127.0.0.1:{listen}:80\"]\n    \
+         volumes: [\"./nginx.conf:/etc/nginx/nginx.conf:ro\"]\n"
+    );
+    let name = |at: usize| format!("app{at}.test");
+    (0..8).for_each(|at| dns.say(&name(at), addresses(net, &[if at % 2 == 0 { 1 } else { 2 }])));
+    let files = [("docker-compose.yml", compose.as_str()), ("nginx.conf", &configuration(&name(0)))];
+    let project = Project::new(Binary::new(env!("CARGO_BIN_EXE_evenkeel")), &files)?;
+    project.run(&["up", "-d"])?;
+    let address = SocketAddr::from(([127, 0, 0, 1], listen));
+    let (over, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let failed = std::thread::scope(|scope| -> anyhow::Result<_> {
+        let load = scope.spawn(|| {
+            let mut failed = Vec::new();
+            while !over.load(SeqCst) {
+                sent.fetch_add(1, SeqCst);
+                match get(address, "/") {
+                    Ok(response) if response.status == 200 => {}
+                    other => failed.push(format!("{other:?}")),
+                }
+            }
+            failed
+        });
+        let reloads = (1..8).try_for_each(|at| {
+            project.write("nginx.conf", &configuration(&name(at)))?;
+            project.run(&["reload"])?;
+            let before = sent.load(SeqCst);
+            wait_until("requests follow the reload", || sent.load(SeqCst) > before + 20)
+        });
+        over.store(true, SeqCst);
+        reloads?;
+        load.join().map_err(|_| anyhow::anyhow!("the load broke off"))
+    })?;
+    anyhow::ensure!(
+        failed.is_empty(),
+        "{} of {} failed: {:?}",
+        failed.len(),
+        sent.load(SeqCst),
+        failed.first()
+    );
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The balancer alone: nginx's master process, with its signals and pid file.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path};
 
 use keel_diag::{Diagnostic, Sources};
 use keel_model::FollowedName;
@@ -27,9 +27,6 @@ pub enum ServeSignal {
     /// End at once (TERM, INT).
     Stop,
 }
-
-/// How long a configuration waits for the addresses of its names before it takes effect without.
-const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 
 /// Why the balancer can't run.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +120,7 @@ impl Balancer {
     /// Puts a configuration into effect, with the peers that its names have now.
     async fn apply(&mut self, mut ready: Ready) -> Result<Ready, ApplyError> {
         self.discovery.follow(&followed(&ready.bindings));
-        self.discovery.first_answers(FIRST_ANSWERS).await;
+        self.discovery.first_answers().await;
         fill_peers(&mut ready.plan, &ready.bindings, &Pools::new(), &self.discovery.names());
         let outcome = self.traffic.apply(ready.plan.clone()).await;
         if outcome.is_ok() {

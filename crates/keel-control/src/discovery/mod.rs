@@ -33,6 +33,9 @@ use crate::peers::Binding;
 /// Doubts about one name's addresses that may wait. One that is dropped comes again when its peer fails again.
 const DOUBTS_MAX: usize = 64;
 
+/// How long a configuration waits for the addresses of its names before it takes effect without.
+const FIRST_ANSWERS: Duration = Duration::from_secs(3);
+
 /// Where something that answers to a name is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Located {
@@ -129,13 +132,15 @@ impl Discovery {
         }
     }
 
-    /// Waits until every name has been asked for once, but not longer than this.
-    pub(crate) async fn first_answers(&mut self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        for followed in self.followed.values_mut() {
-            let answered = followed.found.wait_for(Option::is_some);
-            if timeout_at(deadline, answered).await.is_err() {
-                return;
+    /// Waits until every name that is followed now has been asked for once, but not longer than [`FIRST_ANSWERS`].
+    pub(crate) fn first_answers(&self) -> impl Future<Output = ()> + Send + use<> {
+        let deadline = Instant::now() + FIRST_ANSWERS;
+        let followed: Vec<_> = self.followed.values().map(|followed| followed.found.clone()).collect();
+        async move {
+            for mut found in followed {
+                if timeout_at(deadline, found.wait_for(Option::is_some)).await.is_err() {
+                    return;
+                }
             }
         }
     }

@@ -134,11 +134,16 @@ impl RunningProject {
         only: &[ServiceName],
     ) -> Result<(), ProjectError> {
         create_temp_folders(&joined.plan).map_err(ProjectError::TempFolder)?;
+        let answers = {
+            let mut state = self.state();
+            state.discovery.follow(&followed(&joined.bindings));
+            state.discovery.first_answers()
+        };
+        answers.await;
         let mut plan = joined.plan.clone();
         {
             let mut state = self.state();
             state.expect_new(joined, only);
-            state.discovery.follow(&followed(&joined.bindings));
             fill_peers(&mut plan, &joined.bindings, &state.pools, &state.discovery.names());
         }
         let outcome = self.shared.traffic.apply(plan.clone()).await;
