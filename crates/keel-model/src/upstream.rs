@@ -58,7 +58,8 @@ pub struct UpstreamKeepalive {
     pub time: Duration,
     /// How long a connection may idle. Default 60 s.
     pub idle_timeout: Duration,
-    /// Whether a connection is reused only by locations of the same configuration (`keepalive ... local`).
+    /// Whether a connection is reused only by the location that made it (`keepalive ... local`). Default true; a
+    /// `keepalive` without the word sets it to false.
     pub local: bool,
 }
 
@@ -69,7 +70,7 @@ impl Default for UpstreamKeepalive {
             requests: 1000,
             time: Duration::from_secs(3600),
             idle_timeout: Duration::from_secs(60),
-            local: false,
+            local: true,
         }
     }
 }

@@ -8,7 +8,11 @@ mod maps;
 mod program;
 mod servers;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 use keel_lb::{Drained, Group, Prepared, Registry};
 use keel_model::{
@@ -43,6 +47,8 @@ pub(crate) struct PlaceId(u32);
 
 /// What holds in one place.
 pub(crate) struct Place {
+    /// The same for the same place of later snapshots, and for no other.
+    pub(crate) identity: u64,
     pub(crate) kind: PlaceKind,
     /// How much of a URI an `alias` stands for: the name of the location that has it; `None` where that is an
     /// expression, and without an alias.
@@ -153,7 +159,8 @@ pub(crate) fn compile(
     }
     let upstream_by_name = upstreams.iter().enumerate().map(|(id, conf)| (conf.name.clone(), id)).collect();
     let mut builder = Builder { places: Vec::new(), upstream_by_name: &upstream_by_name, logs };
-    let servers = plan.servers.iter().map(|server| builder.server(server)).collect::<Result<Vec<_>, _>>()?;
+    let servers = plan.servers.iter().enumerate().map(|(at, server)| builder.server(at, server));
+    let servers = servers.collect::<Result<Vec<_>, _>>()?;
     let places = builder.places;
     let listeners = plan.listeners.iter().map(|listener| {
         let by_local_address = listener.by_local_address.iter().map(|(address, default, servers)| {
@@ -189,10 +196,12 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn server(&mut self, server: &keel_model::VirtualServer) -> Result<Server, CompileError> {
-        let root = self.place(PlaceKind::Server, &server.scope, server.rewrite.answer.clone(), &[], None)?;
+    fn server(&mut self, at: usize, server: &keel_model::VirtualServer) -> Result<Server, CompileError> {
+        let identity = hash(&(at, server.primary_name()));
+        let answer = server.rewrite.answer.clone();
+        let root = self.place(identity, PlaceKind::Server, &server.scope, answer, &[], None)?;
         let mut named = HashMap::new();
-        let tree = self.tree(&server.locations, Some(&mut named), None)?;
+        let tree = self.tree(identity, &server.locations, Some(&mut named), None)?;
         Ok(Server {
             name: server.primary_name().to_owned(),
             client: server.client.clone(),
@@ -204,6 +213,7 @@ impl Builder<'_> {
 
     fn place(
         &mut self,
+        identity: u64,
         kind: PlaceKind,
         scope: &Scope,
         answer: Option<Return>,
@@ -217,7 +227,7 @@ impl Builder<'_> {
             (Root::Alias(_), None, PlaceKind::Prefix(name)) => Some(name.len()),
             _ => None,
         };
-        let nested = self.tree(locations, None, Some((root, alias_prefix)))?;
+        let nested = self.tree(identity, locations, None, Some((root, alias_prefix)))?;
         let proxy = match &scope.content {
             Content::Proxy(pass) => {
                 let program = ProxyProgram::compile(pass, &scope.proxy, self.upstream_by_name)?;
@@ -226,6 +236,7 @@ impl Builder<'_> {
             Content::Static => None,
         };
         let place = Place {
+            identity,
             kind,
             alias_prefix,
             answer,
@@ -242,6 +253,7 @@ impl Builder<'_> {
 
     fn tree(
         &mut self,
+        within: u64,
         locations: &[Location],
         mut named: Option<&mut HashMap<String, PlaceId>>,
         outer: Option<(&Root, Option<usize>)>,
@@ -256,7 +268,8 @@ impl Builder<'_> {
                 LocationMatcher::Named(_) => PlaceKind::Named,
             };
             let answer = location.rewrite.answer.clone();
-            let id = self.place(kind, &location.scope, answer, &location.locations, outer)?;
+            let identity = hash(&(within, format!("{:?}", location.matcher)));
+            let id = self.place(identity, kind, &location.scope, answer, &location.locations, outer)?;
             let redirects = matches!(location.scope.content, Content::Proxy(_));
             match (&location.matcher, &mut named) {
                 (LocationMatcher::Named(name), Some(named)) => {
@@ -272,6 +285,12 @@ impl Builder<'_> {
         tree.finish();
         Ok(tree)
     }
+}
+
+fn hash(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Compiles a pattern of the configuration.

@@ -189,6 +189,30 @@ fn of_a_crowd_s_connections_as_many_stay_as_are_to_be_kept() {
 }
 
 #[test]
+fn a_location_s_own_connections_are_not_used_by_another() {
+    for (local, expected) in [(true, [0, 1, 0, 1]), (false, [0, 0, 0, 0])] {
+        let peer = ScriptedPeer::saying("yes");
+        let adjust = |plan: &mut Plan| {
+            balance(plan, &[peer.address]);
+            plan.upstreams[0].keepalive.local = local;
+            let mut location = plan.servers[0].locations[0].clone();
+            location.matcher = LocationMatcher::Prefix("/other".into());
+            plan.servers[0].locations.push(location);
+        };
+        let mut plane = DataPlane::start(adjust);
+        let mut client = plane.client();
+        for path in ["/", "/other", "/"] {
+            client.get(path);
+        }
+        // A reload changes nothing of it.
+        plane.load(adjust);
+        client.get("/other");
+        let connections: Vec<_> = peer.requests().iter().map(|request| request.connection).collect();
+        assert_eq!(connections, expected, "local: {local}");
+    }
+}
+
+#[test]
 fn a_peer_that_leaves_is_drained_and_its_idle_connections_close() {
     let (started, finish) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let (begun, may_end) = (started.clone(), finish.clone());

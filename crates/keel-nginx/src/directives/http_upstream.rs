@@ -40,7 +40,7 @@ impl Slot {
             requests: self.requests.unwrap_or(default.requests),
             time: self.time.unwrap_or(default.time),
             idle_timeout: self.idle_timeout.unwrap_or(default.idle_timeout),
-            local: self.local,
+            local: self.local || self.connections.is_none(),
         }
     }
 }
@@ -85,9 +85,10 @@ pub(crate) const ROWS: &[Row] = &[
         syntax: "connections [local]",
         contexts: Contexts::UPSTREAM,
         arity: Arity::Take(1, 2),
-        default: Some("32"),
+        default: Some("32 local"),
         doc: "How many idle connections to this group's peers each worker keeps; 0 for none. Up to twice as many stay for \
-              100 ms, so that a burst doesn't close what it opens again.",
+              100 ms, so that a burst doesn't close what it opens again. With `local` a connection is used again only by \
+              the location that made it.",
         set: Setter::Simple(keepalive),
     },
     Row {

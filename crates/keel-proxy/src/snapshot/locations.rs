@@ -54,13 +54,13 @@ enum Level<'a> {
 
 impl LocationTree {
     pub(super) fn add_exact(&mut self, text: &str, place: PlaceId, proxies: bool) {
-        let redirects = proxies && text.ends_with('/');
+        let redirects = proxies && adds_slash(text);
         self.redirects |= redirects;
         self.exact.insert(text.as_bytes().into(), Entry { place, redirects });
     }
 
     pub(super) fn add_prefix(&mut self, text: &str, place: PlaceId, proxies: bool, regexes_follow: bool) {
-        let redirects = proxies && text.ends_with('/');
+        let redirects = proxies && adds_slash(text);
         self.redirects |= redirects;
         let entry = Entry { place, redirects };
         self.prefixes.push(Prefix { text: text.as_bytes().into(), entry, regexes_follow, parent: None });
@@ -159,4 +159,9 @@ impl LocationTree {
         let entry = self.prefixes.get(at)?.entry;
         entry.redirects.then_some(entry.place)
     }
+}
+
+/// Says whether a path may lack the slash at the end of a location's name. No path lacks that of `/`.
+fn adds_slash(name: &str) -> bool {
+    name.len() > 1 && name.ends_with('/')
 }

@@ -150,7 +150,8 @@ pub(crate) async fn attempt(
     retries: &mut Retries,
 ) -> Attempted {
     let repeat = if !streams && job.ex.method.is_idempotent() { Repeat::Allowed } else { Repeat::Forbidden };
-    let mut reused = target.pool().take(pick.peer(), repeat, job.worker.clock.now());
+    let by = job.place().identity;
+    let mut reused = target.pool().take(pick.peer(), by, repeat, job.worker.clock.now());
     retries.was_stale = false;
     loop {
         let was_reused = reused.is_some();
@@ -291,7 +292,7 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
             if scope.socket_keepalive {
                 socket.set_keepalive();
             }
-            Ok(PeerConnection::new(socket, pick.peer().clone(), job.worker.clock.now()))
+            Ok(PeerConnection::new(socket, pick.peer().clone(), job.place().identity, job.worker.clock.now()))
         }
         Err((attempted, text)) => {
             if !text.is_empty() {

@@ -52,6 +52,8 @@ const SHOWN_MAX: usize = 10_000;
 pub(crate) struct PeerConnection {
     pub(crate) socket: Socket,
     pub(crate) peer: Arc<PeerState>,
+    /// The identity of the place for which it was made.
+    place: u64,
     /// Requests sent on it.
     pub(crate) requests: u64,
     pub(crate) opened: Instant,
@@ -67,8 +69,8 @@ struct Watch {
 }
 
 impl PeerConnection {
-    pub(crate) fn new(socket: Socket, peer: Arc<PeerState>, now: Instant) -> Self {
-        Self { socket, peer, requests: 0, opened: now, announced_idle: None, watch: None }
+    pub(crate) fn new(socket: Socket, peer: Arc<PeerState>, place: u64, now: Instant) -> Self {
+        Self { socket, peer, place, requests: 0, opened: now, announced_idle: None, watch: None }
     }
 }
 
@@ -159,12 +161,21 @@ impl Pool {
         idle.drain(..surplus);
     }
 
-    /// Takes out a connection to `peer` that may be used again, the one used last first.
-    pub(crate) fn take(&self, peer: &Arc<PeerState>, repeat: Repeat, now: Instant) -> Option<PeerConnection> {
-        let idle_timeout = self.settings.borrow().idle_timeout;
+    /// Takes out a connection to `peer` that a request in `place` may use, the one used last first.
+    pub(crate) fn take(
+        &self,
+        peer: &Arc<PeerState>,
+        place: u64,
+        repeat: Repeat,
+        now: Instant,
+    ) -> Option<PeerConnection> {
+        let (idle_timeout, local) = (self.settings.borrow().idle_timeout, self.settings.borrow().local);
+        let fits = |idle: &Idle| {
+            Arc::ptr_eq(&idle.connection.peer, peer) && (!local || idle.connection.place == place)
+        };
         loop {
             let mut idle = self.idle.borrow_mut();
-            let at = idle.iter().rposition(|idle| Arc::ptr_eq(&idle.connection.peer, peer))?;
+            let at = idle.iter().rposition(fits)?;
             let newest = idle.get(at)?;
             let idled = now.saturating_duration_since(newest.since);
             let known = self.idle_bound(&newest.connection);
