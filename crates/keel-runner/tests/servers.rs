@@ -138,6 +138,54 @@ public class App {
     check(app, 8080, "/", "Hello from java").await;
 }
 
+/// Says whether a 64-bit ELF file names a dynamic linker (elf(5), PT_INTERP).
+fn asks_for_a_linker(elf: &[u8]) -> bool {
+    let number = |at: usize, size: usize| {
+        elf.iter().skip(at).take(size).rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+    };
+    let (table, size, count) = (number(0x20, 8), number(0x36, 2), number(0x38, 2));
+    (0..count).any(|at| number(table + at * size, 4) == 3)
+}
+
+/// No library stands between it and the kernel's calls.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_static_rust_binary() {
+    const TEST: &str = "a_static_rust_binary";
+    let text = r#"
+use std::{io::{Read, Write}, net::TcpListener};
+fn main() {
+    let bind = std::env::args().nth(1).unwrap();
+    for client in TcpListener::bind(bind).unwrap().incoming() {
+        let mut client = client.unwrap();
+        let _ = client.read(&mut [0; 1024]);
+        let _ = client.write_all(b"HTTP/1.0 200 OK\r\n\r\nHello from a static binary");
+    }
+}
+"#;
+    let Some(rustc) = program("rustc", TEST) else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    assert!(
+        asks_for_a_linker(&std::fs::read("/proc/self/exe").expect("this test")),
+        "even this test asks for none"
+    );
+    let (source, binary) = (folder.path().join("app.rs"), folder.path().join("app"));
+    std::fs::write(&source, text).expect("a file");
+    let mut build = std::process::Command::new(rustc);
+    build.args(["-C", "target-feature=+crt-static", "-o"]).arg(&binary).arg(&source);
+    let built = build.output().expect("rustc runs");
+    if !built.status.success() {
+        return skipped(
+            TEST,
+            &format!("rustc links nothing statically: {}", String::from_utf8_lossy(&built.stderr)),
+        );
+    }
+    assert!(!asks_for_a_linker(&std::fs::read(&binary).expect("the binary")), "it isn't static");
+    let program = binary.to_string_lossy().into_owned();
+    for bind in ["0.0.0.0:8080", "127.0.0.1:8080", "[::]:8080"] {
+        check(service("app", &[&program, bind], Some(8080)), 8080, "/", "Hello from a static binary").await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_as_an_instance() {
     let Some(nginx) = program("nginx", "nginx_as_an_instance") else { return };
