@@ -6,7 +6,9 @@
 //! configuration; Evenkeel reads nginx's own. In every round each of them gets a few seconds of `wrk` for every kind of
 //! work, one after the other in changing order, so that whatever else the machine does hits all alike. What is compared
 //! is the CPU time that the scheduler charged to all threads of all processes of a proxy, for each request, round by
-//! round. The proxy has the last CPU to itself; `wrk` and the peers share the others.
+//! round. The proxy has the last CPU to itself; `wrk` and the peers share the others. All of it happens in a network
+//! namespace of its own, where that is allowed: the packet filters of the machine, such as a container engine's, cost every
+//! proxy the same, and only hide how the proxies differ.
 
 #![forbid(unsafe_code)]
 
@@ -75,6 +77,9 @@ struct Arguments {
     /// Idle connections for which memory is measured; 0 leaves that out.
     #[arg(long, default_value_t = 10_000)]
     idle: u32,
+    /// Stays in the machine's network, with its packet filters.
+    #[arg(long)]
+    host_network: bool,
     /// Where the raw data is kept.
     #[arg(long, value_name = "FILE", default_value = "bench/results.json")]
     output: PathBuf,
@@ -176,6 +181,8 @@ fn proxies(arguments: &Arguments) -> anyhow::Result<Vec<Proxy>> {
 }
 
 fn measure(arguments: &Arguments) -> anyhow::Result<Record> {
+    // First of all: what is started from here on is in that network, and the threads that exist are not.
+    let own_network = !arguments.host_network && enter_own_network()?;
     let interrupted = process::Interrupted::watch()?;
     let folder = tempfile::tempdir()?;
     let wrk = wrk::Wrk::new(folder.path(), arguments.connections, arguments.seconds)?;
@@ -188,6 +195,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Record> {
     let start = |proxy: &Proxy| proxy.start(folder.path(), &peers, &cpus);
     let mut record = Record {
         machine,
+        own_network,
         connections: arguments.connections,
         proxies: proxies
             .iter()
@@ -230,6 +238,18 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Record> {
         }
     }
     Ok(record)
+}
+
+/// False where it isn't allowed.
+fn enter_own_network() -> anyhow::Result<bool> {
+    match keel_sys::network::enter_own_network() {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            progress("a network of its own needs root: the machine's packet filters count");
+            Ok(false)
+        }
+        Err(error) => Err(error).context("no network of its own: --host-network does without"),
+    }
 }
 
 fn measure_once(proxy: &Running, work: Work, round: u32, wrk: &wrk::Wrk) -> anyhow::Result<Sample> {

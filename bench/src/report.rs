@@ -15,6 +15,9 @@ use crate::{
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) machine: Machine,
+    /// Whether it was measured in a network namespace of its own.
+    #[serde(default)]
+    pub(crate) own_network: bool,
     /// Connections that `wrk` kept open.
     pub(crate) connections: u32,
     /// The first one is compared with the others.
@@ -111,10 +114,11 @@ pub(crate) fn text(record: &Record) -> String {
 
 fn write_text(record: &Record, text: &mut String) -> fmt::Result {
     let Machine { processor, cpus, kernel } = &record.machine;
+    let connections = record.connections;
+    let network = if record.own_network { "a network of its own" } else { "the machine's network" };
     writeln!(
         text,
-        "{cpus} × {processor}, Linux {kernel}; one worker each, {} connections",
-        record.connections
+        "{cpus} × {processor}, Linux {kernel}; one worker each, {connections} connections, {network}"
     )?;
     for ProxyInfo { name, version } in &record.proxies {
         writeln!(text, "  {name}: {version}")?;
@@ -195,6 +199,7 @@ pub(crate) mod tests {
         let proxy = |name: &str| ProxyInfo { name: name.into(), version: name.into() };
         Record {
             machine: Machine { processor: "abacus".into(), cpus: 2, kernel: "6".into() },
+            own_network: true,
             connections: 64,
             proxies: vec![proxy("evenkeel 0.1.0"), proxy("nginx 1.31.5")],
             samples: [20, 21, 22]

@@ -9,6 +9,7 @@
 pub mod allocator;
 pub mod channel;
 pub mod guardian;
+pub mod network;
 pub mod process;
 pub mod sandbox;
 pub mod seccomp;
