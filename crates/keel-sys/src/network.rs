@@ -41,7 +41,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::print_stderr, reason = "a test that can't run says so")]
     fn has_a_loopback_device_and_nothing_of_the_machine_s() {
         let outside = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let outside = outside.local_addr().unwrap();
