@@ -4,12 +4,12 @@
 //! new deadline is before it: on a busy connection that is never.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use tokio::time::Sleep;
+use tokio::{task::coop, time::Sleep};
 
 use super::clock::Clock;
 
@@ -68,6 +68,8 @@ impl Timer {
             }
             None => self.sleep.insert(Box::pin(tokio::time::sleep_until(at))),
         };
+        // Whatever else the task has done in this turn: what isn't polled isn't registered, and never fires.
+        let mut sleep = pin!(coop::unconstrained(sleep.as_mut()));
         sleep.as_mut().poll(cx).map(|()| {
             clock.look_again();
             clock.now().max(deadline)
@@ -89,5 +91,21 @@ mod tests {
         let expired = poll_fn(|cx| timer.poll_expired(&clock, cx));
         let now = tokio::time::timeout(Duration::from_secs(10), expired).await.unwrap();
         assert!(timer.deadline().is_some_and(|deadline| deadline <= now));
+    }
+
+    #[tokio::test]
+    async fn expires_though_it_was_set_when_the_task_s_turn_was_used_up() {
+        let (clock, mut timer) = (Clock::new(), Timer::default());
+        timer.set(&clock, Duration::from_millis(5));
+        let mut is_first = true;
+        let expired = poll_fn(|cx| {
+            if std::mem::take(&mut is_first) {
+                while let Poll::Ready(budget) = coop::poll_proceed(cx) {
+                    budget.made_progress();
+                }
+            }
+            timer.poll_expired(&clock, cx)
+        });
+        assert!(tokio::time::timeout(Duration::from_secs(10), expired).await.is_ok());
     }
 }
