@@ -14,6 +14,7 @@ use rustix::{
     io::Errno,
     net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt},
 };
+use tokio::task::coop;
 
 /// A connected stream socket.
 pub(crate) struct Socket {
@@ -39,8 +40,8 @@ pub(crate) enum Peeked {
 
 impl Socket {
     /// Takes a connection that was accepted with [`FLAGS`].
-    pub(crate) fn accepted(descriptor: OwnedFd, is_tcp: bool) -> io::Result<Self> {
-        Ok(Self { watched: Watched::reading(descriptor)?, is_tcp })
+    pub(crate) fn accepted(descriptor: OwnedFd, listener: &Address) -> io::Result<Self> {
+        Ok(Self { watched: Watched::reading(descriptor)?, is_tcp: matches!(listener, Address::Tcp(_)) })
     }
 
     /// Connects to a peer. Small writes leave at once.
@@ -87,13 +88,15 @@ impl Socket {
         self.watched.poll_read_ready(cx)
     }
 
-    /// Reads once into the free room of `buffer`, which is made at least `room` bytes; 0 means the end.
+    /// Reads once into the free room of `buffer`, which is made at least `room` bytes; 0 means the end. What it reads counts
+    /// against the task's budget, so that a connection that always has more lets others have their turn.
     pub(crate) fn poll_fill(
         &self,
         cx: &mut Context<'_>,
         buffer: &mut Vec<u8>,
         room: usize,
     ) -> Poll<io::Result<usize>> {
+        let budget = ready!(coop::poll_proceed(cx));
         buffer.reserve(room);
         let room = buffer.capacity() - buffer.len();
         loop {
@@ -109,6 +112,7 @@ impl Socket {
                 Ok(received)
             });
             if let Some(received) = last {
+                budget.made_progress();
                 return Poll::Ready(Ok(received));
             }
             match result {
@@ -116,7 +120,10 @@ impl Socket {
                     ready!(self.watched.poll_read_ready(cx))?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return Poll::Ready(result),
+                result => {
+                    budget.made_progress();
+                    return Poll::Ready(result);
+                }
             }
         }
     }
@@ -274,4 +281,31 @@ fn nonzero(written: io::Result<usize>) -> Poll<io::Result<usize>> {
         0 => Err(io::ErrorKind::WriteZero.into()),
         _ => Ok(written),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_always_has_more_ends_the_task_s_turn() {
+        const SENT: usize = 64 << 10;
+        let (mut other, one) = std::os::unix::net::UnixStream::pair().unwrap();
+        one.set_nonblocking(true).unwrap();
+        other.write_all(&[7; SENT]).unwrap();
+        let socket = Socket::accepted(one.into(), &Address::Unix("".into())).unwrap();
+        poll_fn(|cx| socket.poll_read_ready(cx)).await.unwrap();
+        let (mut turns, mut received) = (0, 0);
+        poll_fn(|cx| {
+            turns += 1;
+            while received < SENT {
+                received += ready!(socket.poll_fill(cx, &mut Vec::new(), 8)).unwrap();
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert!(turns > 1, "all was read in one");
+    }
 }
