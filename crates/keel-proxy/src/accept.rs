@@ -27,6 +27,9 @@ use crate::{
 /// Connections taken before other tasks, and other workers, have a turn.
 const BATCH_MAX: u32 = 4;
 
+/// Connections taken from one socket that closes: as many as the kernel lets wait.
+const EMPTIED_MAX: u32 = 1 << 16;
+
 /// How long accepting pauses when the process is out of descriptors, as in nginx.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -40,20 +43,25 @@ pub(crate) struct Listening {
 impl Listening {
     /// Takes every connection that waits, at once and whatever the event loop knows.
     pub(crate) fn empty(&self, worker: &Rc<Worker>) {
-        while let Ok((socket, remote)) = self.listener.accept() {
-            begin(worker, socket, remote, &self.listener.address);
+        for _ in 0..EMPTIED_MAX {
+            match self.listener.accept() {
+                Ok((socket, remote)) => begin(worker, socket, remote, &self.listener.address),
+                Err(error) if tells_of_one_connection(&error) => continue,
+                Err(_) => return,
+            }
         }
     }
 
-    /// Empties the accept queue and closes the socket, soon.
+    /// Accepts no more from now on. To be emptied first; the socket closes with the last one who holds it.
     pub(crate) fn close(&self) {
         self.closing.notify_one();
     }
 
-    /// Waits until it is closed.
-    pub(crate) async fn ended(self) {
+    /// Waits until nobody else accepts here.
+    pub(crate) async fn closed(&mut self) {
+        self.close();
         // It ends by itself; a panic in it has been reported already.
-        let _ = self.task.await;
+        let _ = (&mut self.task).await;
     }
 }
 
@@ -82,7 +90,7 @@ impl Listener {
         let (descriptor, address) = rustix::net::acceptfrom_with(&self.watched, socket::FLAGS)?;
         let address = address.and_then(|address| SocketAddr::try_from(address).ok());
         let remote = address.map_or(Remote::Unix, Remote::Tcp);
-        Ok((Socket::accepted(descriptor, self.is_tcp())?, remote))
+        Ok((Socket::accepted(descriptor, &self.address)?, remote))
     }
 
     fn is_tcp(&self) -> bool {
@@ -111,10 +119,11 @@ async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, closing: Rc<Noti
     let mut closed = pin!(closing.notified());
     loop {
         let accepted = std::future::poll_fn(|cx| {
-            if let Poll::Ready(result) = listener.poll_accept(cx) {
-                return Poll::Ready(Some(result));
+            // Whoever closes it has emptied it: what comes now is for another worker, or nobody.
+            if closed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
             }
-            closed.as_mut().poll(cx).map(|()| None)
+            listener.poll_accept(cx).map(Some)
         });
         match accepted.await {
             None => return,
@@ -148,11 +157,15 @@ async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, closing: Rc<Noti
 
 /// Says whether accepting must pause; errors of one connection that is gone already are not worth a word.
 fn pause_after(worker: &Worker, error: &io::Error) -> bool {
-    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) {
+    if tells_of_one_connection(error) {
         return false;
     }
     worker.alert(format_args!("accept4() failed: {error}"));
     true
+}
+
+fn tells_of_one_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted)
 }
 
 fn begin(worker: &Rc<Worker>, socket: Socket, remote: Remote, address: &Rc<Address>) {

@@ -199,11 +199,11 @@ impl Worker {
     }
 
     async fn quit(self: &Rc<Self>) {
-        self.empty_sockets(|_| true);
         let sockets: Vec<Listening> = self.listening.borrow_mut().drain().map(|(_, socket)| socket).collect();
-        for socket in sockets {
-            socket.close();
-            socket.ended().await;
+        for mut socket in sockets {
+            socket.closed().await;
+            // Last of all: this may be the last one who holds it, and the kernel resets whoever waits there then.
+            socket.empty(self);
         }
         self.quitting.set(Some(self.clock.now()));
         self.tasks.wake_all();

@@ -111,17 +111,21 @@ fn answers_pipelined_requests_in_order() {
 }
 
 #[test]
-fn takes_every_connection_of_a_burst() {
+fn takes_every_connection_that_waits() {
     let peer = ScriptedPeer::saying("yes");
-    let plane = DataPlane::start(|plan| balance(plan, &[peer.address]));
-    for size in [1, 2, 3, 5, 50] {
-        let mut clients: Vec<_> = (0..size).map(|_| plane.client()).collect();
+    for (workers, waiting) in [(1, 1), (1, 3), (1, 5), (1, 50), (2, 50)] {
+        let mut plane = DataPlane::listening();
+        let mut clients: Vec<_> = (0..waiting).map(|_| plane.client()).collect();
+        clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n"));
+        plane.load(|plan| {
+            balance(plan, &[peer.address]);
+            plan.process.workers = workers;
+        });
         for client in &mut clients {
-            client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+            assert_eq!(client.response(true).text(), "yes", "{waiting} waiting for {workers}");
         }
-        for client in &mut clients {
-            assert_eq!(client.response(true).text(), "yes");
-        }
+        // And whoever comes later.
+        assert_eq!(plane.client().get("/").text(), "yes");
     }
 }
 

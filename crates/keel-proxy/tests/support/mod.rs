@@ -32,13 +32,18 @@ pub(crate) struct DataPlane {
 impl DataPlane {
     /// Starts one; `adjust` completes a plan with one listener and one server without locations.
     pub(crate) fn start(adjust: impl FnOnce(&mut Plan)) -> Self {
+        let mut plane = Self::listening();
+        plane.load(adjust);
+        plane
+    }
+
+    /// Starts one whose socket listens and that has no plan yet: whoever connects waits.
+    pub(crate) fn listening() -> Self {
         let (ours, theirs) = Channel::pair().unwrap();
         thread::spawn(move || keel_proxy::run(OwnedFd::from(theirs)).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let mut plane = Self { channel: ours, address, listener, generation: 0 };
-        plane.load(adjust);
-        plane
+        Self { channel: ours, address, listener, generation: 0 }
     }
 
     /// Prepares and commits another plan.
