@@ -16,7 +16,7 @@ use std::{
 
 use keel_lb::{Drained, Group, Prepared, Registry};
 use keel_model::{
-    Address, ClientSettings, Content, Location, LocationMatcher, Plan, Return, Root, Scope,
+    Address, ClientSettings, Content, Location, LocationMatcher, Plan, Return, Root, Scope, ServerId,
     UpstreamKeepalive, UpstreamName,
 };
 use regex::bytes::{Regex, RegexBuilder};
@@ -45,10 +45,21 @@ pub(crate) enum CompileError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PlaceId(u32);
 
+/// Tells a place from others, over snapshots: by the addresses and names of its server and the locations down to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlaceIdentity(u64);
+
+impl PlaceIdentity {
+    fn of(what: &impl Hash) -> Self {
+        let mut hasher = DefaultHasher::new();
+        what.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
+
 /// What holds in one place.
 pub(crate) struct Place {
-    /// The same for the same place of later snapshots, and for no other.
-    pub(crate) identity: u64,
+    pub(crate) identity: PlaceIdentity,
     pub(crate) kind: PlaceKind,
     /// How much of a URI an `alias` stands for: the name of the location that has it; `None` where that is an
     /// expression, and without an alias.
@@ -159,7 +170,16 @@ pub(crate) fn compile(
     }
     let upstream_by_name = upstreams.iter().enumerate().map(|(id, conf)| (conf.name.clone(), id)).collect();
     let mut builder = Builder { places: Vec::new(), upstream_by_name: &upstream_by_name, logs };
-    let servers = plan.servers.iter().enumerate().map(|(at, server)| builder.server(at, server));
+    let servers = plan.servers.iter().enumerate().map(|(at, server)| {
+        let is_here = |servers: &[ServerId]| servers.iter().any(|id| id.0 as usize == at);
+        let listens = plan.listeners.iter().flat_map(|listener| {
+            let own = is_here(&listener.servers).then(|| listener.address.to_string());
+            let local = listener.by_local_address.iter().filter(|(_, _, servers)| is_here(servers));
+            own.into_iter().chain(local.map(|(address, ..)| address.to_string()))
+        });
+        let listens: Vec<_> = listens.collect();
+        builder.server(PlaceIdentity::of(&(listens, format!("{:?}", server.names))), server)
+    });
     let servers = servers.collect::<Result<Vec<_>, _>>()?;
     let places = builder.places;
     let listeners = plan.listeners.iter().map(|listener| {
@@ -196,8 +216,11 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn server(&mut self, at: usize, server: &keel_model::VirtualServer) -> Result<Server, CompileError> {
-        let identity = hash(&(at, server.primary_name()));
+    fn server(
+        &mut self,
+        identity: PlaceIdentity,
+        server: &keel_model::VirtualServer,
+    ) -> Result<Server, CompileError> {
         let answer = server.rewrite.answer.clone();
         let root = self.place(identity, PlaceKind::Server, &server.scope, answer, &[], None)?;
         let mut named = HashMap::new();
@@ -213,7 +236,7 @@ impl Builder<'_> {
 
     fn place(
         &mut self,
-        identity: u64,
+        identity: PlaceIdentity,
         kind: PlaceKind,
         scope: &Scope,
         answer: Option<Return>,
@@ -253,7 +276,7 @@ impl Builder<'_> {
 
     fn tree(
         &mut self,
-        within: u64,
+        within: PlaceIdentity,
         locations: &[Location],
         mut named: Option<&mut HashMap<String, PlaceId>>,
         outer: Option<(&Root, Option<usize>)>,
@@ -268,7 +291,7 @@ impl Builder<'_> {
                 LocationMatcher::Named(_) => PlaceKind::Named,
             };
             let answer = location.rewrite.answer.clone();
-            let identity = hash(&(within, format!("{:?}", location.matcher)));
+            let identity = PlaceIdentity::of(&(within.0, format!("{:?}", location.matcher)));
             let id = self.place(identity, kind, &location.scope, answer, &location.locations, outer)?;
             let redirects = matches!(location.scope.content, Content::Proxy(_));
             match (&location.matcher, &mut named) {
@@ -285,12 +308,6 @@ impl Builder<'_> {
         tree.finish();
         Ok(tree)
     }
-}
-
-fn hash(what: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    what.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// Compiles a pattern of the configuration.

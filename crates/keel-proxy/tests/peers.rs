@@ -204,8 +204,15 @@ fn a_location_s_own_connections_are_not_used_by_another() {
         for path in ["/", "/other", "/"] {
             client.get(path);
         }
-        // A reload changes nothing of it.
-        plane.load(adjust);
+        // A reload changes nothing of it, even if another server comes before this one.
+        plane.load(|plan| {
+            adjust(plan);
+            let mut other = plan.servers[0].clone();
+            other.names = vec![ServerName::Exact("other".into())];
+            plan.servers.insert(0, other);
+            plan.listeners[0].servers = vec![ServerId(0), ServerId(1)];
+            plan.listeners[0].default_server = ServerId(1);
+        });
         client.get("/other");
         let connections: Vec<_> = peer.requests().iter().map(|request| request.connection).collect();
         assert_eq!(connections, expected, "local: {local}");

@@ -27,6 +27,7 @@ use crate::{
         socket::{Peeked, Socket},
         timer::Timer,
     },
+    snapshot::PlaceIdentity,
     worker::Worker,
 };
 
@@ -52,8 +53,8 @@ const SHOWN_MAX: usize = 10_000;
 pub(crate) struct PeerConnection {
     pub(crate) socket: Socket,
     pub(crate) peer: Arc<PeerState>,
-    /// The identity of the place for which it was made.
-    place: u64,
+    /// For which place it was made.
+    place: PlaceIdentity,
     /// Requests sent on it.
     pub(crate) requests: u64,
     pub(crate) opened: Instant,
@@ -69,7 +70,7 @@ struct Watch {
 }
 
 impl PeerConnection {
-    pub(crate) fn new(socket: Socket, peer: Arc<PeerState>, place: u64, now: Instant) -> Self {
+    pub(crate) fn new(socket: Socket, peer: Arc<PeerState>, place: PlaceIdentity, now: Instant) -> Self {
         Self { socket, peer, place, requests: 0, opened: now, announced_idle: None, watch: None }
     }
 }
@@ -165,7 +166,7 @@ impl Pool {
     pub(crate) fn take(
         &self,
         peer: &Arc<PeerState>,
-        place: u64,
+        place: PlaceIdentity,
         repeat: Repeat,
         now: Instant,
     ) -> Option<PeerConnection> {
