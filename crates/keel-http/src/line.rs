@@ -29,6 +29,9 @@ const ODD: u8 = 2;
 const FORBIDDEN: u8 = 3;
 const COLON: u8 = 4;
 
+/// How far the end of a name is looked for before the line's end is known.
+const PLAIN_NAME_BYTES_MAX: usize = 64;
+
 /// nginx's classes of bytes in a name.
 static CLASS: [u8; 256] = {
     let mut table = [ODD; 256];
@@ -79,7 +82,7 @@ pub(crate) fn field(bytes: &[u8], start: usize, underscores: Underscores) -> Opt
 /// Reads a line as nearly all are: a name of letters and `-`, a value without NUL or bare CR.
 #[inline]
 fn plain_field(line: &[u8], start: usize) -> Option<(Line, usize)> {
-    let colon = find(b':', line)?;
+    let colon = find(b':', line.get(..PLAIN_NAME_BYTES_MAX).unwrap_or(line))?;
     let name = line.get(..colon)?;
     let known = Name::of(name);
     // A known name is made of letters.
