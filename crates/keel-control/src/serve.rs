@@ -119,8 +119,9 @@ struct Balancer {
 impl Balancer {
     /// Puts a configuration into effect, with the peers that its names have now.
     async fn apply(&mut self, mut ready: Ready) -> Result<Ready, ApplyError> {
-        self.discovery.follow(&followed(&ready.bindings));
-        self.discovery.first_answers().await;
+        let names = followed(&ready.bindings);
+        self.discovery.follow(&names);
+        self.discovery.first_answers(&names).await;
         fill_peers(&mut ready.plan, &ready.bindings, &Pools::new(), &self.discovery.names());
         let outcome = self.traffic.apply(ready.plan.clone()).await;
         if outcome.is_ok() {

@@ -132,10 +132,15 @@ impl Discovery {
         }
     }
 
-    /// Waits until every name that is followed now has been asked for once, but not longer than [`FIRST_ANSWERS`].
-    pub(crate) fn first_answers(&self) -> impl Future<Output = ()> + Send + use<> {
+    /// Waits until each of these names, as far as they are followed, has been asked for once, but not longer than
+    /// [`FIRST_ANSWERS`].
+    pub(crate) fn first_answers(
+        &self,
+        names: &BTreeSet<FollowedName>,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let deadline = Instant::now() + FIRST_ANSWERS;
-        let followed: Vec<_> = self.followed.values().map(|followed| followed.found.clone()).collect();
+        let followed = names.iter().filter_map(|name| self.followed.get(name));
+        let followed: Vec<_> = followed.map(|followed| followed.found.clone()).collect();
         async move {
             for mut found in followed {
                 if timeout_at(deadline, found.wait_for(Option::is_some)).await.is_err() {

@@ -7,7 +7,7 @@
 //! for instances.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -136,8 +136,12 @@ impl RunningProject {
         create_temp_folders(&joined.plan).map_err(ProjectError::TempFolder)?;
         let answers = {
             let mut state = self.state();
-            state.discovery.follow(&followed(&joined.bindings));
-            state.discovery.first_answers()
+            let names = followed(&joined.bindings);
+            state.discovery.follow(&names);
+            // At the first start nobody is served yet, and the name server may be one of the project's own services.
+            let in_effect = followed(&state.bindings);
+            let new = if state.bindings.is_empty() { BTreeSet::new() } else { &names - &in_effect };
+            state.discovery.first_answers(&new)
         };
         answers.await;
         let mut plan = joined.plan.clone();
