@@ -242,14 +242,17 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Record> {
 
 /// False where it isn't allowed.
 fn enter_own_network() -> anyhow::Result<bool> {
+    const REMEDY: &str = "no network of its own: --host-network does without";
     match keel_sys::network::enter_own_network() {
-        Ok(()) => Ok(true),
+        Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             progress("a network of its own needs root: the machine's packet filters count");
-            Ok(false)
+            return Ok(false);
         }
-        Err(error) => Err(error).context("no network of its own: --host-network does without"),
+        Err(error) => return Err(error).context(REMEDY),
     }
+    keel_sys::network::bring_loopback_up().context(REMEDY)?;
+    Ok(true)
 }
 
 fn measure_once(proxy: &Running, work: Work, round: u32, wrk: &wrk::Wrk) -> anyhow::Result<Sample> {

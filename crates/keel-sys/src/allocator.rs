@@ -19,27 +19,23 @@ const NATURAL_ALIGN: usize = align_of::<usize>();
 // that, to a word; null where there is no memory. It doesn't unwind. `free` and `realloc` take blocks of either kind.
 unsafe impl GlobalAlloc for Mimalloc {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: takes numbers only; a layout's alignment is a power of two.
-        let block = unsafe {
-            if layout.align() <= NATURAL_ALIGN {
-                mi::mi_malloc(layout.size())
-            } else {
-                mi::mi_malloc_aligned(layout.size(), layout.align())
-            }
-        };
-        block.cast()
+        if layout.align() <= NATURAL_ALIGN {
+            // SAFETY: takes a number only.
+            unsafe { mi::mi_malloc(layout.size()) }.cast()
+        } else {
+            // SAFETY: takes numbers only; a layout's alignment is a power of two.
+            unsafe { mi::mi_malloc_aligned(layout.size(), layout.align()) }.cast()
+        }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as in `alloc`.
-        let block = unsafe {
-            if layout.align() <= NATURAL_ALIGN {
-                mi::mi_zalloc(layout.size())
-            } else {
-                mi::mi_zalloc_aligned(layout.size(), layout.align())
-            }
-        };
-        block.cast()
+        if layout.align() <= NATURAL_ALIGN {
+            // SAFETY: takes a number only.
+            unsafe { mi::mi_zalloc(layout.size()) }.cast()
+        } else {
+            // SAFETY: takes numbers only; a layout's alignment is a power of two.
+            unsafe { mi::mi_zalloc_aligned(layout.size(), layout.align()) }.cast()
+        }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, _layout: Layout) {
@@ -48,15 +44,13 @@ unsafe impl GlobalAlloc for Mimalloc {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: as in `dealloc`, and numbers.
-        let block = unsafe {
-            if layout.align() <= NATURAL_ALIGN {
-                mi::mi_realloc(block.cast(), size)
-            } else {
-                mi::mi_realloc_aligned(block.cast(), size, layout.align())
-            }
-        };
-        block.cast()
+        if layout.align() <= NATURAL_ALIGN {
+            // SAFETY: as in `dealloc`, and a number.
+            unsafe { mi::mi_realloc(block.cast(), size) }.cast()
+        } else {
+            // SAFETY: as in `dealloc`, and numbers; a layout's alignment is a power of two.
+            unsafe { mi::mi_realloc_aligned(block.cast(), size, layout.align()) }.cast()
+        }
     }
 }
 

@@ -10,15 +10,21 @@ use rustix::{
     thread::UnshareFlags,
 };
 
-/// Gives the calling thread, and what it starts from now on, a network of its own: nothing but an empty loopback
-/// device, without the machine's packet filters. The thread can't return.
+/// Gives the calling thread, and what it starts from now on, a network of its own: nothing but a loopback device that is
+/// down, without the machine's packet filters. The thread can't return.
 ///
 /// # Errors
-/// What unshare(2) says, `EPERM` for who isn't root; or what setting the device up says, and then the thread has a
-/// network in which nothing can be reached.
+/// What unshare(2) says: `EPERM` for who isn't root.
 pub fn enter_own_network() -> io::Result<()> {
     // SAFETY: the flag doesn't touch the descriptor table.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
+    Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?)
+}
+
+/// Brings the loopback device of the thread's network up: netdevice(7).
+///
+/// # Errors
+/// What ioctl(2) says: `EPERM` for who isn't that network's administrator.
+pub fn bring_loopback_up() -> io::Result<()> {
     let socket: OwnedFd = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     // SAFETY: all zeroes are a valid request.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
@@ -49,6 +55,7 @@ mod tests {
             if let Err(error) = enter_own_network() {
                 return eprintln!("skipped has_a_loopback_device_and_nothing_of_the_machine_s: {error}");
             }
+            bring_loopback_up().unwrap();
             assert!(TcpStream::connect(outside).is_err(), "the machine's listener is reached");
             let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
