@@ -100,8 +100,7 @@ impl Listener {
     /// Asks whether another connection waits: to accept one that isn't there costs several times as much.
     fn look_for_more(&self) {
         if self.is_tcp() && keel_sys::tcp::tcp_info(&self.watched).is_ok_and(|info| info.unacked == 0) {
-            // Its only effect is on what the runtime remembers.
-            let _ = self.watched.try_read(|_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+            self.watched.forget_readable();
         }
     }
 }

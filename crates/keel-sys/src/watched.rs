@@ -100,6 +100,13 @@ impl Watched {
         self.registration()?.try_io(Interest::READABLE, |_| read(self.descriptor.as_fd()))
     }
 
+    /// Waits for the next event although the last one told of something to read: it has been seen that there is no more.
+    /// No system call.
+    pub fn forget_readable(&self) {
+        // Its only effect is on what the runtime remembers.
+        let _ = self.try_read(|_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    }
+
     /// Writes if there may be room. [`io::ErrorKind::WouldBlock`] from `write` says that there is no more.
     ///
     /// # Errors

@@ -208,8 +208,7 @@ impl Socket {
 
     /// Waits for the next event although the last one has told of something: a look showed that nothing is there.
     pub(crate) fn forget_readiness(&self) {
-        // Its only effect is on what the runtime remembers.
-        let _ = self.watched.try_read(|_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        self.watched.forget_readable();
     }
 
     /// Follows `so_keepalive`.
