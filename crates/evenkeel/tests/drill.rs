@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use keel_testkit::{Demo, Project, Saboteur, Vice, free_port, wait_until};
+use keel_testkit::{Binary, Demo, Project, Saboteur, Vice, free_port, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -128,6 +128,22 @@ fn finds_nothing_where_nothing_is_wrong() -> Done {
     let left = std::fs::read_dir(project.folder().join(".cache/evenkeel"))?.flatten();
     let left: Vec<_> = left.filter(|one| one.file_name().to_string_lossy().starts_with("drill")).collect();
     assert!(left.is_empty(), "nothing is left behind: {left:?}");
+    Ok(())
+}
+
+#[test]
+fn plays_beside_a_project_that_publishes_ports_without_an_nginx_conf() -> Done {
+    let app = keel_testkit::demo_app(std::path::Path::new(DEMO.program))?;
+    let compose = format!(
+        "services:\n  web:\n    image: none\n    x-process: {{command: {app}}}\n    ports: [\"{}:5000\"]\n    \
+         deploy: {{replicas: 3}}\n",
+        free_port()?
+    );
+    let project = Project::new(Binary::new(DEMO.program), &[("docker-compose.yml", &compose)])?;
+    project.run(&["up", "-d"])?;
+    let (output, results) = drill(&project, &["--case", "even", "--seed", "1"])?;
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(results["cases"][0]["steps"][0]["received"]["web-1"], 4, "{results}");
     Ok(())
 }
 

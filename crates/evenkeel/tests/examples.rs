@@ -1,7 +1,8 @@
 //! The folders under `examples/`, as a user has them: copied, with another published port, brought up and asked.
 
 use std::{
-    net::SocketAddr,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -52,9 +53,25 @@ fn answers_in_turn(project: &Project, address: SocketAddr) -> anyhow::Result<Vec
         round.iter().enumerate().all(|(at, answer)| !round.iter().skip(at + 1).any(|other| other == answer)),
         "three different ones: {round:?}"
     );
+    let own = round.iter().filter_map(|answer| answer.trim().strip_prefix("Hello from ")?.parse().ok());
+    own.into_iter().try_for_each(answers_in_one_piece)?;
     project.run(&["down"])?;
     assert!(get(address, "/").is_err(), "nobody listens any more");
     Ok(round.to_vec())
+}
+
+/// Asks an instance again and again on one connection: head and body of each answer must come together. A body that is
+/// written by itself waits until the client's kernel has acknowledged the head, which it does after 40 ms.
+fn answers_in_one_piece(instance: SocketAddr) -> Outcome {
+    let mut stream = TcpStream::connect(instance)?;
+    for _ in 0..20 {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        let mut answer = [0; 4096];
+        let count = stream.read(&mut answer)?;
+        let answer = String::from_utf8_lossy(answer.get(..count).unwrap_or_default()).into_owned();
+        assert!(answer.contains("\r\n\r\nHello from "), "{answer:?}");
+    }
+    Ok(())
 }
 
 /// Says whether a program is there; a test that can't run says so by name.

@@ -1,5 +1,7 @@
 //! nginx.conf as a case needs it: the user's own, with time-outs that end while somebody watches.
 
+use std::{collections::BTreeMap, net::SocketAddr};
+
 use keel_nginx::{Directive, Word};
 
 /// What a case changes in nginx.conf.
@@ -54,6 +56,29 @@ pub(crate) fn remove(directives: &mut Vec<Directive>, which: &impl Fn(&Directive
     }
 }
 
+/// Puts the `listen` lines of every server on these addresses, by the port that they name; each port once for a server.
+pub(crate) fn place_listens(configuration: &mut [Directive], listeners: &BTreeMap<u16, SocketAddr>) {
+    let blocks = configuration.iter_mut().filter(|one| one.name.text == "http");
+    let within = blocks.flat_map(|http| http.block.iter_mut().flatten());
+    for server in within.filter(|one| one.name.text == "server").filter_map(|server| server.block.as_mut()) {
+        let mut seen = Vec::new();
+        server.retain_mut(|one| {
+            if one.name.text != "listen" {
+                return true;
+            }
+            let port = one.arg(0).rsplit(':').next().and_then(|text| text.parse::<u16>().ok()).unwrap_or(80);
+            let Some(address) = listeners.get(&port).filter(|_| !seen.contains(&port)) else {
+                return false;
+            };
+            seen.push(port);
+            if let Some(first) = one.args.first_mut() {
+                first.text = address.to_string();
+            }
+            true
+        });
+    }
+}
+
 fn add_parameters(server: &mut Directive, parameters: &[(&'static str, String)]) {
     for (name, value) in parameters {
         let is_this = |word: &Word| word.text.split_once('=').is_some_and(|(key, _)| key == *name);
@@ -68,14 +93,32 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn changes_what_is_asked_and_nothing_else() {
+    fn parsed(text: &str) -> Vec<Directive> {
         let mut sources = Sources::default();
-        let text_before = "events { }\nhttp {\n    proxy_read_timeout 9s;\n    upstream app { server a:1 max_conns=1; server b:1 weight=2; }\n    \
-             upstream other { server c:1; }\n    server { listen 80; location / { proxy_read_timeout 8s; proxy_pass http://app; } }\n}\n";
-        let id = sources.add("nginx.conf", text_before);
+        let id = sources.add("nginx.conf", text);
         let (directives, problems) = keel_nginx::parse(&sources, id);
         assert!(problems.is_empty());
+        directives
+    }
+
+    #[test]
+    fn listens_where_nobody_else_does() {
+        let mut directives = parsed(
+            "http { server { listen 0.0.0.0:8080; listen [::]:8080; listen 81 default_server; } server { listen 9; } }",
+        );
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        place_listens(&mut directives, &BTreeMap::from([(8080, at(7001)), (81, at(7002))]));
+        let expect = "http {\n    server {\n        listen 127.0.0.1:7001;\n        \
+                      listen 127.0.0.1:7002 default_server;\n    }\n    server {\n    }\n}\n";
+        assert_eq!(text(&directives), expect);
+    }
+
+    #[test]
+    fn changes_what_is_asked_and_nothing_else() {
+        let directives = parsed(
+            "events { }\nhttp {\n    proxy_read_timeout 9s;\n    upstream app { server a:1 max_conns=1; server b:1 weight=2; }\n    \
+             upstream other { server c:1; }\n    server { listen 80; location / { proxy_read_timeout 8s; proxy_pass http://app; } }\n}\n",
+        );
         let tuning = Tuning {
             directives: vec![
                 ("proxy_read_timeout", "1s".into()),

@@ -16,7 +16,7 @@ use rustix::process::Pid;
 
 use crate::{
     Error, Stop,
-    configuration::{made, remove, text, tuned},
+    configuration::{made, place_listens, remove, text, tuned},
     front::{Front, Program, nginx_version},
     port::{Port, free_ports},
     subject::Subject,
@@ -167,7 +167,6 @@ impl Writer<'_> {
             let Some(block) = &mut http.block else { continue };
             let mut added = Vec::new();
             self.upstreams(block, &word, &mut added);
-            block.iter_mut().filter(|one| one.name.text == "server").for_each(|server| self.listens(server));
             if self.manner == Manner::Expert {
                 for (name, arguments) in EXPERT {
                     if block.iter().all(|one| one.name.text != *name) {
@@ -177,6 +176,7 @@ impl Writer<'_> {
             }
             block.splice(0..0, added);
         }
+        place_listens(&mut all, self.listeners);
         let body = text(&all).replacen("http {\n", &format!("http {{\n    {}", Front::folders()), 1);
         format!("{}{body}", Front::preamble())
     }
@@ -233,26 +233,6 @@ impl Writer<'_> {
             servers.insert(0, made(&word, "zone", [name.as_str(), "64k"]));
         }
         block.splice(0..0, servers);
-    }
-
-    /// Puts a server's `listen` lines on the drill's own addresses, each port once.
-    fn listens(&self, server: &mut Directive) {
-        let Some(block) = &mut server.block else { return };
-        let mut seen = Vec::new();
-        block.retain_mut(|one| {
-            if one.name.text != "listen" {
-                return true;
-            }
-            let port = one.arg(0).rsplit(':').next().and_then(|text| text.parse::<u16>().ok()).unwrap_or(80);
-            let Some(address) = self.listeners.get(&port).filter(|_| !seen.contains(&port)) else {
-                return false;
-            };
-            seen.push(port);
-            if let Some(first) = one.args.first_mut() {
-                first.text = address.to_string();
-            }
-            true
-        });
     }
 }
 

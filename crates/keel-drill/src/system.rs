@@ -134,11 +134,12 @@ impl System {
             let fixed = ground.listen.filter(|_| *port == subject.route.listen);
             listeners.insert(*port, fixed.unwrap_or(free.address));
         }
-        let conf = configuration::text(&configuration::tuned(
-            &subject.configuration,
-            &subject.route.upstream,
-            &setup.tuning,
-        ));
+        let mut conf = configuration::tuned(&subject.configuration, &subject.route.upstream, &setup.tuning);
+        if subject.joined.seat.is_none() {
+            // Its ports are those that the project publishes on this host, where it may be running.
+            configuration::place_listens(&mut conf, &listeners);
+        }
+        let conf = configuration::text(&conf);
         let (conf_path, override_path) = (folder.join("nginx.conf"), folder.join("override.yaml"));
         let plan = Override { subject, ground, setup, ledger: &ledger, folder: &folder, conf: &conf_path };
         let text = plan.text(&listeners, if number == 0 { Builds::Done } else { Builds::LeftOut })?;
@@ -446,10 +447,14 @@ impl Override<'_> {
                 _ => None,
             };
         let mut services: BTreeMap<&str, String> = BTreeMap::new();
-        let published: Vec<String> =
-            listeners.iter().map(|(listen, address)| quoted(&format!("{address}:{listen}"))).collect();
+        let has_seat = self.subject.joined.seat.is_some();
+        let published: Vec<String> = listeners
+            .iter()
+            .map(|(listen, address)| (if has_seat { *listen } else { address.port() }, address))
+            .map(|(listen, address)| quoted(&format!("{address}:{listen}")))
+            .collect();
         let mut lines = format!("    ports: !override [{}]\n", published.join(", "));
-        if self.subject.joined.seat.is_none() {
+        if !has_seat {
             lines.push_str("    image: nginx\n");
         }
         // Writing to a String can't fail.
