@@ -1,6 +1,6 @@
 //! The comparison: Evenkeel beside nginx, HAProxy and Envoy on the same work, in one command.
 //!
-//!     cargo run --release -p keel-bench -- --nginx /path/to/sbin/nginx
+//!     cargo run --profile dist -p keel-bench -- --nginx /path/to/sbin/nginx
 //!
 //! Three peers answer fixed bodies. Each proxy runs with one worker, keep-alive on both sides and an equivalent
 //! configuration; Evenkeel reads nginx's own. In every round each of them gets a few seconds of `wrk` for every kind of
