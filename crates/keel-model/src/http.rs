@@ -320,10 +320,29 @@ pub enum ErrorPageStatus {
 /// `try_files`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TryFiles {
-    /// Paths checked in order; a trailing `/` asks for a directory.
-    pub candidates: Vec<Template>,
+    /// Paths checked in order.
+    pub candidates: Vec<TryFile>,
     /// What happens when none exists.
     pub fallback: TryFilesFallback,
+}
+
+/// A path that `try_files` looks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TryFile {
+    /// The path, without the final `/` that asks for a folder.
+    pub path: Template,
+    /// What must be there. The argument as written says it, not the value of its variables: `$uri` never means a
+    /// folder, even where the URI ends in `/`.
+    pub kind: FileKind,
+}
+
+/// What a path leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FileKind {
+    /// Anything but a folder.
+    File,
+    /// A folder.
+    Folder,
 }
 
 /// The last argument of `try_files`.

@@ -316,7 +316,12 @@ fn answers_errors_and_files() {
         [(404, fixed), (497, fixed), (500, from_page), (502, from_page), (503, ErrorPageStatus::Keep)]
     );
     let tries = location(&server, "/t").scope.core.try_files.clone().expect("is there");
-    assert_eq!((tries.candidates.len(), tries.fallback), (2, TryFilesFallback::Status(404)));
+    let kinds: Vec<_> = tries.candidates.iter().map(|candidate| candidate.kind).collect();
+    assert_eq!(
+        (kinds, tries.fallback),
+        (vec![FileKind::File, FileKind::Folder], TryFilesFallback::Status(404))
+    );
+    assert!(tries.candidates.iter().all(|candidate| candidate.path == Template::variable(Variable::Uri)));
     let tries = location(&server, "/n").scope.core.try_files.clone().expect("is there");
     assert_eq!(tries.fallback, TryFilesFallback::Uri(literal("@f")));
     let expires = |name| location(&server, name).scope.headers.expires.clone();

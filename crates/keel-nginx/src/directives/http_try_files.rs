@@ -1,6 +1,6 @@
 //! ngx_http_core_module: `error_page` and `try_files`, which lead a request elsewhere.
 
-use keel_model::{ErrorPage, ErrorPageStatus, TryFiles, TryFilesFallback};
+use keel_model::{ErrorPage, ErrorPageStatus, FileKind, TryFile, TryFiles, TryFilesFallback};
 
 use crate::{
     ast::{Directive, Word},
@@ -27,8 +27,9 @@ pub(crate) const ROWS: &[Row] = &[
         contexts: Contexts::SERVER_LOCATION,
         arity: Arity::AtLeast(2),
         default: None,
-        doc: "Serves the first of these files that exists, a trailing `/` asking for a directory; otherwise goes to \
-              the last argument, a URI, a named location or a status.",
+        doc: "Serves the first of these files that exists; otherwise goes to the last argument, a URI, a named location \
+              or a status. A `/` written at an argument's end asks for a folder; without it only files match, whatever \
+              the variables' values end in.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.scope.core.try_files, try_files);
         }),
@@ -95,7 +96,7 @@ fn overwrite(
 
 fn try_files(reader: &mut Reader<'_>, directive: &Directive) -> Option<TryFiles> {
     let (last, files) = directive.args.split_last()?;
-    let candidates = files.iter().map(|word| reader.template(word)).collect::<Vec<_>>();
+    let candidates = files.iter().map(|word| candidate(reader, word)).collect::<Vec<_>>();
     let fallback = match last.text.strip_prefix('=') {
         Some(code) => match value::number(code).and_then(|code| u16::try_from(code).ok()) {
             Some(code) if code <= 999 => TryFilesFallback::Status(code),
@@ -108,4 +109,12 @@ fn try_files(reader: &mut Reader<'_>, directive: &Directive) -> Option<TryFiles>
         None => TryFilesFallback::Uri(reader.template(last)?),
     };
     Some(TryFiles { candidates: candidates.into_iter().collect::<Option<_>>()?, fallback })
+}
+
+fn candidate(reader: &mut Reader<'_>, word: &Word) -> Option<TryFile> {
+    let (text, kind) = match word.text.strip_suffix('/') {
+        Some(text) => (text, FileKind::Folder),
+        None => (word.text.as_str(), FileKind::File),
+    };
+    Some(TryFile { path: reader.template_text(text, word)?, kind })
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use keel_http::{Name, date, encode};
-use keel_model::{IfModifiedSince, Root};
+use keel_model::{FileKind, IfModifiedSince, Root};
 
 use crate::{
     error::ClientGone,
@@ -28,15 +28,10 @@ use ranges::{Selection, select};
 /// The most that one call copies from a file to a socket: others have their turn after it.
 const SEND_BYTES_MAX: usize = 512 << 10;
 
-/// What a path leads to.
-pub(crate) struct Kind {
-    pub(crate) is_folder: bool,
-}
-
-/// Looks at a path; `None` where there is nothing.
-pub(crate) fn kind_of(path: &Path) -> Option<Kind> {
-    let meta = std::fs::metadata(path).ok()?;
-    Some(Kind { is_folder: meta.is_dir() })
+/// Looks at a path.
+pub(crate) fn kind_of(path: &Path) -> io::Result<FileKind> {
+    let meta = std::fs::metadata(path)?;
+    Ok(if meta.is_dir() { FileKind::Folder } else { FileKind::File })
 }
 
 /// Gives `$document_root`.
@@ -55,27 +50,38 @@ pub(crate) fn file_name(lookup: Lookup<'_>) -> Vec<u8> {
 
 /// Maps a URI to a path. The URI is normalised and so can't leave the root.
 pub(crate) fn path_of(lookup: Lookup<'_>, uri: &[u8]) -> PathBuf {
-    if lookup.ex.uri_below_alias {
-        return path_below(lookup, uri);
-    }
+    let rest = match mapping(lookup) {
+        Mapping::Whole => uri,
+        Mapping::After(prefix) => uri.get(prefix..).unwrap_or_default(),
+        Mapping::Complete if lookup.ex.uri_below_alias => uri,
+        Mapping::Complete => b"",
+    };
+    join(root_of(lookup), rest)
+}
+
+/// What of a URI is appended to `root` or `alias`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mapping {
+    /// All of it (`root`).
+    Whole,
+    /// What follows the location's name, of this length (`alias`).
+    After(usize),
+    /// Nothing (`alias` in a location with a regular expression, which says it all).
+    Complete,
+}
+
+/// Gives what of a URI is appended in this place.
+pub(crate) fn mapping(lookup: Lookup<'_>) -> Mapping {
     let place = lookup.ex.place(lookup.view);
     match (&place.scope.core.root, place.alias_prefix) {
-        (Root::Alias(_), None) => join(root_of(lookup), b""),
-        _ => path_below(lookup, uri),
+        (Root::Root(_), _) => Mapping::Whole,
+        (Root::Alias(_), Some(prefix)) => Mapping::After(prefix),
+        (Root::Alias(_), None) => Mapping::Complete,
     }
 }
 
-/// Like [`path_of`], but appends the URI to an `alias` of a location with a regular expression, too.
-pub(crate) fn path_below(lookup: Lookup<'_>, uri: &[u8]) -> PathBuf {
-    let place = lookup.ex.place(lookup.view);
-    let known = match (&place.scope.core.root, place.alias_prefix) {
-        (Root::Alias(_), Some(prefix)) => prefix.min(uri.len()),
-        _ => 0,
-    };
-    join(root_of(lookup), uri.get(known..).unwrap_or_default())
-}
-
-fn join(mut root: Vec<u8>, rest: &[u8]) -> PathBuf {
+/// Appends to the path of `root` or `alias`.
+pub(crate) fn join(mut root: Vec<u8>, rest: &[u8]) -> PathBuf {
     root.extend_from_slice(rest);
     PathBuf::from(std::ffi::OsStr::from_bytes(&root))
 }
@@ -113,7 +119,7 @@ pub(super) async fn serve(job: &mut Job<'_>) -> Flow {
         job.client.log_error(job.worker, job.ex, &text);
         return Flow::Status(404);
     }
-    send_file(job, &path, &file, &meta).await
+    send_file(job, &file, &meta).await
 }
 
 fn open(path: &Path) -> io::Result<(File, Metadata)> {
@@ -157,11 +163,12 @@ fn index(job: &mut Job<'_>) -> Flow {
         if name.starts_with(b"/") {
             return error_page::go_to(job, &name);
         }
-        let mut uri = job.ex.uri.clone();
-        uri.extend_from_slice(&name);
-        let path = path_of(job.lookup(), &uri);
+        let folder = path_of(job.lookup(), &job.ex.uri).into_os_string().into_encoded_bytes();
+        let path = join(folder, &name);
         match std::fs::metadata(&path) {
-            Ok(meta) if meta.is_file() => {
+            Ok(_) => {
+                let mut uri = job.ex.uri.clone();
+                uri.extend_from_slice(&name);
                 let args = std::mem::take(&mut job.ex.args);
                 job.ex.redirect(b"");
                 job.ex.uri = uri;
@@ -188,14 +195,23 @@ fn index(job: &mut Job<'_>) -> Flow {
     }
 }
 
-fn content_type<'a>(job: &'a Job<'_>, path: &Path) -> &'a str {
+/// Gives the media type that `types` has for the URI's ending, else `default_type`. A file's own name doesn't matter
+/// where an `alias` gives it another one.
+pub(crate) fn content_type<'a>(job: &'a Job<'_>) -> &'a str {
     let place = job.place();
-    let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
+    let ending = ending_of(&job.ex.uri).map(str::to_ascii_lowercase);
     let known = ending.and_then(|ending| place.types.get(&ending));
     known.map_or(place.scope.core.default_type.as_str(), String::as_str)
 }
 
-async fn send_file(job: &mut Job<'_>, path: &Path, file: &File, meta: &Metadata) -> Flow {
+/// Gives what follows the last dot of a URI's last segment, unless the segment begins with that dot.
+fn ending_of(uri: &[u8]) -> Option<&str> {
+    let name = uri.rsplit(|byte| *byte == b'/').next()?;
+    let dot = memchr::memrchr(b'.', name).filter(|at| *at > 0)?;
+    std::str::from_utf8(name.get(dot + 1..)?).ok()
+}
+
+async fn send_file(job: &mut Job<'_>, file: &File, meta: &Metadata) -> Flow {
     let modified = meta.mtime();
     let etag = job.place().scope.core.etag.then(|| format!("\"{:x}-{:x}\"", modified, meta.len()));
     let mut fields = Vec::new();
@@ -214,7 +230,7 @@ async fn send_file(job: &mut Job<'_>, path: &Path, file: &File, meta: &Metadata)
             Validity::Failed => return Flow::Status(412),
         }
     }
-    let content_type = content_type(job, path).to_owned();
+    let content_type = content_type(job).to_owned();
     let selection = select(job, meta.len(), modified, etag.as_deref());
     let status = match &selection {
         Selection::All => 200,
