@@ -7,7 +7,7 @@ use std::{
 };
 
 use keel_http::{Name, Version, date, encode};
-use keel_model::{Expires, ServerTokens, Template};
+use keel_model::{Expires, ServerTokens};
 
 use crate::{
     error::ClientGone,
@@ -255,13 +255,15 @@ pub(crate) async fn send_own(job: &mut Job<'_>, own: Own<'_>) -> Flow {
     let line = match encode::status_line(status) {
         Some(line) => line,
         None => {
-            number = format!("{status} ");
+            number = format!("{status:03} ");
             number.as_str()
         }
     };
     begin_head(job, line.as_bytes(), true, true, &mut head);
-    if !bodyless {
-        if let Some(content_type) = own.content_type {
+    // `return 304` describes a body that it doesn't send; a 304 of a file has nothing to describe.
+    let described = !bodyless || (status == 304 && own.content_type.is_some());
+    if described {
+        if let Some(content_type) = own.content_type.filter(|content_type| !content_type.is_empty()) {
             encode::field(b"Content-Type", content_type, &mut head);
         }
         if trailed {
@@ -389,22 +391,28 @@ pub(crate) async fn send_special(
 /// Gives the title of the page for a status that has one.
 fn page_title(status: u16) -> Option<&'static str> {
     match status {
+        304 => None,
+        302 => Some("302 Found"),
+        401 => Some("401 Authorization Required"),
         494 => Some("400 Request Header Or Cookie Too Large"),
-        300..=599 if !matches!(status, 304) => encode::status_line(status).map(|line| match status {
-            302 => "302 Found",
-            503 => "503 Service Temporarily Unavailable",
-            _ => line,
-        }),
+        495 => Some("400 The SSL certificate error"),
+        496 => Some("400 No required SSL certificate was sent"),
+        497 => Some("400 The plain HTTP request was sent to HTTPS port"),
+        498 => Some("404 Not Found"),
+        503 => Some("503 Service Temporarily Unavailable"),
+        300..=599 => encode::status_line(status),
         _ => None,
     }
 }
 
 fn page_heading(status: u16) -> Option<&'static str> {
-    (status == 494).then_some("400 Bad Request")
+    matches!(status, 494..=497).then_some("400 Bad Request")
 }
 
+/// Gives the text below the heading: of nginx's own statuses what their title says after the number.
 fn page_text(status: u16) -> Option<&'static str> {
-    (status == 494).then_some("Request Header Or Cookie Too Large")
+    let title = page_title(status).filter(|_| matches!(status, 494..=497))?;
+    title.strip_prefix("400 ")
 }
 
 /// Makes the URL of a redirect to a path: absolute unless `absolute_redirect` is off.
@@ -430,27 +438,6 @@ pub(crate) fn absolute_url(job: &Job<'_>, path: &[u8]) -> Vec<u8> {
     }
     url.extend_from_slice(path);
     url
-}
-
-/// Answers as `return` says.
-pub(crate) async fn send_return(job: &mut Job<'_>, status: u16, text: Option<&Template>) -> Flow {
-    if status == 444 {
-        return Flow::Close;
-    }
-    let text = text.map(|text| job.text(text));
-    match (status, text) {
-        (301 | 302 | 303 | 307 | 308, Some(target)) => {
-            let url = if target.first() == Some(&b'/') { absolute_url(job, &target) } else { target };
-            crate::phase::error_page::finish_with(job, status, Some(url)).await
-        }
-        (_, Some(body)) => {
-            let content_type = job.place().scope.core.default_type.clone();
-            let own = Own { content_type: Some(content_type.as_bytes()), body: &body, ..Own::status(status) };
-            send_own(job, own).await
-        }
-        (300.., None) => Flow::Status(status),
-        (_, None) => send_own(job, Own::status(status)).await,
-    }
 }
 
 /// How long the client may take between two reads of its own, for callers that write by themselves.

@@ -18,7 +18,8 @@ pub(crate) async fn finish_with(job: &mut Job<'_>, status: u16, location: Option
         // It is too late for another response: all that can be said is that this one isn't whole.
         return Flow::Close;
     }
-    if status == 499 || status == 444 {
+    // Nobody waits for a response any more (408, 499), or none is to be sent (444).
+    if matches!(status, 408 | 444 | 499) {
         job.ex.status = status;
         return Flow::Close;
     }

@@ -1,0 +1,220 @@
+//! What files of nginx do here, as nginx 1.31.5 does it: paths, texts and what `-t` refuses.
+
+use std::net::SocketAddr;
+
+use keel_testkit::{Binary, Client, Response, Running, free_port};
+
+type Outcome = anyhow::Result<()>;
+
+struct Setup {
+    balancer: Running,
+    address: SocketAddr,
+}
+
+/// Serves with these directives in `server`.
+fn serve(server: &str) -> anyhow::Result<Setup> {
+    let port = free_port()?;
+    let balancer = Binary::new(env!("CARGO_BIN_EXE_evenkeel")).serve(&format!(
+        "events {{}}\nhttp {{ access_log off;\n\
+         types {{ text/html html; text/plain txt; application/json json; }}\n\
+         default_type application/octet-stream;\n\
+         server {{ listen 127.0.0.1:{port};\n{server}\n}} }}\n"
+    ))?;
+    Ok(Setup { balancer, address: ([127, 0, 0, 1], port).into() })
+}
+
+impl Setup {
+    /// Makes the files that the tests look for, below `html` in the prefix.
+    fn with_files(self) -> anyhow::Result<Self> {
+        let html = self.balancer.folder().join("html");
+        for folder in ["sub/deep", "empty", "page.html.d", "folder-index/index.html"] {
+            std::fs::create_dir_all(html.join(folder))?;
+        }
+        for (file, text) in [
+            ("index.html", "root"),
+            ("sub/index.html", "sub"),
+            ("sub/page.html", "page"),
+            ("file.html", "file"),
+            ("index.php", "php"),
+        ] {
+            std::fs::write(html.join(file), text)?;
+        }
+        Ok(self)
+    }
+
+    fn ask(&self, method: &str, path: &str, fields: &str) -> anyhow::Result<Response> {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{fields}\r\n");
+        let mut client = Client::connect(self.address)?;
+        if method == "HEAD" {
+            client.send(request)?;
+            return client.response_without_body();
+        }
+        client.request(request)
+    }
+
+    /// Compares status and body with what nginx answers.
+    fn check(&self, path: &str, status: u16, body: &str) -> Outcome {
+        let response = self.ask("GET", path, "")?;
+        assert_eq!((response.status, response.text().as_str()), (status, body), "for {path}");
+        Ok(())
+    }
+
+    /// Compares where a redirect leads, below the server's own address.
+    fn check_redirect(&self, path: &str, to: &str) -> Outcome {
+        let response = self.ask("GET", path, "")?;
+        let to = format!("http://test:{}{to}", self.address.port());
+        assert_eq!((response.status, response.field("Location")), (301, Some(to.as_str())), "for {path}");
+        Ok(())
+    }
+}
+
+#[test]
+fn try_files_looks_for_folders_where_the_argument_says_so() -> Outcome {
+    let setup =
+        serve("location / { try_files $uri $uri/ @app; } location @app { return 200 \"app $uri\"; }")?;
+    let setup = setup.with_files()?;
+    setup.check("/", 200, "root")?;
+    setup.check("/sub/", 200, "sub")?;
+    setup.check("/file.html", 200, "file")?;
+    setup.check("/none/", 200, "app /none/")?;
+    setup.check("/file.html/", 200, "app /file.html/")?;
+    setup.check_redirect("/sub", "/sub/")?;
+    setup.check_redirect("/sub?a=b", "/sub/?a=b")?;
+    setup.check_redirect("/folder-index/", "/folder-index/index.html/")?;
+    assert_eq!(setup.ask("GET", "/empty/", "")?.status, 403);
+    Ok(())
+}
+
+#[test]
+fn try_files_without_a_written_slash_never_takes_a_folder() -> Outcome {
+    let setup = serve("location / { try_files $uri @app; } location @app { return 200 \"app $uri\"; }")?;
+    let setup = setup.with_files()?;
+    for path in ["/", "/sub/", "/sub", "/empty/", "/none"] {
+        setup.check(path, 200, &format!("app {path}"))?;
+    }
+    setup.check("/sub/page.html", 200, "page")
+}
+
+#[test]
+fn try_files_goes_where_its_last_argument_says() -> Outcome {
+    let setup = serve(
+        "location /spa/ { try_files $uri $uri/ /index.html; }\n\
+         location /php/ { try_files $uri $uri/ /index.php?$args; }\n\
+         location ~ \\.php$ { return 200 \"php $uri $args\"; }\n\
+         location /status/ { try_files $uri =405; }\n\
+         location /closed/ { try_files $uri =444; }\n\
+         location /folder/ { try_files /sub/ =404; }\n\
+         location /empty/ { try_files $arg_none =404; }",
+    )?
+    .with_files()?;
+    setup.check("/spa/", 200, "root")?;
+    setup.check("/php/a?b=c", 200, "php /index.php b=c")?;
+    setup.check("/folder/x", 301, &setup.ask("GET", "/folder/x", "")?.text())?;
+    assert_eq!(setup.ask("GET", "/status/", "")?.status, 405);
+    assert_eq!(setup.ask("GET", "/empty/", "")?.status, 404);
+    let mut client = Client::connect(setup.address)?;
+    client.send("GET /closed/ HTTP/1.1\r\nHost: test\r\n\r\n")?;
+    assert_eq!(client.rest()?, b"");
+    Ok(())
+}
+
+#[test]
+fn try_files_stays_below_an_alias() -> Outcome {
+    let setup = serve(
+        "location /al/ { alias html/sub/; try_files $uri $uri/ /al/page.html; }\n\
+         location /fixed/ { alias html/sub/; try_files page.html =404; }\n\
+         location ~ ^/re/(.*)$ { alias html/; try_files $1 sub/$1 =404; }\n\
+         location ~ ^/number/(\\d+)$ { alias html/sub/page.html; }",
+    )?
+    .with_files()?;
+    setup.check("/al/", 200, "sub")?;
+    setup.check("/al/page.html", 200, "page")?;
+    setup.check("/al/none", 200, "page")?;
+    setup.check("/fixed/x", 200, "page")?;
+    setup.check("/re/file.html", 200, "file")?;
+    setup.check("/re/page.html", 200, "page")?;
+    assert_eq!(setup.ask("GET", "/re/sub", "")?.status, 404);
+    // The ending of the URI gives the type, not that of the file.
+    let number = setup.ask("GET", "/number/7", "")?;
+    assert_eq!(number.field("Content-Type"), Some("application/octet-stream"));
+    Ok(())
+}
+
+#[test]
+fn return_has_the_media_type_of_the_uri() -> Outcome {
+    let setup = serve(
+        "location / { return 200 \"text\"; }\n\
+         location /empty { return 200; }\n\
+         location /none/ { types { } default_type \"\"; return 200 x; }\n\
+         location /error { return 404 '{}'; }",
+    )?;
+    for (path, expect) in [
+        ("/robots.txt", Some("text/plain")),
+        ("/health.JSON", Some("application/json")),
+        ("/a/b.html?c=d.txt", Some("text/html")),
+        ("/a.html/b", Some("application/octet-stream")),
+        ("/.json", Some("application/octet-stream")),
+        ("/", Some("application/octet-stream")),
+        ("/empty.txt", Some("text/plain")),
+        ("/none/a.txt", None),
+        ("/error.json", Some("application/json")),
+    ] {
+        assert_eq!(setup.ask("GET", path, "")?.field("Content-Type"), expect, "for {path}");
+    }
+    assert_eq!(setup.ask("HEAD", "/robots.txt", "")?.field("Content-Type"), Some("text/plain"));
+    Ok(())
+}
+
+#[test]
+fn return_sends_what_nginx_sends_for_each_status() -> Outcome {
+    let statuses = [2, 200, 204, 299, 301, 304, 308, 309, 400, 401, 404, 418, 444, 451, 495, 498, 499, 503];
+    let locations: String = statuses
+        .iter()
+        .map(|status| {
+            format!("location = /{status}.txt {{ return {status}; }}\n")
+                + &format!("location = /{status}e.txt {{ return {status} \"\"; }}\n")
+                + &format!("location = /{status}t.txt {{ return {status} \"text $status\"; }}\n")
+        })
+        .collect();
+    let setup = serve(&locations)?;
+    let mut lines = String::new();
+    for status in statuses {
+        for kind in ["", "e", "t"] {
+            let mut client = Client::connect(setup.address)?;
+            client.send(format!(
+                "GET /{status}{kind}.txt HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+            ))?;
+            let answer = String::from_utf8_lossy(&client.rest()?).into_owned();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+            let line = head.lines().next().unwrap_or("closed");
+            let mut fields: Vec<&str> =
+                head.lines().skip(1).filter(|line| !is_of_every_answer(line)).collect();
+            fields.sort_unstable();
+            let body = body.split("</title>").next().unwrap_or_default().replace("\r\n", "");
+            let line = format!("{status}{kind}: {line} | {} | {body}", fields.join(", "));
+            lines += line.trim_end();
+            lines += "\n";
+        }
+    }
+    let expect = include_str!("support/return.txt").lines().filter(|line| !line.starts_with('#'));
+    for (line, expect) in lines.lines().zip(expect.clone()) {
+        assert_eq!(line, expect);
+    }
+    assert_eq!(lines.lines().count(), expect.count());
+    Ok(())
+}
+
+fn is_of_every_answer(line: &str) -> bool {
+    ["Server:", "Date:", "Connection:"].iter().any(|name| line.starts_with(name))
+}
+
+#[test]
+fn return_heeds_conditions_that_need_no_validator() -> Outcome {
+    let setup = serve("return 200 \"text\";")?;
+    assert_eq!(setup.ask("GET", "/", "If-None-Match: *\r\n")?.status, 304);
+    assert_eq!(setup.ask("GET", "/", "If-None-Match: \"x\"\r\n")?.status, 200);
+    assert_eq!(setup.ask("GET", "/", "If-Match: \"x\"\r\n")?.status, 412);
+    let date = "If-Modified-Since: Tue, 14 Nov 2023 22:13:20 GMT\r\n";
+    assert_eq!(setup.ask("GET", "/", date)?.status, 200);
+    Ok(())
+}
