@@ -41,26 +41,26 @@ fn up_in_part(service: &str, status: i32, expect: &[&str]) -> Done {
 #[test]
 fn a_service_that_cannot_run_is_named_with_place_and_remedy() -> Done {
     up_in_part(
-        "  x:\n    image: none\n    command: /opt/nowhere/app\n",
+        "  x:\n    build: {dockerfile_inline: FROM scratch}\n    command: /opt/nowhere/app\n",
         1,
         &["compose.yaml:8:14", "/opt/nowhere/app isn't there on this host", "x-process"],
     )?;
     up_in_part(
-        "  x:\n    image: none\n    command: sleep 9\n    working_dir: /opt/nowhere\n",
+        "  x:\n    build: {dockerfile_inline: FROM scratch}\n    command: sleep 9\n    working_dir: /opt/nowhere\n",
         1,
         &["compose.yaml:9:18", "/opt/nowhere isn't there on this host", "copy or mount a folder"],
     )?;
     up_in_part(
-        "  x:\n    image: none\n    command: no-such-program\n",
+        "  x:\n    build: {dockerfile_inline: FROM scratch}\n    command: no-such-program\n",
         1,
         &["compose.yaml:8:14", "`no-such-program` is not found on this host", "install it"],
     )?;
     // It is said, and what it takes; whoever needs it no more than that is fine.
-    up_in_part(
-        "  db:\n    image: postgres\n",
-        0,
-        &["compose.yaml:7:12", "`db` has only an image", "address: 127.0.0.1:5432"],
-    )
+    let expect = ["compose.yaml:7:12", "`db` has only an image", "address: 127.0.0.1:5432"];
+    up_in_part("  db:\n    image: postgres\n", 0, &expect)?;
+    let needed = "  db:\n    image: postgres\n  worker:\n    image: none\n    x-process: {command: sleep 1000}\n    \
+                  depends_on: [db]\n";
+    up_in_part(needed, 1, &["compose.yaml:7:12", "`db` has only an image", "`worker` will miss it"])
 }
 
 #[test]
@@ -82,11 +82,81 @@ fn a_project_that_publishes_nothing_runs_and_may_publish_later() -> Done {
 #[test]
 fn a_healthcheck_that_never_passes_is_told_with_where_to_look() -> Done {
     up_in_part(
-        "  h:\n    image: none\n    command: sleep 1000\n    \
+        "  h:\n    image: none\n    x-process:\n      command: sleep 1000\n    \
          healthcheck: {test: [CMD, 'false'], interval: 100ms, retries: 2}\n",
         1,
         &["h: its healthcheck never passed", "`evenkeel logs h` shows what it printed"],
     )
+}
+
+/// What an image's command does was meant for another root: here it would delete what isn't the project's.
+#[test]
+fn the_command_of_an_image_is_not_run_on_this_host() -> Done {
+    let precious = tempfile::tempdir()?;
+    let file = precious.path().join("file");
+    std::fs::write(&file, "kept")?;
+    let here = precious.path().display();
+    let wipe = format!("sh -c \"rm -rf {here}/*\"");
+    for fields in [
+        format!("command: {wipe}"),
+        format!("command: [sh, -c, 'rm -rf {here}/*']"),
+        format!("entrypoint: {wipe}"),
+        format!("entrypoint: [sh, -c]\n    command: [\"rm -rf {here}/*\"]"),
+        format!("healthcheck: {{test: 'rm -rf {here}/*', interval: 100ms}}\n    command: sleep 1000"),
+    ] {
+        let text = format!("  prepare:\n    image: busybox\n    volumes: ['store:{here}']\n    {fields}\n");
+        let project = project(&format!("{text}volumes: {{store: {{}}}}\n"))?;
+        assert_says(&project.output(&["up", "-d"])?, 0, &["`prepare` has only an image, so it isn't run"]);
+        for arguments in
+            [["run", "-T", "prepare"].as_slice(), &["exec", "-T", "prepare", "true"], &["start", "prepare"]]
+        {
+            assert_says(&project.output(arguments)?, 1, &["prepare"]);
+        }
+        assert!(file.exists(), "{fields}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_an_engine_would_run_is_left_out_where_none_answers() -> Done {
+    let project = project("  db:\n    image: postgres\n    ports: ['127.0.0.1:1:5432']\n")?;
+    let mut command = project.command(&["up", "-d", "--driver", "auto"]);
+    let output = command.env("DOCKER_HOST", "unix:///nowhere/docker.sock").output()?;
+    let expect = ["`db` has only an image", "no container engine answers at unix:///nowhere/docker.sock"];
+    assert_says(&output, 0, &expect);
+    assert_eq!(project.run(&["ps", "-q"])?, "web\n");
+    Ok(())
+}
+
+/// A database of this host may have the port of the one that isn't run.
+#[test]
+fn the_port_of_what_is_not_run_stays_free() -> Done {
+    let held = TcpListener::bind("127.0.0.1:0")?;
+    let port = held.local_addr()?.port();
+    let project = project(&format!("  db:\n    image: postgres\n    ports: ['127.0.0.1:{port}:5432']\n"))?;
+    let expect = format!("port {port} isn't opened for it");
+    assert_says(&project.output(&["up", "-d"])?, 0, &[&expect]);
+    Ok(())
+}
+
+/// The balancer's own address is for this project's services; whoever has the container's port here keeps it.
+#[test]
+fn a_foreign_server_on_the_containers_port_is_no_reason_not_to_start() -> Done {
+    let held = TcpListener::bind("0.0.0.0:0")?;
+    let (inner, outer) = (held.local_addr()?.port(), free_port()?);
+    let seat = format!(
+        "  nginx:\n    image: nginx\n    ports: ['127.0.0.1:{outer}:{inner}']\n    \
+         volumes: ['./nginx.conf:/etc/nginx/nginx.conf:ro']\n"
+    );
+    let project = project(&seat)?;
+    let conf = format!(
+        "events {{}}\nhttp {{ server {{ listen {inner}; location / {{ proxy_pass http://web:5000; }} }} }}"
+    );
+    project.write("nginx.conf", &conf)?;
+    let expect = format!("the services of this project don't reach nginx:{inner}");
+    assert_says(&project.output(&["up", "-d"])?, 0, &[&expect]);
+    assert_eq!(keel_testkit::get(([127, 0, 0, 1], outer), "/")?.status, 200);
+    Ok(())
 }
 
 #[test]
@@ -117,7 +187,8 @@ fn two_services_on_one_port_are_named_and_the_first_has_it() -> Done {
 
 #[test]
 fn what_has_a_name_of_its_own_cannot_be_many() -> Done {
-    let project = project("  x:\n    image: none\n    container_name: fixed\n    command: sleep 1000\n")?;
+    let project =
+        project("  x:\n    image: none\n    container_name: fixed\n    x-process: {command: sleep 1000}\n")?;
     project.run(&["up", "-d"])?;
     let expect = ["`x` has a `container_name`, so it can't have 3 instances", "remove `container_name`"];
     assert_says(&project.output(&["scale", "x=3"])?, 1, &expect);
@@ -155,7 +226,7 @@ fn force_recreate_replaces_what_has_not_changed() -> Done {
 
 #[test]
 fn a_killed_supervisors_socket_and_instances_are_no_hindrance() -> Done {
-    let project = project("  x:\n    image: none\n    command: sleep 1000\n")?;
+    let project = project("  x:\n    image: none\n    x-process:\n      command: sleep 1000\n")?;
     project.run(&["up", "-d"])?;
     let list: serde_json::Value = serde_json::from_str(&project.run(&["ps", "--format", "json"])?)?;
     let pids: Vec<Pid> = list
@@ -188,12 +259,12 @@ fn a_killed_supervisors_socket_and_instances_are_no_hindrance() -> Done {
 #[test]
 fn services_wait_for_those_they_depend_on() -> Done {
     let project = project(
-        "  migrate:\n    image: none\n    command: sh -c 'echo migrated >> order'\n  \
+        "  migrate:\n    image: none\n    x-process:\n      command: sh -c 'echo migrated >> order'\n  \
          db:\n    image: none\n    \
-         command: sh -c 'echo db >> order; touch db-is-up; exec sleep 1000'\n    \
+         x-process:\n      command: sh -c 'echo db >> order; touch db-is-up; exec sleep 1000'\n    \
          depends_on: {migrate: {condition: service_completed_successfully}}\n    \
          healthcheck: {test: [CMD, test, -e, FOLDER/db-is-well], interval: 100ms}\n  \
-         app:\n    image: none\n    command: sh -c 'echo app >> order; exec sleep 1000'\n    \
+         app:\n    image: none\n    x-process:\n      command: sh -c 'echo app >> order; exec sleep 1000'\n    \
          depends_on: {db: {condition: service_healthy}}\n",
     )?;
     let mut up = project.command(&["up", "-d"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
@@ -208,8 +279,8 @@ fn services_wait_for_those_they_depend_on() -> Done {
 #[test]
 fn a_dependency_that_fails_keeps_its_dependents_from_starting() -> Done {
     up_in_part(
-        "  migrate:\n    image: none\n    command: sh -c 'exit 3'\n  \
-         app:\n    image: none\n    command: sleep 1000\n    \
+        "  migrate:\n    image: none\n    x-process:\n      command: sh -c 'exit 3'\n  \
+         app:\n    image: none\n    x-process:\n      command: sleep 1000\n    \
          depends_on: {migrate: {condition: service_completed_successfully}}\n",
         1,
         &["app: waits for migrate to complete", "migrate: ended: exit status 3"],
@@ -219,7 +290,7 @@ fn a_dependency_that_fails_keeps_its_dependents_from_starting() -> Done {
 #[test]
 fn names_of_other_hosts_resolve_inside() -> Done {
     let project = project(
-        "  x:\n    image: none\n    command: sleep 1000\n    \
+        "  x:\n    image: none\n    x-process:\n      command: sleep 1000\n    \
          extra_hosts: ['host.docker.internal:host-gateway', 'other=10.1.2.3']\n",
     )?;
     project.run(&["up", "-d"])?;
@@ -266,7 +337,9 @@ fn on_terminal(project: &Project, arguments: &[&str]) -> anyhow::Result<(String,
 
 #[test]
 fn exec_and_run_have_a_terminal_where_the_user_has_one() -> Done {
-    let project = project("  x:\n    image: none\n    command: sleep 1000\n    environment: {A: of-x}\n")?;
+    let project = project(
+        "  x:\n    image: none\n    x-process:\n      command: sleep 1000\n    environment: {A: of-x}\n",
+    )?;
     project.run(&["up", "-d"])?;
     let script = "test -t 0 && test -t 1 && stty size; echo $A; exit 7";
     let expect = ("33 77\nof-x\n".to_owned(), Some(7));

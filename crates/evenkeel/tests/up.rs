@@ -237,7 +237,7 @@ fn bad_input_is_named_with_place_and_remedy() -> Done {
         &[("compose.yaml", "services:\n  web:\n    command: sleep 9\n    prots: [\"1:2\"]\n")],
         &["compose.yaml:4", "did you mean `ports`?"],
     )?;
-    let seat = "services:\n  app1:\n    image: none\n    command: sleep 9\n  nginx:\n    image: nginx\n    ports: [\"1:80\"]\n    \
+    let seat = "services:\n  app1:\n    image: none\n    x-process: {command: sleep 9}\n  nginx:\n    image: nginx\n    ports: [\"1:80\"]\n    \
                 volumes: [\"./nginx.conf:/etc/nginx/nginx.conf\"]\n";
     let conf = keel_testkit::DEMO_NGINX_CONF.replace("app:5000", "ap1:5000");
     check(
@@ -247,7 +247,7 @@ fn bad_input_is_named_with_place_and_remedy() -> Done {
     check(
         &[(
             "compose.yaml",
-            "services:\n  web:\n    image: none\n    command: no-such-program\n    ports: [\"8080:80\"]\n",
+            "services:\n  web:\n    build: {dockerfile_inline: FROM scratch}\n    command: no-such-program\n    ports: [\"8080:80\"]\n",
         )],
         &["compose.yaml:4", "`no-such-program` is not found on this host", "x-process"],
     )?;

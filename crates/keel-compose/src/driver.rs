@@ -30,6 +30,7 @@ pub(crate) fn of_service(
     let choice = given.or(written).unwrap_or(project.driver);
     let own = service.process.as_ref();
     let runs_here = own.is_some_and(|own| own.command.is_some() || own.address.is_some());
+    service.driver_choice = choice;
     service.driver = match choice {
         DriverChoice::Docker if service.image.is_some() || service.build.is_some() => Driver::Docker,
         DriverChoice::Auto if service.image.is_some() && service.build.is_none() && !runs_here => {

@@ -181,6 +181,8 @@ pub struct Service {
     pub labels: IndexMap<String, Spanned<String>>,
     /// What runs its instances: `--driver`, else its `x-driver`, else the top level's.
     pub driver: Driver,
+    /// The choice that this follows from.
+    pub driver_choice: DriverChoice,
     /// Names of `extra_hosts` that stand for `host-gateway`.
     pub gateway_hosts: Vec<String>,
     /// `user`.

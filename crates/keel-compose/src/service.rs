@@ -117,6 +117,7 @@ fn read_fields(decoder: &mut Decoder<'_>, name: &str, entry: &Entry, project: &P
         profiles: get("profiles").map_or_else(Vec::new, |node| decoder.texts(node)),
         labels: get("labels").map_or_else(IndexMap::new, |node| decoder.labels(node)),
         driver: Driver::Process,
+        driver_choice: DriverChoice::default(),
         gateway_hosts: get("extra_hosts").map_or_else(Vec::new, |node| gateway_hosts(decoder, node)),
         user: get("user").and_then(|node| decoder.text(node)),
         confinement: container::confinement(decoder, node),
@@ -174,10 +175,7 @@ fn care(service: &Service) -> Care {
     }
     let own = service.process.as_ref();
     let elsewhere = own.is_some_and(|process| process.address.is_some());
-    let runs = service.build.is_some()
-        || service.command.is_some()
-        || service.entrypoint.is_some()
-        || own.is_some_and(|process| process.command.is_some());
+    let runs = service.build.is_some() || own.is_some_and(|process| process.command.is_some());
     if runs && !elsewhere && !is_balancer_seat(service) { Care::Effects } else { Care::Names }
 }
 

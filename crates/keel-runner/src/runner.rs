@@ -100,6 +100,16 @@ pub fn seat_address(project: &str, service: &str) -> Option<IpAddr> {
     process::seat_address(project, service)
 }
 
+/// Tells whether a container engine answers. May take seconds where one is there and silent.
+pub fn engine_answers() -> bool {
+    docker::answers()
+}
+
+/// Gives where the container engine is looked for: `DOCKER_HOST`, else its usual socket.
+pub fn engine_host() -> String {
+    docker::host()
+}
+
 /// Ends containers of a project that an earlier runner left behind, and removes its networks. Tells whether there was
 /// anything to end.
 ///

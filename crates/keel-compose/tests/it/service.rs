@@ -305,7 +305,8 @@ depends_on: {nope: {condition: service_ready}}
 networks: [none_such]
 configs: [gone]
 env_file: missing.env
-labels: text").says(), @r#"
+labels: text
+x-process: {command: ./app}").says(), @r#"
     error[compose::wrong-type]: expected a text, found a mapping
       compose.yaml:4:20 `{b: c}` is a mapping
     error[compose::invalid-value]: `http` is not a port (0 to 65535)
@@ -410,7 +411,7 @@ services:
 #[test]
 fn fields_that_are_not_honoured() {
     insta::assert_snapshot!(case("
-command: ./app
+x-process: {command: ./app}
 mem_limit: 1g
 privileged: false
 cap_add: []
@@ -441,6 +442,7 @@ networks: {default: {ipv4_address: 172.16.0.2}}").says(), @"
     ");
     // What isn't run here has nothing to lose.
     assert_eq!(case("mem_limit: 1g\nuser: www\nextra_hosts: [a:1.2.3.4]").says(), "");
+    assert_eq!(case("command: ./app\nentrypoint: x\nmem_limit: 1g\nuser: www").says(), "");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::ErrorKind, sync::PoisonError};
 
 use keel_diag::Diagnostic;
-use keel_model::ServiceName;
+use keel_model::{Address, ServiceName};
 use keel_runner::Begun;
 use tokio::sync::MutexGuard;
 
@@ -114,6 +114,7 @@ impl RunningProject {
         let mut joined = joined.clone();
         if let Some(before) = self.in_effect() {
             keep_started(&mut joined, &before.joined);
+            keep_containers(&mut joined, &before.joined);
             keep_unnamed(&mut joined, &before.joined, &options.only);
         }
         scale(&mut joined, &options.scale)?;
@@ -121,9 +122,16 @@ impl RunningProject {
         if let Some(name) = options.only.iter().find(|name| !known(name)) {
             return Err(unknown(name, &joined));
         }
-        match self.apply_traffic(&joined, &options.only).await {
+        let mut outcome = self.apply_traffic(&joined, &options.only).await;
+        if let Err(ProjectError::Traffic(ApplyError::Listen(errors))) = &outcome
+            && give_up_own_addresses(&mut joined, errors)
+        {
+            outcome = self.apply_traffic(&joined, &options.only).await;
+        }
+        match outcome {
             Err(ProjectError::Traffic(ApplyError::Listen(errors))) => {
-                reading.diagnostics = errors.iter().map(|error| cannot_listen(error, &joined)).collect();
+                let others = errors.iter().filter(|error| !is_own(&joined, &error.address));
+                reading.diagnostics = others.map(|error| cannot_listen(error, &joined)).collect();
                 return Err(UpError::Files(Box::new(reading)));
             }
             outcome => outcome?,
@@ -253,6 +261,37 @@ fn keep_started(joined: &mut Joined, before: &Joined) {
         let running = before.services.iter().find(|other| other.name == service.name);
         service.replicas = running.map_or(0, |running| running.replicas);
     }
+}
+
+/// An engine that doesn't answer now is no reason to end what it runs.
+fn keep_containers(joined: &mut Joined, before: &Joined) {
+    for name in &joined.without_engine {
+        if let Some(running) = before.services.iter().find(|other| other.name == *name) {
+            joined.services.push(running.clone());
+        }
+    }
+}
+
+/// Does without the listeners at a seat's own address that can't be opened: only this project's services would use them.
+/// Tells whether that is all that is wrong.
+fn give_up_own_addresses(joined: &mut Joined, errors: &[ListenError]) -> bool {
+    if !errors.iter().all(|error| is_own(joined, &error.address)) {
+        return false;
+    }
+    for error in errors {
+        let Address::Tcp(address) = &error.address else { continue };
+        let seat = joined.seat.as_ref().map_or("the balancer", |seat| seat.service.as_str());
+        let port = address.port();
+        tracing::warn!("the services of this project don't reach {seat}:{port}: {error}: {}", error.source);
+    }
+    joined.plan.listeners.retain(|listener| errors.iter().all(|error| error.address != listener.address));
+    true
+}
+
+/// Whether an address is a seat's own, which nothing but this project uses.
+fn is_own(joined: &Joined, address: &Address) -> bool {
+    let own = joined.seat.as_ref().and_then(|seat| seat.address);
+    matches!(address, Address::Tcp(address) if Some(address.ip()) == own)
 }
 
 /// `up SERVICE` leaves alone what it doesn't name and nothing named depends on.

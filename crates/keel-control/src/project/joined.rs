@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::{
     container::{Publisher, container_spec},
     direct::{DirectPort, direct_configuration},
+    left_out::{self, LeftOut, left_out},
     merge::append,
     process::{hex, process_spec},
     seat::{ImageFiles, place_listeners, place_paths, published},
@@ -67,6 +68,8 @@ pub struct Joined {
     pub extra_hosts: Vec<(String, IpAddr)>,
     /// Services that no active profile enables, with the number of instances they get when they are started by name.
     pub dormant: BTreeMap<ServiceName, u32>,
+    /// Services that an engine would run, if one answered. Those that it runs already stay.
+    pub without_engine: Vec<ServiceName>,
     /// The balancer's seat, if a service has it.
     pub seat: Option<Seat>,
     /// Which line of the Compose file publishes which address.
@@ -99,6 +102,7 @@ impl ProjectOptions {
                 reading: &mut reading,
                 published_at: BTreeMap::new(),
                 balanced: BTreeSet::new(),
+                left_out: left_out(&project, keel_runner::engine_answers),
             };
             let joined = reader.join();
             reading.joined = joined;
@@ -132,6 +136,8 @@ struct Reader<'a> {
     published_at: BTreeMap<Address, Span>,
     /// The services that nginx.conf names.
     balanced: BTreeSet<ServiceName>,
+    /// The services that have only an image and that nobody runs.
+    left_out: LeftOut,
 }
 
 impl Reader<'_> {
@@ -149,13 +155,16 @@ impl Reader<'_> {
         self.balanced = balanced(&names, loaded.as_ref());
         let (mut services, dormant) = self.services(seat.as_ref());
         let extra_hosts = self.extra_hosts(seat.as_ref());
+        let said = left_out::diagnose(project, &self.left_out, |name| self.balanced.contains(name));
+        self.reading.diagnostics.extend(said);
         let nothing_runs = services.iter().all(|service| is_seat(service, seat.as_ref()));
+        let running: BTreeSet<&ServiceName> = services.iter().map(|service| &service.name).collect();
+        let written_configuration = self.direct_ports(seat_service, &running, &mut loaded);
+        // The causes stand before it.
         if nothing_runs && !nginx_failed {
-            self.reading
-                .diagnostics
-                .push(Diagnostic::error("join::nothing-runs", "no service can be run here"));
+            let message = "no service can be run here";
+            self.reading.diagnostics.push(Diagnostic::error("join::nothing-runs", message));
         }
-        let written_configuration = self.direct_ports(seat_service, &mut loaded);
         let (mut configuration, main) = loaded.filter(|_| !nginx_failed && !nothing_runs)?;
         let known = Known { services: names, resolver: None };
         let (mut bindings, problems) = bind(&configuration.upstreams, &known);
@@ -179,6 +188,7 @@ impl Reader<'_> {
             services,
             extra_hosts,
             dormant,
+            without_engine: left_out::without_engine(&self.left_out),
             seat,
             published_at: self.published_at,
             written_configuration,
@@ -282,6 +292,9 @@ impl Reader<'_> {
             if service.faulty || (is_balancer_seat(service) && service.process.is_none()) {
                 continue;
             }
+            if self.left_out.contains_key(&name) {
+                continue;
+            }
             let Some(run) = self.run(service) else { continue };
             let replicas = service.replicas();
             if !service.enabled {
@@ -364,11 +377,16 @@ impl Reader<'_> {
     fn direct_ports(
         &mut self,
         seat: Option<&keel_compose::Service>,
+        running: &BTreeSet<&ServiceName>,
         loaded: &mut Option<(keel_nginx::Configuration, MainSettings)>,
     ) -> Option<String> {
         let mut ports = Vec::new();
         for service in self.project.services.values() {
             let is_seat = seat.is_some_and(|seat| seat.name.value == service.name.value);
+            // The port of what isn't run stays free for whoever else may have it.
+            if !running.iter().any(|name| name.0 == service.name.value) {
+                continue;
+            }
             let is_process = service.driver == Driver::Process;
             let elsewhere = is_process && service.process.as_ref().is_some_and(|own| own.address.is_some())
                 || self.publisher(service) == Publisher::Engine;
@@ -386,14 +404,15 @@ impl Reader<'_> {
             }
         }
         self.name_clashes(&mut ports, loaded.as_ref());
-        // Where something is to be mended first, nothing is said of what may follow from it.
-        if ports.is_empty() && (loaded.is_some() || self.errors() > 0 || self.has_faulty_service()) {
+        if ports.is_empty() && loaded.is_some() {
             return None;
         }
-        // Where the engine publishes all there is, a balancer with nothing to do is fine.
+        // Where something is to be mended first, nothing is said of what may follow from it. Where the engine publishes
+        // all there is, a balancer with nothing to do is fine.
         let is_engines =
             |service: &keel_compose::Service| service.enabled && self.publisher(service) == Publisher::Engine;
-        if ports.is_empty() && !self.project.services.values().any(is_engines) {
+        let is_said = self.errors() > 0 || self.has_faulty_service() || !self.left_out.is_empty();
+        if ports.is_empty() && !is_said && !self.project.services.values().any(is_engines) {
             self.reading.diagnostics.push(nothing_to_balance());
         }
         for (span, port) in &ports {

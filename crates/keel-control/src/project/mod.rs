@@ -4,6 +4,7 @@ mod command;
 mod container;
 mod direct;
 mod joined;
+mod left_out;
 mod merge;
 mod path_map;
 mod process;

@@ -24,9 +24,12 @@ pub(super) fn process_spec(
 ) -> Option<ProcessSpec> {
     let own = service.process.as_ref();
     let dockerfile = service.dockerfile.as_ref();
-    let Some((argv, argv_span)) = command_line(service) else {
-        diagnostics.push(nothing_to_run(service));
-        return None;
+    let (argv, argv_span) = match command_line(service) {
+        Ok(found) => found,
+        Err(diagnostic) => {
+            diagnostics.push(*diagnostic);
+            return None;
+        }
     };
     let map = path_map(service, diagnostics);
     let working_dir = working_dir(project, service, &map, diagnostics)?;
@@ -66,46 +69,44 @@ pub(super) fn process_spec(
     Some(ProcessSpec { argv, environment, working_dir, build, path_map: map.into_entries(), path_prefix })
 }
 
-/// Finds what is run: `x-process.command`, else entrypoint and command as Compose joins them.
-fn command_line(service: &Service) -> Option<(Vec<String>, Span)> {
+/// Finds what is run: `x-process.command`, else entrypoint and command as Compose joins them. What has no Dockerfile
+/// here runs elsewhere or not at all: its command was meant for the root of an image.
+fn command_line(service: &Service) -> Result<(Vec<String>, Span), Box<Diagnostic>> {
+    let name = &service.name.value;
+    let nothing = || {
+        Box::new(
+            Diagnostic::error("process::no-command", format!("`{name}` doesn't say what to run"))
+                .at(service.name.span, "neither `x-process: command:` nor a Dockerfile's CMD or ENTRYPOINT")
+                .help(format!(
+                    "add `command:`, or x-process:\n    {name}:\n      x-process:\n        command: ..."
+                )),
+        )
+    };
     if let Some(own) = service.process.as_ref().and_then(|own| own.command.as_ref()) {
-        return Some((own.value.clone(), own.span)).filter(|(argv, _)| !argv.is_empty());
+        return Some((own.value.clone(), own.span)).filter(|(argv, _)| !argv.is_empty()).ok_or_else(nothing);
     }
-    let dockerfile = service.dockerfile.as_ref();
-    let entrypoint = service
-        .entrypoint
-        .as_ref()
-        .or_else(|| dockerfile.and_then(|dockerfile| dockerfile.entrypoint.as_ref()));
-    let built = dockerfile.and_then(|dockerfile| dockerfile.command.as_ref());
+    let Some(dockerfile) = service.dockerfile.as_ref() else { return Err(nothing()) };
+    let entrypoint = service.entrypoint.as_ref().or(dockerfile.entrypoint.as_ref());
     // An entrypoint of the file's own makes the image's command void.
-    let command = service.command.as_ref().or(built.filter(|_| service.entrypoint.is_none()));
+    let built = dockerfile.command.as_ref().filter(|_| service.entrypoint.is_none());
+    let command = service.command.as_ref().or(built);
     let words = |part: Option<&Spanned<Vec<String>>>| part.map(|part| part.value.clone()).unwrap_or_default();
     let argv = [words(entrypoint), words(command)].concat();
     let span = command.or(entrypoint).map_or(service.name.span, |part| part.span);
-    (!argv.is_empty()).then_some((argv, span))
-}
-
-fn nothing_to_run(service: &Service) -> Diagnostic {
-    let name = &service.name.value;
-    match &service.image {
-        Some(image) if service.build.is_none() => {
-            let port = service.container_ports().first().map_or(5432, |port| port.number);
-            Diagnostic::warning(
-                "process::image-only",
-                format!("`{name}` has only an image, so it isn't run as a local process"),
-            )
-            .at(image.span, "an image can't be run without a container engine")
-            .help(format!(
-                "say where it is found instead:\n    {name}:\n      x-process:\n        address: 127.0.0.1:{port}"
+    match argv.first() {
+        None => Err(nothing()),
+        Some(first) if first.starts_with('-') => {
+            let base = dockerfile.base.as_ref().map_or("", |base| &base.value);
+            let message = format!("`{name}` names arguments and no program");
+            Err(Box::new(
+                Diagnostic::error("process::no-command", message)
+                    .at(span, format!("the program is the ENTRYPOINT of `{base}`, which isn't known here"))
+                    .help(format!(
+                        "say what to run here:\n    {name}:\n      x-process:\n        command: ..."
+                    )),
             ))
-            .help(format!("or what to run here:\n    {name}:\n      x-process:\n        command: ..."))
-            .help("or let a container engine run it: `evenkeel up --driver auto`, or `x-driver: auto` in the file")
         }
-        _ => Diagnostic::error("process::no-command", format!("`{name}` doesn't say what to run"))
-            .at(service.name.span, "neither a command nor a Dockerfile's CMD or ENTRYPOINT")
-            .help(format!(
-                "add `command:`, or x-process:\n    {name}:\n      x-process:\n        command: ..."
-            )),
+        Some(_) => Ok((argv, span)),
     }
 }
 

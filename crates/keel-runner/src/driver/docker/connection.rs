@@ -1,6 +1,12 @@
 //! The way to the engine, and how long it may take.
 
-use std::{error::Error as _, time::Duration};
+use std::{
+    error::Error as _,
+    io,
+    net::{TcpStream, ToSocketAddrs},
+    os::unix::net::UnixStream,
+    time::Duration,
+};
 
 use bollard::{Docker, errors::Error};
 
@@ -124,8 +130,35 @@ fn innermost(error: &Error) -> String {
 }
 
 /// Gives where the engine is: DOCKER_HOST, else its socket at the usual place.
-pub(super) fn host() -> String {
+pub(crate) fn host() -> String {
     std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()).unwrap_or_else(|| SOCKET.into())
+}
+
+/// Tells whether an engine answers. What can't be asked without TLS counts as one that does.
+pub(crate) fn answers() -> bool {
+    let host = host();
+    let (scheme, place) = host.split_once("://").unwrap_or(("unix", &host));
+    let pinged = match scheme {
+        "unix" => UnixStream::connect(place).and_then(|mut stream| {
+            stream.set_read_timeout(Some(FIRST_ANSWER_TIMEOUT))?;
+            ping(&mut stream)
+        }),
+        "tcp" | "http" => place.to_socket_addrs().and_then(|mut addresses| {
+            let address = addresses.next().ok_or(io::ErrorKind::NotFound)?;
+            let mut stream = TcpStream::connect_timeout(&address, FIRST_ANSWER_TIMEOUT)?;
+            stream.set_read_timeout(Some(FIRST_ANSWER_TIMEOUT))?;
+            ping(&mut stream)
+        }),
+        _ => Ok(()),
+    };
+    pinged.is_ok()
+}
+
+fn ping(stream: &mut (impl io::Read + io::Write)) -> io::Result<()> {
+    stream.write_all(b"GET /_ping HTTP/1.0\r\n\r\n")?;
+    let mut begin = [0; 5];
+    stream.read_exact(&mut begin)?;
+    if begin == *b"HTTP/" { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
 }
 
 /// Connects to the engine and agrees on a version of its API.

@@ -43,7 +43,6 @@ use keel_model::{HostPort, Run, Service};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, mpsc::UnboundedSender};
 
 pub(super) use self::session::Session;
-pub(crate) use self::sweep::end_leftovers;
 use self::{
     connection::{EngineError, LaunchError},
     forward::Doors,
@@ -51,6 +50,10 @@ use self::{
     network::Networks,
     stray::Strays,
     watch::Looks,
+};
+pub(crate) use self::{
+    connection::{answers, host},
+    sweep::end_leftovers,
 };
 use super::{Birth, Facts, Told, output::Output, process::first_tcp};
 use crate::{
