@@ -5,8 +5,10 @@
 //! that stays holds the caller's own descriptors, so `evenkeel up -d | cat` ends too.
 
 use std::{
+    fs::File,
     io::{Read, Write},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    path::Path,
     process::{Command, ExitCode, Stdio},
 };
 
@@ -102,18 +104,33 @@ pub(crate) fn enter() {
     }
 }
 
-/// In the detached child, when it is up: lets the foreground process go, and says nothing to its terminal any more.
+/// How long the log of a detached supervisor may be when the next one begins; then it begins anew.
+const LOG_BYTES_MAX: u64 = 1 << 20;
+
+/// In the detached child, when it is up: lets the foreground process go, and says nothing to its terminal any more. What
+/// it has to say goes to `log`.
 ///
 /// # Errors
 /// When `/dev/null` can't be opened.
-pub(crate) fn release(word: Word) -> std::io::Result<()> {
+pub(crate) fn release(word: Word, log: Option<&Path>) -> std::io::Result<()> {
     let mut stdout = std::io::stdout();
     stdout.write_all(&[word as u8])?;
     stdout.flush()?;
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(null.as_fd())?;
-    rustix::stdio::dup2_stderr(null.as_fd())?;
+    match log.map(open_log) {
+        Some(Ok(log)) => rustix::stdio::dup2_stderr(log.as_fd())?,
+        Some(Err(_)) | None => rustix::stdio::dup2_stderr(null.as_fd())?,
+    }
     Ok(())
+}
+
+fn open_log(path: &Path) -> std::io::Result<File> {
+    let is_long = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX);
+    if is_long {
+        std::fs::remove_file(path)?;
+    }
+    File::options().append(true).create(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]

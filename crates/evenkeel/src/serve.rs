@@ -306,7 +306,7 @@ struct Observer {
 impl ServeObserver for Observer {
     fn started(&mut self) {
         if self.side == Side::Detached
-            && let Err(error) = detach::release(Word::Up)
+            && let Err(error) = detach::release(Word::Up, None)
         {
             tracing::warn!("can't let go of the terminal: {error}");
         }

@@ -255,7 +255,7 @@ impl Supervisor<'_> {
         }
         eprintln!("{}", listening(joined, self.args.detach));
         if detached {
-            detach::release(word)?;
+            detach::release(word, Some(&self.paths.state.join("supervisor.log")))?;
             events.abort();
         }
         let code = self.serve(&project, &mut signals, &ended).await?;

@@ -15,10 +15,8 @@ use std::{
 };
 
 use keel_model::{Order, Report};
-use keel_sys::{Channel, Outgoing};
+use keel_sys::{Channel, Outgoing, children};
 use tokio::{io::unix::AsyncFd, sync::mpsc};
-
-use crate::orphans;
 
 /// Orders that wait for a data plane to take those before them.
 const ORDERS_MAX: usize = 32;
@@ -60,11 +58,11 @@ impl DataPlane {
         command.env_remove("EVENKEEL_DETACHED");
         // A terminal's Ctrl-C is for the supervisor, which has it finish what is in flight.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
+        command.stdin(Stdio::from(OwnedFd::from(theirs)));
+        let child = children::start(|| command.spawn(), Child::id)?;
         // The command holds the child's end: end of file must mean that the child is gone.
         drop(command);
         let pid = child.id();
-        orphans::own(pid);
         let writer = register(Channel::from(OwnedFd::from(ours.try_clone()?)))?;
         let (orders, queue) = mpsc::channel(ORDERS_MAX);
         tokio::spawn(write_orders(writer, queue));
@@ -163,7 +161,6 @@ fn read_reports(
             }
         }
     }
-    let status = child.wait().ok();
-    orphans::disown(child.id());
+    let status = children::wait(&mut child).ok();
     drop(events.send(DataPlaneEvent::Ended(id, status)));
 }

@@ -10,7 +10,10 @@ use std::{
 };
 
 use keel_model::{HostPort, Run, Service, ServiceName};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 
 use crate::{
     Exec, ExecRequest, InstanceState, InstanceStatus, Notice, PoolInstance,
@@ -31,7 +34,13 @@ const REAP_AFTER: Duration = Duration::from_millis(500);
 pub(crate) enum Request {
     Command {
         command: Command,
+        /// The last one that had been taken when this one was asked for; `None` for just now.
+        asked: Option<CommandId>,
         reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+    /// The number of the last command.
+    LastCommand {
+        reply: oneshot::Sender<CommandId>,
     },
     Drained {
         incarnation: Incarnation,
@@ -120,6 +129,7 @@ impl Engine {
     ) {
         let mut ends = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child()).ok();
         let mut reap_at: Option<Instant> = None;
+        let mut reaping: Option<JoinHandle<bool>> = None;
         loop {
             let deadline = self.machine.next_deadline();
             tokio::select! {
@@ -132,9 +142,14 @@ impl Engine {
                 () = until(deadline) => self.feed(Event::Tick).await,
                 () = until(reap_at) => {
                     reap_at = None;
-                    self.driver.reap_orphans();
+                    // A start may hold the list of children for some milliseconds.
+                    reaping = Some(tokio::task::spawn_blocking(keel_sys::children::reap_orphans));
                 }
-                () = signalled(&mut ends), if reap_at.is_none() => reap_at = Some(Instant::now() + REAP_AFTER),
+                again = ended(&mut reaping) => {
+                    reaping = None;
+                    reap_at = again.then(|| Instant::now() + REAP_AFTER);
+                }
+                () = signalled(&mut ends), if reap_at.is_none() && reaping.is_none() => reap_at = Some(Instant::now() + REAP_AFTER),
             }
         }
     }
@@ -153,11 +168,13 @@ impl Engine {
 
     async fn serve(&mut self, request: Request) {
         match request {
-            Request::Command { command, reply } => {
+            Request::Command { command, asked, reply } => {
+                let asked = asked.unwrap_or(self.last_command);
                 self.last_command += 1;
                 self.replies.insert(self.last_command, reply);
-                self.feed(Event::Command { id: self.last_command, command }).await;
+                self.feed(Event::Command { id: self.last_command, asked, command }).await;
             }
+            Request::LastCommand { reply } => drop(reply.send(self.last_command)),
             Request::Drained { incarnation } => self.feed(Event::Drained { incarnation }).await,
             Request::Instances { reply } => {
                 let slots: Vec<SlotId> = self.machine.slot_ids().cloned().collect();
@@ -443,6 +460,13 @@ async fn accepts(address: SocketAddr) -> bool {
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended(task: &mut Option<JoinHandle<bool>>) -> bool {
+    match task {
+        Some(task) => task.await.unwrap_or(false),
         None => std::future::pending().await,
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     driver::{Driver, Output, docker, process},
     engine::{Engine, Request},
     error::Error,
-    supervisor::{Command, CommandError},
+    supervisor::{Command, CommandError, CommandId},
 };
 
 /// Lines that wait for who follows the logs; beyond, the instances' files have them still.
@@ -65,6 +65,7 @@ pub struct Runner {
     requests: mpsc::UnboundedSender<Request>,
     output: Arc<Output>,
     containers: docker::Driver,
+    processes: process::Driver,
     state_dir: Arc<Path>,
     /// Held for as long as the runner lives.
     _lock: Arc<File>,
@@ -88,10 +89,11 @@ pub fn start(settings: Settings) -> Result<(Runner, mpsc::UnboundedReceiver<Noti
         Driver::start(&project, &state_dir, Arc::clone(&output), told.clone()).map_err(Error::System)?;
     let (notices, noticed) = mpsc::unbounded_channel();
     let (requests, received) = mpsc::unbounded_channel();
-    let containers = driver.containers().clone();
+    let (containers, processes) = (driver.containers().clone(), driver.processes().clone());
     let engine = Engine::new(drain_timeout_default, driver, notices, told);
     tokio::spawn(engine.run(received, hears));
-    let runner = Runner { requests, output, containers, state_dir: state_dir.into(), _lock: Arc::new(lock) };
+    let state_dir = state_dir.into();
+    let runner = Runner { requests, output, containers, processes, state_dir, _lock: Arc::new(lock) };
     Ok((runner, noticed))
 }
 
@@ -110,13 +112,20 @@ pub fn engine_host() -> String {
     docker::host()
 }
 
-/// Ends containers of a project that an earlier runner left behind, and removes its networks. Tells whether there was
-/// anything to end.
+/// Ends processes and containers of a project that an earlier runner left behind, and removes its files and networks.
+/// Tells whether there was anything to end.
 ///
 /// # Errors
-/// When the engine can't be asked.
+/// When there is a runner, or the engine can't be asked.
 pub async fn end_leftovers(project: &str, state_dir: &Path) -> Result<bool, Error> {
-    docker::end_leftovers(project, state_dir).await
+    let processes = match state_dir.is_dir() {
+        true => {
+            let _lock = lock(state_dir)?;
+            process::end_leftovers(state_dir)
+        }
+        false => false,
+    };
+    Ok(docker::end_leftovers(project, state_dir).await? || processes)
 }
 
 fn lock(state_dir: &Path) -> Result<File, Error> {
@@ -154,6 +163,8 @@ impl Runner {
     /// When the runner has ended. What else fails is told at the end.
     pub async fn begin_apply(&self, services: Vec<Service>, options: ApplyOptions) -> Result<Begun, Error> {
         let ApplyOptions { force_recreate, build, only } = options;
+        // Building takes its time: what is stopped meanwhile was said later.
+        let asked = self.ask(|reply| Request::LastCommand { reply }).await?;
         let mut services = services;
         self.containers.end_leftovers().await;
         let mut only: Option<BTreeSet<ServiceName>> = only.map(|names| with_dependencies(&services, names));
@@ -175,7 +186,7 @@ impl Runner {
         }
         let services = services.into_iter().map(Arc::new).collect();
         let recreate = if force_recreate { Recreate::All } else { Recreate::Changed };
-        self.begin(Command::Apply { services, only, recreate }, failures)
+        self.begin(Command::Apply { services, only, recreate }, Some(asked), failures)
     }
 
     /// Does what has yet to be built of services before they are started by name.
@@ -210,8 +221,9 @@ impl Runner {
     /// # Errors
     /// An unknown name, or instances that didn't become ready.
     pub async fn start(&self, names: Vec<String>) -> Result<(), Error> {
+        let asked = self.ask(|reply| Request::LastCommand { reply }).await?;
         self.build_named(&names).await?;
-        self.command(Command::Start { names }).await
+        self.begin(Command::Start { names }, Some(asked), Vec::new())?.end().await
     }
 
     /// Takes services and instances out of the pool, lets them finish, ends them. Returns when they have ended.
@@ -251,10 +263,11 @@ impl Runner {
     /// # Errors
     /// A build that failed. What else fails is told at the end.
     pub async fn begin_scale(&self, service: ServiceName, replicas: u32) -> Result<Begun, Error> {
+        let asked = self.ask(|reply| Request::LastCommand { reply }).await?;
         if replicas > 0 {
             self.build_named(std::slice::from_ref(&service.0)).await?;
         }
-        self.begin(Command::Scale { service, replicas }, Vec::new())
+        self.begin(Command::Scale { service, replicas }, Some(asked), Vec::new())
     }
 
     /// Ends all instances, those that depend on others first, and removes networks that were made for containers.
@@ -265,6 +278,9 @@ impl Runner {
     pub async fn down(&self) -> Result<(), Error> {
         let outcome = self.command(Command::Down { drain_timeout: None }).await;
         self.containers.tear_down().await;
+        let processes = self.processes.clone();
+        // It waits for the last of them, and mustn't keep the rest waiting.
+        let _ = tokio::task::spawn_blocking(move || processes.close()).await;
         outcome
     }
 
@@ -335,13 +351,22 @@ impl Runner {
         self.ask(|reply| Request::RunOnce { request, reply }).await?
     }
 
+    /// Has a command done. What it ended has left nothing behind by then.
     async fn command(&self, command: Command) -> Result<(), Error> {
-        self.begin(command, Vec::new())?.end().await
+        let outcome = self.begin(command, None, Vec::new())?.end().await;
+        self.processes.buried().await;
+        outcome
     }
 
-    fn begin(&self, command: Command, failures: Vec<BuildError>) -> Result<Begun, Error> {
+    /// `asked` is the last command that had been given when this one was; `None` for now.
+    fn begin(
+        &self,
+        command: Command,
+        asked: Option<CommandId>,
+        failures: Vec<BuildError>,
+    ) -> Result<Begun, Error> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Command { command, reply }).map_err(|_| Error::Ended)?;
+        self.requests.send(Request::Command { command, asked, reply }).map_err(|_| Error::Ended)?;
         Ok(Begun { failures, answer })
     }
 

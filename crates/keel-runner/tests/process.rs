@@ -459,34 +459,136 @@ async fn a_terminal_is_one_and_run_is_apart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn helper_that_is_killed() {
     let Ok(dir) = std::env::var("KEEL_TEST_KILLED") else { return };
-    let script = "setsid sleep 1000 & echo $!; sleep 1000 & echo $!; echo $$; wait";
+    // The last but one has no mark in its environment.
+    let script = "setsid sleep 1000 & echo $!; sleep 1000 & echo $!; \
+                  env -i setsid sleep 1000 & echo $!; echo $$; wait";
     let app = service("app", &["/bin/sh", "-c", script], None);
     let settings = keel_runner::Settings::new("killed", &dir);
     let (runner, _notices) = keel_runner::start(settings).unwrap();
     let (_, mut news) = runner.logs(Vec::new(), Some(0)).await.unwrap();
     runner.apply(vec![app], ApplyOptions::default()).await.unwrap();
-    for _ in 0..3 {
+    for _ in 0..KILLED_PROCESSES {
         println!("PID {}", news.recv().await.unwrap().text);
     }
     std::future::pending::<()>().await;
 }
 
+/// How many processes the instance of a [`Killed`] has.
+const KILLED_PROCESSES: usize = 4;
+
+/// A runner in a process of its own, and the processes of its instance, the main one last.
+struct Killed {
+    process: std::process::Child,
+    pids: Vec<u32>,
+    dir: tempfile::TempDir,
+}
+
+impl Killed {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["helper_that_is_killed", "--exact", "--nocapture"])
+            .env("KEEL_TEST_KILLED", dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let pid_of = |line: String| line.split("PID ").nth(1).and_then(|pid| pid.trim().parse().ok());
+        let pids: Vec<u32> = lines.filter_map(pid_of).take(KILLED_PROCESSES).collect();
+        assert!(pids.len() == KILLED_PROCESSES && pids.iter().copied().all(lives), "{pids:?}");
+        Self { process, pids, dir }
+    }
+
+    /// Gives the process that watches over the runner.
+    fn guardian(&self) -> Option<u32> {
+        let children = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children"));
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        let lists: Vec<String> = threads.filter_map(|thread| children(thread.unwrap()).ok()).collect();
+        let pids = lists.iter().flat_map(|list| list.split_ascii_whitespace());
+        let mut pids = pids.filter_map(|pid| pid.parse().ok());
+        pids.find(|pid| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            name.trim() == "keel-guardian" && lives(*pid)
+        })
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn any_lives(&self) -> bool {
+        self.pids.iter().copied().any(lives)
+    }
+}
+
+fn signal(pid: u32, signal: i32) {
+    let pidfd = keel_sys::process::pidfd_open(i32::try_from(pid).unwrap()).unwrap();
+    keel_sys::process::pidfd_send_signal(pidfd, signal).unwrap();
+}
+
 #[test]
 fn sigkill_of_the_runner_leaves_no_orphan() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut killed = Command::new(std::env::current_exe().unwrap())
-        .args(["helper_that_is_killed", "--exact", "--nocapture"])
-        .env("KEEL_TEST_KILLED", dir.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(killed.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let pid_of = |line: String| line.split("PID ").nth(1).and_then(|pid| pid.trim().parse().ok());
-    let pids: Vec<u32> = lines.filter_map(pid_of).take(3).collect();
-    assert!(pids.len() == 3 && pids.iter().copied().all(lives), "{pids:?}");
-    killed.kill().unwrap();
-    killed.wait().unwrap();
-    eventually("an orphan lives on", || !pids.iter().copied().any(lives));
+    let mut killed = Killed::start();
+    killed.kill();
+    eventually("an orphan lives on", || !killed.any_lives());
+}
+
+#[test]
+fn a_guardian_that_is_killed_is_followed_by_another() {
+    let mut killed = Killed::start();
+    let first = killed.guardian().unwrap();
+    signal(first, 9);
+    eventually("there is no other guardian", || killed.guardian().is_some_and(|second| second != first));
+    assert!(killed.pids.iter().copied().all(lives));
+    // It was told of what runs before it was there.
+    killed.kill();
+    eventually("an orphan lives on", || !killed.any_lives());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigkill_of_runner_and_guardian_leaves_nothing_for_the_next_run() {
+    let mut killed = Killed::start();
+    let run = killed.dir.path().join("run");
+    assert!(run.join("app-1").exists());
+    let mut stranger = Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+    // It can't replace the guardian then.
+    signal(killed.process.id(), 19);
+    signal(killed.guardian().unwrap(), 9);
+    killed.kill();
+    assert!(killed.any_lives(), "those that left the group and aren't its children");
+    let settings = keel_runner::Settings::new("killed", killed.dir.path());
+    let (runner, _notices) = keel_runner::start(settings).unwrap();
+    assert!(!killed.any_lives());
+    assert!(!run.join("app-1").exists());
+    assert!(stranger.try_wait().unwrap().is_none());
+    within(runner.down()).await.unwrap();
+    assert!(!killed.dir.path().join("instances").exists());
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_of_what_left_its_group_nor_of_its_files_when_a_command_has_ended() {
+    let number = format!("1000.{}", std::process::id());
+    let script = format!(
+        "setsid sleep {number} & \
+         (unshare -rpfm --mount-proc sleep {number} || exec sleep {number}) & wait"
+    );
+    let bench = Bench::up(vec![service("app", &["/bin/sh", "-c", &script], None)]).await;
+    let sleeps = || {
+        let command = format!("sleep\0{number}\0");
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let lines = all.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+        lines.filter(|line| line == command.as_bytes()).count()
+    };
+    eventually("both run", || sleeps() == 2);
+    let run = bench.dir.path().join("state/run");
+    within(bench.runner.stop(vec!["app".into()], Some(Duration::ZERO))).await.unwrap();
+    assert_eq!(sleeps(), 0);
+    assert_eq!(std::fs::read_dir(&run).unwrap().count(), 0);
+    within(bench.runner.down()).await.unwrap();
+    assert!(!bench.dir.path().join("state/instances").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,24 +2,26 @@
 //!
 //! PDEATHSIG reaches a child but not its children; a subreaper that was killed reaps nobody. The guardian waits on a
 //! socket, whose other end only this process holds, and is told the process groups and mount namespaces of the
-//! instances. When that ends it sends SIGKILL to all of them, and to every process that lives in one of those
-//! namespaces, and ends. It is handed each namespace open, so that its number can't pass to a stranger's. It is forked,
-//! not executed, and needs about as much memory as its stack.
+//! instances. When that ends it sends SIGKILL to all of them, to every process that lives in one of those namespaces or
+//! carries the run's [`Mark`], and to the run's control group, and ends. It is handed each namespace open, so that its
+//! number can't pass to a stranger's. It is forked, not executed, and needs about as much memory as its stack.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, RawDir},
+    fs::{AtFlags, RawDir},
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg,
     },
-    process::{Pid, Signal, WaitOptions},
+    process::{Pid, PidfdFlags, Signal, WaitOptions},
 };
+
+use crate::mark::{Mark, at, open_proc};
 
 /// The most instances it looks after.
 pub const GUARDED_MAX: usize = 4096;
@@ -35,17 +37,23 @@ const WATCH: u8 = 1;
 const FORGET: u8 = 0;
 
 impl Guardian {
-    /// Starts it.
+    /// Starts it. `mark` is that of all its charges; `cgroup_kill` is the `cgroup.kill` file of the group that they live
+    /// in, open for writing, where there is one.
     ///
     /// # Errors
     /// When the process is out of descriptors or the system of processes.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(mark: &Mark, cgroup_kill: Option<BorrowedFd<'_>>) -> io::Result<Self> {
+        crate::children::start(|| Self::fork(mark, cgroup_kill), |guardian| guardian.pid())
+    }
+
+    fn fork(mark: &Mark, cgroup_kill: Option<BorrowedFd<'_>>) -> io::Result<Self> {
         let (theirs, ours) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        // SAFETY: the child makes system calls only, on its stack, and never returns from this branch.
+        // SAFETY: the child makes system calls only, on its stack, and never returns from this branch; it reads `mark`,
+        // of which it has a copy.
         match unsafe { libc::fork() } {
             0 => {
-                guard(&theirs);
+                guard(&theirs, mark, cgroup_kill);
                 // SAFETY: ends the process at once; nothing of the parent's is flushed or dropped.
                 unsafe { libc::_exit(0) }
             }
@@ -55,6 +63,19 @@ impl Guardian {
             }
             _ => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// Gives its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Gives a descriptor that becomes readable when it ends.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn pidfd(&self) -> io::Result<OwnedFd> {
+        Ok(rustix::process::pidfd_open(self.pid, PidfdFlags::empty())?)
     }
 
     /// Has it look after one more, in this mount namespace (`/proc/PID/ns/mnt`, open) if it has one to itself. Beyond
@@ -94,6 +115,7 @@ impl Drop for Guardian {
         // It ends within milliseconds, once the socket has.
         let wait = || rustix::process::waitpid(Some(self.pid), WaitOptions::empty());
         while wait().is_err_and(|error| error == rustix::io::Errno::INTR) {}
+        crate::children::forget(self.pid());
     }
 }
 
@@ -109,26 +131,40 @@ struct Guarded {
 const NOBODY: Guarded = Guarded { group: 0, namespace: None, inode: 0 };
 
 /// Runs in the guardian, from fork to end.
-fn guard(socket: &OwnedFd) {
-    let keep = socket.as_raw_fd();
+fn guard(socket: &OwnedFd, mark: &Mark, cgroup_kill: Option<BorrowedFd<'_>>) {
     // A session of its own: neither Ctrl-C nor the terminal's end reaches it.
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"keel-guardian");
-    let ranges = [(0, keep.saturating_sub(1)), (keep.saturating_add(1), i32::MAX)];
+    close_all_but(socket.as_raw_fd(), cgroup_kill.map(|file| file.as_raw_fd()));
+    let mut guarded = [const { NOBODY }; GUARDED_MAX];
+    while let Some((what, told)) = hear(socket) {
+        // One that is told again takes its own place.
+        let known = guarded.iter().position(|place| place.group == told.group);
+        let place = known.or_else(|| guarded.iter().position(|place| what == WATCH && place.group == 0));
+        if let Some(place) = place.and_then(|place| guarded.get_mut(place)) {
+            *place = if what == WATCH { told } else { NOBODY };
+        }
+    }
+    if let Some(file) = cgroup_kill {
+        let _ = rustix::io::write(file, b"1");
+    }
+    end_all(&guarded, mark);
+}
+
+fn close_all_but(one: RawFd, another: Option<RawFd>) {
+    let another = another.unwrap_or(one);
+    let (low, high) = (one.min(another), one.max(another));
+    let ranges = [
+        (0, low.saturating_sub(1)),
+        (low.saturating_add(1), high.saturating_sub(1)),
+        (high.saturating_add(1), i32::MAX),
+    ];
     for (first, last) in ranges {
         if first <= last {
-            // SAFETY: closes the inherited descriptors but the socket; nothing here uses them any more.
+            // SAFETY: closes inherited descriptors; nothing in this process uses them any more.
             unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         }
     }
-    let mut guarded = [const { NOBODY }; GUARDED_MAX];
-    while let Some((what, told)) = hear(socket) {
-        let (from, to) = if what == WATCH { (0, told) } else { (told.group, NOBODY) };
-        if let Some(place) = guarded.iter_mut().find(|place| place.group == from) {
-            *place = to;
-        }
-    }
-    end_all(&guarded);
 }
 
 /// Waits for the next word; `None` when nobody is left to say one.
@@ -155,7 +191,7 @@ fn hear(socket: &OwnedFd) -> Option<(u8, Guarded)> {
     Some((what, Guarded { group: i32::from_ne_bytes([a, b, c, d]), namespace, inode }))
 }
 
-fn end_all(guarded: &[Guarded]) {
+fn end_all(guarded: &[Guarded], mark: &Mark) {
     for one in guarded {
         if one.group > 1
             && let Some(group) = Pid::from_raw(one.group)
@@ -163,19 +199,20 @@ fn end_all(guarded: &[Guarded]) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
     }
-    // Whoever left the group is still in the namespace. A process may fork while we look: until none is found.
+    // Who left the group is still in the namespace, or carries the mark. A process may fork while we look: until none is
+    // found.
     const ROUNDS_MAX: u32 = 16;
     for _ in 0..ROUNDS_MAX {
-        if guarded.iter().all(|one| one.namespace.is_none()) || end_by_namespace(guarded) == 0 {
+        if end_found(guarded, mark) == 0 {
             return;
         }
     }
 }
 
-/// Ends all processes in the namespaces; gives how many there were.
-fn end_by_namespace(guarded: &[Guarded]) -> u32 {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(proc) = rustix::fs::openat(CWD, c"/proc", flags, Mode::empty()) else { return 0 };
+/// Ends all processes in the namespaces and with the mark; gives how many there were.
+fn end_found(guarded: &[Guarded], mark: &Mark) -> u32 {
+    let Ok(proc) = open_proc() else { return 0 };
+    let myself = rustix::process::getpid();
     let mut room = [std::mem::MaybeUninit::uninit(); 4096];
     let mut entries = RawDir::new(&proc, &mut room);
     let mut ended = 0;
@@ -188,31 +225,20 @@ fn end_by_namespace(guarded: &[Guarded]) -> u32 {
         }) else {
             continue;
         };
-        let namespace = mount_namespace_at(&proc, name);
-        let ours =
+        let Some(pid) = Pid::from_raw(pid).filter(|pid| !pid.is_init() && *pid != myself) else { continue };
+        // Opened before it is looked at: the signal reaches that process or none.
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        let namespace = at(name, b"/ns/mnt", |path| rustix::fs::statat(&proc, path, AtFlags::empty()));
+        let namespace = namespace.map_or(0, |stat| stat.st_ino);
+        let held =
             namespace != 0 && guarded.iter().any(|one| one.namespace.is_some() && one.inode == namespace);
-        if ours
-            && pid > 1
-            && let Some(pid) = Pid::from_raw(pid)
-            && rustix::process::kill_process(pid, Signal::KILL).is_ok()
+        if (held || mark.is_on(&proc, name))
+            && rustix::process::pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
         {
             ended += 1;
         }
     }
     ended
-}
-
-fn mount_namespace_at(proc: &OwnedFd, pid: &[u8]) -> u64 {
-    let mut path = [0; 32];
-    let suffix = b"/ns/mnt";
-    let length = pid.len() + suffix.len();
-    if length >= path.len() {
-        return 0;
-    }
-    path[..pid.len()].copy_from_slice(pid);
-    path[pid.len()..length].copy_from_slice(suffix);
-    let Ok(path) = std::ffi::CStr::from_bytes_until_nul(&path) else { return 0 };
-    rustix::fs::statat(proc, path, rustix::fs::AtFlags::empty()).map_or(0, |stat| stat.st_ino)
 }
 
 #[cfg(test)]
@@ -225,8 +251,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn ends_what_left_its_group_and_carries_the_mark() {
+        let mark = Mark::new(format!("KEEL_GUARDIAN_TEST={}", std::process::id()), None);
+        let guardian = Guardian::start(&mark, None).unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("60").env("KEEL_GUARDIAN_TEST", std::process::id().to_string());
+        let mut marked = command.spawn().unwrap();
+        let mut other = Command::new("sleep").arg("60").env("KEEL_GUARDIAN_TEST", "0").spawn().unwrap();
+        drop(guardian);
+        assert_eq!(marked.wait().unwrap().signal(), Some(9));
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
+    #[test]
     fn ends_groups_that_it_was_not_told_to_forget() {
-        let guardian = Guardian::start().unwrap();
+        let guardian = Guardian::start(&Mark::default(), None).unwrap();
         let sleep = || {
             let mut command = Command::new("sleep");
             command.arg("60").stdout(Stdio::null()).process_group(0);

@@ -8,7 +8,9 @@
 
 pub mod allocator;
 pub mod channel;
+pub mod children;
 pub mod guardian;
+pub mod mark;
 pub mod network;
 pub mod process;
 pub mod sandbox;

@@ -94,27 +94,19 @@ pub fn reap(pid: i32) -> io::Result<Option<Exit>> {
     Ok(waited.map(|(_, status)| exit_of(status)))
 }
 
-/// Reaps one ended child of this process that is in a group and doesn't lead it, without waiting. `false` when none has
-/// ended, or while the leader has and isn't reaped yet.
+/// Tells how a child of this process ended, and leaves it to be reaped: until then its number, and that of its group, is
+/// nobody else's. `None` when it hasn't ended.
 ///
 /// # Errors
-/// `ECHILD` when no child of this process is in the group.
-pub fn reap_follower(group: i32) -> io::Result<bool> {
-    let id =
-        libc::id_t::try_from(group).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    // SAFETY: all of it are numbers and pointers, for which zero is a value.
-    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: `info` is valid for writes while the call lasts.
-    if unsafe { libc::waitid(libc::P_PGID, id, &raw mut info, options) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call has filled in what belongs to a child's end, or left zeros.
-    let ended = unsafe { info.si_pid() };
-    if ended == 0 || ended == group {
-        return Ok(false);
-    }
-    Ok(reap(ended)?.is_some())
+/// `ECHILD` when it isn't a child of this process or was reaped before.
+pub fn exit_of_unreaped(pid: i32) -> io::Result<Option<Exit>> {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    let status = waitid(WaitId::Pid(pid_of(pid)?), options)?;
+    Ok(status.map(|status| match status.terminating_signal() {
+        Some(signal) => Exit::Signal(signal),
+        None => Exit::Status(status.exit_status().unwrap_or(0)),
+    }))
 }
 
 fn exit_of(status: rustix::process::WaitStatus) -> Exit {
@@ -163,27 +155,16 @@ mod tests {
     }
 
     #[test]
-    fn reaps_who_follows_and_leaves_the_leader() {
-        use std::os::unix::process::CommandExt;
-        let sleep = |group: i32| Command::new("sleep").arg("60").process_group(group).spawn().unwrap();
-        let mut leader = sleep(0);
-        let group = i32::try_from(leader.id()).unwrap();
-        let mut follower = sleep(group);
-        assert!(!reap_follower(group).unwrap());
-        let wait_for_end = |child: &std::process::Child| {
-            let pidfd = pidfd_open(i32::try_from(child.id()).unwrap()).unwrap();
-            let mut polled = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
-            rustix::event::poll(&mut polled, None).unwrap();
-        };
-        follower.kill().unwrap();
-        wait_for_end(&follower);
-        assert!(reap_follower(group).unwrap());
-        assert!(follower.wait().is_err(), "it was reaped");
-        leader.kill().unwrap();
-        wait_for_end(&leader);
-        assert!(!reap_follower(group).unwrap());
-        assert!(!leader.wait().unwrap().success());
-        assert_eq!(reap_follower(group).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+    fn tells_how_a_child_ended_and_leaves_it() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert_eq!(exit_of_unreaped(pid).unwrap(), None);
+        child.kill().unwrap();
+        while exit_of_unreaped(pid).unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        assert_eq!(exit_of_unreaped(pid).unwrap(), Some(Exit::Signal(9)));
+        assert!(!child.wait().unwrap().success());
     }
 
     #[test]

@@ -164,9 +164,9 @@ impl Driver {
         self.processes.end_all();
     }
 
-    /// Reaps what was orphaned within instances and has ended.
-    pub(crate) fn reap_orphans(&self) {
-        self.processes.reap_orphans();
+    /// Gives the one for local processes.
+    pub(crate) fn processes(&self) -> &process::Driver {
+        &self.processes
     }
 
     /// Finds out why an instance isn't ready, and says it.

@@ -8,7 +8,10 @@ use std::{
 
 use keel_model::{Service, ServiceName};
 
-use super::{Action, Entry, Life, Slot, SlotId, Supervisor, Wanted, is_run_here, rollout::Planned};
+use super::{
+    Action, Entry, Life, Slot, SlotId, Supervisor, Wanted, is_run_here,
+    rollout::{Planned, Why},
+};
 
 /// Tells one command from another.
 pub(crate) type CommandId = u64;
@@ -124,12 +127,14 @@ enum Goal {
 }
 
 impl Supervisor {
-    pub(super) fn command(&mut self, now: Instant, id: CommandId, command: Command) {
+    /// `asked` is the last command that had been given when this one was: what was stopped since stays so.
+    pub(super) fn command(&mut self, now: Instant, id: CommandId, asked: CommandId, command: Command) {
+        self.asked = (id, asked);
         let goals = match command {
             Command::Apply { services, only, recreate } => self.apply(now, id, services, only, recreate),
             Command::Start { names } => self.start(now, &names),
             Command::Stop { names, drain_timeout } => self.stop_named(&names, drain_timeout),
-            Command::Restart { names, drain_timeout } => self.restart(id, &names, drain_timeout),
+            Command::Restart { names, drain_timeout } => self.restart(now, id, &names, drain_timeout),
             Command::Kill { names, signal } => self.kill(now, &names, signal),
             Command::Scale { service, replicas } => self.scale(now, service, replicas),
             Command::Down { drain_timeout } => Ok(self.down(drain_timeout)),
@@ -169,8 +174,9 @@ impl Supervisor {
             self.tell_renamed(&named_before);
             for (slot, goal) in goals.iter_mut().filter(|(slot, _)| slot.service == spec.name) {
                 if *goal == Goal::Up && self.is_outdated(slot, spec, recreate) {
-                    let drain_timeout = self.drain_timeout;
-                    self.rollouts.enqueue(Planned { slot: slot.clone(), command: id, drain_timeout });
+                    let why = if recreate == Recreate::All { Why::Asked } else { Why::Outdated };
+                    let (slot, drain_timeout) = (slot.clone(), self.drain_timeout);
+                    self.rollouts.enqueue(Planned { slot, command: id, drain_timeout, why });
                     *goal = Goal::Replaced;
                 }
             }
@@ -231,6 +237,9 @@ impl Supervisor {
             let slot = self.slots.entry(id.clone()).or_insert_with(fresh);
             slot.removed = false;
             slot.after_dependents = false;
+            if slot.stopped_by > self.asked.1 {
+                continue;
+            }
             slot.want_up(now);
             self.told.insert(id.clone());
             goals.insert(id, Goal::Up);
@@ -246,6 +255,7 @@ impl Supervisor {
             self.slots_of(name).map(|(id, _)| id.clone()).filter(|id| id.ordinal > replicas).collect();
         let drain_timeout = self.drain_timeout;
         for id in &surplus {
+            self.supersede(id);
             if let Some(slot) = self.slots.get_mut(id) {
                 slot.removed = true;
                 slot.wanted = Wanted::Down;
@@ -307,13 +317,16 @@ impl Supervisor {
                 slots.extend(undone.map(|(id, _)| id.clone()).collect::<Vec<_>>());
             }
         }
-        for id in &slots {
-            if let Some(slot) = self.slots.get_mut(id).filter(|slot| !slot.removed) {
+        let mut goals = BTreeMap::new();
+        for id in slots {
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            if !slot.removed && slot.stopped_by <= self.asked.1 {
                 slot.want_up(now);
                 self.told.insert(id.clone());
             }
+            goals.insert(id, Goal::Up);
         }
-        Ok(slots.into_iter().map(|id| (id, Goal::Up)).collect())
+        Ok(goals)
     }
 
     fn stop_named(
@@ -330,8 +343,10 @@ impl Supervisor {
     }
 
     fn want_down(&mut self, id: &SlotId, drain_timeout: Duration) {
+        self.supersede(id);
         if let Some(slot) = self.slots.get_mut(id) {
             slot.wanted = Wanted::Down;
+            slot.stopped_by = self.asked.0;
             slot.retry_at = None;
             slot.failures = 0;
             slot.drain_timeout = drain_timeout;
@@ -342,6 +357,7 @@ impl Supervisor {
 
     fn restart(
         &mut self,
+        now: Instant,
         id: CommandId,
         names: &[String],
         drain_timeout: Option<Duration>,
@@ -369,19 +385,29 @@ impl Supervisor {
                 services.insert(name);
             }
         }
-        let goal = |slot: &SlotId| {
-            let runs = self.slots.get(slot).is_some_and(|slot| slot.current.is_some());
-            if runs { Goal::Replaced } else { Goal::Up }
-        };
-        let goals: BTreeMap<SlotId, Goal> = slots.iter().map(|slot| (slot.clone(), goal(slot))).collect();
-        for slot in goals.keys() {
-            self.rollouts.enqueue(Planned {
-                slot: slot.clone(),
-                command: id,
-                drain_timeout: drain_timeout.unwrap_or(self.drain_timeout),
-            });
+        let mut goals = BTreeMap::new();
+        slots.retain(|slot| self.slots.get(slot).is_some_and(|slot| !slot.removed));
+        for slot in slots {
+            if !self.goes_on(&slot) {
+                // There is nothing to replace.
+                if let Some(stopped) = self.slots.get_mut(&slot) {
+                    stopped.want_up(now);
+                    self.told.insert(slot.clone());
+                }
+                goals.insert(slot, Goal::Up);
+            } else if !goals.contains_key(&slot) {
+                goals.insert(slot.clone(), Goal::Replaced);
+                let drain_timeout = drain_timeout.unwrap_or(self.drain_timeout);
+                self.rollouts.enqueue(Planned { slot, command: id, drain_timeout, why: Why::Asked });
+            }
         }
         Ok(goals)
+    }
+
+    /// Whether a slot has a life that isn't about to end.
+    fn goes_on(&self, id: &SlotId) -> bool {
+        let current = self.slots.get(id).and_then(|slot| slot.current);
+        current.and_then(|current| self.lives.get(&current)).is_some_and(|life| !life.is_ending())
     }
 
     fn kill(
@@ -400,11 +426,13 @@ impl Supervisor {
             // As Docker: a signal that is to end it also says that it shall not come back.
             let ends = signal == SIGKILL || stop_signal == Some(signal);
             if ends {
+                slot.stopped_by = self.asked.0;
                 slot.wanted = Wanted::Down;
                 slot.retry_at = None;
                 slot.drain_timeout = Duration::ZERO;
                 slot.after_dependents = false;
                 goals.insert(id.clone(), Goal::Down);
+                self.supersede(&id);
             }
             for incarnation in lives {
                 if signal == SIGKILL {
@@ -461,6 +489,14 @@ impl Supervisor {
             }
         }
         all.into_iter().map(|id| (id, Goal::Down)).collect()
+    }
+
+    /// Has a command wait until an instance that it found ended has come up, in place of its replacement.
+    pub(super) fn await_start(&mut self, slot: &SlotId, command: CommandId) {
+        let pending = self.pending.iter_mut().find(|pending| pending.id == command);
+        if let Some(goal) = pending.and_then(|pending| pending.goals.get_mut(slot)) {
+            *goal = Goal::Up;
+        }
     }
 
     /// Notes that a command failed for an instance.

@@ -71,8 +71,9 @@ const SLOW_AGAIN: Duration = Duration::from_secs(5);
 /// Something happened.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// Somebody wants something.
-    Command { id: CommandId, command: Command },
+    /// Somebody wants something. Commands count from 1; `asked` is the last one that had been given when this one was,
+    /// which may have been built for since. What was stopped meanwhile stays so.
+    Command { id: CommandId, asked: CommandId, command: Command },
     /// The process runs.
     Started { incarnation: Incarnation },
     /// It couldn't be started.
@@ -153,6 +154,8 @@ enum Wanted {
 #[derive(Debug)]
 struct Slot {
     wanted: Wanted,
+    /// The last command that ended it; 0 for none.
+    stopped_by: CommandId,
     /// Once nothing of it lives it is forgotten.
     removed: bool,
     /// It ends only after whoever depends on it has (`down`).
@@ -189,6 +192,7 @@ impl Slot {
     fn new(now: Instant, drain_timeout: Duration) -> Self {
         Self {
             wanted: Wanted::Up,
+            stopped_by: 0,
             removed: false,
             after_dependents: false,
             drain_timeout,
@@ -269,6 +273,8 @@ pub(crate) struct Supervisor {
     last_incarnation: Incarnation,
     rollouts: Rollouts,
     pending: Vec<command::Pending>,
+    /// The command that is being taken in, and the last one that had been given when it was.
+    asked: (CommandId, CommandId),
     published: BTreeMap<ServiceName, (Vec<Incarnation>, bool)>,
     /// Services whose pools are to be published even if nobody joined or left: their instances' names changed.
     renamed: BTreeSet<ServiceName>,
@@ -287,6 +293,7 @@ impl Supervisor {
             last_incarnation: 0,
             rollouts: Rollouts::default(),
             pending: Vec::new(),
+            asked: (0, 0),
             published: BTreeMap::new(),
             renamed: BTreeSet::new(),
             told: BTreeSet::new(),
@@ -297,7 +304,7 @@ impl Supervisor {
     /// Takes in what happened and gives what to do, in this order.
     pub(crate) fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
         match event {
-            Event::Command { id, command } => self.command(now, id, command),
+            Event::Command { id, asked, command } => self.command(now, id, asked, command),
             Event::Started { incarnation } => self.started(now, incarnation),
             Event::StartFailed { incarnation, why } => self.start_failed(now, incarnation, why),
             Event::StartUnasked { incarnation, why } => self.start_unasked(now, incarnation, why),

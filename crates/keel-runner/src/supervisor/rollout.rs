@@ -2,7 +2,8 @@
 //!
 //! All rollouts share one queue, so that a restart of three services takes one instance at a time as well. Where a
 //! replacement doesn't become ready the instance it was to replace goes on, and the rest of that command is not
-//! attempted.
+//! attempted. What a later command says of an instance counts: one that is stopped leaves the queue, and the others
+//! are replaced.
 
 use std::{
     collections::VecDeque,
@@ -24,6 +25,16 @@ pub(super) struct Planned {
     pub(super) command: CommandId,
     /// How long the old one's drain may take.
     pub(super) drain_timeout: Duration,
+    pub(super) why: Why,
+}
+
+/// Why a life is to be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Somebody wants that.
+    Asked,
+    /// Its service has changed. One that was replaced meanwhile is as it should be.
+    Outdated,
 }
 
 #[derive(Debug)]
@@ -40,6 +51,8 @@ enum Replacing {
     Retiring { old: Incarnation },
     /// The old one ends first, and then the new one starts: both at once can't be.
     InTurn,
+    /// A later command ends the instance, its replacement too.
+    Superseded,
 }
 
 impl Rollouts {
@@ -57,6 +70,22 @@ impl Rollouts {
         self.step.as_ref().is_some_and(|step| step.planned.slot == *slot)
     }
 
+    /// Gives up what is planned for a slot; gives the commands that planned it.
+    fn supersede(&mut self, slot: &SlotId) -> Vec<CommandId> {
+        let of_slot = |planned: &Planned| planned.slot == *slot;
+        let mut commands: Vec<CommandId> =
+            self.queue.iter().filter(|planned| of_slot(planned)).map(|planned| planned.command).collect();
+        self.queue.retain(|planned| !of_slot(planned));
+        if let Some(step) = self.step.as_mut().filter(|step| of_slot(&step.planned)) {
+            // Where the old one ends already the replacement has its place, and the command what it wants.
+            if !matches!(step.phase, Replacing::Retiring { .. } | Replacing::Superseded) {
+                commands.push(step.planned.command);
+            }
+            step.phase = Replacing::Superseded;
+        }
+        commands
+    }
+
     fn abandon(&mut self, command: CommandId) {
         self.queue.retain(|planned| planned.command != command);
         self.step = None;
@@ -64,6 +93,14 @@ impl Rollouts {
 }
 
 impl Supervisor {
+    /// Gives up the replacement of an instance that a later command ends.
+    pub(super) fn supersede(&mut self, id: &SlotId) {
+        for command in self.rollouts.supersede(id) {
+            let failure = Failure { instance: self.name_of(id), why: "it was stopped meanwhile".into() };
+            self.fail_command(command, failure);
+        }
+    }
+
     pub(super) fn advance_rollouts(&mut self, now: Instant) {
         while self.advance_rollout(now) {}
     }
@@ -74,6 +111,17 @@ impl Supervisor {
         match step.phase {
             Replacing::Starting { new } => self.advance_replacement(now, step.planned.clone(), new),
             Replacing::InTurn => self.advance_in_turn(step.planned.clone()),
+            Replacing::Superseded => {
+                let id = step.planned.slot.clone();
+                self.rollouts.step = None;
+                if let Some(new) = self.slots.get_mut(&id).and_then(|slot| slot.replacement.take()) {
+                    self.begin_end(now, new, Duration::ZERO);
+                    if let Some(slot) = self.slots.get_mut(&id) {
+                        slot.retiring.insert(new);
+                    }
+                }
+                true
+            }
             Replacing::Retiring { old } => {
                 let gone = !self.lives.contains_key(&old);
                 if gone {
@@ -92,6 +140,13 @@ impl Supervisor {
             slot.current.is_some_and(|current| self.lives.get(&current).is_some_and(|l| !l.is_ending()));
         if !stays {
             slot.want_up(now);
+            self.await_start(id, planned.command);
+            return true;
+        }
+        let digest = self.services.get(&id.service).map(|entry| entry.spec.digest.as_str());
+        let current = slot.current.and_then(|current| self.lives.get(&current));
+        let is_as_planned = current.is_some_and(|life| Some(life.spec.digest.as_str()) == digest);
+        if planned.why == Why::Outdated && is_as_planned {
             return true;
         }
         let old = slot.current.and_then(|current| self.lives.get(&current));
@@ -148,11 +203,6 @@ impl Supervisor {
                 self.begin_end(now, new, Duration::ZERO);
             }
             return self.fail_rollout(id, command, why);
-        }
-        if life.is_ending() && slot.wanted == Wanted::Down {
-            let ended: Vec<_> = slot.replacement.take().into_iter().collect();
-            slot.retiring.extend(ended);
-            return self.fail_rollout(id, command, "it was stopped meanwhile".into());
         }
         false
     }

@@ -57,6 +57,16 @@ struct World {
     calm: bool,
     unfinished: BTreeSet<CommandId>,
     pools: BTreeMap<ServiceName, Vec<Incarnation>>,
+    /// What the last word about an instance was; nothing where something else may have decided since.
+    words: BTreeMap<SlotId, Word>,
+}
+
+/// What is to become of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Up,
+    Down,
+    Gone,
 }
 
 impl World {
@@ -76,6 +86,7 @@ impl World {
             calm: false,
             unfinished: BTreeSet::new(),
             pools: BTreeMap::new(),
+            words: BTreeMap::new(),
         }
     }
 
@@ -108,6 +119,12 @@ impl World {
                 return;
             }
             _ => {}
+        }
+        if let Event::StartFailed { incarnation, .. } = &event
+            && let Some(slot) = self.places.get(incarnation)
+        {
+            // It isn't tried again.
+            self.words.remove(slot);
         }
         match event {
             Event::Judged { incarnation, verdict: Verdict::Ill } => drop(self.ill.insert(incarnation)),
@@ -240,7 +257,64 @@ impl World {
 
     fn command(&mut self, id: CommandId, command: Command) {
         self.unfinished.insert(id);
-        self.feed(Event::Command { id, command });
+        self.note_words(&command);
+        self.feed(Event::Command { id, asked: id - 1, command });
+    }
+
+    /// Notes what a command says of each instance of `app` and `db`.
+    fn note_words(&mut self, command: &Command) {
+        match command {
+            Command::Apply { services, .. } => {
+                self.words.values_mut().for_each(|word| *word = Word::Gone);
+                for spec in services.iter().filter(|spec| spec.name.0 != "job") {
+                    self.words.extend(slots(&spec.name, spec.replicas).map(|slot| (slot, Word::Up)));
+                }
+            }
+            Command::Scale { service, replicas } => {
+                let stopped = |slot: &Slot| slot.wanted == Wanted::Down && !slot.removed;
+                if self.machine.slots_of(service).any(|(_, slot)| stopped(slot)) {
+                    // It depends on the others whether it is started.
+                    self.words.retain(|slot, _| slot.service != *service);
+                } else if self.machine.service(service).is_some() {
+                    let beyond = self.words.iter_mut().filter(|(slot, _)| slot.service == *service);
+                    beyond.for_each(|(_, word)| *word = Word::Gone);
+                    self.words.extend(slots(service, *replicas).map(|slot| (slot, Word::Up)));
+                }
+            }
+            Command::Down { .. } => self.words.values_mut().for_each(|word| *word = Word::Gone),
+            Command::Start { names } => {
+                self.say(names, Word::Up);
+                // It starts what it depends on, unless that has done its work.
+                self.words.retain(|slot, word| *word == Word::Up || slot.service.0 != "db");
+            }
+            Command::Restart { names, .. } => self.say(names, Word::Up),
+            Command::Stop { names, .. } | Command::Kill { names, signal: 9 } => self.say(names, Word::Down),
+            Command::Kill { .. } => {}
+        }
+    }
+
+    fn say(&mut self, names: &[String], word: Word) {
+        let found: Vec<SlotId> = names.iter().flat_map(|name| self.machine.find(name)).collect();
+        for id in found.into_iter().filter(|id| id.service.0 != "job") {
+            if self.machine.slots.get(&id).is_some_and(|slot| !slot.removed) {
+                self.words.insert(id, word);
+            }
+        }
+        // A service that has none yet is begun.
+        self.words
+            .retain(|slot, word| *word != Word::Gone || names.iter().all(|name| *name != slot.service.0));
+    }
+
+    fn check_words(&self) {
+        for (id, word) in &self.words {
+            let slot = self.machine.slots.get(id).map(|slot| slot.wanted);
+            let expect = match word {
+                Word::Up => Some(Wanted::Up),
+                Word::Down => Some(Wanted::Down),
+                Word::Gone => None,
+            };
+            assert_eq!(slot, expect, "{id:?}: the last word was {word:?}");
+        }
     }
 
     fn any_services(&mut self) -> Vec<Arc<Service>> {
@@ -325,6 +399,10 @@ impl World {
     }
 }
 
+fn slots(service: &ServiceName, replicas: u32) -> impl Iterator<Item = SlotId> {
+    (1..=replicas).map(|ordinal| SlotId { service: service.clone(), ordinal })
+}
+
 fn run(seed: u64) {
     let mut world = World::new(seed);
     for id in 1..=40 {
@@ -336,6 +414,7 @@ fn run(seed: u64) {
     world.calm = true;
     world.run_until(world.now + Duration::from_secs(600));
     assert!(world.unfinished.is_empty(), "commands {:?} never end", world.unfinished);
+    world.check_words();
     for id in world.machine.slot_ids() {
         let views = world.machine.views(id);
         assert_eq!(views.len(), 1, "{views:?}");
@@ -381,5 +460,67 @@ fn a_rolling_restart_keeps_the_number() {
         }
         assert!(world.unfinished.is_empty());
         assert_eq!(world.alive.iter().copied().collect::<Vec<_>>(), [4, 5, 6]);
+    }
+}
+
+/// What is said last of an instance is what becomes of it, whatever is under way from what was said before.
+#[test]
+fn the_last_word_counts_for_every_pair_of_commands() {
+    type Make = fn() -> Command;
+    type Then = fn(Word) -> Word;
+    fn named() -> Vec<String> {
+        vec!["app-2".into()]
+    }
+    fn unless_gone(before: Word, word: Word) -> Word {
+        if before == Word::Gone { before } else { word }
+    }
+    fn apply(digest: &str) -> Command {
+        let mut spec = service("app", 3);
+        spec.digest = digest.into();
+        Command::Apply { services: vec![Arc::new(spec)], only: None, recreate: Recreate::Changed }
+    }
+    fn scale(replicas: u32) -> Command {
+        Command::Scale { service: ServiceName("app".into()), replicas }
+    }
+    let commands: [(&str, Make, Then); 10] = [
+        (
+            "restart",
+            || Command::Restart { names: vec!["app".into()], drain_timeout: None },
+            |before| unless_gone(before, Word::Up),
+        ),
+        ("stop", || Command::Stop { names: named(), drain_timeout: None }, |b| unless_gone(b, Word::Down)),
+        ("kill", || Command::Kill { names: named(), signal: 9 }, |b| unless_gone(b, Word::Down)),
+        ("kill -s HUP", || Command::Kill { names: named(), signal: 1 }, |before| before),
+        ("start", || Command::Start { names: named() }, |b| unless_gone(b, Word::Up)),
+        ("scale to 1", || scale(1), |_| Word::Gone),
+        // What was stopped by name stays so.
+        ("scale to 3", || scale(3), |b| if b == Word::Down { b } else { Word::Up }),
+        ("down", || Command::Down { drain_timeout: None }, |_| Word::Gone),
+        ("up", || apply("1"), |_| Word::Up),
+        ("reload after a change", || apply("2"), |_| Word::Up),
+    ];
+    for (first_name, first, first_word) in &commands {
+        for (second_name, second, second_word) in &commands {
+            for (seed, delay_ms) in [0, 1, 30, 300, 600, 900, 1_500, 3_000, 9_000].into_iter().enumerate() {
+                let mut world = World::new(u64::try_from(seed).unwrap());
+                world.calm = true;
+                world.command(1, apply("1"));
+                world.run_until(world.now + Duration::from_secs(5));
+                world.command(2, first());
+                world.run_until(world.now + Duration::from_millis(delay_ms));
+                world.command(3, second());
+                world.run_until(world.now + Duration::from_secs(120));
+                let case = format!("{first_name}, after {delay_ms} ms {second_name}");
+                assert!(world.unfinished.is_empty(), "{case}: {:?} never end", world.unfinished);
+                let id = SlotId { service: ServiceName("app".into()), ordinal: 2 };
+                let state = world.machine.views(&id).first().map(|view| view.state);
+                let expect = match second_word(first_word(Word::Up)) {
+                    Word::Up => Some(InstanceState::Ready),
+                    Word::Down => Some(InstanceState::Exited),
+                    Word::Gone => None,
+                };
+                assert_eq!(state, expect, "{case}");
+            }
+        }
     }
 }

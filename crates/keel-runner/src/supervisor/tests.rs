@@ -110,7 +110,8 @@ impl Bench {
 
     fn command(&mut self, command: Command) {
         self.last_command += 1;
-        self.event(Event::Command { id: self.last_command, command });
+        let (id, asked) = (self.last_command, self.last_command - 1);
+        self.event(Event::Command { id, asked, command });
     }
 
     fn event(&mut self, event: Event) {
@@ -680,4 +681,81 @@ fn both_drivers_are_told_the_same() {
     let process = play(service("app", 3));
     assert_eq!(process.iter().filter(|said| said.starts_with("done")).count(), 5, "{process:?}");
     assert_eq!(process, play(container("app", 3, Handover::Overlap)));
+}
+
+#[test]
+fn what_is_stopped_while_another_command_is_built_for_stays_so() {
+    let check = |command: fn(&Bench) -> Command| {
+        let mut bench = Bench::up(vec![service("app", 2)]);
+        bench.ready(1);
+        bench.ready(2);
+        bench.command(Command::Stop { names: names(&["app-2"]), drain_timeout: Some(Duration::ZERO) });
+        bench.exit(2, 0);
+        let command = command(&bench);
+        bench.last_command += 1;
+        // It was given before the stop, which is command 2.
+        bench.event(Event::Command { id: 3, asked: 1, command });
+        let state = |name: &str| bench.states().into_iter().find(|(one, _)| one == name).unwrap().1;
+        assert_eq!(state("app-1"), InstanceState::Ready);
+        assert_eq!(state("app-2"), InstanceState::Exited);
+    };
+    check(|_| Command::Apply {
+        services: vec![Arc::new(service("app", 2))],
+        only: None,
+        recreate: Recreate::Changed,
+    });
+    check(|_| Command::Start { names: names(&["app"]) });
+    check(|_| Command::Scale { service: ServiceName("app".into()), replicas: 3 });
+}
+
+#[test]
+fn an_instance_that_is_stopped_leaves_the_rolling_restart_and_the_others_are_replaced() {
+    let mut bench = Bench::up(vec![service("app", 3)]);
+    (1..=3).for_each(|life| bench.ready(life));
+    bench.command(Command::Restart { names: names(&["app"]), drain_timeout: Some(Duration::ZERO) });
+    bench.said.clear();
+    bench.command(Command::Stop { names: names(&["app-1", "app-2"]), drain_timeout: Some(Duration::ZERO) });
+    // The one that is being replaced ends with its replacement, and app-3 has its turn.
+    bench.expect(&["pool app [3]", "signal 15 #1", "signal 15 #2", "start app-3 #5"]);
+    bench.exit(1, 0);
+    bench.exit(2, 0);
+    bench.event(Event::Started { incarnation: 4 });
+    bench.exit(4, 0);
+    bench.ready(5);
+    bench.exit(3, 0);
+    let states: Vec<_> = bench.states().into_iter().map(|(_, state)| state).collect();
+    assert_eq!(states, [InstanceState::Exited, InstanceState::Exited, InstanceState::Ready]);
+    let end = "failed 2: app-1: it was stopped meanwhile; app-2: it was stopped meanwhile";
+    assert!(bench.said.iter().any(|said| said == end), "{:?}", bench.said);
+}
+
+#[test]
+fn a_restart_of_what_was_stopped_waits_for_its_start() {
+    let mut bench = Bench::up(vec![service("app", 1)]);
+    bench.ready(1);
+    bench.command(Command::Stop { names: names(&["app"]), drain_timeout: Some(Duration::ZERO) });
+    bench.exit(1, 0);
+    bench.said.clear();
+    bench.command(Command::Restart { names: names(&["app"]), drain_timeout: None });
+    bench.expect(&["pool app [] starting", "start app #2"]);
+    bench.ready(2);
+    bench.expect(&["pool app [2]", "done 3"]);
+}
+
+#[test]
+fn what_was_replaced_meanwhile_is_not_replaced_again_for_its_change() {
+    let mut bench = Bench::up(vec![service("app", 2)]);
+    (1..=2).for_each(|life| bench.ready(life));
+    bench.command(Command::Restart { names: names(&["app"]), drain_timeout: Some(Duration::ZERO) });
+    let mut changed = service("app", 2);
+    changed.digest = "2".into();
+    bench.apply(vec![changed], None);
+    bench.said.clear();
+    // The replacement that had begun is of the old form; app-2's is of the new one.
+    for (ready, gone) in [(3, 1), (4, 2), (5, 3)] {
+        bench.ready(ready);
+        bench.exit(gone, 0);
+    }
+    assert_eq!(bench.said.iter().filter(|said| said.starts_with("start")).count(), 2, "{:?}", bench.said);
+    assert!(bench.said.iter().any(|said| said == "done 3"), "{:?}", bench.said);
 }

@@ -38,7 +38,7 @@ pub(crate) struct Bench {
     pub(crate) runner: Runner,
     pub(crate) notices: UnboundedReceiver<Notice>,
     /// Removed with this.
-    _dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
     pub(crate) pools: BTreeMap<ServiceName, Vec<PoolInstance>>,
 }
 
@@ -90,7 +90,7 @@ impl Bench {
         let dir = tempfile::tempdir().expect("a folder");
         let settings = Settings::new(format!("test-{}", dir.path().display()), dir.path().join("state"));
         let (runner, notices) = start(settings).expect("a runner");
-        Self { runner, notices, _dir: dir, pools: BTreeMap::new() }
+        Self { runner, notices, dir, pools: BTreeMap::new() }
     }
 
     pub(crate) async fn up(services: Vec<Service>) -> Self {

@@ -139,7 +139,8 @@ async fn run(
     let mut command = Command::new(program);
     command.args(arguments).current_dir(working_dir).stdin(Stdio::null()).kill_on_drop(true);
     command.stdout(writer.try_clone().map_err(io)?).stderr(writer).process_group(0);
-    let mut child = command.spawn().map_err(|error| failed(error.to_string(), Vec::new()))?;
+    let started = keel_sys::children::start(|| command.spawn(), |child| child.id().unwrap_or(0));
+    let mut child = started.map_err(|error| failed(error.to_string(), Vec::new()))?;
     // It holds the writing ends, which would keep the pipe open.
     drop(command);
     // Whatever the command started goes with it when nobody waits for it any more.
@@ -156,17 +157,27 @@ async fn run(
         }
     }
     let status = child.wait().await.map_err(io)?;
-    group.0 = None;
+    group.ended();
     if status.success() { Ok(()) } else { Err(failed(status.to_string(), last)) }
 }
 
-/// Ends a process group when dropped.
+/// Ends a process group when dropped, and leaves its leader to who reaps orphans.
 struct GroupGuard(Option<i32>);
+
+impl GroupGuard {
+    /// Its leader has ended and was reaped.
+    fn ended(&mut self) {
+        if let Some(leader) = self.0.take() {
+            keel_sys::children::forget(leader.unsigned_abs());
+        }
+    }
+}
 
 impl Drop for GroupGuard {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
             let _ = keel_sys::process::kill_group(group, super::SIGKILL);
+            keel_sys::children::forget(group.unsigned_abs());
         }
     }
 }

@@ -1,25 +1,29 @@
 //! Which processes belong to an instance, and the end of all of them.
 //!
-//! A process that left the group of its instance still lives in its mount namespace; where there is none, parents tell.
-//! What outlived an earlier run of Evenkeel is found by process id and start time.
+//! A process that left the group of its instance still lives in its mount namespace or carries its mark
+//! ([`keel_sys::mark`]), or its parent does. What is older than the instance is never its. `leftovers` finds what outlived
+//! a run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::MetadataExt,
     },
-    path::Path,
     sync::Arc,
+    time::Duration,
 };
 
-use keel_sys::process::{kill_group, pidfd_open, pidfd_send_signal, reap, reap_follower};
+use keel_sys::{
+    mark::{Mark, open_proc},
+    process::{kill_group, pidfd_open, pidfd_send_signal},
+};
 
 const SIGKILL: i32 = 9;
-/// A process may fork while we look: how often we look again.
-const ROUNDS_MAX: u32 = 16;
+/// A process may fork while we look, and take its time to end: how often we look again, and after which time.
+const ROUNDS_MAX: u32 = 200;
+const ROUND_EVERY: Duration = Duration::from_millis(5);
 
 /// What identifies the processes of a life.
 #[derive(Clone, Debug)]
@@ -32,11 +36,13 @@ pub(super) struct Family {
     pub(super) mount_namespace: u64,
     /// That namespace, open: else its number could pass to another's once the last process is gone.
     namespace: Option<Arc<File>>,
+    /// What it and all that it starts carry.
+    mark: Mark,
 }
 
 impl Family {
-    /// Looks at a process that has just been started.
-    pub(super) fn of(pid: i32) -> Self {
+    /// Looks at a process that has just been started with that mark.
+    pub(super) fn of(pid: i32, mark: Mark) -> Self {
         let own = mount_namespace("self");
         let namespace = File::open(format!("/proc/{pid}/ns/mnt")).ok();
         let inode = namespace.as_ref().and_then(|namespace| namespace.metadata().ok()).map(|open| open.ino());
@@ -46,6 +52,7 @@ impl Family {
             start_time: stat(pid).map_or(0, |stat| stat.start_time),
             mount_namespace: inode.unwrap_or(0),
             namespace: inode.and(namespace).map(Arc::new),
+            mark,
         }
     }
 
@@ -54,44 +61,76 @@ impl Family {
         self.namespace.as_ref().map(|namespace| namespace.as_fd())
     }
 
-    /// Gives all processes of it that live.
+    /// Gives all processes of it that live. Its group counts as long as the main process isn't reaped: then the number may
+    /// be another's.
     pub(super) fn members(&self) -> BTreeSet<i32> {
-        let all = processes();
-        if self.mount_namespace != 0 {
-            let ours = |pid: &i32| mount_namespace(&pid.to_string()) == self.mount_namespace;
-            return all.keys().copied().filter(ours).collect();
-        }
-        let mut members: BTreeSet<i32> = all
-            .iter()
-            .filter(|(pid, stat)| **pid == self.pid || stat.group == self.pid)
-            .map(|(pid, _)| *pid)
-            .collect();
-        loop {
-            let children = all.iter().filter(|(_, stat)| members.contains(&stat.parent)).map(|(pid, _)| *pid);
-            let more: Vec<i32> = children.filter(|pid| !members.contains(pid)).collect();
-            if more.is_empty() {
-                return members;
-            }
-            members.extend(more);
-        }
+        find(
+            self.start_time,
+            |pid, stat| {
+                pid == self.pid
+                    || stat.group == self.pid
+                    || stat.session == self.pid
+                    || (self.mount_namespace != 0
+                        && mount_namespace(&pid.to_string()) == self.mount_namespace)
+            },
+            &self.mark,
+        )
     }
 
-    /// Sends SIGKILL to all of them until none is left, and reaps those that became our children.
+    /// Sends SIGKILL to all of them until none is left. The main process is not to be reaped before that.
     pub(super) fn end(&self) {
         let _ = kill_group(self.pid, SIGKILL);
-        for _ in 0..ROUNDS_MAX {
-            let members: Vec<i32> = self.members().into_iter().filter(|pid| *pid != self.pid).collect();
-            if members.is_empty() {
-                return;
+        end_all(|| self.members().into_iter().filter(|pid| *pid != self.pid).collect());
+    }
+}
+
+/// Gives the living processes that are meant or carry the mark, and all that they started. What started before
+/// `started_from` (in the kernel's ticks since boot) isn't looked at.
+pub(super) fn find(started_from: u64, is_meant: impl Fn(i32, &Stat) -> bool, mark: &Mark) -> BTreeSet<i32> {
+    let Ok(proc) = open_proc() else { return BTreeSet::new() };
+    let mut all = processes();
+    // Nothing that this process hangs on is meant, should it run inside an instance itself.
+    let mut above = i32::try_from(std::process::id()).ok();
+    while let Some(pid) = above {
+        above = all.remove(&pid).map(|stat| stat.parent);
+    }
+    all.remove(&1);
+    all.retain(|_, stat| stat.start_time >= started_from);
+    let meant =
+        |pid: &i32, stat: &Stat| is_meant(*pid, stat) || mark.is_on(&proc, pid.to_string().as_bytes());
+    let mut found: BTreeSet<i32> =
+        all.iter().filter(|(pid, stat)| meant(pid, stat)).map(|(pid, _)| *pid).collect();
+    loop {
+        let children = all.iter().filter(|(_, stat)| found.contains(&stat.parent)).map(|(pid, _)| *pid);
+        let more: Vec<i32> = children.filter(|pid| !found.contains(pid)).collect();
+        if more.is_empty() {
+            return found;
+        }
+        found.extend(more);
+    }
+}
+
+/// Sends SIGKILL to what is found, again and again until nothing is. Tells how many processes there were.
+pub(super) fn end_all(find: impl Fn() -> BTreeSet<i32>) -> usize {
+    let mut ended = BTreeSet::new();
+    for round in 0..ROUNDS_MAX {
+        // Opened between two looks that both found it: the signal reaches that process or none.
+        let held: Vec<(i32, OwnedFd)> =
+            find().into_iter().filter_map(|pid| Some((pid, pidfd_open(pid).ok()?))).collect();
+        if held.is_empty() {
+            break;
+        }
+        let still = find();
+        for (pid, pidfd) in held.iter().filter(|(pid, _)| still.contains(pid)) {
+            if pidfd_send_signal(pidfd, SIGKILL).is_ok() {
+                ended.insert(*pid);
             }
-            for pid in members {
-                let _ = pidfd_open(pid).and_then(|pidfd| pidfd_send_signal(pidfd, SIGKILL));
-                // Ours only if it was orphaned; otherwise its parent's.
-                let _ = reap(pid);
-            }
-            std::thread::yield_now();
+        }
+        if round > 0 {
+            std::thread::sleep(ROUND_EVERY);
         }
     }
+    ended.len()
 }
 
 /// What `/proc/PID/stat` says.
@@ -99,6 +138,7 @@ impl Family {
 pub(super) struct Stat {
     pub(super) parent: i32,
     pub(super) group: i32,
+    pub(super) session: i32,
     pub(super) start_time: u64,
     pub(super) zombie: bool,
 }
@@ -114,6 +154,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
         zombie: *fields.first()? == "Z",
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
         start_time: fields.get(19)?.parse().ok()?,
     })
 }
@@ -133,37 +174,6 @@ fn mount_namespace(pid: &str) -> u64 {
     std::fs::metadata(format!("/proc/{pid}/ns/mnt")).map_or(0, |metadata| metadata.ino())
 }
 
-/// Reaps what was orphaned within lives and has ended: all of their groups but the main processes, which lead them and
-/// are waited for by who started them.
-pub(super) fn reap_orphans(groups: &BTreeSet<i32>) {
-    for group in groups {
-        while matches!(reap_follower(*group), Ok(true)) {}
-    }
-}
-
-/// Writes down what lives, for a later run to end should this one be killed.
-pub(super) fn write_down<'a>(path: &Path, families: impl Iterator<Item = &'a Family>) -> io::Result<()> {
-    let text: String = families.map(|family| format!("{} {}\n", family.pid, family.start_time)).collect();
-    let beside = path.with_extension("new");
-    std::fs::write(&beside, text)?;
-    std::fs::rename(beside, path)
-}
-
-/// Ends what an earlier run wrote down and left behind: only what still is that process, and whatever is with it.
-pub(super) fn end_leftovers(path: &Path) {
-    for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
-        let Some((pid, start_time)) = line.split_once(' ') else { continue };
-        let (Ok(pid), Ok(start_time)) = (pid.parse(), start_time.parse::<u64>()) else { continue };
-        let family = Family::of(pid);
-        if stat(pid).is_some_and(|stat| !stat.zombie && stat.start_time == start_time) {
-            tracing::info!(pid, "ends what an earlier run left behind");
-            let _ = pidfd_open(pid).and_then(|pidfd| pidfd_send_signal(pidfd, SIGKILL));
-            family.end();
-        }
-    }
-    let _ = std::fs::remove_file(path);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,27 +181,41 @@ mod tests {
     #[test]
     fn reads_what_proc_says() {
         let text = "42 (a) b) (c) S 7 40 40 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 8754321 1 2 3";
-        let expect = Stat { parent: 7, group: 40, start_time: 8_754_321, zombie: false };
+        let expect = Stat { parent: 7, group: 40, session: 40, start_time: 8_754_321, zombie: false };
         assert_eq!(parse_stat(text), Some(expect));
         assert_eq!(parse_stat("42 (x) S 1"), None);
         assert_eq!(parse_stat(""), None);
     }
 
     #[test]
-    fn ends_leftovers_by_pid_and_start_time_only() {
-        use std::os::unix::process::CommandExt;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("instances");
-        let sleep = || std::process::Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
-        let (mut mine, mut another) = (sleep(), sleep());
-        let family = |child: &std::process::Child| Family::of(i32::try_from(child.id()).unwrap());
-        let wrong = Family { start_time: family(&another).start_time + 1, ..family(&another) };
-        write_down(&path, [&family(&mine), &wrong].into_iter()).unwrap();
-        end_leftovers(&path);
-        assert!(!mine.wait().unwrap().success());
-        assert!(another.try_wait().unwrap().is_none());
-        another.kill().unwrap();
-        another.wait().unwrap();
-        assert!(!path.exists());
+    fn finds_what_left_the_group_by_its_mark_and_what_that_started() {
+        use std::{os::unix::process::CommandExt, process::Command};
+        let mark = |value: &str| Mark::new(format!("KEEL_CENSUS_TEST={value}\0"), None);
+        let mut main = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+        let family = Family::of(i32::try_from(main.id()).unwrap(), mark("1"));
+        // A shell with the mark, and below it a process without.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "env -u KEEL_CENSUS_TEST sleep 60 & wait"]).env("KEEL_CENSUS_TEST", "1");
+        let mut shell = shell.process_group(0).spawn().unwrap();
+        let shell_pid = i32::try_from(shell.id()).unwrap();
+        let started = || processes().into_iter().find(|(_, stat)| stat.parent == shell_pid);
+        let below = loop {
+            if let Some((pid, _)) = started() {
+                break pid;
+            }
+        };
+        let mut stranger =
+            Command::new("sleep").arg("60").env("KEEL_CENSUS_TEST", "2").process_group(0).spawn().unwrap();
+        let mut members: Vec<i32> = family.members().into_iter().collect();
+        let mut expect = [family.pid, shell_pid, below];
+        members.sort_unstable();
+        expect.sort_unstable();
+        assert_eq!(members, expect);
+        family.end();
+        assert!(!main.wait().unwrap().success());
+        assert!(!shell.wait().unwrap().success());
+        assert!(stranger.try_wait().unwrap().is_none());
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
     }
 }

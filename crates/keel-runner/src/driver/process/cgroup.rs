@@ -5,10 +5,17 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
-/// What the groups that Evenkeel makes begin with; project and process id follow.
+/// What the groups that Evenkeel makes begin with; project, run and process id follow.
 const PREFIX: &str = "evenkeel-";
+/// Tells the runs of one process apart.
+static NEXT: AtomicU32 = AtomicU32::new(1);
+/// How often the removal of a group is tried whose processes are about to end.
+const REMOVALS_MAX: u32 = 100;
+const REMOVED_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
 /// The group below which instances get theirs.
 #[derive(Clone, Debug)]
@@ -26,13 +33,23 @@ impl Cgroups {
         let mounts = std::fs::read_to_string("/proc/self/mounts")?;
         let folder = folder_of(&own, &mounts).ok_or(io::ErrorKind::Unsupported)?;
         remove_dead(&folder);
-        let folder = folder.join(format!("{PREFIX}{}-{}", name_of(project), std::process::id()));
-        match std::fs::create_dir(&folder) {
-            // A second runner of this process for the same project.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            other => other?,
-        }
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}-{number}-{}", name_of(project), std::process::id());
+        let folder = folder.join(name);
+        // A run that had this process id and was killed.
+        remove(&folder);
+        std::fs::create_dir(&folder)?;
         Ok(Self { folder })
+    }
+
+    /// Gives the group of all lives.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Opens the file that ends all that lives in it; `None` before Linux 5.14.
+    pub(super) fn open_kill(&self) -> Option<File> {
+        OpenOptions::new().write(true).open(self.folder.join("cgroup.kill")).ok()
     }
 
     /// Makes the group of one life; gives where to write its first process.
@@ -46,17 +63,39 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.folder);
+        remove_now(&self.folder);
     }
 }
 
-/// Ends all processes of a group.
+/// Ends all processes of a group and of those below it.
 pub(super) fn kill(folder: &Path) {
     let _ = std::fs::write(folder.join("cgroup.kill"), "1");
 }
 
-/// Removes a group whose processes have ended.
+/// Removes a group whose processes have ended, and those below it. Waits for them, if not for long.
 pub(super) fn remove(folder: &Path) {
+    for _ in 0..REMOVALS_MAX {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                remove_now(&entry.path());
+            }
+        }
+        match std::fs::remove_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(REMOVED_AGAIN_AFTER)
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Removes it as far as nothing lives in it.
+fn remove_now(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_now(&entry.path());
+        }
+    }
     let _ = std::fs::remove_dir(folder);
 }
 
@@ -66,10 +105,7 @@ fn remove_dead(folder: &Path) {
         let name = entry.file_name();
         let pid = name.to_str().and_then(pid_of);
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            for inner in std::fs::read_dir(entry.path()).into_iter().flatten().flatten() {
-                let _ = std::fs::remove_dir(inner.path());
-            }
-            let _ = std::fs::remove_dir(entry.path());
+            remove_now(&entry.path());
         }
     }
 }

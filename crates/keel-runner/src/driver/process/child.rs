@@ -2,7 +2,10 @@
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use keel_sys::process::{kill_group, pidfd_open, pidfd_send_signal, reap};
+use keel_sys::{
+    children,
+    process::{exit_of_unreaped, kill_group, pidfd_open, pidfd_send_signal},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, unix::AsyncFd},
     net::unix::pipe,
@@ -25,7 +28,15 @@ fn register(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(descriptor)
 }
 
-/// Waits for the end of a child that nobody else waits for.
+/// Waits until a process has ended.
+pub(super) async fn until_ended(pidfd: OwnedFd) {
+    match register(pidfd) {
+        Ok(waiting) => drop(waiting.readable().await),
+        Err(error) => tracing::warn!("the end of a process can't be waited for: {error}"),
+    }
+}
+
+/// Waits for the end of a child that nobody else waits for. It isn't reaped: until that is done its group is its own.
 pub(super) async fn wait_for(pid: i32, pidfd: Arc<OwnedFd>) -> Exit {
     let lost = Exit::Status(LOST);
     // A duplicate: the readiness registration is this waiter's own.
@@ -34,7 +45,7 @@ pub(super) async fn wait_for(pid: i32, pidfd: Arc<OwnedFd>) -> Exit {
         if waiting.readable().await.is_err() {
             return lost;
         }
-        match reap(pid) {
+        match exit_of_unreaped(pid) {
             Ok(Some(keel_sys::process::Exit::Status(status))) => return Exit::Status(status),
             Ok(Some(keel_sys::process::Exit::Signal(signal))) => return Exit::Signal(signal),
             // Ready, and not to be waited for yet: only when its threads end apart. Ask again.
@@ -86,9 +97,10 @@ const READ_BYTES: usize = 16 << 10;
 const LAST_OUTPUT_WITHIN: Duration = Duration::from_millis(200);
 
 impl Child {
-    pub(super) fn new(pid: i32, streams: Streams) -> io::Result<Self> {
+    /// Takes a child that was just started. `then` is done when it has ended, and has it reaped.
+    pub(super) fn new(pid: i32, streams: Streams, then: impl FnOnce() + Send + 'static) -> io::Result<Self> {
         let pidfd = Arc::new(pidfd_open(pid)?);
-        let exit = watch_end(pid, Arc::clone(&pidfd));
+        let exit = watch_end(pid, Arc::clone(&pidfd), then);
         let (input, output, error) = match streams {
             Streams::Pipes { stdin, stdout, stderr } => (
                 Input::Pipe(pipe::Sender::from_owned_fd(stdin)?),
@@ -111,10 +123,6 @@ impl Child {
             pidfd,
             exit,
         })
-    }
-
-    pub(super) fn ended(&self) -> watch::Receiver<Option<Exit>> {
-        self.exit.clone()
     }
 
     /// Waits for what comes next, and meanwhile passes on what [`write`](Self::write) was given; at the end
@@ -238,15 +246,27 @@ impl Drop for Child {
     }
 }
 
-/// Waits for the end of a child also when nobody asks: else it would stay as a zombie.
-pub(super) fn watch_end(pid: i32, pidfd: Arc<OwnedFd>) -> watch::Receiver<Option<Exit>> {
+/// Waits for the end of a child also when nobody asks, and does what follows from it; reaping is part of that.
+pub(super) fn watch_end(
+    pid: i32,
+    pidfd: Arc<OwnedFd>,
+    then: impl FnOnce() + Send + 'static,
+) -> watch::Receiver<Option<Exit>> {
     let (tell, exit) = watch::channel(None);
     tokio::spawn(async move {
         let exit = wait_for(pid, pidfd).await;
         let _ = kill_group(pid, super::SIGKILL);
+        then();
         tell.send_replace(Some(exit));
     });
     exit
+}
+
+/// Reaps a child that has ended.
+pub(super) fn reap(pid: i32) {
+    if let Err(error) = children::reap(pid) {
+        tracing::debug!(pid, "it can't be reaped: {error}");
+    }
 }
 
 fn status_of(exit: Exit) -> i32 {

@@ -82,6 +82,7 @@ impl Driver {
         tokio::spawn(async move {
             let exit = wait_for(pid, living.pidfd).await;
             let _ = kill_group(pid, SIGKILL);
+            driver.begin_burial();
             driver.tell(Event::Exited { incarnation, exit });
             let _ = tokio::task::spawn_blocking(move || driver.bury(incarnation)).await;
         });
@@ -134,6 +135,9 @@ impl Driver {
             if let Some(cgroup) = &cgroup {
                 super::cgroup::remove(cgroup);
             }
+            if let Err(error) = super::remove_tree(&folder) {
+                tracing::warn!("{} can't be removed: {error}", folder.display());
+            }
             match error.step {
                 Step::Cgroup => with_cgroup = false,
                 step => self.learn(step, error)?,
@@ -173,7 +177,10 @@ impl Driver {
         let home = self.0.homes.get(order.incarnation).filter(|home| !home.own);
         let port = home.and_then(|home| home.ready_at()).map(|address| address.port()).or(listed);
         let own = environment::Own { instance: order.name, port, private_tmp };
-        environment::environment(std::env::vars_os(), &own, process)
+        let mut environment = environment::environment(std::env::vars_os(), &own, process);
+        let mark = self.0.record.value(order.incarnation);
+        environment.insert(super::leftovers::VARIABLE.into(), mark.into());
+        environment
     }
 
     fn command(
@@ -203,7 +210,7 @@ impl Driver {
             let _ = kill_group(pid, SIGKILL);
             format!("it was lost right after its start: {error}")
         };
-        let family = Family::of(pid);
+        let family = Family::of(pid, self.0.record.life_mark(order.incarnation));
         let living = Living {
             name: order.name.into(),
             spec: Arc::clone(order.spec),

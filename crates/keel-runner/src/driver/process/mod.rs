@@ -13,6 +13,7 @@ mod environment;
 mod homes;
 mod hosts;
 mod launch;
+mod leftovers;
 mod listening;
 mod rules;
 mod session;
@@ -25,19 +26,24 @@ use std::{
     ffi::OsString,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::fd::OwnedFd,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::DirBuilderExt,
+    },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use keel_model::{ProcessSpec, Run, Service};
 use keel_sys::{
+    children,
     guardian::Guardian,
+    mark::FileId,
     process::{kill_group, pidfd_send_signal},
     sock_diag::SockDiag,
 };
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use self::{
     address::Addresses,
@@ -45,6 +51,7 @@ use self::{
     cgroup::Cgroups,
     homes::{Home, Homes},
     hosts::Hosts,
+    leftovers::{RunRecord, remove_tree},
     listening::Watcher,
     spawner::Spawner,
     surroundings::Overlays,
@@ -54,7 +61,7 @@ pub use self::{
     build::BuildError,
     doctor::{Finding, doctor},
 };
-pub(crate) use self::{build::build, homes::first_tcp};
+pub(crate) use self::{build::build, homes::first_tcp, leftovers::end_leftovers};
 pub(in crate::driver) use self::{census::members_of_group, child::Child};
 use super::{Facts, Told, output::Output};
 use crate::{
@@ -65,6 +72,8 @@ use crate::{
 const SIGKILL: i32 = 9;
 /// How long after an instance became ready its ports on wildcard addresses are looked for.
 const ESCAPED_AFTER: Duration = Duration::from_millis(250);
+/// How long after its end a guardian is replaced.
+const GUARDIAN_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// The driver.
 #[derive(Clone, Debug)]
@@ -78,7 +87,9 @@ struct Inner {
     traps: Traps,
     homes: Arc<Homes>,
     watcher: Watcher,
-    guardian: Guardian,
+    guardian: Mutex<Guardian>,
+    /// What a later run is to know of this one.
+    record: RunRecord,
     overlays: Overlays,
     hosts: Mutex<Hosts>,
     addresses: Mutex<Addresses>,
@@ -89,6 +100,8 @@ struct Inner {
     lives: Mutex<BTreeMap<Incarnation, Living>>,
     /// Held while they are written down.
     writing: Mutex<()>,
+    /// Lives that have ended and of which something is left.
+    burials: watch::Sender<usize>,
     told: UnboundedSender<Told>,
 }
 
@@ -123,14 +136,16 @@ impl Driver {
         output: Arc<Output>,
         told: UnboundedSender<Told>,
     ) -> io::Result<Self> {
-        // The guardian is forked first, from as small a process as there will be.
-        let guardian = Guardian::start()?;
-        census::end_leftovers(&state_dir.join("instances"));
+        end_leftovers(state_dir);
+        let cgroups = Cgroups::open(project).ok();
+        let record = RunRecord::new(cgroups.as_ref().map(|all| all.folder().to_owned()));
+        let hosts = Hosts::create(&state_dir.join("hosts"))?;
+        // The guardian is forked before anything is started, from as small a process as there will be.
+        let guardian = start_guardian(&record, hosts.path(), cgroups.as_ref())?;
         keel_sys::process::set_subreaper()?;
         let run = state_dir.join("run");
-        let _ = std::fs::remove_dir_all(&run);
-        std::fs::create_dir_all(&run)?;
-        let hosts = Hosts::create(&state_dir.join("hosts"))?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&run)?;
+        record.write(&state_dir.join("instances"), std::iter::empty())?;
         let nsswitch = match std::fs::read_to_string("/etc/nsswitch.conf") {
             Ok(host) => {
                 let path = state_dir.join("nsswitch.conf");
@@ -147,24 +162,45 @@ impl Driver {
         })?;
         let bound = watcher.clone();
         let traps = Traps::start(Arc::clone(&homes), Box::new(move |incarnation| bound.bound(incarnation)))?;
-        Ok(Self(Arc::new(Inner {
+        let driver = Self(Arc::new(Inner {
             project: project.into(),
             state_dir: state_dir.into(),
             spawner: Spawner::start()?,
             traps,
             homes,
             watcher,
-            guardian,
+            guardian: Mutex::new(guardian),
+            record,
             overlays,
             hosts: Mutex::new(hosts),
             addresses: Mutex::default(),
             output,
-            cgroups: Cgroups::open(project).ok(),
+            cgroups,
             refused: Mutex::default(),
             lives: Mutex::default(),
             writing: Mutex::default(),
+            burials: watch::Sender::new(0),
             told,
-        })))
+        }));
+        tokio::spawn(guard_the_guardian(Arc::downgrade(&driver.0)));
+        Ok(driver)
+    }
+
+    /// Returns when nothing is left of the lives that have ended: no process, no files.
+    pub(crate) async fn buried(&self) {
+        // The sender lives as long as this does.
+        let _ = self.0.burials.subscribe().wait_for(|left| *left == 0).await;
+    }
+
+    /// Removes what lives of this run had in common, when none is left.
+    pub(crate) fn close(&self) {
+        if lock(&self.0.lives).is_empty() {
+            let _one_at_a_time = lock(&self.0.writing);
+            if let Some(cgroups) = &self.0.cgroups {
+                cgroup::remove(cgroups.folder());
+            }
+            let _ = std::fs::remove_file(self.0.state_dir.join("instances"));
+        }
     }
 
     /// Gives a life an address, before it is started, so that its name resolves by then.
@@ -253,12 +289,6 @@ impl Driver {
         all.into_iter().for_each(|incarnation| self.kill_all(incarnation));
     }
 
-    /// Reaps what was orphaned within instances and has ended.
-    pub(crate) fn reap_orphans(&self) {
-        let groups: BTreeSet<i32> = lock(&self.0.lives).values().map(|living| living.pid).collect();
-        census::reap_orphans(&groups);
-    }
-
     /// Finds out why an instance isn't ready, and says it.
     pub(crate) fn tell_slow(&self, incarnation: Incarnation, instance: String) {
         let driver = self.clone();
@@ -342,36 +372,85 @@ impl Driver {
 
     /// Notes a process for the guardian and for a later run.
     fn guard(&self, family: &Family) {
-        if let Err(error) = self.0.guardian.watch(family.pid, family.namespace()) {
-            tracing::warn!("the guardian is gone: {error}");
+        // One that is gone is followed by another, which is told of all.
+        if let Err(error) = lock(&self.0.guardian).watch(family.pid, family.namespace()) {
+            tracing::debug!("the guardian can't be told: {error}");
         }
         self.write_down();
+    }
+
+    /// Has another guardian take the place of one that was killed.
+    fn replace_guardian(&self) -> io::Result<(u32, u32)> {
+        let hosts = self.0.overlays.hosts.clone();
+        let new = start_guardian(&self.0.record, &hosts, self.0.cgroups.as_ref())?;
+        let mut guardian = lock(&self.0.guardian);
+        let old = std::mem::replace(&mut *guardian, new);
+        for living in lock(&self.0.lives).values() {
+            guardian.watch(living.family.pid, living.family.namespace())?;
+        }
+        Ok((old.pid(), guardian.pid()))
     }
 
     fn write_down(&self) {
         let _one_at_a_time = lock(&self.0.writing);
         let families: Vec<Family> =
             lock(&self.0.lives).values().map(|living| living.family.clone()).collect();
-        if let Err(error) = census::write_down(&self.0.state_dir.join("instances"), families.iter()) {
+        if let Err(error) = self.0.record.write(&self.0.state_dir.join("instances"), families.iter()) {
             tracing::warn!("what runs can't be written down: {error}");
         }
     }
 
-    /// Ends whatever is left of a life whose main process has ended, and gives back what it had.
+    /// Notes that something is left of a life, until [`bury`](Self::bury) has removed it.
+    fn begin_burial(&self) {
+        self.0.burials.send_modify(|left| *left += 1);
+    }
+
+    /// Ends whatever is left of a life whose main process has ended, reaps that, and gives back what the life had.
     fn bury(&self, incarnation: Incarnation) {
+        self.remove_remains(incarnation);
+        self.0.burials.send_modify(|left| *left = left.saturating_sub(1));
+    }
+
+    fn remove_remains(&self, incarnation: Incarnation) {
         let Some(living) = lock(&self.0.lives).remove(&incarnation) else { return };
         self.0.watcher.forget(incarnation);
         if let Some(cgroup) = &living.cgroup {
             cgroup::kill(cgroup);
         }
         living.family.end();
+        // From here on its number may be another's.
+        let _ = lock(&self.0.guardian).forget(living.family.pid);
+        let _ = children::reap(living.pid);
         if let Some(cgroup) = &living.cgroup {
             cgroup::remove(cgroup);
         }
-        let _ = self.0.guardian.forget(living.family.pid);
         self.write_down();
-        let _ = std::fs::remove_dir_all(&living.folder);
+        if let Err(error) = remove_tree(&living.folder) {
+            tracing::warn!("{} can't be removed: {error}", living.folder.display());
+        }
         self.unsettle(incarnation);
+    }
+}
+
+fn start_guardian(record: &RunRecord, hosts: &Path, cgroups: Option<&Cgroups>) -> io::Result<Guardian> {
+    let kill = cgroups.and_then(Cgroups::open_kill);
+    Guardian::start(&record.mark(FileId::of(hosts).ok()), kill.as_ref().map(AsFd::as_fd))
+}
+
+/// Watches over the process that watches over this one.
+async fn guard_the_guardian(driver: Weak<Inner>) {
+    loop {
+        let Some(pidfd) = driver.upgrade().map(|driver| lock(&driver.guardian).pidfd()) else { return };
+        match pidfd {
+            Ok(pidfd) => child::until_ended(pidfd).await,
+            Err(error) => tracing::warn!("the guardian can't be watched: {error}"),
+        }
+        tokio::time::sleep(GUARDIAN_AGAIN_AFTER).await;
+        let Some(driver) = driver.upgrade().map(Driver) else { return };
+        match driver.replace_guardian() {
+            Ok((old, new)) => tracing::warn!("the guardian (pid {old}) was killed; pid {new} takes over"),
+            Err(error) => tracing::error!("the guardian was killed, and there can't be another: {error}"),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver, sync::oneshot, task::Jo
 
 use super::{
     Driver, Living, SIGKILL,
-    child::{Child, Streams, watch_end},
+    child::{Child, Streams, reap, watch_end},
     environment,
     launch::{Order, Stdio3},
     lock, process_of,
@@ -79,7 +79,7 @@ impl Driver {
         };
         let order = Inside { argv: &check.argv, extra: &[], group: Group::Process };
         let pid = self.spawn_inside(incarnation, &living, &order, stdio).await?;
-        let mut end = watch_end(pid, Arc::new(pidfd_open(pid).map_err(text)?));
+        let mut end = watch_end(pid, Arc::new(pidfd_open(pid).map_err(text)?), move || reap(pid));
         // Read while it runs: it would wait for ever for somebody to take what a pipe doesn't hold.
         let (ended, is_over) = oneshot::channel();
         let output = tokio::spawn(read_end(reader.into(), is_over));
@@ -103,7 +103,8 @@ impl Driver {
         let order =
             Inside { argv: &request.argv, extra: &request.environment, group: group_of(request.terminal) };
         let pid = self.spawn_inside(incarnation, &living, &order, stdio).await.map_err(Error::Exec)?;
-        let child = Child::new(pid, streams).map_err(|error| Error::Exec(error.to_string()))?;
+        let child = Child::new(pid, streams, move || reap(pid));
+        let child = child.map_err(|error| Error::Exec(error.to_string()))?;
         Ok(Exec(Running::Child(child)))
     }
 
@@ -137,13 +138,12 @@ impl Driver {
             }
         };
         let streams = mine.ok_or_else(|| failed("it has no streams".into()))?;
-        let child = Child::new(pid, streams).map_err(|error| failed(error.to_string()))?;
-        let mut end = child.ended();
         let driver = self.clone();
-        tokio::spawn(async move {
-            let _ = end.wait_for(Option::is_some).await;
-            let _ = tokio::task::spawn_blocking(move || driver.bury(incarnation)).await;
-        });
+        let bury = move || {
+            driver.begin_burial();
+            drop(tokio::task::spawn_blocking(move || driver.bury(incarnation)));
+        };
+        let child = Child::new(pid, streams, bury).map_err(|error| failed(error.to_string()))?;
         Ok(Exec(Running::Child(child)))
     }
 

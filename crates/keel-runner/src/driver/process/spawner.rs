@@ -5,7 +5,10 @@
 
 use std::{io, process::Command, sync::mpsc};
 
-use keel_sys::sandbox::{Sandbox, SpawnError, Spawned, Step, spawn};
+use keel_sys::{
+    children,
+    sandbox::{Sandbox, SpawnError, Spawned, Step, spawn},
+};
 use tokio::sync::oneshot;
 
 type Order = (Command, Sandbox, oneshot::Sender<Result<Spawned, SpawnError>>);
@@ -22,7 +25,8 @@ impl Spawner {
         let run = move || {
             for (command, sandbox, reply) in received {
                 // Who ordered may have gone; what was started for him is then ended by the guardian's record.
-                let _ = reply.send(spawn(command, sandbox));
+                let started = children::start(|| spawn(command, sandbox), |spawned| spawned.child.id());
+                let _ = reply.send(started);
             }
         };
         std::thread::Builder::new().name("keel-spawner".into()).spawn(run)?;
