@@ -3,10 +3,7 @@
 //! JSON has all of it, for programs. YAML is for people: what has its default value is left out, and durations are written
 //! as one would write them.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{io::Write, process::ExitCode};
 
 use keel_diag::Format;
 use keel_model::{ClientSettings, ProcessSettings, Scope, SocketOptions};
@@ -16,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::{
     project::{ProjectArgs, show_reading},
     serve::FormatName,
+    terminal::Stdout,
 };
 
 /// `config`.
@@ -62,7 +60,7 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
     let reading = project.read()?;
     show_reading(&reading, Format::from(args.messages));
     let Some(joined) = &reading.joined else { return Ok(ExitCode::from(2)) };
-    let mut out = io::stdout().lock();
+    let mut out = Stdout::lock();
     if args.written {
         write!(out, "{}", joined.written_configuration.as_deref().unwrap_or_default())?;
     } else if !args.quiet {

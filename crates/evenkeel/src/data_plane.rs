@@ -2,19 +2,21 @@
 
 use std::{os::fd::AsFd, process::ExitCode};
 
+use crate::terminal::say;
+
 /// Serves until the channel on standard input closes.
 pub(crate) fn run() -> ExitCode {
     let channel = match std::io::stdin().as_fd().try_clone_to_owned() {
         Ok(channel) => channel,
         Err(error) => {
-            eprintln!("evenkeel: the data plane has no channel to its supervisor: {error}");
+            say!("evenkeel: the data plane has no channel to its supervisor: {error}");
             return ExitCode::from(2);
         }
     };
     match keel_proxy::run(channel) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("evenkeel: the data plane failed: {}", keel_control::chain(&error));
+            say!("evenkeel: the data plane failed: {}", keel_control::chain(&error));
             ExitCode::FAILURE
         }
     }

@@ -12,6 +12,8 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
+use crate::terminal::{self, say};
+
 /// Set in the environment of the detached child.
 const MARK: &str = "EVENKEEL_DETACHED";
 
@@ -61,7 +63,7 @@ pub(crate) fn start_detached() -> ExitCode {
     let (mut child, reader) = match spawned {
         Ok(spawned) => spawned,
         Err(error) => {
-            eprintln!("evenkeel: can't go to the background: {error}");
+            say!("evenkeel: can't go to the background: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -107,15 +109,13 @@ pub(crate) fn enter() {
 /// How long the log of a detached supervisor may be when the next one begins; then it begins anew.
 const LOG_BYTES_MAX: u64 = 1 << 20;
 
-/// In the detached child, when it is up: lets the foreground process go, and says nothing to its terminal any more. What
-/// it has to say goes to `log`.
+/// In the detached child, when it is up: lets the foreground process go as soon as it has heard everything, and says
+/// nothing to its terminal any more. What it has to say goes to `log`.
 ///
 /// # Errors
 /// When `/dev/null` can't be opened.
 pub(crate) fn release(word: Word, log: Option<&Path>) -> std::io::Result<()> {
-    let mut stdout = std::io::stdout();
-    stdout.write_all(&[word as u8])?;
-    stdout.flush()?;
+    terminal::let_go(&[word as u8]);
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(null.as_fd())?;
     match log.map(open_log) {

@@ -16,7 +16,7 @@ use keel_drill::{
     terminal,
 };
 
-use crate::project::ProjectArgs;
+use crate::{project::ProjectArgs, terminal::Stdout};
 
 /// `drill`.
 #[derive(Debug, clap::Args)]
@@ -90,7 +90,7 @@ pub(crate) struct PortArgs {
 
 /// Runs the command.
 pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode> {
-    let mut out = io::stdout().lock();
+    let mut out = Stdout::lock();
     if args.list {
         for case in CASES {
             writeln!(out, "{:<20} {}", case.name, case.what)?;

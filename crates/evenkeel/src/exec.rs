@@ -14,7 +14,10 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use crate::project::{ProjectArgs, block_on};
+use crate::{
+    project::{ProjectArgs, block_on},
+    terminal::Stdout,
+};
 
 /// `exec`.
 #[derive(Debug, clap::Args)]
@@ -102,8 +105,8 @@ async fn relay(
     loop {
         tokio::select! {
             frame = reader.next() => match frame? {
-                Some(Frame::Output(bytes)) => write_all(&mut io::stdout(), &bytes)?,
-                Some(Frame::Error(bytes)) => write_all(&mut io::stderr(), &bytes)?,
+                Some(Frame::Output(bytes)) => Stdout::lock().write_raw(&bytes)?,
+                Some(Frame::Error(bytes)) => io::stderr().write_all(&bytes)?,
                 Some(Frame::Exit(status)) => return Ok(ExitCode::from(u8::try_from(status).unwrap_or(1))),
                 Some(Frame::Failed(text)) => anyhow::bail!("{text}"),
                 Some(_) => {}
@@ -140,11 +143,6 @@ async fn send(mut writer: FrameWriter<impl AsyncWrite + Unpin>) -> io::Result<()
             _ = terminated.recv() => writer.send(&Frame::Signal(15)).await?,
         }
     }
-}
-
-fn write_all(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-    out.write_all(bytes)?;
-    out.flush()
 }
 
 /// The terminal passes every key on; as it was again when dropped.

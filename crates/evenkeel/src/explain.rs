@@ -1,11 +1,8 @@
 //! `evenkeel explain`: what a directive of nginx.conf does here.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{io::Write, process::ExitCode};
 
-use crate::project::Hinted;
+use crate::{project::Hinted, terminal::Stdout};
 
 /// `explain`.
 #[derive(Debug, clap::Args)]
@@ -23,6 +20,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             "docs/reference/directives.md lists all of them",
         )
     })?;
-    io::stdout().write_all(text.as_bytes())?;
+    let mut out = Stdout::lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use keel_control::{ask_health, chain};
 
+use crate::terminal::say;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only the balancer with this process id; without it every one in this container must serve
@@ -16,7 +18,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The engine keeps what is said as the check's output.
-            eprintln!("evenkeel: {}", chain(&error));
+            say!("evenkeel: {}", chain(&error));
             ExitCode::FAILURE
         }
     }

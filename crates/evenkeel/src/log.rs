@@ -3,11 +3,12 @@
 use std::{
     fmt,
     fs::File,
-    io::{self, Write},
+    io::Write,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use keel_model::{ErrorLog, LogLevel};
+use keel_telemetry::left_out_text;
 use tracing::{Event, Level, Subscriber, field::Field};
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -15,11 +16,13 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use crate::terminal::{self, say};
+
 /// Sends messages to standard error, as a person reads them. `EVENKEEL_LOG` sets levels (`debug`, `keel_runner=trace`).
 pub(crate) fn to_stderr() {
     let filter = EnvFilter::try_from_env("EVENKEEL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(|| crate::terminal::Stderr)
         .with_ansi(crate::project::color() == keel_diag::Color::Ansi)
         .without_time()
         .with_target(false);
@@ -43,6 +46,8 @@ pub(crate) struct ErrorLogs {
 struct Destination {
     file: Option<File>,
     level: LogLevel,
+    /// Lines that the file didn't take since the last one that it took.
+    left_out: u64,
 }
 
 impl ErrorLogs {
@@ -54,12 +59,12 @@ impl ErrorLogs {
                 Some(path) => match keel_control::open_log(path, None) {
                     Ok(file) => Some(file),
                     Err(error) => {
-                        eprintln!("evenkeel: can't open the error log {}: {error}", path.display());
+                        say!("evenkeel: can't open the error log {}: {error}", path.display());
                         return None;
                     }
                 },
             };
-            Some(Destination { file, level: log.level })
+            Some(Destination { file, level: log.level, left_out: 0 })
         };
         let opened = logs.iter().filter_map(open).collect();
         *self.destinations.lock().unwrap_or_else(PoisonError::into_inner) = opened;
@@ -68,11 +73,21 @@ impl ErrorLogs {
     fn write(&self, level: LogLevel, line: &str) {
         let mut destinations = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
         for destination in destinations.iter_mut().filter(|destination| level <= destination.level) {
-            // A log on a full disk is no reason to stop serving, and there is nowhere to say so.
-            drop(match &mut destination.file {
-                Some(file) => file.write_all(line.as_bytes()),
-                None => io::stderr().write_all(line.as_bytes()),
-            });
+            destination.write(line);
+        }
+    }
+}
+
+impl Destination {
+    /// Writes a line. A log on a full disk, or a pipe that nobody reads, is no reason to stop serving or to wait; the number
+    /// of lines that are missing stands before the next one.
+    fn write(&mut self, line: &str) {
+        let Some(file) = &mut self.file else { return terminal::say_text(line) };
+        let missing =
+            if self.left_out > 0 { format!("{}\n", left_out_text(self.left_out)) } else { String::new() };
+        match file.write_all(format!("{missing}{line}").as_bytes()) {
+            Ok(()) => self.left_out = 0,
+            Err(_) => self.left_out += 1,
         }
     }
 }

@@ -1,15 +1,17 @@
 //! `evenkeel logs`: what instances wrote, and what they write.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{io::Write, process::ExitCode};
 
-use keel_admin::api::Message;
+use keel_admin::{
+    Client, ClientError,
+    api::{Message, ProjectInfo},
+};
+use keel_telemetry::left_out_text;
 
 use crate::{
     output::Prefixes,
-    project::{ProjectArgs, block_on, escape},
+    project::{ProjectArgs, block_on},
+    terminal::Stdout,
 };
 
 /// `logs`.
@@ -51,15 +53,31 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
     block_on(async {
         let mut lines = client.follow(&path).await?;
         let mut prefixes = Prefixes::new();
-        let mut out = io::stdout();
-        while let Some(message) = lines.next().await? {
-            let Message::Output { instance, line } = message else { continue };
-            let line = if args.no_log_prefix { escape(&line) } else { prefixes.line(&instance, &line) };
-            if writeln!(out, "{line}").is_err() {
-                // Whoever read has enough.
-                return Ok(ExitCode::SUCCESS);
-            }
+        let mut out = Stdout::lock();
+        loop {
+            let message = match lines.next().await {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                // `down`: there is nothing to follow any more.
+                Err(ClientError::Broken(_)) if args.follow && is_gone(&client).await => break,
+                Err(error) => return Err(error.into()),
+            };
+            let line = match message {
+                Message::Output { line, .. } if args.no_log_prefix => prefixes.text(&line).into_owned(),
+                Message::Output { instance, line } => prefixes.line(&instance, &line),
+                Message::LeftOut { lines } => left_out_text(lines),
+                _ => continue,
+            };
+            writeln!(out, "{line}")?;
         }
+        out.flush()?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+async fn is_gone(client: &Client) -> bool {
+    matches!(
+        client.get::<ProjectInfo>("/v1/project").await,
+        Err(ClientError::NotRunning | ClientError::Broken(_))
+    )
 }

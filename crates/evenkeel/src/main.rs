@@ -20,6 +20,7 @@ mod output;
 mod project;
 mod ps;
 mod serve;
+mod terminal;
 #[cfg(feature = "up")]
 mod up;
 
@@ -147,5 +148,7 @@ fn main() -> ExitCode {
         Command::Healthcheck(args) => return healthcheck::run(&args),
         Command::DataPlane => return data_plane::run(),
     };
-    outcome.unwrap_or_else(|error| project::fail(&error))
+    let code = outcome.unwrap_or_else(|error| project::fail(&error));
+    terminal::finish();
+    code
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     path::PathBuf,
     process::ExitCode,
 };
@@ -13,6 +13,9 @@ use keel_admin::{
 };
 use keel_control::project::{ProjectOptions, Reading};
 use keel_diag::{Color, Format};
+use keel_telemetry::left_out_text;
+
+use crate::terminal::{self, escape, say};
 
 /// Options by which a project is found, as Compose has them.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -90,14 +93,17 @@ impl Hinted {
 
 /// Prints an error with its causes and remedies, and gives the exit code.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {}", keel_control::chain(error.as_ref()));
+    if let Some(code) = terminal::reader_left(error) {
+        return code;
+    }
+    say!("error: {}", keel_control::chain(error.as_ref()));
     if let Some(hinted) = error.downcast_ref::<Hinted>() {
-        eprintln!("hint: {}", hinted.hint);
+        say!("hint: {}", hinted.hint);
     }
     match error.downcast_ref::<ClientError>() {
-        Some(ClientError::NotRunning) => eprintln!("hint: `evenkeel up` starts it"),
+        Some(ClientError::NotRunning) => say!("hint: `evenkeel up` starts it"),
         Some(ClientError::Failed(failure)) => {
-            failure.hints.iter().for_each(|hint| eprintln!("hint: {hint}"));
+            failure.hints.iter().for_each(|hint| say!("hint: {hint}"));
         }
         _ => {}
     }
@@ -106,46 +112,15 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
 
 /// Shows what happens while a command runs, on standard error.
 pub(crate) fn show_message(message: Message) {
-    let mut err = io::stderr().lock();
-    // Without a terminal there is nobody to tell.
-    drop(match message {
-        Message::Progress { service, text } => writeln!(err, "{service}: {}", escape(&text)),
+    match message {
+        Message::Progress { service, text } => say!("{service}: {}", escape(&text)),
         Message::State { instance, state, note } => match note {
-            Some(note) => writeln!(err, "{instance}: {state} ({})", escape(&note)),
-            None => writeln!(err, "{instance}: {state}"),
+            Some(note) => say!("{instance}: {state} ({})", escape(&note)),
+            None => say!("{instance}: {state}"),
         },
-        Message::Warning { text } => writeln!(err, "{}", text.trim_end()),
-        Message::Output { .. } | Message::Done | Message::Failed(_) => Ok(()),
-    });
-}
-
-/// Makes what came from outside harmless to a terminal. Colours pass.
-pub(crate) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(|c: char| c.is_control() && c != '\t') {
-        let (plain, control) = rest.split_at(at);
-        out.push_str(plain);
-        let colour = colour_length(control);
-        if colour > 0 {
-            out.push_str(control.get(..colour).unwrap_or_default());
-            rest = control.get(colour..).unwrap_or_default();
-        } else {
-            let mut characters = control.chars();
-            out.extend(characters.next().into_iter().flat_map(char::escape_default));
-            rest = characters.as_str();
-        }
-    }
-    out.push_str(rest);
-    out
-}
-
-/// Gives the length of the colour sequence (`ESC [ digits m`) that a text begins with, or 0.
-fn colour_length(text: &str) -> usize {
-    let Some(parameters) = text.strip_prefix("\x1b[") else { return 0 };
-    match parameters.find(|c: char| !c.is_ascii_digit() && c != ';') {
-        Some(end) if parameters.as_bytes().get(end) == Some(&b'm') => end + 3,
-        _ => 0,
+        Message::Warning { text } => say!("{}", text.trim_end()),
+        Message::LeftOut { lines } => say!("{}", left_out_text(lines)),
+        Message::Output { .. } | Message::Done | Message::Failed(_) | Message::Unknown => {}
     }
 }
 
@@ -158,21 +133,5 @@ pub(crate) fn color() -> Color {
 
 /// Prints what is to be said about a project's files.
 pub(crate) fn show_reading(reading: &Reading, format: Format) {
-    eprint!("{}", keel_diag::render(&reading.diagnostics, &reading.sources, format, color()));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn colours_pass_and_nothing_else_does() {
-        let check = |text: &str, expect: &str| assert_eq!(escape(text), expect);
-        check("plain\ttext", "plain\ttext");
-        check("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m");
-        check("\x1b[2Jgone", "\\u{1b}[2Jgone");
-        check("\x1b]0;title\x07", "\\u{1b}]0;title\\u{7}");
-        check("a\rb", "a\\rb");
-        check("\x1b[", "\\u{1b}[");
-    }
+    terminal::say_text(&keel_diag::render(&reading.diagnostics, &reading.sources, format, color()));
 }

@@ -1,13 +1,13 @@
 //! `evenkeel ps`: the instances, with what the balancer knows of them.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{io::Write, process::ExitCode};
 
 use keel_admin::api::{InstanceInfo, ProjectInfo};
 
-use crate::project::{ProjectArgs, block_on, escape};
+use crate::{
+    project::{ProjectArgs, block_on},
+    terminal::{Stdout, escape},
+};
 
 /// `ps`.
 #[derive(Debug, clap::Args)]
@@ -33,7 +33,7 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
     let client = project.client()?;
     block_on(async {
         let instances: Vec<InstanceInfo> = client.get("/v1/instances").await?;
-        let mut out = io::stdout().lock();
+        let mut out = Stdout::lock();
         if args.quiet {
             instances.iter().try_for_each(|one| writeln!(out, "{}", one.name))?;
         } else if args.format == ListFormat::Json {
@@ -61,7 +61,7 @@ fn table(info: &ProjectInfo, instances: &[InstanceInfo]) -> String {
             .filter(|text| !text.is_empty())
             .collect();
         rows.push([
-            one.name.clone(),
+            escape(&one.name),
             one.state.clone(),
             age(one.since_s),
             or_dash(one.address.clone()),

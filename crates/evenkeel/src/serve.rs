@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     detach::{self, Side, Word},
     log,
+    terminal::{self, Stdout, say},
 };
 
 /// Signals that have come and not been acted on; the system joins further ones of a kind.
@@ -155,7 +156,7 @@ pub(crate) fn run(args: Args, style: Style) -> ExitCode {
     let options = match args.options(style) {
         Ok(options) => options,
         Err(text) => {
-            eprintln!("nginx: [emerg] {text}");
+            say!("nginx: [emerg] {text}");
             return ExitCode::from(2);
         }
     };
@@ -170,15 +171,15 @@ pub(crate) fn run(args: Args, style: Style) -> ExitCode {
     }
     let Some(ready) = read.ready else {
         if testing {
-            eprintln!("nginx: configuration file {} test failed", options.conf_path().display());
+            say!("nginx: configuration file {} test failed", options.conf_path().display());
         }
         return ExitCode::from(if style == Style::Nginx { 1 } else { 2 });
     };
     if testing {
         if !args.quiet {
             let path = options.conf_path();
-            eprintln!("nginx: the configuration file {} syntax is ok", path.display());
-            eprintln!("nginx: configuration file {} test is successful", path.display());
+            say!("nginx: the configuration file {} syntax is ok", path.display());
+            say!("nginx: configuration file {} test is successful", path.display());
         }
         return if args.test_and_dump { dump(&read.dump) } else { ExitCode::SUCCESS };
     }
@@ -218,9 +219,9 @@ impl Args {
 }
 
 fn print_version(full: bool) {
-    eprintln!("nginx version: nginx/{NGINX_VERSION} (evenkeel/{})", env!("CARGO_PKG_VERSION"));
+    say!("nginx version: nginx/{NGINX_VERSION} (evenkeel/{})", env!("CARGO_PKG_VERSION"));
     if full {
-        eprintln!("configure arguments: {}", CONFIGURE_ARGUMENTS.join(" "));
+        say!("configure arguments: {}", CONFIGURE_ARGUMENTS.join(" "));
     }
 }
 
@@ -234,14 +235,14 @@ pub(crate) fn show(diagnostics: &[Diagnostic], sources: &Sources, format: Format
     let colored =
         std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let color = if colored { Color::Ansi } else { Color::None };
-    eprint!("{}", keel_diag::render(&shown, sources, format, color));
+    terminal::say_text(&keel_diag::render(&shown, sources, format, color));
 }
 
 fn dump(files: &[(PathBuf, String)]) -> ExitCode {
-    let mut out = std::io::stdout().lock();
+    let mut out = Stdout::lock();
     for (path, text) in files {
-        if writeln!(out, "# configuration file {}:\n{text}", path.display()).is_err() {
-            return ExitCode::FAILURE;
+        if let Err(error) = writeln!(out, "# configuration file {}:\n{text}", path.display()) {
+            return crate::project::fail(&error.into());
         }
     }
     ExitCode::SUCCESS
@@ -253,12 +254,12 @@ fn send_signal(name: SignalName, read: &Configuration) -> ExitCode {
     let pid = match std::fs::read_to_string(path) {
         Ok(text) => text.trim().parse().ok().and_then(rustix::process::Pid::from_raw),
         Err(error) => {
-            eprintln!("nginx: [error] can't read the pid file {}: {error}", path.display());
+            say!("nginx: [error] can't read the pid file {}: {error}", path.display());
             return ExitCode::FAILURE;
         }
     };
     let Some(pid) = pid else {
-        eprintln!("nginx: [error] invalid PID number in \"{}\"", path.display());
+        say!("nginx: [error] invalid PID number in \"{}\"", path.display());
         return ExitCode::FAILURE;
     };
     let signal = match name {
@@ -270,13 +271,14 @@ fn send_signal(name: SignalName, read: &Configuration) -> ExitCode {
     match rustix::process::kill_process(pid, signal) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nginx: [alert] kill({}, {name:?}) failed: {error}", pid.as_raw_nonzero());
+            say!("nginx: [alert] kill({}, {name:?}) failed: {error}", pid.as_raw_nonzero());
             ExitCode::FAILURE
         }
     }
 }
 
 fn serve(options: &ServeOptions, ready: Ready, side: Side) -> ExitCode {
+    terminal::never_wait();
     let logs = log::to_error_logs();
     logs.set(&ready.plan.process.error_logs);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -287,15 +289,17 @@ fn serve(options: &ServeOptions, ready: Ready, side: Side) -> ExitCode {
             Ok(keel_control::serve(options, ready, signals, &mut observer).await?)
         })
     });
-    match outcome {
+    let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let text = chain(error.as_ref());
             tracing::error!("{text}");
-            eprintln!("nginx: [emerg] {text}");
+            say!("nginx: [emerg] {text}");
             ExitCode::FAILURE
         }
-    }
+    };
+    terminal::finish();
+    code
 }
 
 struct Observer {

@@ -1,7 +1,7 @@
 //! `evenkeel up`: starts the project here, or tells the supervisor that runs it already what has changed.
 
 use std::{
-    io::{self, Write},
+    io,
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -19,6 +19,7 @@ use keel_control::{
 };
 use keel_diag::{Color, Format, Severity};
 use keel_model::{DriverChoice, ServiceName};
+use keel_runner::{Follower, LogNews};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, broadcast},
@@ -29,6 +30,7 @@ use crate::{
     instances::parse_scale,
     output::Prefixes,
     project::{Hinted, ProjectArgs, block_on, show_message, show_reading},
+    terminal::{self, say},
 };
 
 /// `up`.
@@ -58,6 +60,8 @@ pub(crate) struct Args {
 /// How long a supervisor may have its claim and not answer: it is beginning or ending.
 const SILENT_MAX: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(10);
+/// How long the pipe of an instance that has ended may take to give the last lines.
+const LAST_WORDS: Duration = Duration::from_millis(20);
 
 /// Runs the command.
 pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode> {
@@ -193,6 +197,8 @@ impl Supervisor<'_> {
         let mut signals = Signals::listen()?;
         let settings = keel_runner::Settings::new(&joined.name, &self.paths.state);
         let (runner, notices) = keel_runner::start(settings)?;
+        // The guardian has been forked; before, this process must have no threads.
+        terminal::never_wait();
         let (traffic, traffic_notices) = Traffic::start(DataPlaneCommand::default(), Sharing::WithInstances);
         let project = RunningProject::start(runner, notices, traffic, traffic_notices);
         let ended = Arc::new(Notify::new());
@@ -205,14 +211,15 @@ impl Supervisor<'_> {
             });
         }
         let detached = self.side == Side::Detached;
+        let mut output = None;
         if !detached {
-            self.show_output(&project).await;
+            output = self.show_output(&project).await;
         }
         let events = tokio::spawn(show_events(project.clone()));
         let first = tokio::select! {
             outcome = project.up(self.options.clone()) => outcome,
             () = signals.ends.received() => {
-                eprintln!("stopping; once more to stop at once");
+                say!("stopping; once more to stop at once");
                 tokio::select! {
                     outcome = project.down(Some(std::time::Duration::ZERO)) => outcome?,
                     () = signals.ends.received() => stop_at_once(&project).await,
@@ -225,7 +232,7 @@ impl Supervisor<'_> {
                 () = ended.notified() => {}
                 () = signals.ends.received() => stop_at_once(&project).await,
             }
-            eprintln!("stopped by `evenkeel down` before everything was up");
+            say!("stopped by `evenkeel down` before everything was up");
             drop(claim);
             return Ok(ExitCode::FAILURE);
         }
@@ -243,22 +250,25 @@ impl Supervisor<'_> {
                 () = signals.ends.received() => stop_at_once(&project).await,
             }
             if let Err(UpError::Files(_)) = first {
-                eprint!("{text}");
+                terminal::say_text(&text);
                 return Ok(ExitCode::FAILURE);
             }
             anyhow::bail!("{text}");
         };
         if let Err(error) = first {
-            eprintln!("error: {}", explain(error));
+            say!("error: {}", explain(error));
             // In the foreground it stands above.
-            remedies(error).iter().filter(|_| detached).for_each(|hint| eprintln!("hint: {hint}"));
+            remedies(error).iter().filter(|_| detached).for_each(|hint| say!("hint: {hint}"));
         }
-        eprintln!("{}", listening(joined, self.args.detach));
+        say!("{}", listening(joined, self.args.detach));
         if detached {
             detach::release(word, Some(&self.paths.state.join("supervisor.log")))?;
             events.abort();
         }
         let code = self.serve(&project, &mut signals, &ended).await?;
+        if let Some(output) = output {
+            output.end().await;
+        }
         drop(claim);
         Ok(code)
     }
@@ -278,11 +288,11 @@ impl Supervisor<'_> {
                     tokio::spawn(reload(project.clone()));
                 }
                 _ = signals.reopen.recv() => if let Err(error) = project.traffic().reopen_logs().await {
-                    eprintln!("error: {}", keel_control::chain(&error));
+                    say!("error: {}", keel_control::chain(&error));
                 },
             }
         }
-        eprintln!("draining; once more to stop at once");
+        say!("draining; once more to stop at once");
         tokio::select! {
             outcome = project.down(None) => outcome?,
             () = signals.ends.received() => stop_at_once(project).await,
@@ -291,33 +301,66 @@ impl Supervisor<'_> {
     }
 
     /// Shows what instances write, each line behind their name.
-    async fn show_output(&self, project: &RunningProject) {
-        let (_, mut news) = match project.runner().logs(Vec::new(), Some(0)).await {
-            Ok(logs) => logs,
-            Err(error) => return tracing::warn!("no output can be shown: {error}"),
-        };
-        tokio::spawn(async move {
-            let mut prefixes = Prefixes::new();
-            while let Some(line) = news.recv().await {
-                let line = prefixes.line(&line.instance, &line.text);
-                if writeln!(io::stdout(), "{line}").is_err() {
-                    return;
-                }
+    async fn show_output(&self, project: &RunningProject) -> Option<ShownOutput> {
+        let news = match project.runner().logs(Vec::new(), Some(0)).await {
+            Ok((_, news)) => news,
+            Err(error) => {
+                tracing::warn!("no output can be shown: {error}");
+                return None;
             }
-        });
+        };
+        let ends = Arc::new(Notify::new());
+        Some(ShownOutput { task: tokio::spawn(show_lines(news, ends.clone())), ends })
+    }
+}
+
+/// The task that shows what instances write.
+struct ShownOutput {
+    task: tokio::task::JoinHandle<()>,
+    ends: Arc<Notify>,
+}
+
+impl ShownOutput {
+    /// Shows what instances wrote before they ended.
+    async fn end(self) {
+        self.ends.notify_one();
+        drop(self.task.await);
+    }
+}
+
+async fn show_lines(mut news: Follower, ends: Arc<Notify>) {
+    let mut prefixes = Prefixes::new();
+    let mut show = |news: LogNews| match news {
+        LogNews::Line(line) => {
+            let text = prefixes.line(&line.instance, &line.text);
+            keel_telemetry::stdout().push(format!("{text}\n").as_bytes());
+        }
+        LogNews::LeftOut { lines } => keel_telemetry::stdout().leave_out(lines),
+    };
+    while !keel_telemetry::stdout().is_gone() {
+        tokio::select! {
+            line = news.recv() => match line {
+                Some(line) => show(line),
+                None => return,
+            },
+            () = ends.notified() => break,
+        }
+    }
+    while let Ok(Some(line)) = tokio::time::timeout(LAST_WORDS, news.recv()).await {
+        show(line);
     }
 }
 
 /// Ends what wouldn't end with this process; local processes do.
 async fn stop_at_once(project: &RunningProject) {
-    eprintln!("stopping at once");
+    say!("stopping at once");
     project.runner().abandon().await;
 }
 
 async fn reload(project: RunningProject) {
     match project.reload().await {
         Ok(reading) => show_reading(&reading, Format::Human),
-        Err(error) => eprintln!("{}\nthe configuration in effect stays", explain(&error)),
+        Err(error) => say!("{}\nthe configuration in effect stays", explain(&error)),
     }
 }
 
@@ -327,7 +370,7 @@ async fn show_events(project: RunningProject) {
     loop {
         match events.recv().await {
             Ok(event) => shown.message(event).into_iter().for_each(show_message),
-            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Lagged(events)) => say!("[{events} events were left out]"),
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }

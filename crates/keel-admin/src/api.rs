@@ -139,10 +139,18 @@ pub enum Message {
         /// The line without its end.
         line: String,
     },
+    /// Lines, or other messages, that were left out here because they came faster than the client took them.
+    LeftOut {
+        /// How many.
+        lines: u64,
+    },
     /// It is done. The last line.
     Done,
     /// It failed. The last line.
     Failed(Failure),
+    /// What a later version says; not to be shown.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Why a command failed.

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use keel_control::project::{ProjectError, ProjectEvent, RunningProject, UpError, UpOptions};
 use keel_model::ServiceName;
-use keel_runner::{CommandError, InstanceState, InstanceStatus, Notice};
+use keel_runner::{CommandError, InstanceState, InstanceStatus, LogLine, LogNews, Notice};
 use serde::Deserialize;
 use tokio::{
     net::UnixListener,
@@ -158,10 +158,8 @@ async fn logs(State(server): State<Server>, Query(query): Query<LogsQuery>) -> R
     };
     let (sender, receiver) = mpsc::channel(LINES_MAX);
     tokio::spawn(async move {
-        let message =
-            |line: keel_runner::LogLine| Message::Output { instance: line.instance, line: line.text };
-        for line in lines {
-            if sender.send(message(line)).await.is_err() {
+        for LogLine { instance, text, .. } in lines {
+            if sender.send(Message::Output { instance, line: text }).await.is_err() {
                 return;
             }
         }
@@ -171,7 +169,7 @@ async fn logs(State(server): State<Server>, Query(query): Query<LogsQuery>) -> R
         loop {
             tokio::select! {
                 line = news.recv() => match line {
-                    Some(line) => if sender.send(message(line)).await.is_err() { return },
+                    Some(news) => if sender.send(message_of(news)).await.is_err() { return },
                     None => return,
                 },
                 () = sender.closed() => return,
@@ -179,6 +177,13 @@ async fn logs(State(server): State<Server>, Query(query): Query<LogsQuery>) -> R
         }
     });
     stream(receiver)
+}
+
+fn message_of(news: LogNews) -> Message {
+    match news {
+        LogNews::Line(line) => Message::Output { instance: line.instance.clone(), line: line.text.clone() },
+        LogNews::LeftOut { lines } => Message::LeftOut { lines },
+    }
 }
 
 async fn up(State(server): State<Server>, Json(request): Json<UpRequest>) -> Response {
@@ -344,7 +349,7 @@ where
 {
     let (sender, receiver) = mpsc::channel(LINES_MAX);
     let mut events = server.project.events();
-    let mut shown = Shown::default();
+    let mut told = Told { sender, shown: Shown::default(), left_out: 0 };
     tokio::spawn(async move {
         let command = command(server);
         tokio::pin!(command);
@@ -352,32 +357,58 @@ where
             tokio::select! {
                 outcome = &mut command => break outcome,
                 event = events.recv() => match event {
-                    Ok(event) => if let Some(message) = shown.message(event) {
-                        // A client that left, or that reads slower than a build writes, misses lines; no more.
-                        drop(sender.try_send(message));
-                    },
-                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Ok(event) => told.tell(event),
+                    Err(broadcast::error::RecvError::Lagged(events)) => told.left_out += events,
                     Err(broadcast::error::RecvError::Closed) => break command.await,
                 },
             }
         };
-        while let Ok(event) = events.try_recv() {
-            if let Some(message) = shown.message(event) {
-                drop(sender.try_send(message));
+        loop {
+            match events.try_recv() {
+                Ok(event) => told.tell(event),
+                Err(broadcast::error::TryRecvError::Lagged(events)) => told.left_out += events,
+                Err(_) => break,
             }
+        }
+        told.end(outcome).await;
+    });
+    stream(receiver)
+}
+
+/// What a client is told while its command runs. It isn't waited for: what it doesn't take in time is counted.
+struct Told {
+    sender: mpsc::Sender<Message>,
+    shown: Shown,
+    left_out: u64,
+}
+
+impl Told {
+    fn tell(&mut self, event: ProjectEvent) {
+        let Some(message) = self.shown.message(event) else { return };
+        if self.left_out > 0 && self.sender.try_send(Message::LeftOut { lines: self.left_out }).is_ok() {
+            self.left_out = 0;
+        }
+        if self.left_out > 0 || self.sender.try_send(message).is_err() {
+            self.left_out += 1;
+        }
+    }
+
+    /// The outcome is waited for with; a client that has left is no reason to.
+    async fn end(self, outcome: Result<Vec<String>, Failure>) {
+        if self.left_out > 0 {
+            drop(self.sender.send(Message::LeftOut { lines: self.left_out }).await);
         }
         let last = match outcome {
             Ok(warnings) => {
                 for text in warnings {
-                    drop(sender.send(Message::Warning { text }).await);
+                    drop(self.sender.send(Message::Warning { text }).await);
                 }
                 Message::Done
             }
             Err(failure) => Message::Failed(failure),
         };
-        drop(sender.send(last).await);
-    });
-    stream(receiver)
+        drop(self.sender.send(last).await);
+    }
 }
 
 /// What a person who watches has been shown, so that nothing is said twice.

@@ -663,8 +663,8 @@ fn open_logs(plan: &Plan) -> Result<(Vec<PathBuf>, Vec<OwnedFd>), ApplyError> {
     Ok((paths, files))
 }
 
-/// Opens a log for appending; a new one belongs to the data plane's user, so that log rotation by it can work. Doesn't
-/// wait for somebody to read a pipe: the supervisor has better things to do.
+/// Opens a log for appending; a new one belongs to the data plane's user, so that log rotation by it can work. Neither
+/// opening nor writing waits for somebody to read a pipe.
 ///
 /// # Errors
 /// When it can't be opened, or is a pipe that nobody reads.
@@ -679,8 +679,6 @@ pub fn open_log(path: &Path, user: Option<&User>) -> io::Result<File> {
         }
         _ => error,
     })?;
-    // The thread that writes logs may wait.
-    rustix::fs::fcntl_setfl(&file, rustix::fs::fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     if let Some(user) = user.filter(|_| is_new) {
         std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
     }
@@ -692,7 +690,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pipe_without_a_reader_is_refused_and_one_with_is_waited_for() {
+    fn a_pipe_without_a_reader_is_refused_and_one_with_is_never_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         let mode = rustix::fs::Mode::from(0o600);
@@ -701,6 +699,6 @@ mod tests {
         assert!(error.to_string().contains("nobody reads it"), "{error}");
         let _reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let log = open_log(&path, None).unwrap();
-        assert!(!rustix::fs::fcntl_getfl(&log).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+        assert!(rustix::fs::fcntl_getfl(&log).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
     }
 }

@@ -210,7 +210,7 @@ impl Control {
             let run = move || {
                 if let Err(error) = Worker::run(setup) {
                     let text = format!("a worker can't start: {error}\n");
-                    let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+                    keel_telemetry::stderr().push(text.as_bytes());
                 }
             };
             let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(run);

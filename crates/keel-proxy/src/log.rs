@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -16,6 +16,9 @@ use keel_model::{AccessLog, LogDestination, LogScope, Template};
 use keel_telemetry::{Buffering, Entry, ErrorLog, Format, Log, LogWriter, Target, Values};
 
 use crate::{snapshot::CompileError, variables::Lookup};
+
+/// How long standard output or error may take nothing at the end before what waits for it is given up.
+const READER_PATIENCE: Duration = Duration::from_millis(100);
 
 /// All logs of the process.
 pub(crate) struct LogFiles {
@@ -55,7 +58,7 @@ impl LogFiles {
     pub(crate) fn new(workers: usize) -> std::io::Result<Self> {
         let writer = LogWriter::start(|problem| {
             // The log itself is what fails, so standard error is what is left.
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{problem}\n").as_bytes());
+            keel_telemetry::stderr().push(format!("{problem}\n").as_bytes());
         })?;
         Ok(Self { writer, workers, open: Mutex::default() })
     }
@@ -152,11 +155,14 @@ impl LogFiles {
     /// Waits until everything logged so far is written.
     pub(crate) fn flush(&self) {
         self.writer.flush();
+        keel_telemetry::stdout().flush(READER_PATIENCE);
+        keel_telemetry::stderr().flush(READER_PATIENCE);
     }
 }
 
 fn open_file(path: &Path) -> Result<File, CompileError> {
-    let opened = OpenOptions::new().append(true).create(true).open(path);
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new().append(true).create(true).custom_flags(flags).open(path);
     opened.map_err(|source| CompileError::Log { path: path.display().to_string(), source })
 }
 

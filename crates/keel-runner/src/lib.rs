@@ -14,7 +14,7 @@ mod runner;
 mod supervisor;
 
 pub use driver::{
-    Exec, ExecOutput, ExecRequest, LogLine, Stream, TerminalSize,
+    Exec, ExecOutput, ExecRequest, Follower, LogLine, LogNews, Stream, TerminalSize,
     process::{BuildError, Finding, doctor},
 };
 pub use error::Error;

@@ -11,20 +11,15 @@ use std::{
 };
 
 use keel_model::{Run, Service, ServiceName};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    BuildError, Exec, ExecRequest, InstanceStatus, LogLine, Notice, Recreate,
+    BuildError, Exec, ExecRequest, Follower, InstanceStatus, LogLine, Notice, Recreate,
     driver::{Driver, Output, docker, process},
     engine::{Engine, Request},
     error::Error,
     supervisor::{Command, CommandError, CommandId},
 };
-
-/// Lines that wait for who follows the logs; beyond, the instances' files have them still.
-const LINES_MAX: usize = 1_024;
-/// Lines of each instance that are given where no number is asked for.
-const TAIL_DEFAULT: usize = 1_000;
 
 /// What a runner needs to know.
 #[derive(Clone, Debug)]
@@ -307,8 +302,8 @@ impl Runner {
         let _ = self.requests.send(Request::SetNames { names });
     }
 
-    /// Gives the last lines that these services and instances printed (all of them if no name is given), by time, and a
-    /// receiver of what they print from now on. Who receives too slowly misses lines.
+    /// Gives the last lines that these services and instances printed (of all of them if no name is given; all that is
+    /// kept without a number), by time, and who hears what they print from then on: no line twice, none between them.
     ///
     /// # Errors
     /// An unknown name.
@@ -316,23 +311,16 @@ impl Runner {
         &self,
         names: Vec<String>,
         tail: Option<usize>,
-    ) -> Result<(Vec<LogLine>, mpsc::Receiver<LogLine>), Error> {
-        let (sender, receiver) = mpsc::channel(LINES_MAX);
-        let followed = self.output.follow();
+    ) -> Result<(Vec<LogLine>, Follower), Error> {
         let all = names.is_empty();
         let found = self.ask(|reply| Request::Names { names: names.clone(), reply }).await??;
-        let mut lines: Vec<LogLine> = found
-            .iter()
-            .flat_map(|of| self.output.tail(&of.service, &of.instance, tail.unwrap_or(TAIL_DEFAULT)))
-            .collect();
-        lines.sort_by_key(|line| line.time);
         // Instances may come later: they are followed by the name of their service.
+        let instances: BTreeSet<String> = found.iter().map(|of| of.instance.clone()).collect();
         let is_meant = move |line: &LogLine| {
-            all || found.iter().any(|of| of.instance == line.instance)
+            all || instances.contains(&line.instance)
                 || names.iter().any(|name| *name == line.service || *name == line.instance)
         };
-        tokio::spawn(follow(followed, sender, is_meant));
-        Ok((lines, receiver))
+        Ok(self.output.follow(&found, tail, is_meant))
     }
 
     /// Runs a command in an instance: its environment, names, files and address.
@@ -411,27 +399,4 @@ fn with_dependencies(services: &[Service], names: Vec<ServiceName>) -> BTreeSet<
         }
     }
     all
-}
-
-async fn follow(
-    mut lines: broadcast::Receiver<Arc<LogLine>>,
-    sender: mpsc::Sender<LogLine>,
-    is_meant: impl Fn(&LogLine) -> bool,
-) {
-    loop {
-        let line = tokio::select! {
-            line = lines.recv() => line,
-            () = sender.closed() => return,
-        };
-        match line {
-            Ok(line) if is_meant(&line) => {
-                if sender.send(LogLine::clone(&line)).await.is_err() {
-                    return;
-                }
-            }
-            Ok(_) => {}
-            Err(broadcast::error::RecvError::Lagged(lost)) => tracing::debug!(lost, "a follower is too slow"),
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
-    }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use keel_model::{BuildStep, Dependency, DependencyCondition, Healthcheck, Protocol, ServiceName};
-use keel_runner::{ApplyOptions, Exit, InstanceState, Notice};
+use keel_runner::{ApplyOptions, Exit, InstanceState, LogNews, Notice};
 use support::*;
 
 /// A port that nobody has on the wildcard address at this moment.
@@ -134,7 +134,8 @@ print("undisturbed", flush=True)
     let bench = Bench::new();
     let (_, mut news) = bench.runner.logs(Vec::new(), Some(0)).await.unwrap();
     within(bench.runner.apply(vec![app], ApplyOptions::default())).await.unwrap();
-    assert_eq!(within(news.recv()).await.unwrap().text, "undisturbed");
+    let Some(LogNews::Line(line)) = within(news.recv()).await else { panic!("it says nothing") };
+    assert_eq!(line.text, "undisturbed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -468,7 +469,8 @@ async fn helper_that_is_killed() {
     let (_, mut news) = runner.logs(Vec::new(), Some(0)).await.unwrap();
     runner.apply(vec![app], ApplyOptions::default()).await.unwrap();
     for _ in 0..KILLED_PROCESSES {
-        println!("PID {}", news.recv().await.unwrap().text);
+        let Some(LogNews::Line(line)) = news.recv().await else { panic!("it says nothing") };
+        println!("PID {}", line.text);
     }
     std::future::pending::<()>().await;
 }

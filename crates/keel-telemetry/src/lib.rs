@@ -2,6 +2,7 @@
 //!
 //! What a worker does here never blocks: it adds to counters of its own, and puts lines into queues of its own that
 //! one thread, the [`LogWriter`], empties into files. A queue that is full loses lines, which is counted and reported.
+//! Standard output and error have a thread each ([`Outlet`]): a terminal may take nothing for hours.
 //! Formats and times take the time as an argument; only the writer's thread reads a clock, for `flush=`.
 
 #![forbid(unsafe_code)]
@@ -10,11 +11,13 @@ mod access_log;
 mod counter;
 mod error_log;
 mod escape;
+mod outlet;
 mod time;
 mod writer;
 
 pub use access_log::{Format, Values};
 pub use counter::{Counter, Counters, Totals, WorkerCounters};
 pub use error_log::{Entry, ErrorLog, level_name};
+pub use outlet::{Outlet, left_out_text, stderr, stdout};
 pub use time::TimeText;
 pub use writer::{Buffering, Log, LogWriter, Problem, Target};

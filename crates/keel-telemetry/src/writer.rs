@@ -5,7 +5,8 @@
 //! line after a pause; while lines keep coming it looks again every [`LINGER`] by itself, so that a busy worker pays
 //! for no wake-ups. A queue that has reached [`QUEUE_BYTES_MAX`] loses further lines, which is counted and reported.
 //!
-//! One thread serves all logs: a pipe that nobody reads holds up the others too, and then lines are lost.
+//! One thread serves all logs and waits for none: a pipe that nobody reads is opened non-blocking, and what it doesn't take
+//! now stays for later; standard output and error have threads of their own ([`Outlet`](crate::Outlet)).
 
 use std::{
     collections::HashMap,
@@ -13,7 +14,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     mem,
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -26,6 +27,8 @@ use std::{
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
+
+use crate::outlet::{self, count_lines};
 
 /// How long the writer waits before it looks for more lines.
 const LINGER: Duration = Duration::from_millis(10);
@@ -213,11 +216,14 @@ impl Log {
     }
 
     /// Writes to `target` from now on, after what is queued or buffered has gone to the old one. Files opened by path
-    /// are opened anew. May block as long as a write does: not for workers.
+    /// are opened anew. May take as long as a write to a disk does: not for workers. What a pipe that nobody reads
+    /// hasn't taken by now is lost.
     pub fn reopen(&self, target: Target) -> Vec<Problem> {
         let mut problems = Vec::new();
         self.file.drain(Instant::now(), Urgency::Everything, &mut problems);
-        lock(&self.file.output).set_target(target);
+        let mut output = lock(&self.file.output);
+        problems.extend(output.give_up());
+        output.set_target(target);
         problems
     }
 }
@@ -275,6 +281,9 @@ impl Shared {
             let mut problems = Vec::new();
             let drained: Vec<Drained> =
                 logs.iter().map(|log| log.drain(now, urgency, &mut problems)).collect();
+            if stop {
+                problems.extend(logs.iter().flat_map(|log| log.give_up()));
+            }
             drop(logs);
             reports.add(problems);
             if stop || reports.is_due(now) {
@@ -359,9 +368,21 @@ impl LogFile {
         lock(&self.queues).iter().any(|queue| !lock(&queue.lines).is_empty())
     }
 
+    /// Gives up what can't be written at the end.
+    fn give_up(&self) -> Option<Problem> {
+        let queued: u64 = lock(&self.queues).iter().map(|queue| count_lines(&lock(&queue.lines))).sum();
+        let pending = lock(&self.output).give_up();
+        let pending = if let Some(Problem::Lost { lines }) = pending { lines } else { 0 };
+        Some(queued + pending).filter(|lines| *lines > 0).map(|lines| Problem::Lost { lines })
+    }
+
     fn drain(&self, now: Instant, urgency: Urgency, problems: &mut Vec<Problem>) -> Drained {
         let mut output = lock(&self.output);
         let mut any = false;
+        if !output.catch_up(problems) {
+            // Its queues fill up meanwhile, and then lose lines.
+            return Drained { any: true, due: None };
+        }
         let queues = lock(&self.queues).clone();
         for queue in &queues {
             let lost = queue.lost.swap(0, Relaxed);
@@ -379,6 +400,7 @@ impl LogFile {
         let in_use = |queue: &Arc<Queue>| Arc::strong_count(queue) > 1 || !lock(&queue.lines).is_empty();
         lock(&self.queues).retain(in_use);
         output.write_if_due(now, urgency, problems);
+        any |= !output.pending.is_empty();
         Drained { any, due: output.due() }
     }
 }
@@ -391,6 +413,8 @@ struct Output {
     buffered_since: Option<Instant>,
     /// An empty vector with room, to be swapped for a queue's.
     spare: Vec<u8>,
+    /// What a pipe didn't take yet.
+    pending: Vec<u8>,
     by_path: HashMap<PathBuf, File>,
 }
 
@@ -402,6 +426,7 @@ impl Output {
             buffer: Vec::new(),
             buffered_since: None,
             spare: Vec::new(),
+            pending: Vec::new(),
             by_path: HashMap::new(),
         }
     }
@@ -452,27 +477,42 @@ impl Output {
     }
 
     fn write(&mut self, bytes: &[u8], problems: &mut Vec<Problem>) {
-        let result = match &mut self.target {
-            Target::File(file) => file.write_all(bytes),
-            Target::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(bytes).and_then(|()| stdout.flush())
-            }
-            Target::Stderr => io::stderr().lock().write_all(bytes),
-            Target::ByPath => Ok(()),
-        };
-        if let Err(error) = result {
-            problems.push(Problem::Write(error));
+        match &mut self.target {
+            Target::File(_) if !self.pending.is_empty() => self.pending.extend_from_slice(bytes),
+            Target::File(file) => match write_some(file, bytes) {
+                Ok(rest) => self.pending.extend_from_slice(rest),
+                Err(error) => problems.push(Problem::Write(error)),
+            },
+            Target::Stdout => outlet::stdout().push(bytes),
+            Target::Stderr => outlet::stderr().push(bytes),
+            Target::ByPath => {}
         }
+    }
+
+    /// Gives up what a pipe didn't take before.
+    fn give_up(&mut self) -> Option<Problem> {
+        let pending = mem::take(&mut self.pending);
+        (!pending.is_empty()).then(|| Problem::Lost { lines: count_lines(&pending) })
+    }
+
+    /// Writes what a pipe didn't take before. Tells whether that is done.
+    fn catch_up(&mut self, problems: &mut Vec<Problem>) -> bool {
+        let pending = mem::take(&mut self.pending);
+        if !pending.is_empty() {
+            self.write(&pending, problems);
+        }
+        self.pending.is_empty()
     }
 
     fn write_by_path(&mut self, mut lines: &[u8], problems: &mut Vec<Problem>) {
         while let Some((path, line, rest)) = split_record(lines) {
             lines = rest;
             let path = Path::new(std::ffi::OsStr::from_bytes(path));
-            let result = self.open(path).map(|mut file| file.write_all(line));
+            let result = self.open(path).map(|mut file| write_some(&mut file, line));
             match result {
-                Ok(Ok(())) => {}
+                Ok(Ok([])) => {}
+                // There may be any number of them: none is waited for.
+                Ok(Ok(_)) => problems.push(Problem::Lost { lines: 1 }),
                 Ok(Err(error)) => problems.push(Problem::Write(error)),
                 Err(error) => problems.push(Problem::Open { path: path.to_owned(), error }),
             }
@@ -484,11 +524,26 @@ impl Output {
             self.by_path.clear();
         }
         if !self.by_path.contains_key(path) {
-            let file = OpenOptions::new().append(true).create(true).open(path)?;
+            let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+            let file = OpenOptions::new().append(true).create(true).custom_flags(flags).open(path)?;
             self.by_path.insert(path.to_owned(), file);
         }
         self.by_path.get(path).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
+}
+
+/// Writes as much as the file takes without waiting, which is everything unless it is a pipe; gives the rest.
+fn write_some<'a>(file: &mut impl Write, mut bytes: &'a [u8]) -> io::Result<&'a [u8]> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(length) => bytes = bytes.get(length..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
 }
 
 /// Splits what [`Log::append_to`] put together into path, line and the rest.

@@ -113,6 +113,34 @@ fn a_stalled_reader_costs_lines_and_never_the_caller() {
 }
 
 #[test]
+fn a_pipe_that_nobody_reads_holds_up_neither_other_logs_nor_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (reader, pipe) = std::io::pipe().unwrap();
+    let pipe = File::from(OwnedFd::from(pipe));
+    rustix::fs::fcntl_setfl(&pipe, rustix::fs::fcntl_getfl(&pipe).unwrap() | rustix::fs::OFlags::NONBLOCK)
+        .unwrap();
+    let (told, problems) = mpsc::channel();
+    let writer = LogWriter::start(move |problem| told.send(problem.to_string()).unwrap()).unwrap();
+    let stalled = writer.open(Target::File(pipe), Buffering::default());
+    let line = [[b'x'; 1023].as_slice(), b"\n"].concat();
+    (0..4096).for_each(|_| stalled.append(&line));
+    let path = folder.path().join("other.log");
+    let other = open(&writer, &path, Buffering::default());
+    other.append(b"goes on\n");
+    writer.flush();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "goes on\n");
+    drop((stalled, other, writer));
+    let lost: usize =
+        problems.iter().map(|text| text.split(' ').next().unwrap().parse::<usize>().unwrap()).sum();
+    let mut arrived = Vec::new();
+    let mut reader = reader;
+    reader.read_to_end(&mut arrived).unwrap();
+    let arrived = arrived.iter().filter(|byte| **byte == b'\n').count();
+    // The line that the pipe has half of is lost.
+    assert!(arrived > 0 && arrived + lost == 4096, "{arrived} arrived, {lost} lost");
+}
+
+#[test]
 fn reopening_moves_later_lines_to_the_new_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name| folder.path().join(name);

@@ -5,6 +5,7 @@
 
 pub(crate) mod docker;
 mod exec;
+mod followers;
 mod output;
 pub(crate) mod process;
 
@@ -22,6 +23,7 @@ use tokio::sync::mpsc::UnboundedSender;
 pub(crate) use self::output::Output;
 pub use self::{
     exec::{Exec, ExecOutput, ExecRequest, TerminalSize},
+    followers::{Follower, LogNews},
     output::{LogLine, Stream},
 };
 use crate::{

@@ -3,20 +3,22 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::{io::AsyncReadExt, net::unix::pipe, sync::broadcast};
+use keel_telemetry::left_out_text;
+use tokio::{io::AsyncReadExt, net::unix::pipe};
+
+use super::followers::{Follower, Followers};
+use crate::engine::Named;
 
 /// One file's size at which the next is begun; two are kept.
 const FILE_BYTES_MAX: u64 = 5 << 20;
 /// A longer line is told in pieces.
 const LINE_BYTES_MAX: usize = 64 << 10;
-/// Lines that a follower may be behind before it loses some.
-const FOLLOWER_LINES_MAX: usize = 8_192;
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 32 << 10;
 
@@ -48,24 +50,37 @@ pub enum Stream {
 #[derive(Debug)]
 pub(crate) struct Output {
     folder: PathBuf,
-    followers: broadcast::Sender<Arc<LogLine>>,
+    /// Locked while lines are written and told, so that past and present of a follower meet without a gap.
+    followers: Arc<Mutex<Followers>>,
 }
 
 impl Output {
     pub(crate) fn new(folder: PathBuf) -> io::Result<Self> {
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { folder, followers: broadcast::Sender::new(FOLLOWER_LINES_MAX) })
+        Ok(Self { folder, followers: Arc::default() })
     }
 
-    /// Lets somebody hear every line from now on.
-    pub(crate) fn follow(&self) -> broadcast::Receiver<Arc<LogLine>> {
-        self.followers.subscribe()
+    /// Gives the last lines that these instances printed, by time, and lets somebody hear every line from then on.
+    pub(crate) fn follow(
+        &self,
+        of: &[Named],
+        tail: Option<usize>,
+        is_meant: impl Fn(&LogLine) -> bool + Send + Sync + 'static,
+    ) -> (Vec<LogLine>, Follower) {
+        let mut followers = lock(&self.followers);
+        let tails = of.iter().flat_map(|names| self.tail(&names.service, &names.instance, tail));
+        let mut lines: Vec<LogLine> = tails.collect();
+        lines.sort_by_key(|line| line.time);
+        (lines, followers.add(is_meant))
     }
 
-    /// Gives the last lines that an instance printed, oldest first.
-    pub(crate) fn tail(&self, service: &str, instance: &str, lines_max: usize) -> Vec<LogLine> {
+    fn tail(&self, service: &str, instance: &str, lines_max: Option<usize>) -> Vec<LogLine> {
+        if lines_max == Some(0) {
+            return Vec::new();
+        }
         let (path, old) = self.paths(instance);
         let mut lines = read_lines(&path, service, instance);
+        let lines_max = lines_max.unwrap_or(usize::MAX);
         if lines.len() < lines_max {
             let mut all = read_lines(&old, service, instance);
             all.append(&mut lines);
@@ -77,15 +92,14 @@ impl Output {
     /// Opens the file of an instance.
     pub(in crate::driver) fn open(&self, service: &str, instance: &str) -> io::Result<Sink> {
         let (path, old) = self.paths(instance);
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let file = append_to(&path)?;
         let length = file.metadata()?.len();
-        let inner = SinkFile { file, path, old, length };
-        let followers = self.followers.clone();
+        let inner = SinkFile { file, path, old, length, lost: 0 };
         Ok(Sink {
             service: service.into(),
             instance: instance.into(),
             inner: Arc::new(Mutex::new(inner)),
-            followers,
+            followers: Arc::clone(&self.followers),
         })
     }
 
@@ -102,7 +116,7 @@ pub(in crate::driver) struct Sink {
     service: String,
     instance: String,
     inner: Arc<Mutex<SinkFile>>,
-    followers: broadcast::Sender<Arc<LogLine>>,
+    followers: Arc<Mutex<Followers>>,
 }
 
 #[derive(Debug)]
@@ -111,6 +125,8 @@ struct SinkFile {
     path: PathBuf,
     old: PathBuf,
     length: u64,
+    /// Lines that couldn't be written since the last one that could.
+    lost: u64,
 }
 
 impl Sink {
@@ -120,40 +136,72 @@ impl Sink {
             return;
         }
         let time = SystemTime::now();
-        let mut text = String::new();
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-        let mark = if stream == Stream::Stdout { 'o' } else { 'e' };
-        for line in &lines {
-            text.push_str(&format!("{since} {mark} {line}\n"));
-        }
-        if let Err(error) = self.inner.lock().unwrap_or_else(PoisonError::into_inner).append(&text) {
-            tracing::warn!("output of {} isn't kept: {error}", self.instance);
-        }
+        let followers = lock(&self.followers);
+        lock(&self.inner).keep(&self.instance, time, stream, &lines);
         for text in lines {
-            let line = LogLine {
+            followers.tell(&Arc::new(LogLine {
                 service: self.service.clone(),
                 instance: self.instance.clone(),
                 stream,
                 time,
                 text,
-            };
-            // Nobody may be following.
-            let _ = self.followers.send(Arc::new(line));
+            }));
         }
     }
 }
 
 impl SinkFile {
+    /// Keeps lines. A file that can't be written costs lines, whose number it has afterwards.
+    fn keep(&mut self, instance: &str, time: SystemTime, stream: Stream, lines: &[String]) {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+        let mut text = String::new();
+        if self.lost > 0 {
+            text.push_str(&format!("{since} e {}\n", left_out_text(self.lost)));
+        }
+        let mark = if stream == Stream::Stdout { 'o' } else { 'e' };
+        for line in lines {
+            text.push_str(&format!("{since} {mark} {line}\n"));
+        }
+        match self.append(&text) {
+            Ok(()) if self.lost > 0 => {
+                tracing::warn!("output of {instance} is kept again; {} lines are missing", self.lost);
+                self.lost = 0;
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if self.lost == 0 {
+                    let path = self.path.display();
+                    tracing::warn!("output of {instance} isn't kept, as {path} can't be written: {error}");
+                }
+                self.lost += u64::try_from(lines.len()).unwrap_or(u64::MAX);
+            }
+        }
+    }
+
     fn append(&mut self, text: &str) -> io::Result<()> {
         if self.length > FILE_BYTES_MAX {
             std::fs::rename(&self.path, &self.old)?;
-            self.file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+            self.file = append_to(&self.path)?;
             self.length = 0;
         }
-        self.file.write_all(text.as_bytes())?;
+        if let Err(error) = self.file.write_all(text.as_bytes()) {
+            // Half a line would spoil the next one. What isn't a file has no length.
+            drop(self.file.set_len(self.length));
+            return Err(error);
+        }
         self.length += u64::try_from(text.len()).unwrap_or(0);
         Ok(())
     }
+}
+
+/// Opens a file to append to. Somebody may have put a pipe in its place, which is not waited for.
+fn append_to(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    OpenOptions::new().create(true).append(true).read(true).custom_flags(flags).open(path)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads a stream to its end.
@@ -209,6 +257,10 @@ fn text_of(bytes: &[u8]) -> String {
 }
 
 fn read_lines(path: &Path, service: &str, instance: &str) -> Vec<LogLine> {
+    // Reading a pipe in its place would take what is meant for somebody else.
+    if !std::fs::metadata(path).is_ok_and(|meta| meta.is_file()) {
+        return Vec::new();
+    }
     let Ok(file) = File::open(path) else { return Vec::new() };
     let lines = BufReader::new(file).split(b'\n').map_while(Result::ok);
     lines.filter_map(|line| parse_line(&String::from_utf8_lossy(&line), service, instance)).collect()
@@ -231,6 +283,7 @@ fn parse_line(line: &str, service: &str, instance: &str) -> Option<LogLine> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::followers::LogNews;
 
     #[test]
     fn makes_lines_wherever_the_bytes_are_cut() {
@@ -252,18 +305,62 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let output = Output::new(folder.path().to_owned()).unwrap();
         let sink = output.open("app1", "app1").unwrap();
-        let mut follower = output.follow();
+        let (_, mut follower) = output.follow(&[], None, |_| true);
         for n in 0..400 {
             sink.take(Stream::Stderr, vec![format!("{n} {}", "x".repeat(60_000))]);
         }
         let tail: Vec<_> =
-            output.tail("app1", "app1", 3).into_iter().map(|line| line.text[..3].to_owned()).collect();
+            output.tail("app1", "app1", Some(3)).into_iter().map(|line| line.text[..3].to_owned()).collect();
         assert_eq!(tail, ["397", "398", "399"]);
         let kept: u64 =
             std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert!(kept <= 2 * FILE_BYTES_MAX + 100_000, "{kept}");
-        let line = follower.try_recv().unwrap();
+        let Some(LogNews::Line(line)) = follower.try_recv() else { panic!("nothing was told") };
         assert_eq!((line.instance.as_str(), line.stream), ("app1", Stream::Stderr));
-        assert_eq!(output.tail("nobody", "nobody", 3), []);
+        assert_eq!(output.tail("nobody", "nobody", Some(3)), []);
+    }
+
+    #[test]
+    fn a_follower_gets_every_line_once_wherever_it_joins() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = Output::new(folder.path().to_owned()).unwrap();
+        let sink = output.open("app", "app-1").unwrap();
+        let named = [Named { service: "app".into(), instance: "app-1".into() }];
+        let printing = std::thread::spawn(move || {
+            (0..2000).for_each(|n| sink.take(Stream::Stdout, vec![n.to_string()]));
+        });
+        let joined: Vec<_> = (0..20).map(|_| output.follow(&named, None, |_| true)).collect();
+        printing.join().unwrap();
+        let expect: Vec<String> = (0..2000).map(|n| n.to_string()).collect();
+        for (past, mut follower) in joined {
+            let mut all: Vec<String> = past.into_iter().map(|line| line.text).collect();
+            while let Some(LogNews::Line(line)) = follower.try_recv() {
+                all.push(line.text.clone());
+            }
+            assert_eq!(all, expect);
+        }
+    }
+
+    #[test]
+    fn a_log_that_takes_nothing_costs_lines_and_their_number_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = Output::new(folder.path().to_owned()).unwrap();
+        let (path, _) = output.paths("app-1");
+        let mode = rustix::fs::Mode::from(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let sink = output.open("app", "app-1").unwrap();
+        for _ in 0..100 {
+            sink.take(Stream::Stdout, vec!["x".repeat(2000)]);
+        }
+        assert_eq!(output.tail("app", "app-1", None), []);
+        assert!(lock(&sink.inner).lost > 0);
+        std::fs::remove_file(&path).unwrap();
+        lock(&sink.inner).file = append_to(&path).unwrap();
+        lock(&sink.inner).length = 0;
+        let lost = std::mem::replace(&mut lock(&sink.inner).lost, 7);
+        sink.take(Stream::Stdout, vec!["goes on".into()]);
+        let lines: Vec<_> = output.tail("app", "app-1", None).into_iter().map(|line| line.text).collect();
+        assert_eq!(lines, ["[7 lines were left out]", "goes on"]);
+        assert_eq!((lost < 100, lock(&sink.inner).lost), (true, 0));
     }
 }
