@@ -5,10 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+mod fold;
 mod render;
 mod source;
 mod suggest;
 
+pub use fold::fold;
 pub use render::{Color, Format, escape, render};
 pub use source::{COMMAND_LINE, Position, SourceId, Sources, Span};
 pub use suggest::suggest;
@@ -37,6 +39,17 @@ pub struct Diagnostic {
     pub help: Vec<String>,
     /// What nginx itself would say, without its `nginx: [emerg]` and without `in FILE:LINE`. For `--format short`.
     pub nginx_text: Option<String>,
+    /// How often it is said.
+    pub frequency: Frequency,
+}
+
+/// How often a diagnostic is said in one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frequency {
+    /// At each of its places.
+    EachPlace,
+    /// At the first place, with the number of the others.
+    OncePerRun,
 }
 
 /// A place and what is to be said about it.
@@ -61,7 +74,15 @@ impl Diagnostic {
 
     fn new(severity: Severity, code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { severity, code, message, labels: Vec::new(), help: Vec::new(), nginx_text: None }
+        Self {
+            severity,
+            code,
+            message,
+            labels: Vec::new(),
+            help: Vec::new(),
+            nginx_text: None,
+            frequency: Frequency::EachPlace,
+        }
     }
 
     /// Adds a place; the first added is the primary one.
@@ -73,6 +94,12 @@ impl Diagnostic {
     /// Adds a remedy.
     pub fn help(mut self, text: impl Into<String>) -> Self {
         self.help.push(text.into());
+        self
+    }
+
+    /// Lets it be said once in a run, however many places it concerns. [`fold`] sees to it.
+    pub fn once_per_run(mut self) -> Self {
+        self.frequency = Frequency::OncePerRun;
         self
     }
 

@@ -3,7 +3,7 @@
 //! Always all of them, sorted by file and place. What comes from outside — a file's text, a path, a message that quotes
 //! either — is escaped before it reaches a terminal: control characters never get there.
 
-use std::{borrow::Cow, fmt::Write};
+use std::{borrow::Cow, collections::HashSet, fmt::Write};
 
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Renderer, Snippet};
 use serde::Serialize;
@@ -32,7 +32,8 @@ pub enum Color {
     Ansi,
 }
 
-/// Renders diagnostics, each ending in a line feed; nothing for none.
+/// Renders diagnostics, each ending in a line feed; nothing for none. People read a remedy once for each code, at the
+/// first place.
 pub fn render(diagnostics: &[Diagnostic], sources: &Sources, format: Format, color: Color) -> String {
     let mut sorted: Vec<&Diagnostic> = diagnostics.iter().collect();
     sorted.sort_by_key(|diagnostic| (diagnostic.span(), diagnostic.severity));
@@ -41,7 +42,17 @@ pub fn render(diagnostics: &[Diagnostic], sources: &Sources, format: Format, col
         Format::Short => short,
         Format::Json => json,
     };
-    sorted.into_iter().map(|diagnostic| one(diagnostic, sources, color)).collect()
+    let mut said = HashSet::new();
+    let mut out = String::new();
+    for diagnostic in sorted {
+        let mut shown = diagnostic.clone();
+        if format == Format::Human {
+            let new = diagnostic.help.iter().filter(|help| said.insert((diagnostic.code, help.as_str())));
+            shown.help = new.cloned().collect();
+        }
+        out.push_str(&one(&shown, sources, color));
+    }
+    out
 }
 
 fn human(diagnostic: &Diagnostic, sources: &Sources, color: Color) -> String {
@@ -236,6 +247,16 @@ mod tests {
             .at(at(nginx, text, "server"), "all servers are here");
         let nowhere = Diagnostic::error("nginx::missing-events", "no `events` block");
         (vec![both, unknown, nowhere], sources)
+    }
+
+    #[test]
+    fn a_remedy_is_said_once_for_each_code() {
+        let hint = |code| Diagnostic::warning(code, "has no effect").help("leave it out");
+        let all = [hint("a::one"), hint("a::one"), hint("a::two")];
+        let text = render(&all, &Sources::default(), Format::Human, Color::None);
+        assert_eq!(text.matches("help: leave it out").count(), 2, "{text}");
+        let text = render(&all, &Sources::default(), Format::Json, Color::None);
+        assert_eq!(text.matches("leave it out").count(), 3, "{text}");
     }
 
     #[test]
