@@ -57,6 +57,10 @@ pub(crate) struct Client {
     /// Which of its listeners that is.
     listener_at: usize,
     no_delay: Cell<bool>,
+    /// `tcp_nodelay` of the last request's place.
+    wants_no_delay: bool,
+    /// Until when the connection is kept though its worker quits (`keepalive_min_timeout`).
+    kept_until: Option<Instant>,
     last_host: LastHost,
 }
 
@@ -110,6 +114,8 @@ impl Client {
             view,
             listener_at,
             no_delay: Cell::new(false),
+            wants_no_delay: true,
+            kept_until: None,
             last_host: LastHost::default(),
         }
     }
@@ -119,7 +125,8 @@ impl Client {
         *self.local.get_or_init(|| self.socket.local_address())
     }
 
-    /// Lets small writes leave at once, from the moment on when there will be several.
+    /// Lets small writes leave at once, from the moment on when there will be several. For callers in whose place
+    /// `tcp_nodelay` is on.
     pub(crate) fn no_delay(&self) {
         if self.no_delay.replace(true) {
             return;
@@ -206,7 +213,7 @@ async fn idle(worker: &Rc<Worker>, client: &mut Client) -> bool {
             return Poll::Ready(ready.is_ok());
         }
         if let Some(since) = worker.quitting() {
-            let latest = since + QUIT_IDLE;
+            let latest = (since + QUIT_IDLE).max(client.kept_until.unwrap_or(since));
             if client.timer.deadline().is_none_or(|deadline| deadline > latest) {
                 client.timer.set_at(Some(latest));
             }

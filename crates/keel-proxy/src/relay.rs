@@ -307,7 +307,8 @@ fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Res
                     job.ex.bytes_sent += sent as u64;
                     job.ex.head_sent = true;
                     moved = true;
-                    if relay.out_sent < relay.out.len() || !relay.decoder.is_done() {
+                    let more = relay.out_sent < relay.out.len() || !relay.decoder.is_done();
+                    if more && job.place().scope.core.tcp_nodelay {
                         job.client.no_delay();
                     }
                 }
@@ -435,7 +436,9 @@ pub(crate) async fn tunnel(job: &mut Job<'_>, mut exchanged: Exchanged, scope: &
     down.bytes.extend_from_slice(job.ex.upstream.input.get(body_start..).unwrap_or_default());
     up.bytes.extend_from_slice(job.ex.input.get(consumed..).unwrap_or_default());
     job.ex.consumed = job.ex.input.len();
-    job.client.no_delay();
+    if job.place().scope.core.tcp_nodelay {
+        job.client.no_delay();
+    }
     job.client.timer.set(&job.worker.clock, scope.read_timeout);
     let (worker, client, ex) = (job.worker, &mut *job.client, &mut *job.ex);
     let mut received = 0u64;

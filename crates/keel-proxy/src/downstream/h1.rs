@@ -218,7 +218,7 @@ fn accept_head(
     let listener_stays =
         Rc::ptr_eq(&worker.view(), view) || worker.view().snapshot.listener(&client.listener).is_some();
     ex.keep_alive = ex.head.wants_keep_alive() && worker.quitting().is_none() && listener_stays;
-    if ex.keep_alive && client.requests > 1 {
+    if ex.keep_alive && client.requests > 1 && client.wants_no_delay {
         client.no_delay();
     }
     Ok(())
@@ -264,7 +264,8 @@ async fn finish(mut job: Job<'_>, flow: Flow) -> bool {
     }
     phase::log(&job);
     let core = &job.place().scope.core;
-    let (timeout, lingering) = (core.keepalive_timeout, core.lingering_close);
+    let (timeout, lingering, nodelay) = (core.keepalive_timeout, core.lingering_close, core.tcp_nodelay);
+    let kept_at_least = Some(core.keepalive_min_timeout).filter(|time| !time.is_zero());
     if job.client.timed_out && core.reset_timedout_connection {
         job.client.socket.reset_on_close();
         return false;
@@ -289,6 +290,8 @@ async fn finish(mut job: Job<'_>, flow: Flow) -> bool {
         }
         return false;
     }
+    job.client.wants_no_delay = nodelay;
+    job.client.kept_until = kept_at_least.map(|time| job.worker.clock.now() + time);
     job.client.timer.set(&job.worker.clock, timeout);
     true
 }
