@@ -10,6 +10,9 @@ use crate::{
     value::{self, Resolution},
 };
 
+/// How many characters all levels of a temporary path have at most.
+const PATH_LEVELS_MAX: u64 = 10;
+
 /// Reads `on` or `off`.
 pub(crate) fn flag(reader: &mut Reader<'_>, directive: &Directive) -> Option<bool> {
     let word = directive.args.first()?;
@@ -29,6 +32,11 @@ pub(crate) fn flag(reader: &mut Reader<'_>, directive: &Directive) -> Option<boo
 /// Reads a time in the resolution of milliseconds.
 pub(crate) fn msec(reader: &mut Reader<'_>, directive: &Directive) -> Option<Duration> {
     time(reader, directive, Resolution::Milliseconds)
+}
+
+/// Reads a time in the resolution of seconds.
+pub(crate) fn seconds(reader: &mut Reader<'_>, directive: &Directive) -> Option<Duration> {
+    time(reader, directive, Resolution::Seconds)
 }
 
 fn time(reader: &mut Reader<'_>, directive: &Directive, resolution: Resolution) -> Option<Duration> {
@@ -104,6 +112,20 @@ pub(crate) fn text(_: &mut Reader<'_>, directive: &Directive) -> Option<String> 
 /// Reads a path, made absolute with the prefix.
 pub(crate) fn path(reader: &mut Reader<'_>, directive: &Directive) -> Option<PathBuf> {
     directive.args.first().map(|word| reader.absolute(&word.text))
+}
+
+/// Reads the path of temporary files and its levels of folders, of which only the path matters here.
+pub(crate) fn temp_path(reader: &mut Reader<'_>, directive: &Directive) -> Option<PathBuf> {
+    let mut characters = 0u64;
+    for word in directive.args.iter().skip(1) {
+        let level = value::number(&word.text).filter(|&level| level > 0);
+        characters = characters.saturating_add(level.unwrap_or(0));
+        if level.is_none() || characters > PATH_LEVELS_MAX {
+            let nginx = format!("\"{}\" directive invalid value", directive.name.text);
+            reader.invalid(directive, word, nginx, "a number of characters, ten in all levels at most");
+        }
+    }
+    path(reader, directive)
 }
 
 /// Reads a word out of a list.

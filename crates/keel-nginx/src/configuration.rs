@@ -136,6 +136,7 @@ pub fn load(options: &Options, files: &dyn Files, sources: &mut Sources) -> Load
     }
     let (main, plan, upstreams) = finish(&mut reader);
     diagnostics.append(&mut reader.diagnostics);
+    let diagnostics = keel_diag::fold(diagnostics);
     let usable = diagnostics.iter().all(|found| found.severity != Severity::Error);
     let configuration = usable.then_some(Configuration { main, plan, upstreams });
     Loaded { configuration, diagnostics, dump }

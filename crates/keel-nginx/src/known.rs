@@ -1,12 +1,18 @@
 //! The directives of nginx that have no effect here yet, each with what that means.
 //!
 //! They are known so that they are never called misspelt, and so that nobody finds out in production: what would give
-//! somebody another response is an error, what only costs speed or a record of something is a warning. A directive
-//! that acts only beside another is silent, as that other one is reported.
+//! somebody another response is an error, what loses something else is a warning, said once in a run. What only tunes
+//! nginx is silent, and so is a directive that acts only beside another, as that other one is reported. The arguments
+//! are checked as nginx checks them, whatever the effect.
 
-use keel_diag::{Diagnostic, Severity};
+mod checks;
+mod signatures;
+mod table;
 
-use crate::{ast::Directive, reader::Reader};
+pub(crate) use checks::{CacheZones, check_cache_zones};
+use keel_diag::Diagnostic;
+
+use crate::{ast::Directive, reader::Reader, registry::Contexts};
 
 /// What it means that a directive has no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +21,8 @@ pub(crate) enum Effect {
     Differs(&'static str),
     /// Every response stays correct; this changes.
     Harmless(&'static str),
+    /// Nothing changes and nothing is lost: it tunes what Evenkeel does in another way.
+    Tuning,
     /// It acts only beside this, which is reported where it stands.
     Companion(&'static str),
     /// It belongs into these blocks, which are reported and not read.
@@ -50,35 +58,61 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     entries().map(|entry| entry.name)
 }
 
+/// Gives the blocks that nginx allows a directive of these in, where that is known.
+pub(crate) fn contexts(name: &str) -> impl Iterator<Item = Contexts> {
+    signatures::contexts(name)
+}
+
 /// Directives that differ when they are `off`, where all others then ask for nothing.
 const OFF_DIFFERS: [&str; 1] = ["chunked_transfer_encoding"];
 
+/// Reads a directive without effect: refuses what nginx would refuse, else says what its having none means.
+pub(crate) fn read(reader: &mut Reader<'_>, entry: Entry, directive: &Directive) {
+    if signatures::check(reader, directive) {
+        reader.diagnostics.extend(entry.diagnose(directive));
+    }
+    excuse_variables(reader, directive);
+}
+
 impl Entry {
+    /// Tells whether `off` would be a name to this directive, as any other word.
+    fn takes_a_name(self, directive: &Directive) -> bool {
+        let names = ["least_time", "limit_conn", "limit_req", "set_real_ip_from"];
+        directive.block.is_some() || self.name.ends_with("_pass") || names.contains(&self.name)
+    }
+
     /// Says what using it means; nothing if it asks for what holds anyway.
-    pub(crate) fn diagnose(self, directive: &Directive) -> Option<Diagnostic> {
+    fn diagnose(self, directive: &Directive) -> Option<Diagnostic> {
         let name = self.name;
         let sole = (directive.args.len() == 1).then(|| directive.arg(0));
         if let Effect::Inside(blocks) = self.effect {
             return Some(misplaced(directive, blocks));
         }
         let nothing = match sole {
-            Some("off") => !OFF_DIFFERS.contains(&name),
+            Some("off") => !OFF_DIFFERS.contains(&name) && !self.takes_a_name(directive),
             Some("on") => OFF_DIFFERS.contains(&name),
             Some("0") => name.starts_with("limit_rate"),
             _ => false,
         };
-        let (severity, effect) = match self.effect {
-            _ if nothing => return None,
-            Effect::Companion(_) | Effect::Inside(_) => return None,
-            Effect::Differs(effect) => (Severity::Error, effect),
-            Effect::Harmless(effect) => (Severity::Warning, effect),
-        };
         let code = "nginx::unsupported-directive";
-        let found = match severity {
-            Severity::Error => Diagnostic::error(code, format!("`{name}` is not supported yet")),
-            Severity::Warning => Diagnostic::warning(code, format!("`{name}` has no effect")),
-        };
-        Some(found.at(directive.span(), effect))
+        match self.effect {
+            _ if nothing => None,
+            Effect::Tuning | Effect::Companion(_) | Effect::Inside(_) => None,
+            Effect::Differs(effect) => Some(
+                Diagnostic::error(code, format!("`{name}` is not supported yet"))
+                    .at(directive.span(), effect),
+            ),
+            Effect::Harmless(effect) => {
+                let (code, message) = match name {
+                    "http2" => ("nginx::unsupported-http2", "HTTP/2 is not there yet".to_owned()),
+                    "http3" | "http3_hq" => {
+                        ("nginx::unsupported-http3", "HTTP/3 is not there yet".to_owned())
+                    }
+                    _ => (code, format!("`{name}` has no effect")),
+                };
+                Some(Diagnostic::warning(code, message).at(directive.span(), effect).once_per_run())
+            }
+        }
     }
 }
 
@@ -91,7 +125,7 @@ fn misplaced(directive: &Directive, blocks: &str) -> Diagnostic {
 }
 
 /// Notes the variables that a directive without effect would define, so that their use isn't reported on top.
-pub(crate) fn excuse_variables(reader: &mut Reader<'_>, directive: &Directive) {
+fn excuse_variables(reader: &mut Reader<'_>, directive: &Directive) {
     let defines = [
         "set",
         "geo",
@@ -272,27 +306,47 @@ const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        effect: Effect::Harmless("it tunes what Evenkeel does in another way"),
+        effect: Effect::Tuning,
         names: &[
             "accept_mutex", "accept_mutex_delay", "acceptex_read", "aio", "aio_write",
             "client_body_early_read", "client_body_in_single_buffer", "connection_pool_size",
-            "debug_connection", "debug_points", "degradation", "degrade", "devpoll_changes",
-            "devpoll_events", "directio", "directio_alignment", "epoll_events", "iocp_threads",
-            "keepalive_disable", "keyval_zone", "kqueue_changes", "kqueue_events", "lua_code_cache",
-            "lua_package_path", "lua_shared_dict", "map_hash_bucket_size", "map_hash_max_size",
-            "msie_padding", "msie_refresh", "multi_accept", "open_file_cache", "open_file_cache_errors",
-            "open_file_cache_events", "open_file_cache_min_uses", "open_file_cache_valid",
-            "open_log_file_cache", "output_buffers", "pcre_jit", "post_acceptex", "postpone_gzipping",
-            "postpone_output", "proxy_headers_hash_bucket_size", "proxy_headers_hash_max_size",
-            "proxy_send_lowat", "proxy_socket_rcvbuf", "proxy_socket_sndbuf", "quic_bpf", "read_ahead",
-            "referer_hash_bucket_size", "referer_hash_max_size", "request_pool_size", "rewrite_log",
-            "send_lowat", "sendfile_max_chunk", "server_names_hash_bucket_size",
-            "server_names_hash_max_size", "ssl_engine", "ssl_object_cache_inheritable",
-            "subrequest_output_buffer_size", "thread_pool", "timer_resolution", "types_hash_bucket_size",
-            "types_hash_max_size", "uninitialized_variable_warn", "use", "variables_hash_bucket_size",
-            "variables_hash_max_size", "worker_aio_requests", "worker_cpu_affinity", "worker_priority",
-            "worker_rlimit_core", "working_directory",
+            "devpoll_changes", "devpoll_events", "directio", "directio_alignment", "epoll_events",
+            "iocp_threads", "kqueue_changes", "kqueue_events", "map_hash_bucket_size", "map_hash_max_size",
+            "multi_accept", "open_file_cache", "open_file_cache_errors", "open_file_cache_events",
+            "open_file_cache_min_uses", "open_file_cache_valid", "open_log_file_cache", "output_buffers",
+            "pcre_jit", "post_acceptex", "postpone_output", "proxy_headers_hash_bucket_size",
+            "proxy_headers_hash_max_size", "proxy_send_lowat", "proxy_socket_rcvbuf", "proxy_socket_sndbuf",
+            "quic_bpf", "read_ahead", "referer_hash_bucket_size", "referer_hash_max_size",
+            "request_pool_size", "send_lowat", "sendfile_max_chunk", "server_names_hash_bucket_size",
+            "server_names_hash_max_size", "subrequest_output_buffer_size", "thread_pool",
+            "timer_resolution", "types_hash_bucket_size", "types_hash_max_size",
+            "uninitialized_variable_warn", "use", "variables_hash_bucket_size", "variables_hash_max_size",
+            "worker_aio_requests", "worker_cpu_affinity",
         ],
+    },
+    Group {
+        effect: Effect::Harmless("no debug log is written"),
+        names: &["debug_connection"],
+    },
+    Group {
+        effect: Effect::Harmless("old browsers get what everybody gets"),
+        names: &["keepalive_disable", "msie_padding", "msie_refresh"],
+    },
+    Group {
+        effect: Effect::Harmless("the data plane keeps the priority that it is started with"),
+        names: &["worker_priority"],
+    },
+    Group {
+        effect: Effect::Harmless("the data plane leaves no core file"),
+        names: &["debug_points", "worker_rlimit_core"],
+    },
+    Group {
+        effect: Effect::Harmless("requests are served as long as there is memory"),
+        names: &["degradation"],
+    },
+    Group {
+        effect: Effect::Companion("worker_rlimit_core, degradation, rewrite or keyval"),
+        names: &["degrade", "keyval_zone", "rewrite_log", "working_directory"],
     },
     Group {
         effect: Effect::Companion("set_real_ip_from"),
@@ -304,7 +358,7 @@ const GROUPS: &[Group] = &[
             "brotli_buffers", "brotli_comp_level", "brotli_min_length", "brotli_types", "brotli_window",
             "gunzip_buffers", "gzip_buffers", "gzip_comp_level", "gzip_disable", "gzip_hash",
             "gzip_http_version", "gzip_min_length", "gzip_no_buffer", "gzip_proxied", "gzip_types",
-            "gzip_vary", "gzip_window",
+            "gzip_vary", "gzip_window", "postpone_gzipping",
         ],
     },
     Group {
@@ -334,12 +388,13 @@ const GROUPS: &[Group] = &[
             "quic_retry", "ssl", "ssl_alpn", "ssl_buffer_size", "ssl_certificate", "ssl_certificate_cache",
             "ssl_certificate_compression", "ssl_certificate_key", "ssl_ciphers", "ssl_client_certificate",
             "ssl_conf_command", "ssl_crl", "ssl_dhparam", "ssl_dyn_rec_enable", "ssl_early_data",
-            "ssl_ecdh_curve", "ssl_ech_file", "ssl_handshake_timeout", "ssl_ocsp", "ssl_ocsp_cache",
-            "ssl_ocsp_responder", "ssl_password_file", "ssl_prefer_server_ciphers", "ssl_preread",
-            "ssl_protocols", "ssl_reject_handshake", "ssl_session_cache", "ssl_session_ticket_key",
-            "ssl_session_tickets", "ssl_session_timeout", "ssl_stapling", "ssl_stapling_file",
-            "ssl_stapling_responder", "ssl_stapling_verify", "ssl_trusted_certificate", "ssl_verify_client",
-            "ssl_verify_depth", "starttls",
+            "ssl_ecdh_curve", "ssl_ech_file", "ssl_engine", "ssl_handshake_timeout",
+            "ssl_object_cache_inheritable", "ssl_ocsp", "ssl_ocsp_cache", "ssl_ocsp_responder",
+            "ssl_password_file", "ssl_prefer_server_ciphers", "ssl_preread", "ssl_protocols",
+            "ssl_reject_handshake", "ssl_session_cache", "ssl_session_ticket_key", "ssl_session_tickets",
+            "ssl_session_timeout", "ssl_stapling", "ssl_stapling_file", "ssl_stapling_responder",
+            "ssl_stapling_verify", "ssl_trusted_certificate", "ssl_verify_client", "ssl_verify_depth",
+            "starttls",
         ],
     },
     Group {
@@ -450,8 +505,8 @@ const GROUPS: &[Group] = &[
             "js_context_reuse", "js_fetch_buffer_size", "js_fetch_ciphers",
             "js_fetch_max_response_buffer_size", "js_fetch_protocols", "js_fetch_timeout",
             "js_fetch_trusted_certificate", "js_fetch_verify", "js_fetch_verify_depth", "js_path",
-            "js_periodic", "js_preload_object", "js_shared_dict_zone", "modern_browser",
-            "modern_browser_value",
+            "js_periodic", "js_preload_object", "js_shared_dict_zone", "lua_code_cache", "lua_package_path",
+            "lua_shared_dict", "modern_browser", "modern_browser_value",
         ],
     },
     Group {

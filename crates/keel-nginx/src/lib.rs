@@ -38,3 +38,4 @@ pub use directives::{core::UserText, resolver::parse_resolver};
 pub use files::{Files, HostFiles};
 pub use parser::parse;
 pub use reference::{explain, reference};
+pub use registry::is_honoured;

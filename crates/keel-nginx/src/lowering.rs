@@ -16,6 +16,7 @@ use crate::{
         http_upstream::{server_address, server_entry},
         resolver,
     },
+    known::{self, CacheZones},
     reader::{Frame, Reader},
     variables::Names,
 };
@@ -41,6 +42,8 @@ pub(crate) struct HttpSettings {
     pub(crate) servers: Vec<Frame>,
     /// `upstream` blocks, closed.
     pub(crate) upstreams: Vec<Frame>,
+    /// Zones of caches.
+    pub(crate) cache_zones: CacheZones,
     /// What all that came to.
     pub(crate) lowered: LoweredHttp,
 }
@@ -171,6 +174,7 @@ pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
     }
     reader.diagnostics.extend(literals.diagnostics);
     reader.check_pending_variables();
+    known::check_cache_zones(reader);
     http.locations.clear();
     reader.http.lowered = lowered;
 }
@@ -300,7 +304,11 @@ fn server_listens(reader: &mut Reader<'_>, server: &mut Frame) -> Vec<Listen> {
         reader.diagnostics.push(
             Diagnostic::error("nginx::unreachable-server", "no listener of this server can be opened")
                 .at(span, "nobody could reach it")
-                .help("give it a listener without TLS too: `listen 80;`"),
+                .help(
+                    "end TLS in front of Evenkeel and let it listen for that alone, on an address that nobody else \
+                     reaches: `listen 127.0.0.1:8080;`",
+                )
+                .once_per_run(),
         );
     }
     listens

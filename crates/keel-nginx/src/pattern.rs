@@ -152,7 +152,7 @@ impl Rewriter<'_> {
             return Ok(());
         };
         match next {
-            '=' | '!' => return Err(PatternError::Unsupported("looking ahead")),
+            '=' | '!' => return Err(PatternError::Unsupported("a lookahead")),
             '>' => return Err(PatternError::Unsupported("an atomic group")),
             '|' => return Err(PatternError::Unsupported("a branch reset")),
             '(' => return Err(PatternError::Unsupported("a conditional group")),
@@ -173,7 +173,7 @@ impl Rewriter<'_> {
         }
         if self.chars.next_if_eq(&'<').is_some() {
             if matches!(self.chars.peek(), Some('=' | '!')) {
-                return Err(PatternError::Unsupported("looking behind"));
+                return Err(PatternError::Unsupported("a lookbehind"));
             }
             self.out.push_str("P<");
             self.group_name();
@@ -258,8 +258,8 @@ mod tests {
 
     #[test]
     fn refuses_what_only_backtracking_can_do() {
-        refuses(r"^/(?!admin)", "looking ahead");
-        refuses(r"(?<=a)b", "looking behind");
+        refuses(r"^/(?!admin)", "a lookahead");
+        refuses(r"(?<=a)b", "a lookbehind");
         refuses(r"(a)\1", "a back reference");
         refuses(r"(?>a)", "an atomic group");
         refuses(r"a++", "a possessive quantifier");

@@ -117,8 +117,7 @@ impl<'a> Reader<'a> {
         if let Some(row) = registry::rows(name).find(|row| row.contexts.meets(context)) {
             self.apply(row, directive);
         } else if let Some(entry) = known::find(name) {
-            self.diagnostics.extend(entry.diagnose(directive));
-            known::excuse_variables(self, directive);
+            known::read(self, entry, directive);
         } else if registry::rows(name).next().is_some() {
             self.misplaced(directive);
         } else {
@@ -128,19 +127,12 @@ impl<'a> Reader<'a> {
 
     fn apply(&mut self, row: &'static Row, directive: &Directive) {
         let name = row.name;
-        let span = directive.span();
         match (row.set, &directive.block) {
-            (Setter::Simple(_), Some(_)) => self.diagnostics.push(
-                Diagnostic::error("nginx::unexpected-block", format!("`{name}` takes no block"))
-                    .at(span, "a `;` is missing after this")
-                    .nginx(format!("directive \"{name}\" is not terminated by \";\"")),
-            ),
-            (Setter::Block(_), None) => self.diagnostics.push(
-                Diagnostic::error("nginx::missing-block", format!("`{name}` has no block"))
-                    .at(span, "`{ ... }` must follow")
-                    .nginx(format!("directive \"{name}\" has no opening \"{{\"")),
-            ),
-            _ if !row.arity.admits(directive.args.len()) => self.wrong_count(row, directive),
+            (Setter::Simple(_), Some(_)) => self.unexpected_block(directive),
+            (Setter::Block(_), None) => self.missing_block(directive),
+            _ if !row.arity.admits(directive.args.len()) => {
+                self.wrong_count(directive, format!("it is written `{}`", written(name, row.syntax)));
+            }
             (Setter::Simple(set), None) => {
                 self.warn_swallowed(directive);
                 set(self, directive);
@@ -149,8 +141,29 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn wrong_count(&mut self, row: &Row, directive: &Directive) {
-        let name = row.name;
+    /// Reports a block behind a directive that has none.
+    pub(crate) fn unexpected_block(&mut self, directive: &Directive) {
+        let name = &directive.name.text;
+        self.diagnostics.push(
+            Diagnostic::error("nginx::unexpected-block", format!("`{name}` takes no block"))
+                .at(directive.span(), "a `;` is missing after this")
+                .nginx(format!("directive \"{name}\" is not terminated by \";\"")),
+        );
+    }
+
+    /// Reports a directive that lacks its block.
+    pub(crate) fn missing_block(&mut self, directive: &Directive) {
+        let name = &directive.name.text;
+        self.diagnostics.push(
+            Diagnostic::error("nginx::missing-block", format!("`{name}` has no block"))
+                .at(directive.span(), "`{ ... }` must follow")
+                .nginx(format!("directive \"{name}\" has no opening \"{{\"")),
+        );
+    }
+
+    /// Reports a number of arguments that a directive can't take, and what it takes.
+    pub(crate) fn wrong_count(&mut self, directive: &Directive, help: String) {
+        let name = directive.name.text.as_str();
         let count = match directive.args.len() {
             0 => "no argument".to_owned(),
             1 => "one argument".to_owned(),
@@ -164,9 +177,7 @@ impl<'a> Reader<'a> {
             Some((before, word)) => found
                 .at(directive.name.span.to(before.span), "a `;` seems to be missing after this")
                 .at(word.span, "this looks like another directive"),
-            None => {
-                found.at(directive.span(), "").help(format!("it is written `{}`", written(name, row.syntax)))
-            }
+            None => found.at(directive.span(), "").help(help),
         };
         self.diagnostics.push(found);
     }
@@ -201,9 +212,11 @@ impl<'a> Reader<'a> {
         text.get(between).is_some_and(|between| between.contains('\n'))
     }
 
-    fn misplaced(&mut self, directive: &Directive) {
+    /// Reports a directive of another block.
+    pub(crate) fn misplaced(&mut self, directive: &Directive) {
         let name = directive.name.text.as_str();
-        let allowed = registry::rows(name).flat_map(|row| row.contexts.names());
+        let contexts = registry::rows(name).map(|row| row.contexts).chain(known::contexts(name));
+        let allowed = contexts.flat_map(Contexts::names);
         let mut places: Vec<&str> = Vec::new();
         for place in allowed {
             if !places.contains(&place) {

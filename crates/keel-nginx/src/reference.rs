@@ -9,12 +9,15 @@ use crate::{
     registry::{self, Row},
 };
 
+/// What is said of directives that only tune nginx.
+const TUNING: &str = "it tunes what Evenkeel does in another way";
+
 /// Renders `docs/reference/directives.md`.
 pub fn reference() -> String {
     let mut out = String::from(
         "# Directives\n\nMade by `cargo xtask docs` from the registry in `crates/keel-nginx`; don't edit.\n\n\
          Directives that Evenkeel honours come first, by module. At the end are those of nginx that have no effect yet, \
-         with what that means.\n",
+         with what that means. Whatever the effect, their arguments are checked as nginx checks them.\n",
     );
     let mut module_before = "";
     for module in MODULES {
@@ -37,6 +40,11 @@ pub fn reference() -> String {
         Effect::Harmless(text) => Some(text),
         _ => None,
     });
+    let title = "Silent, as nothing changes and nothing is lost";
+    table(&mut out, title, "Why", |effect| match effect {
+        Effect::Tuning => Some(TUNING),
+        _ => None,
+    });
     table(&mut out, "Silent, as they act only beside others", "Beside", |effect| match effect {
         Effect::Companion(text) => Some(text),
         _ => None,
@@ -56,6 +64,7 @@ pub fn explain(name: &str) -> Option<String> {
         let text = match entry.effect {
             Effect::Differs(text) => format!("Not supported yet; using it is an error, as {text}."),
             Effect::Harmless(text) => format!("Not supported yet; using it is a warning: {text}."),
+            Effect::Tuning => format!("Accepted without effect: {TUNING}."),
             Effect::Companion(text) => format!("Not supported yet; acts only beside {text}."),
             Effect::Inside(text) => {
                 format!("Not supported yet, as little as the blocks it stands in: {text}.")

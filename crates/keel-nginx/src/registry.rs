@@ -80,6 +80,17 @@ impl Arity {
         self.range().contains(&count)
     }
 
+    /// Says how many are right, in words.
+    pub(crate) fn words(self) -> String {
+        let plural = |count: u8| if count == 1 { "argument" } else { "arguments" };
+        match self {
+            Self::Take(0, 0) => "no argument".to_owned(),
+            Self::Take(from, to) if from == to => format!("{from} {}", plural(from)),
+            Self::Take(from, to) => format!("{from} to {to} arguments"),
+            Self::AtLeast(from) => format!("{from} {} or more", plural(from)),
+        }
+    }
+
     fn range(self) -> RangeInclusive<usize> {
         match self {
             Self::Take(from, to) => usize::from(from)..=usize::from(to),
@@ -126,6 +137,11 @@ pub(crate) struct Module {
 /// Gives all rows with a name; there are several where contexts differ in meaning (`server`, `keepalive_timeout`).
 pub(crate) fn rows(name: &str) -> impl Iterator<Item = &'static Row> {
     all().filter(move |row| row.name == name)
+}
+
+/// Tells whether a directive has an effect.
+pub fn is_honoured(name: &str) -> bool {
+    rows(name).next().is_some()
 }
 
 /// Gives the names of all directives that have an effect.

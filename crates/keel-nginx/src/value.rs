@@ -33,6 +33,16 @@ pub(crate) fn offset(text: &str) -> Option<ByteSize> {
     i64::try_from(bytes).ok().map(|_| ByteSize(bytes))
 }
 
+/// Writes a number of bytes as a size.
+pub(crate) fn size_text(bytes: u64) -> String {
+    match bytes {
+        0 => "0".to_owned(),
+        bytes if bytes.is_multiple_of(1 << 20) => format!("{}m", bytes >> 20),
+        bytes if bytes.is_multiple_of(1 << 10) => format!("{}k", bytes >> 10),
+        bytes => bytes.to_string(),
+    }
+}
+
 /// What a time without a unit is counted in, and so which units may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resolution {

@@ -261,9 +261,12 @@ impl Reader<'_> {
             }
             Err(PatternError::Unsupported(what)) => {
                 self.diagnostics.push(
-                    Diagnostic::error("nginx::unsupported-regex", format!("{what} in a regular expression"))
-                        .at(span, "needs backtracking, which Evenkeel's engine doesn't do")
-                        .help("match more than is meant here and sort out the rest in a location or `map` entry of its own"),
+                    Diagnostic::error(
+                        "nginx::unsupported-regex",
+                        format!("{what} needs backtracking, which regular expressions don't do here"),
+                    )
+                    .at(span, "such an expression can take for ever; here all take a time linear in the text")
+                    .help(remedy(what)),
                 );
                 None
             }
@@ -277,6 +280,20 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+}
+
+/// Says what to write instead of something that needs backtracking.
+fn remedy(what: &str) -> &'static str {
+    match what {
+        "a lookahead" | "a lookbehind" => {
+            "leave it out and write what it excepts as an entry of its own that wins: `location ^~ /.well-known/` beside \
+             `location ~ /\\.`, or an earlier entry of the `map`"
+        }
+        "an atomic group" | "a possessive quantifier" => {
+            "write it without: `(?:a+)` for `(?>a+)`, `a+` for `a++`; nothing runs away here"
+        }
+        _ => "match more than is meant here and sort out the rest in a location or `map` entry of its own",
     }
 }
 

@@ -119,7 +119,7 @@ fn listeners() {
 
 #[test]
 fn listeners_that_need_tls_are_skipped_as_long_as_another_serves() {
-    let warning = "[warn] TLS is not there yet; this listener stays closed:2";
+    let warning = "[warn] TLS is not there yet; `443` stays closed:2";
     check_http("server { listen 80; listen 443 ssl; ssl_certificate a; }", &[warning]);
     check_http(
         "server { listen 443 ssl; }",
@@ -197,9 +197,101 @@ fn what_has_no_effect_is_named_with_what_that_means() {
 }
 
 #[test]
+fn arguments_of_what_has_no_effect_are_checked_as_nginx_checks_them() {
+    let check_main = |text: &str, expect: &[&str]| check(&format!("{text}\nevents {{}}"), expect);
+    let flag = |name: &str| {
+        format!("[emerg] invalid value \"x\" in \"{name}\" directive, it must be \"on\" or \"off\":2")
+    };
+    check("events { use nosuch; }", &["[emerg] invalid event type \"nosuch\":1"]);
+    check("events { use epoll; multi_accept on; accept_mutex off; }", &[]);
+    check("events { use epoll; use epoll; }", &["[emerg] \"use\" directive is duplicate:1"]);
+    check_main("pcre_jit on; worker_cpu_affinity auto; timer_resolution 100ms;", &[]);
+    check_main("worker_cpu_affinity 012;", &["[emerg] invalid character \"2\" in \"worker_cpu_affinity\":1"]);
+    check_main("gzip on;", &["[emerg] \"gzip\" directive is not allowed here:1"]);
+    check_main("thread_pool a;", &["[emerg] invalid number of arguments in \"thread_pool\" directive:1"]);
+    check_main("thread_pool a max_queue=1;", &["[emerg] \"a\" must have \"threads\" parameter:1"]);
+    check_http("gzip_vary x;", &[&flag("gzip_vary")]);
+    check_http("gzip_vary on; gzip_vary off;", &["[emerg] \"gzip_vary\" directive is duplicate:2"]);
+    check_http("gzip_vary on {}", &["[emerg] directive \"gzip_vary\" is not terminated by \";\":2"]);
+    check_http("gzip_proxied expired nonsense;", &["[emerg] invalid value \"nonsense\":2"]);
+    check_http(
+        "gzip_window 5k;",
+        &["[emerg] \"gzip_window\" directive must be 512, 1k, 2k, 4k, 8k, 16k, 32k:2"],
+    );
+    check_http("gzip_comp_level 10;", &["[emerg] value must be equal to or less than 9:2"]);
+    check_http("types_hash_max_size x;", &["[emerg] \"types_hash_max_size\" directive invalid number:2"]);
+    check_http("types_hash_max_size 2048; server_names_hash_bucket_size 64;", &[]);
+    check_http("ssl_session_timeout x;", &["[emerg] \"ssl_session_timeout\" directive invalid value:2"]);
+    check_http("ssl_session_cache shared:SSL:10m; ssl_protocols TLSv1.2 TLSv1.3;", &[]);
+    check_http("ssl_session_cache shared:SSL;", &["[emerg] invalid session cache \"shared:SSL\":2"]);
+    check_http(
+        "proxy_cache_path;",
+        &["[emerg] invalid number of arguments in \"proxy_cache_path\" directive:2"],
+    );
+    check_http(
+        "proxy_cache_path /c levels=1:2;",
+        &["[emerg] \"proxy_cache_path\" must have \"keys_zone\" parameter:2"],
+    );
+    check_http("limit_req_zone $arg_a zone=a:1m rate=1r/s;", &[]);
+    check_http("limit_req_zone $arg_a zone=a:1m rate=x;", &["[emerg] invalid rate \"rate=x\":2"]);
+    check_http("limit_conn_zone $arg_a zone=a:1k;", &["[emerg] zone \"zone=a:1k\" is too small:2"]);
+    check_http("limit_req_status 200;", &["[emerg] value must be equal to or greater than 400:2"]);
+    check_server("resolver 127.0.0.1 ipv6=maybe;", &["[emerg] invalid parameter: ipv6=maybe:2"]);
+    check_server("location / { proxy_bind nowhere; }", &["[emerg] invalid address \"nowhere\":2"]);
+    check_server("location / { keepalive 5; }", &["[emerg] \"keepalive\" directive is not allowed here:2"]);
+    check_server(
+        "location / { client_body_temp_path b 0; }",
+        &["[emerg] \"client_body_temp_path\" directive invalid value:2"],
+    );
+    // Directives of other modules aren't nginx's to check.
+    check_http("more_set_headers;", &["[emerg] `more_set_headers` is not supported yet:2"]);
+}
+
+#[test]
+fn zones_of_caches_must_be_defined() {
+    let path = "proxy_cache_path /c keys_zone=one:1m;";
+    let unused = "[warn] `proxy_cache` has no effect:2";
+    check_http(&format!("{path} server {{ listen 127.0.0.1:1; proxy_cache one; }}"), &[unused]);
+    check_http(
+        &format!("{path} server {{ listen 127.0.0.1:1; proxy_cache two; }}"),
+        &[unused, "[emerg] \"proxy_cache\" zone \"two\" is unknown:2"],
+    );
+    check_http(&format!("proxy_cache off; {path}"), &[]);
+}
+
+#[test]
+fn what_concerns_many_places_is_said_once() {
+    let text = "events {} http { server { listen 80 http2; http2 on; listen 443 ssl; listen 444 ssl; }
+        server { listen 80 http2; listen 443 ssl; resolver 127.0.0.1; server_name a; } 
+        server { listen 80; resolver 127.0.0.1; server_name b; } }";
+    let said = human(&[("nginx.conf", text)]);
+    let count = |what: &str| said.matches(what).count();
+    assert_eq!(count("HTTP/2 is not there yet"), 1, "{said}");
+    assert_eq!(count("clients are answered in HTTP/1.1; the same holds at 2 more places"), 1, "{said}");
+    assert_eq!(count("`443` stays closed"), 1, "{said}");
+    assert_eq!(count("nothing listens here; the same holds at one more place"), 1, "{said}");
+    assert_eq!(count("`444` stays closed"), 1, "{said}");
+    assert_eq!(count("`resolver` has no effect"), 1, "{said}");
+}
+
+#[test]
+fn nobody_is_told_to_open_a_site_without_tls() {
+    let said =
+        human(&[("nginx.conf", "events {} http { server { listen 443 ssl; } server { listen 444 ssl; } }")]);
+    assert!(!said.contains("listen 80"), "{said}");
+    assert_eq!(said.matches("end TLS in front of Evenkeel").count(), 1, "{said}");
+}
+
+#[test]
 fn expressions_that_need_backtracking_are_refused() {
-    check_server("location ~ ^/(?!a) {}", &["[emerg] looking ahead in a regular expression:2"]);
-    check_http("map $uri $a { ~(a)\\1 b; }", &["[emerg] a back reference in a regular expression:2"]);
+    check_server(
+        "location ~ ^/(?!a) {}",
+        &["[emerg] a lookahead needs backtracking, which regular expressions don't do here:2"],
+    );
+    check_http(
+        "map $uri $a { ~(a)\\1 b; }",
+        &["[emerg] a back reference needs backtracking, which regular expressions don't do here:2"],
+    );
 }
 
 #[test]

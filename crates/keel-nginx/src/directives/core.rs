@@ -124,9 +124,17 @@ pub(crate) const ROWS: &[Row] = &[
         contexts: Contexts::MAIN,
         arity: Arity::ONE,
         default: Some("TZ"),
-        doc: "An environment variable that the data plane keeps, or gets with this value.",
+        doc: "Read for the sake of existing files: nothing in the data plane reads its environment. The times of logs \
+              follow the `TZ` that Evenkeel is started with.",
         set: Setter::Simple(|reader, directive| {
             let text = directive.arg(0);
+            if text.starts_with("TZ=") {
+                reader.diagnostics.push(
+                    Diagnostic::warning("nginx::ignored-timezone", "`env TZ=...` has no effect")
+                        .at(directive.span(), "logs have the time of the zone that Evenkeel is started in")
+                        .help(format!("start Evenkeel with {text}")),
+                );
+            }
             let pair = text.split_once('=').map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
             reader.frame.core.env.push(pair.unwrap_or_else(|| (text.to_owned(), None)));
         }),
@@ -207,7 +215,7 @@ pub(crate) fn error_log(reader: &mut Reader<'_>, directive: &Directive) -> Optio
         );
         return None;
     }
-    let path = (text != "stderr").then(|| reader.absolute(text));
+    let path = (!matches!(text, "" | "stderr")).then(|| reader.absolute(text));
     Some(ErrorLog { path, level })
 }
 

@@ -105,7 +105,8 @@ pub(crate) const ROWS: &[Row] = &[
         arity: Arity::AtLeast(1),
         default: Some("*:80 | *:8000"),
         doc: "Where the server listens. Without any, port 80 for root and 8000 otherwise. A port may be a range \
-              `first-last`.",
+              `first-last`. `reuseport` is read without effect: the supervisor keeps one socket for all \
+              workers, over reloads too, and each worker accepts from it.",
         set: Setter::Simple(http_listen::listen),
     },
     Row {

@@ -9,7 +9,7 @@ use keel_model::{
 };
 
 use crate::{
-    arguments::{flag, keyword, msec, number, number32, offset, path, size, text},
+    arguments::{flag, keyword, msec, number, number32, offset, size, temp_path, text},
     ast::Directive,
     directives::core::error_log,
     lowering::inherit,
@@ -169,7 +169,9 @@ pub(crate) const ROWS: &[Row] = &[
         arity: Arity::NONE,
         default: None,
         doc: "Only internal redirects get here; others are answered with 404.",
-        set: Setter::Simple(|reader, _| reader.frame.scope.core.internal = Some(true)),
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.internal, |_, _| Some(true))
+        }),
     },
     Row {
         name: "default_type",
@@ -223,7 +225,7 @@ pub(crate) const ROWS: &[Row] = &[
         default: Some("client_body_temp"),
         doc: "The folder for request bodies that don't fit their buffer. Levels are not needed and ignored.",
         set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.scope.core.client_body_temp_path, path)
+            reader.once(directive, |frame| &mut frame.scope.core.client_body_temp_path, temp_path)
         }),
     },
     Row {
@@ -274,7 +276,8 @@ pub(crate) const ROWS: &[Row] = &[
         contexts: Contexts::HTTP_ALL,
         arity: Arity::ONE,
         default: Some("0"),
-        doc: "How long an idle client connection stays open at least while workers shut down.",
+        doc: "How long an idle client connection stays open at least while workers shut down; without it, a second. \
+              `worker_shutdown_timeout` ends it earlier.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.scope.core.keepalive_min_timeout, msec)
         }),
@@ -351,7 +354,8 @@ pub(crate) const ROWS: &[Row] = &[
         contexts: Contexts::HTTP_ALL,
         arity: Arity::ONE,
         default: Some("on"),
-        doc: "Whether TCP_NODELAY is set.",
+        doc: "Whether small writes leave at once on client connections that stay open, stream or are upgraded; \
+              connections to peers always do.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.scope.core.tcp_nodelay, flag)
         }),
@@ -461,7 +465,8 @@ pub(crate) const ROWS: &[Row] = &[
         contexts: Contexts::HTTP_ALL,
         arity: Arity::ONE,
         default: Some("all"),
-        doc: "Whether all kinds of access control must let a request in, or any.",
+        doc: "Whether all kinds of access control must let a request in, or any. Without effect while `allow` and `deny` \
+              are the only kind; `auth_basic` and its like are errors.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.scope.core.satisfy_any, satisfy)
         }),

@@ -80,12 +80,13 @@ pub(crate) fn listen(reader: &mut Reader<'_>, directive: &Directive) {
     };
     if let Some((unserved, span)) = parameters.unserved {
         reader.frame.server.listen_skipped = true;
-        return report_unserved(reader, unserved, span);
+        return report_unserved(reader, unserved, &place_word.text, span);
     }
     if let Some(span) = parameters.http2 {
         reader.diagnostics.push(
             Diagnostic::warning("nginx::unsupported-http2", "HTTP/2 is not there yet")
-                .at(span, "clients are answered with HTTP/1.1"),
+                .at(span, "clients are answered in HTTP/1.1")
+                .once_per_run(),
         );
     }
     for address in addresses {
@@ -99,14 +100,15 @@ pub(crate) fn listen(reader: &mut Reader<'_>, directive: &Directive) {
     }
 }
 
-fn report_unserved(reader: &mut Reader<'_>, unserved: Unserved, span: Span) {
+fn report_unserved(reader: &mut Reader<'_>, unserved: Unserved, place: &str, span: Span) {
     let (what, code) = match unserved {
         Unserved::Tls => ("TLS", "nginx::unsupported-tls"),
         Unserved::Quic => ("HTTP/3", "nginx::unsupported-quic"),
     };
     reader.diagnostics.push(
-        Diagnostic::warning(code, format!("{what} is not there yet; this listener stays closed"))
-            .at(span, "nothing listens here"),
+        Diagnostic::warning(code, format!("{what} is not there yet; `{place}` stays closed"))
+            .at(span, "nothing listens here")
+            .once_per_run(),
     );
 }
 
@@ -156,7 +158,8 @@ fn parameter(reader: &mut Reader<'_>, directive: &Directive, word: &Word, parame
             parameters.options_set = true;
             reader.diagnostics.push(
                 Diagnostic::warning("nginx::ignored-parameter", format!("`{key}` has no effect"))
-                    .at(word.span, "connections are accepted without it"),
+                    .at(word.span, "connections are accepted without it")
+                    .once_per_run(),
             );
         }
         _ => match socket_option(&mut parameters.options, key, text) {

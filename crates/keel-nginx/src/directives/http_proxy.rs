@@ -7,7 +7,7 @@ use keel_diag::{Diagnostic, Span};
 use keel_model::{Buffers, ByteSize, NextUpstream, ProxyHttpVersion, ProxyScope, Template, Variable};
 
 use crate::{
-    arguments::{buffers, flag, keyword, keywords, msec, number32, path, size},
+    arguments::{buffers, flag, keyword, keywords, msec, number32, size, temp_path},
     ast::Directive,
     directives::http_proxy_pass::{Pass, Redirects},
     lowering::inherit,
@@ -448,7 +448,8 @@ pub(crate) const ROWS: &[Row] = &[
         contexts: Contexts::HTTP_ALL,
         arity: Arity::ONE,
         default: Some("8k"),
-        doc: "How much of that may be on its way to the client.",
+        doc: "Read and checked against `proxy_buffers`, without effect: what has come goes to the client as fast as it \
+              takes it.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.scope.proxy.busy_buffers_size, size)
         }),
@@ -470,7 +471,8 @@ pub(crate) const ROWS: &[Row] = &[
         contexts: Contexts::HTTP_ALL,
         arity: Arity::ONE,
         default: Some("8k"),
-        doc: "How much goes to that file at once.",
+        doc: "Read and checked against `proxy_buffers`, without effect: what memory doesn't hold goes to the file as it \
+              comes.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.scope.proxy.temp_file_write_size, size)
         }),
@@ -483,7 +485,7 @@ pub(crate) const ROWS: &[Row] = &[
         default: Some("proxy_temp"),
         doc: "The folder of those files. Levels are not needed and ignored.",
         set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.scope.proxy.temp_path, path)
+            reader.once(directive, |frame| &mut frame.scope.proxy.temp_path, temp_path)
         }),
     },
     Row {

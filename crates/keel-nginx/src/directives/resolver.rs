@@ -88,6 +88,12 @@ pub fn parse_resolver(text: &str) -> Result<Resolver, String> {
     draft.finish()
 }
 
+/// Checks a `resolver` that has no effect where it stands.
+pub(crate) fn check(reader: &mut Reader<'_>, directive: &Directive) {
+    // What is wrong has been reported; the rest isn't needed.
+    let _ = resolver(reader, directive);
+}
+
 fn resolver(reader: &mut Reader<'_>, directive: &Directive) -> Option<Resolver> {
     let mut draft = Draft::default();
     let mut sound = true;

@@ -1,0 +1,180 @@
+//! What nginx demands of the directives that have no effect here: where they may stand, how many arguments they take
+//! and what those may be.
+//!
+//! A file that nginx refuses is refused here too, also where nothing would come of the directive. Directives of
+//! modules that nginx doesn't come with have no signature and are taken as they are.
+
+use super::table::SIGNATURES;
+use crate::{
+    arguments::{buffers, flag, keyword, keywords, msec, number, offset, seconds, size},
+    ast::Directive,
+    reader::Reader,
+    registry::{Arity, Contexts},
+    value,
+};
+
+/// Directives that are alike.
+pub(super) struct Signatures {
+    pub(super) contexts: Contexts,
+    pub(super) arity: Arity,
+    pub(super) body: Body,
+    pub(super) repeats: Repeats,
+    pub(super) value: Value,
+    pub(super) names: &'static [&'static str],
+}
+
+/// What ends a directive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    /// A `;`.
+    Line,
+    /// A block.
+    Block,
+}
+
+/// Whether a directive may stand in a block twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeats {
+    Once,
+    Many,
+}
+
+/// What the arguments may be.
+#[derive(Clone, Copy)]
+pub(super) enum Value {
+    /// Anything.
+    Text,
+    Flag,
+    Number,
+    /// A number from so many to so many.
+    Between(u64, u64),
+    Size,
+    /// A size out of a list, in bytes.
+    Sizes(&'static [u64]),
+    SizeWithVariables,
+    Offset,
+    Milliseconds,
+    Seconds,
+    Buffers,
+    Keyword(&'static [&'static str]),
+    Keywords(&'static [&'static str]),
+    /// What a function of its own says.
+    Checked(fn(&mut Reader<'_>, &Directive)),
+}
+
+/// Reports what nginx would refuse in a directive that has a signature. Says whether it may be taken as read.
+pub(super) fn check(reader: &mut Reader<'_>, directive: &Directive) -> bool {
+    let name = directive.name.text.as_str();
+    let mut known = signatures(name).peekable();
+    if known.peek().is_none() {
+        return true;
+    }
+    let context = reader.frame.context;
+    let Some(signature) = known.find(|signature| signature.contexts.meets(context)) else {
+        reader.misplaced(directive);
+        return false;
+    };
+    let before = reader.diagnostics.len();
+    check_shape(reader, directive, signature);
+    if reader.diagnostics.len() == before {
+        check_value(reader, directive, signature.value);
+    }
+    let found = reader.diagnostics.get(before..).unwrap_or_default();
+    found.iter().all(|found| found.severity != keel_diag::Severity::Error)
+}
+
+/// Gives the blocks that a directive without effect may stand in.
+pub(super) fn contexts(name: &str) -> impl Iterator<Item = Contexts> {
+    signatures(name).map(|signature| signature.contexts)
+}
+
+fn signatures(name: &str) -> impl Iterator<Item = &'static Signatures> {
+    SIGNATURES.iter().filter(move |signature| signature.names.contains(&name))
+}
+
+fn check_shape(reader: &mut Reader<'_>, directive: &Directive, signature: &Signatures) {
+    let name = directive.name.text.as_str();
+    match (signature.body, &directive.block) {
+        (Body::Line, Some(_)) => reader.unexpected_block(directive),
+        (Body::Block, None) => reader.missing_block(directive),
+        _ if !signature.arity.admits(directive.args.len()) => {
+            reader.wrong_count(directive, format!("it takes {}", signature.arity.words()));
+        }
+        _ if signature.repeats == Repeats::Once && reader.frame.seen.contains_key(name) => {
+            reader.duplicate(directive);
+        }
+        _ => {}
+    }
+}
+
+fn check_value(reader: &mut Reader<'_>, directive: &Directive, value: Value) {
+    match value {
+        Value::Text => {}
+        Value::Flag => drop(flag(reader, directive)),
+        Value::Number => drop(number(reader, directive)),
+        Value::Between(from, to) => between(reader, directive, from..=to),
+        Value::Size => drop(size(reader, directive)),
+        Value::Sizes(sizes) => size_of_list(reader, directive, sizes),
+        Value::SizeWithVariables if directive.arg(0).contains('$') => {}
+        Value::SizeWithVariables => drop(size(reader, directive)),
+        Value::Offset => drop(offset(reader, directive)),
+        Value::Milliseconds => drop(msec(reader, directive)),
+        Value::Seconds => drop(seconds(reader, directive)),
+        Value::Buffers => drop(buffers(reader, directive)),
+        Value::Keyword(words) => drop(keyword(reader, directive, &choices(words))),
+        Value::Keywords(words) => drop(keywords(reader, directive, &choices(words))),
+        Value::Checked(check) => check(reader, directive),
+    }
+}
+
+/// Pairs each word with its number, which tells it from the others.
+fn choices(words: &[&'static str]) -> Vec<(&'static str, usize)> {
+    words.iter().copied().zip(0..).collect()
+}
+
+fn between(reader: &mut Reader<'_>, directive: &Directive, range: std::ops::RangeInclusive<u64>) {
+    let Some(value) = number(reader, directive) else { return };
+    let Some(word) = directive.args.first().filter(|_| !range.contains(&value)) else { return };
+    let (from, to) = (range.start(), range.end());
+    let nginx = match value < *from {
+        true => format!("value must be equal to or greater than {from}"),
+        false => format!("value must be equal to or less than {to}"),
+    };
+    reader.invalid(directive, word, nginx, &format!("a number from {from} to {to}"));
+}
+
+fn size_of_list(reader: &mut Reader<'_>, directive: &Directive, sizes: &[u64]) {
+    let Some(bytes) = size(reader, directive) else { return };
+    let Some(word) = directive.args.first().filter(|_| !sizes.contains(&bytes.0)) else { return };
+    let names: Vec<_> = sizes.iter().map(|bytes| value::size_text(*bytes)).collect();
+    let names = names.join(", ");
+    let nginx = format!("\"{}\" directive must be {names}", directive.name.text);
+    reader.invalid(directive, word, nginx, &format!("one of {names}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn belongs_to_directives_without_effect() {
+        for signature in SIGNATURES {
+            for name in signature.names {
+                assert!(
+                    super::super::find(name).is_some(),
+                    "{name} has a signature and no effect is said of it"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn has_one_signature_in_each_block() {
+        for (at, one) in SIGNATURES.iter().enumerate() {
+            for other in &SIGNATURES[at + 1..] {
+                let both = one.names.iter().find(|name| other.names.contains(name));
+                assert!(both.is_none() || !one.contexts.meets(other.contexts), "{both:?} has two");
+            }
+        }
+    }
+}
