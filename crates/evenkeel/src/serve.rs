@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{ArgAction, ValueEnum};
-use keel_control::{Configuration, Ready, ServeObserver, ServeOptions, ServeSignal, chain};
+use keel_control::{Configuration, DefaultFolder, Ready, ServeObserver, ServeOptions, ServeSignal, chain};
 use keel_diag::{Color, Diagnostic, Format, Severity, Sources};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -26,34 +26,40 @@ const SIGNALS_MAX: usize = 16;
 /// The version of nginx whose directives, defaults and tests this program follows.
 const NGINX_VERSION: &str = "1.31.5";
 
-/// What `-V` shows as configure arguments, by which nginx's own tests know what to expect.
-const CONFIGURE_ARGUMENTS: &[&str] = &[
-    "--with-threads",
-    "--without-http_auth_basic_module",
-    "--without-http_autoindex_module",
-    "--without-http_browser_module",
-    "--without-http_charset_module",
-    "--without-http_empty_gif_module",
-    "--without-http_fastcgi_module",
-    "--without-http_geo_module",
-    "--without-http_grpc_module",
-    "--without-http_gzip_module",
-    "--without-http_limit_conn_module",
-    "--without-http_limit_req_module",
-    "--without-http_memcached_module",
-    "--without-http_mirror_module",
-    "--without-http_referer_module",
-    "--without-http_scgi_module",
-    "--without-http_split_clients_module",
-    "--without-http_ssi_module",
-    "--without-http_upstream_hash_module",
-    "--without-http_upstream_least_time_module",
-    "--without-http_upstream_random_module",
-    "--without-http_upstream_sticky_module",
-    "--without-http_userid_module",
-    "--without-http_uwsgi_module",
-    "--without-http_tunnel_module",
-    "--without-http-cache",
+/// nginx's modules that it has unless it is built without them, each with a directive that stands for it.
+const MODULES: &[(&str, &str)] = &[
+    ("http_access_module", "allow"),
+    ("http_auth_basic_module", "auth_basic"),
+    ("http_autoindex_module", "autoindex"),
+    ("http_browser_module", "ancient_browser"),
+    ("http_charset_module", "charset"),
+    ("http_empty_gif_module", "empty_gif"),
+    ("http_fastcgi_module", "fastcgi_pass"),
+    ("http_geo_module", "geo"),
+    ("http_grpc_module", "grpc_pass"),
+    ("http_gzip_module", "gzip"),
+    ("http_limit_conn_module", "limit_conn"),
+    ("http_limit_req_module", "limit_req"),
+    ("http_map_module", "map"),
+    ("http_memcached_module", "memcached_pass"),
+    ("http_mirror_module", "mirror"),
+    ("http_proxy_module", "proxy_pass"),
+    ("http_referer_module", "valid_referers"),
+    ("http_rewrite_module", "return"),
+    ("http_scgi_module", "scgi_pass"),
+    ("http_split_clients_module", "split_clients"),
+    ("http_ssi_module", "ssi"),
+    ("http_tunnel_module", "tunnel_pass"),
+    ("http_upstream_hash_module", "hash"),
+    ("http_upstream_ip_hash_module", "ip_hash"),
+    ("http_upstream_keepalive_module", "keepalive"),
+    ("http_upstream_least_conn_module", "least_conn"),
+    ("http_upstream_least_time_module", "least_time"),
+    ("http_upstream_random_module", "random"),
+    ("http_upstream_sticky_module", "sticky"),
+    ("http_upstream_zone_module", "zone"),
+    ("http_userid_module", "userid"),
+    ("http_uwsgi_module", "uwsgi_pass"),
 ];
 
 /// Where files are when the program is called as `nginx` without `-p` and `-c`, as Debian has them.
@@ -176,9 +182,16 @@ pub(crate) fn run(args: Args, style: Style) -> ExitCode {
         return ExitCode::from(if style == Style::Nginx { 1 } else { 2 });
     };
     if testing {
+        let path = options.conf_path();
         if !args.quiet {
-            let path = options.conf_path();
             say!("nginx: the configuration file {} syntax is ok", path.display());
+        }
+        if let Err(error) = ready.test_files() {
+            say!("nginx: [emerg] {error}");
+            say!("nginx: configuration file {} test failed", path.display());
+            return ExitCode::FAILURE;
+        }
+        if !args.quiet {
             say!("nginx: configuration file {} test is successful", path.display());
         }
         return if args.test_and_dump { dump(&read.dump) } else { ExitCode::SUCCESS };
@@ -214,15 +227,31 @@ impl Args {
         let resolver = resolver.map(|text| {
             keel_nginx::parse_resolver(&text).map_err(|error| format!("{error} in {RESOLVER_VARIABLE}"))
         });
-        Ok(ServeOptions { nginx, error_log, resolver: resolver.transpose()? })
+        let default_folder = match style {
+            Style::Evenkeel => DefaultFolder::IsMade,
+            Style::Nginx => DefaultFolder::MustBeThere,
+        };
+        Ok(ServeOptions { nginx, error_log, default_folder, resolver: resolver.transpose()? })
     }
 }
 
 fn print_version(full: bool) {
     say!("nginx version: nginx/{NGINX_VERSION} (evenkeel/{})", env!("CARGO_PKG_VERSION"));
     if full {
-        say!("configure arguments: {}", CONFIGURE_ARGUMENTS.join(" "));
+        say!("configure arguments: {}", configure_arguments().join(" "));
     }
+}
+
+/// What `-V` shows as configure arguments, by which nginx's own tests know what to expect: the modules that are not
+/// there, by the directives that have an effect.
+fn configure_arguments() -> Vec<String> {
+    let absent = MODULES.iter().filter(|(_, directive)| !keel_nginx::is_honoured(directive));
+    let mut arguments = vec!["--with-threads".to_owned()];
+    arguments.extend(absent.map(|(module, _)| format!("--without-{module}")));
+    if !keel_nginx::is_honoured("proxy_cache") {
+        arguments.push("--without-http-cache".to_owned());
+    }
+    arguments
 }
 
 /// Prints what is to be said about a configuration to standard error.

@@ -1,8 +1,14 @@
 //! What files of nginx do here, as nginx 1.31.5 does it: paths, texts and what `-t` refuses.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    process::Output,
+    time::{Duration, Instant},
+};
 
 use keel_testkit::{Binary, Client, Response, Running, free_port};
+use rustix::process::Signal;
+use tempfile::TempDir;
 
 type Outcome = anyhow::Result<()>;
 
@@ -216,5 +222,108 @@ fn return_heeds_conditions_that_need_no_validator() -> Outcome {
     assert_eq!(setup.ask("GET", "/", "If-Match: \"x\"\r\n")?.status, 412);
     let date = "If-Modified-Since: Tue, 14 Nov 2023 22:13:20 GMT\r\n";
     assert_eq!(setup.ask("GET", "/", date)?.status, 200);
+    Ok(())
+}
+
+#[test]
+fn an_idle_connection_outlives_its_worker_for_keepalive_min_timeout() -> Outcome {
+    let setup = serve("keepalive_min_timeout 2s; return 200 x;")?;
+    let mut client = Client::connect(setup.address)?;
+    client.request("GET / HTTP/1.1\r\nHost: test\r\n\r\n")?;
+    let answered = Instant::now();
+    setup.balancer.signal(Signal::QUIT)?;
+    assert_eq!(client.rest()?, b"");
+    let kept = answered.elapsed();
+    // Times are counted in milliseconds, and began a moment before the answer was here.
+    assert!(kept > Duration::from_millis(1900), "closed after {kept:?}");
+    Ok(())
+}
+
+/// Runs `serve` with these words in a folder of its own that has this nginx.conf, in which `PREFIX` stands for it.
+fn test_configuration(folder: &TempDir, text: &str, words: &[&str]) -> anyhow::Result<Output> {
+    let prefix = folder.path().to_string_lossy();
+    std::fs::write(folder.path().join("nginx.conf"), text.replace("PREFIX", &prefix))?;
+    let mut command = Binary::new(env!("CARGO_BIN_EXE_evenkeel")).command();
+    command.arg("serve").args(words).args(["-c", "nginx.conf"]).current_dir(folder.path());
+    Ok(command.output()?)
+}
+
+/// Checks that `-t` refuses a configuration with these words of nginx.
+fn check_refused(text: &str, expect: &str) -> Outcome {
+    let folder = TempDir::new()?;
+    let output = test_configuration(&folder, text, &["-t"])?;
+    let said = String::from_utf8_lossy(&output.stderr).replace(&*folder.path().to_string_lossy(), "PREFIX");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("nginx: [emerg] {expect}\n")), "for {text}: {said}");
+    assert!(said.ends_with("nginx.conf test failed\n"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_test_opens_the_files_that_serving_needs() -> Outcome {
+    let missing = "failed (2: No such file or directory)";
+    check_refused(
+        "events {} http { access_log PREFIX/none/a.log; server { listen 127.0.0.1:1; } }",
+        &format!("open() \"PREFIX/none/a.log\" {missing}"),
+    )?;
+    check_refused("events {} error_log none/e.log;", &format!("open() \"PREFIX/none/e.log\" {missing}"))?;
+    check_refused("events {} pid none/pid;", &format!("open() \"PREFIX/none/pid\" {missing}"))?;
+    check_refused(
+        "events {} error_log e.log; http { server { listen 127.0.0.1:1; location / { access_log none/l; } } }",
+        &format!("open() \"PREFIX/none/l\" {missing}"),
+    )?;
+    check_refused(
+        "events {} http { access_log off; client_body_temp_path /dev/null/b; server { listen 127.0.0.1:1; } }",
+        "mkdir() \"/dev/null/b\" failed (20: Not a directory)",
+    )
+}
+
+#[test]
+fn a_test_makes_the_files_that_nginx_makes() -> Outcome {
+    let folder = TempDir::new()?;
+    let text =
+        "pid p.pid; error_log e.log; events {} http { access_log a.log; server { listen 127.0.0.1:1; } }";
+    let output = test_configuration(&folder, text, &["-t"])?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut names: Vec<_> = std::fs::read_dir(folder.path())?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<anyhow::Result<_>>()?;
+    names.sort();
+    assert_eq!(names, ["a.log", "client_body_temp", "e.log", "nginx.conf", "p.pid", "proxy_temp"]);
+    Ok(())
+}
+
+#[test]
+fn a_fresh_folder_needs_no_logs_folder() -> Outcome {
+    let folder = TempDir::new()?;
+    let text = format!("events {{}} http {{ server {{ listen 127.0.0.1:{}; }} }}", free_port()?);
+    let output = test_configuration(&folder, &text, &["-t"])?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!folder.path().join("logs").exists(), "a test makes no folder for logs");
+    // In the background, which is where the default leads.
+    let output = test_configuration(&folder, &text, &[])?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for name in ["nginx.pid", "error.log", "access.log"] {
+        assert!(folder.path().join("logs").join(name).exists(), "{name} is there");
+    }
+    let output = test_configuration(&folder, &text, &["-s", "stop"])?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    keel_testkit::wait_until("the pid file is gone", || !folder.path().join("logs/nginx.pid").exists())
+}
+
+#[test]
+fn the_version_names_the_modules_that_are_absent() -> Outcome {
+    let output = Binary::new(env!("CARGO_BIN_EXE_evenkeel")).command().args(["serve", "-V"]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    for (module, is_absent) in [
+        ("http_upstream_random", false),
+        ("http_upstream_least_conn", false),
+        ("http_proxy", false),
+        ("http_map", false),
+        ("http_gzip", true),
+        ("http_ssi", true),
+    ] {
+        assert_eq!(said.contains(&format!("--without-{module}_module")), is_absent, "{module}: {said}");
+    }
     Ok(())
 }

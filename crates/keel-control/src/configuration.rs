@@ -1,6 +1,10 @@
 //! One nginx.conf, read and made ready to serve without a Compose file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::OpenOptions,
+    io,
+    path::{Path, PathBuf},
+};
 
 use keel_diag::{Diagnostic, Severity, Sources};
 use keel_model::{ErrorLog, LogLevel, Plan, Resolver, User};
@@ -11,7 +15,11 @@ use crate::{
     discovery::Names,
     peers::{Binding, Pools},
     resolve::{Known, bind},
+    traffic::open_log,
 };
+
+/// The folder of the prefix where the pid file and the logs lie that the configuration doesn't name.
+const DEFAULT_FOLDER: &str = "logs";
 
 /// Where a configuration is and what the command line adds.
 #[derive(Clone, Debug)]
@@ -20,8 +28,50 @@ pub struct ServeOptions {
     pub nginx: Options,
     /// The log for what is said before, and in absence of, an `error_log` directive (`-e`); `None` for standard error.
     pub error_log: Option<PathBuf>,
+    /// What becomes of the folder that nginx's default paths lead to when it isn't there.
+    pub default_folder: DefaultFolder,
     /// Follows the names of upstreams that have no resolver of their own.
     pub resolver: Option<Resolver>,
+}
+
+/// What becomes of the prefix's folder `logs` when something is to be written to it and it isn't there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultFolder {
+    /// It is made.
+    IsMade,
+    /// What lies in it can't be opened, as with nginx, whose installation makes it.
+    MustBeThere,
+}
+
+/// A file or folder that serving needs and that can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// A file that can't be opened.
+    #[error("open() \"{}\" failed ({})", path.display(), errno_text(error))]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// A folder that can't be made.
+    #[error("mkdir() \"{}\" failed ({})", path.display(), errno_text(error))]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+/// Writes an error as nginx does: `2: No such file or directory`.
+fn errno_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    match error.raw_os_error() {
+        Some(number) => format!("{number}: {text}"),
+        None => text.to_owned(),
+    }
 }
 
 /// What came of reading a configuration. All diagnostics are there, whether it can be used or not.
@@ -46,6 +96,50 @@ pub struct Ready {
     pub plan: Plan,
     /// What each upstream's servers stand for.
     pub bindings: Vec<Binding>,
+    /// The prefix's folder `logs`, if it is to be made where it is needed.
+    default_folder: Option<PathBuf>,
+}
+
+impl Ready {
+    /// Makes the folder `logs` if something is to be written to it, and those for request and response bodies.
+    pub(crate) fn create_folders(&self) -> Result<(), FileError> {
+        if let Some(path) = self.missing_folder() {
+            let made = std::fs::create_dir_all(path);
+            made.map_err(|error| FileError::Folder { path: path.to_owned(), error })?;
+        }
+        create_temp_folders(&self.plan)
+    }
+
+    /// Opens what serving opens, as nginx does when it tests a configuration: the pid file and the logs, which are
+    /// made where they are missing, and the folders for bodies. What `logs` would hold is left alone while serving
+    /// would make that folder first.
+    ///
+    /// # Errors
+    /// The first that can't be had.
+    pub fn test_files(&self) -> Result<(), FileError> {
+        let missing = self.missing_folder();
+        let is_there = |path: &Path| missing.is_none() || path.parent() != missing;
+        let pid = self.main.pid.as_path();
+        // The first process of a container has no need of the file.
+        if is_there(pid) && std::process::id() != 1 {
+            let opened = OpenOptions::new().create(true).truncate(false).write(true).open(pid);
+            opened.map_err(|error| FileError::Open { path: pid.to_owned(), error })?;
+        }
+        create_temp_folders(&self.plan)?;
+        for path in self.plan.log_paths().into_iter().filter(|path| is_there(path)) {
+            open_log(&path, self.plan.process.user.as_ref())
+                .map_err(|error| FileError::Open { path, error })?;
+        }
+        Ok(())
+    }
+
+    /// Gives the folder `logs` if something is to be written to it, it isn't there, and serving would make it.
+    fn missing_folder(&self) -> Option<&Path> {
+        let folder = self.default_folder.as_deref().filter(|folder| !folder.exists())?;
+        let logs = self.plan.log_paths();
+        let mut paths = logs.iter().chain([&self.main.pid]);
+        paths.any(|path| path.parent() == Some(folder)).then_some(folder)
+    }
 }
 
 impl ServeOptions {
@@ -61,11 +155,17 @@ impl ServeOptions {
             let mut plan = configuration.plan;
             fill_peers(&mut plan, &bindings, &Pools::new(), &Names::new());
             diagnostics.extend(settle_user(&mut plan, &configuration.main, MissingUser::IsAnError));
+            let default_folder = match self.default_folder {
+                DefaultFolder::IsMade => Some(self.nginx.prefix.join(DEFAULT_FOLDER)),
+                DefaultFolder::MustBeThere => None,
+            };
             if plan.process.error_logs.is_empty() {
-                plan.process.error_logs =
-                    vec![ErrorLog { path: self.error_log.clone(), level: LogLevel::Error }];
+                // Nobody reads standard error of what has gone to the background.
+                let unread = default_folder.as_ref().filter(|_| configuration.main.daemon);
+                let path = self.error_log.clone().or_else(|| Some(unread?.join("error.log")));
+                plan.process.error_logs = vec![ErrorLog { path, level: LogLevel::Error }];
             }
-            Ready { main: configuration.main, plan, bindings }
+            Ready { main: configuration.main, plan, bindings, default_folder }
         });
         let failed = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
         Configuration { sources, diagnostics, dump, ready: ready.filter(|_| !failed) }
@@ -137,7 +237,7 @@ fn user(account: &keel_sys::user::Account, gid: u32) -> User {
 }
 
 /// Creates the folders that bodies are spooled to, as nginx does at its start.
-pub(crate) fn create_temp_folders(plan: &Plan) -> std::io::Result<()> {
+pub(crate) fn create_temp_folders(plan: &Plan) -> Result<(), FileError> {
     let mut folders: Vec<&Path> = plan
         .scopes()
         .into_iter()
@@ -146,10 +246,11 @@ pub(crate) fn create_temp_folders(plan: &Plan) -> std::io::Result<()> {
     folders.sort();
     folders.dedup();
     for folder in folders {
-        std::fs::create_dir_all(folder)?;
-        if let Some(user) = &plan.process.user {
-            std::os::unix::fs::chown(folder, Some(user.uid), Some(user.gid))?;
+        let mut made = std::fs::create_dir_all(folder);
+        if let (Ok(()), Some(user)) = (&made, &plan.process.user) {
+            made = std::os::unix::fs::chown(folder, Some(user.uid), Some(user.gid));
         }
+        made.map_err(|error| FileError::Folder { path: folder.to_owned(), error })?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ mod serve;
 mod sockets;
 mod traffic;
 
-pub use configuration::{Configuration, Ready, ServeOptions};
+pub use configuration::{Configuration, DefaultFolder, FileError, Ready, ServeOptions};
 pub use discovery::{Located, Names};
 pub use health::{Unwell, ask_health};
 pub use peers::{Binding, Entry, Pool, Pools};

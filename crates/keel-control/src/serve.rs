@@ -7,7 +7,7 @@ use keel_model::FollowedName;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    configuration::{Ready, ServeOptions, create_temp_folders, fill_peers},
+    configuration::{FileError, Ready, ServeOptions, fill_peers},
     discovery::{Discovery, followed},
     health, orphans,
     peers::{Binding, Pools},
@@ -43,9 +43,9 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
-    /// A folder for request and response bodies could not be made.
-    #[error("can't create a folder for temporary files")]
-    TempFolder(#[source] io::Error),
+    /// A folder for logs, or for request and response bodies, could not be made.
+    #[error("can't create a folder")]
+    Folder(#[source] FileError),
 }
 
 /// What the caller does when things happen.
@@ -68,7 +68,7 @@ pub async fn serve(
     mut signals: mpsc::Receiver<ServeSignal>,
     observer: &mut dyn ServeObserver,
 ) -> Result<(), ServeError> {
-    create_temp_folders(&first.plan).map_err(ServeError::TempFolder)?;
+    first.create_folders().map_err(ServeError::Folder)?;
     let (traffic, mut notices) = Traffic::start(DataPlaneCommand::default(), Sharing::Exclusive);
     let (discovery, mut changes) = Discovery::new();
     let pid_path = first.main.pid.clone();
@@ -162,9 +162,9 @@ impl Balancer {
             tracing::error!("the new configuration has errors; the one in effect stays");
             return;
         };
-        let outcome = match create_temp_folders(&ready.plan) {
+        let outcome = match ready.create_folders() {
             Ok(()) => self.apply(ready).await.map_err(ServeError::Apply),
-            Err(error) => Err(ServeError::TempFolder(error)),
+            Err(error) => Err(ServeError::Folder(error)),
         };
         match outcome {
             Ok(ready) => observer.applied(&ready),

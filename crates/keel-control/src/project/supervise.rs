@@ -55,7 +55,7 @@ pub enum ProjectError {
     Runner(#[from] keel_runner::Error),
     /// A folder for bodies could not be made.
     #[error("can't create a folder for temporary files")]
-    TempFolder(#[source] std::io::Error),
+    TempFolder(#[source] crate::configuration::FileError),
     /// Everything is being ended meanwhile.
     #[error("the project is being stopped")]
     Ending,
