@@ -22,7 +22,9 @@ pub(crate) fn confinement(decoder: &mut Decoder<'_>, node: &Node) -> Confinement
     };
     let (cap_add, cap_drop) = (texts("cap_add"), texts("cap_drop"));
     let (security_opt, group_add) = (texts("security_opt"), texts("group_add"));
-    let (dns, tmpfs) = (texts("dns"), texts("tmpfs"));
+    let (mut dns, tmpfs) = (texts("dns"), texts("tmpfs"));
+    // Compose leaves out empty ones: a variable that isn't set asks for nothing.
+    dns.retain(|address| !address.is_empty());
     let tmpfs = tmpfs.into_iter().map(|text| match text.split_once(':') {
         Some((path, options)) => (path.to_owned(), options.to_owned()),
         None => (text, String::new()),

@@ -63,6 +63,18 @@ impl Decoder<'_> {
         }
     }
 
+    /// Reads a text; an empty one is none, as where a variable that may be empty stands for it.
+    pub(crate) fn name(&mut self, node: &Node) -> Option<Spanned<String>> {
+        self.text(node).filter(|text| !text.value.is_empty())
+    }
+
+    /// Reads a list of texts without the empty ones.
+    pub(crate) fn names(&mut self, node: &Node) -> Vec<Spanned<String>> {
+        let mut names = self.texts(node);
+        names.retain(|name| !name.value.is_empty());
+        names
+    }
+
     /// Reads `true` or `false`, in the spellings that Compose takes.
     pub(crate) fn flag(&mut self, node: &Node) -> Option<Spanned<bool>> {
         let text = self.text(node)?;

@@ -13,7 +13,8 @@ use keel_diag::{Diagnostic, SourceId, Sources, Span};
 
 use crate::{
     Options,
-    interpolate::interpolate,
+    dotenv::Format,
+    interpolate::{Layers, interpolate},
     load::env_file,
     merge,
     report::Report,
@@ -261,6 +262,8 @@ impl<'a> Reader<'a> {
                             self.report_unset(name, span);
                         }
                         scalar.text = result.text;
+                        // Compose types scalars before it replaces variables: what comes of one is text, never null.
+                        scalar.plain = false;
                     }
                     Err(failure) => {
                         let span = place(failure.range, self.sources);
@@ -289,14 +292,17 @@ impl<'a> Reader<'a> {
         self.unset.push(name);
     }
 
-    /// Reads an env file below the given variables.
+    /// Reads env files below the given variables; a later one overrides the earlier ones.
     pub(crate) fn variables_of(
         &mut self,
-        path: &Path,
+        paths: &[PathBuf],
         variables: &BTreeMap<String, String>,
     ) -> BTreeMap<String, String> {
-        let values = env_file(path, variables, self);
-        let mut all: BTreeMap<_, _> = values.into_iter().map(|(name, value)| (name, value.value)).collect();
+        let mut all = BTreeMap::new();
+        for path in paths {
+            let values = env_file(path, Format::Dotenv, &Layers(&[variables, &all]), self);
+            all.extend(values.into_iter().map(|(name, value)| (name, value.value)));
+        }
         all.extend(variables.clone());
         all
     }

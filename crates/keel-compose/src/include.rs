@@ -56,10 +56,7 @@ impl Reader<'_> {
                 self.report.push(Diagnostic::error("compose::include", message).at(list.key, "passed here"));
                 break;
             }
-            let mut inner = variables.clone();
-            for path in &include.env_files {
-                inner = self.variables_of(path, &inner);
-            }
+            let inner = self.variables_of(&include.env_files, variables);
             self.include_depth += 1;
             let tree = self.project_tree(&include.files, &include.folder, &inner);
             self.include_depth -= 1;

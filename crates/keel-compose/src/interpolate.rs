@@ -1,9 +1,14 @@
-//! `$VAR` and `${VAR:-default}` in values, as the Compose specification has them.
+//! `$VAR` and `${VAR:-default}` in values, as compose-go's `template` package has them.
 //!
-//! Keys are not interpolated, and nothing is executed. A variable that isn't set becomes the empty text and is
-//! reported; the caller decides how loudly.
+//! `$$` is a dollar. A `$` before anything but a name or a brace stays as it is (`$(date)`, `$2a$10`, `5$`); what begins
+//! with `${` must be a whole expression. Keys are not interpolated, and nothing is executed. A variable that isn't set
+//! becomes the empty text and is reported; the caller decides how loudly.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
+
+use indexmap::IndexMap;
+
+use crate::Spanned;
 
 /// How deep defaults may be nested in each other.
 const DEPTH_MAX: usize = 16;
@@ -31,9 +36,24 @@ pub(crate) trait Lookup {
     fn get(&self, name: &str) -> Option<&str>;
 }
 
-impl Lookup for std::collections::BTreeMap<String, String> {
+impl Lookup for BTreeMap<String, String> {
     fn get(&self, name: &str) -> Option<&str> {
-        std::collections::BTreeMap::get(self, name).map(String::as_str)
+        BTreeMap::get(self, name).map(String::as_str)
+    }
+}
+
+impl Lookup for IndexMap<String, Spanned<String>> {
+    fn get(&self, name: &str) -> Option<&str> {
+        IndexMap::get(self, name).map(|value| value.value.as_str())
+    }
+}
+
+/// Variables of several places; the first that knows a name counts.
+pub(crate) struct Layers<'a>(pub(crate) &'a [&'a dyn Lookup]);
+
+impl Lookup for Layers<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find_map(|layer| layer.get(name))
     }
 }
 
@@ -59,6 +79,7 @@ fn expand(
     if depth > DEPTH_MAX {
         return Err(fail("defaults are nested too deep", 0..text.len()));
     }
+    let closing = closing_braces(text);
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
         result.text.push_str(&rest[..dollar]);
@@ -68,7 +89,7 @@ fn expand(
             result.text.push('$');
             rest = more;
         } else if let Some(inner) = after.strip_prefix('{') {
-            let Some(length) = closing_brace(inner) else {
+            let Some(length) = closing.get(&(at + 1)).and_then(|end| end.checked_sub(at + 2)) else {
                 return Err(fail("`${` is never closed", at..text.len()));
             };
             let place = Place { at: base + at + 2, whole: base + at..base + at + length + 3, depth };
@@ -77,12 +98,9 @@ fn expand(
         } else {
             let length = name_length(after);
             if length == 0 {
-                let end = at + 1 + after.chars().next().map_or(0, char::len_utf8);
-                let failure = fail("`$` is not followed by the name of a variable", at..end);
-                return Err(Failure {
-                    help: Some("a `$` that is meant as such is written `$$`".into()),
-                    ..failure
-                });
+                result.text.push('$');
+                rest = after;
+                continue;
             }
             match variables.get(&after[..length]) {
                 Some(value) => result.text.push_str(value),
@@ -113,7 +131,8 @@ fn braced(
     result: &mut Interpolated,
 ) -> Result<(), Failure> {
     let (name, rest) = inner.split_at(name_length(inner));
-    let fail = |message: String| Failure { message, range: place.whole.clone(), help: None };
+    let literal = || Some("a `$` that is meant as such is written `$$`".to_owned());
+    let fail = |message: String| Failure { message, range: place.whole.clone(), help: literal() };
     if name.is_empty() {
         return Err(fail(format!("`${{{inner}}}` names no variable")));
     }
@@ -153,21 +172,35 @@ fn braced(
     Ok(())
 }
 
-/// Gives where the brace closes that was opened just before.
-fn closing_brace(text: &str) -> Option<usize> {
-    let mut open = 1;
+/// Gives for each opening brace where it is closed: by the brace that makes pairs of all braces (`${A:-{"b": 1}}`), and
+/// where there is none by the one that makes pairs of those of variables (`${A:-a{b}`).
+fn closing_braces(text: &str) -> BTreeMap<usize, usize> {
+    let mut closing = BTreeMap::new();
+    if !text.contains("${") {
+        return closing;
+    }
     let bytes = text.as_bytes();
+    let (mut all, mut of_variables) = (Vec::new(), Vec::new());
+    let mut second = BTreeMap::new();
     for (at, byte) in bytes.iter().enumerate() {
         match byte {
-            b'{' if at > 0 && bytes.get(at - 1) == Some(&b'$') => open += 1,
-            b'}' => open -= 1,
+            b'{' => {
+                all.push(at);
+                if at > 0 && bytes.get(at - 1) == Some(&b'$') {
+                    of_variables.push(at);
+                }
+            }
+            b'}' => {
+                closing.extend(all.pop().map(|from| (from, at)));
+                second.extend(of_variables.pop().map(|from| (from, at)));
+            }
             _ => {}
         }
-        if open == 0 {
-            return Some(at);
-        }
     }
-    None
+    for (from, at) in second {
+        closing.entry(from).or_insert(at);
+    }
+    closing
 }
 
 /// Gives the length of the variable's name that a text begins with.
@@ -207,7 +240,7 @@ mod tests {
         check("${SET}${SET}", "setset", &[]);
         check("$SET-x", "set-x", &[]);
         check("$UNSET and ${OTHER}", " and ", &["UNSET", "OTHER"]);
-        check("$$SET $${SET}", "$SET ${SET}", &[]);
+        check("$$SET $${SET} $$$SET", "$SET ${SET} $set", &[]);
     }
 
     #[test]
@@ -219,7 +252,25 @@ mod tests {
         check("${UNSET:-${EMPTY:-${SET}}}", "set", &[]);
         check("${UNSET:-http://host:80/$SET}", "http://host:80/set", &[]);
         check("${UNSET-a{b}", "a{b", &[]);
+        check("${UNSET-a{b} ${SET}", "a{b set", &[]);
+        check("${UNSET:-{\"a\": {}}}", "{\"a\": {}}", &[]);
+        check("${SET:-{\"a\": {}}}!", "set!", &[]);
+        check("${SET:-a}${UNSET:-b}", "setb", &[]);
+        check("${UNSET:-${OTHER}}", "", &["OTHER"]);
+        check("${UNSET:-$$x}", "$x", &[]);
+        check("${UNSET+${SET}}${SET:+[${SET}]}", "[set]", &[]);
         check("${SET?x} ${SET:?x} ${EMPTY?x}", "set set ", &[]);
+    }
+
+    /// compose-go, template/template.go: only names, braces and a second `$` mean something after a `$`.
+    #[test]
+    fn a_dollar_before_anything_else_stays() {
+        check("for i in $(seq 1 3)", "for i in $(seq 1 3)", &[]);
+        check("${UNSET:-$2a$14$SET}", "$2a$14set", &[]);
+        check("^.+$", "^.+$", &[]);
+        check("\"$\" '$' $\" $1 $@ $é $ x", "\"$\" '$' $\" $1 $@ $é $ x", &[]);
+        check("cost: 5$", "cost: 5$", &[]);
+        check("$((1 + ${SET}))", "$((1 + set))", &[]);
     }
 
     #[test]
@@ -231,12 +282,12 @@ mod tests {
         );
         check_failure("${EMPTY:?}", "the required variable `EMPTY` is empty", 0..10);
         check_failure("x ${SET", "`${` is never closed", 2..7);
-        check_failure("cost: 5$", "`$` is not followed by the name of a variable", 7..8);
-        check_failure("$1", "`$` is not followed by the name of a variable", 0..2);
         check_failure("${1}", "`${1}` names no variable", 0..4);
         check_failure("${SET!x}", "`!x` is not understood after the name `SET`", 0..8);
         check_failure("${UNSET:-${SET}", "`${` is never closed", 0..15);
-        check_failure("${UNSET:-$1}", "`$` is not followed by the name of a variable", 9..11);
+        check_failure("${UNSET:-${1}}", "`${1}` names no variable", 9..13);
+        check_failure("${}", "`${}` names no variable", 0..3);
+        check_failure("${{ SET }}", "`${{ SET }}` names no variable", 0..10);
     }
 
     #[test]

@@ -5,12 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use indexmap::IndexMap;
 use keel_diag::{Diagnostic, Sources};
 use keel_model::DriverChoice;
 
 use crate::{
-    Project, Spanned, dotenv,
+    Project, Spanned,
+    dotenv::{self, Format},
     files::{self, Reader},
+    interpolate::{Layers, Lookup},
     lower,
     report::Report,
     yaml::{Node, Value},
@@ -79,7 +82,8 @@ fn load_into(options: &Options, mut reader: Reader<'_>, likely_name: &mut Option
     let mut variables = environment(options, &start, &mut reader);
     let found = files::find(options, &start, &variables, &mut reader)?;
     if found.folder != start && options.env_files.is_empty() {
-        for (name, value) in env_file(&found.folder.join(".env"), &options.environment, &mut reader) {
+        let path = found.folder.join(".env");
+        for (name, value) in env_file(&path, Format::Dotenv, &options.environment, &mut reader) {
             variables.entry(name).or_insert(value.value);
         }
     }
@@ -110,7 +114,7 @@ fn environment(options: &Options, start: &Path, reader: &mut Reader<'_>) -> BTre
     };
     let mut variables = BTreeMap::new();
     for path in &paths {
-        if !path.is_file() {
+        if !is_readable(path) {
             let message = format!("the env file {} is not there", path.display());
             reader.report.push(Diagnostic::error("compose::env-file", message));
         }
@@ -119,7 +123,8 @@ fn environment(options: &Options, start: &Path, reader: &mut Reader<'_>) -> BTre
     let disabled = shell.get("COMPOSE_DISABLE_ENV_FILE").is_some_and(|value| value == "1" || value == "true");
     let chosen = if paths.is_empty() && !disabled { std::slice::from_ref(&default) } else { &paths[..] };
     for path in chosen {
-        let values = env_file(path, shell, reader);
+        // A later file sees what the earlier ones say, and overrides it.
+        let values = env_file(path, Format::Dotenv, &Layers(&[shell, &variables]), reader);
         variables.extend(values.into_iter().map(|(name, value)| (name, value.value)));
     }
     variables.extend(shell.clone());
@@ -129,16 +134,23 @@ fn environment(options: &Options, start: &Path, reader: &mut Reader<'_>) -> BTre
 /// Reads an env file; one that is not there is empty.
 pub(crate) fn env_file(
     path: &Path,
-    shell: &BTreeMap<String, String>,
+    format: Format,
+    outer: &dyn Lookup,
     reader: &mut Reader<'_>,
-) -> indexmap::IndexMap<String, Spanned<String>> {
-    if !path.is_file() {
-        return indexmap::IndexMap::new();
+) -> IndexMap<String, Spanned<String>> {
+    if !is_readable(path) {
+        return IndexMap::new();
     }
-    let Some(id) = reader.read(path) else { return indexmap::IndexMap::new() };
-    let (values, diagnostics) = dotenv::parse(id, reader.sources.text(id), shell);
+    let Some(id) = reader.read(path) else { return IndexMap::new() };
+    let (values, diagnostics) = dotenv::parse(id, reader.sources.text(id), format, outer);
     reader.report.extend(diagnostics);
     values
+}
+
+/// Tells whether there is a file, `/dev/null` included. A named pipe isn't one: nobody may ever write to it.
+pub(crate) fn is_readable(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() || meta.file_type().is_char_device())
 }
 
 /// Gives the name from `-p` or the environment, else the file's, else the folder's.

@@ -55,8 +55,12 @@ fn short(decoder: &mut Decoder<'_>, text: &str, span: Span) -> Option<Mount> {
         Some(target) => (source(decoder, first), target),
         None => (MountSource::Anonymous, first),
     };
-    if more.is_some() || !target.starts_with('/') {
-        let message = format!("`{text}` is not a volume: the path in the container begins with `/`");
+    if more.is_some() || (first.is_empty() && second.is_some()) || !target.starts_with('/') {
+        let message = if first.is_empty() {
+            format!("`{text}` is not a volume: there is nothing before its `:`")
+        } else {
+            format!("`{text}` is not a volume: the path in the container begins with `/`")
+        };
         decoder.invalid(
             span,
             message,

@@ -43,7 +43,7 @@ pub(crate) fn ports(decoder: &mut Decoder<'_>, node: &Node) -> Vec<PortMapping> 
 /// Reads `expose`.
 pub(crate) fn expose(decoder: &mut Decoder<'_>, node: &Node) -> Vec<Spanned<Port>> {
     let mut result = Vec::new();
-    for text in decoder.texts(node) {
+    for text in decoder.names(node) {
         match exposed(&text.value) {
             Ok(ports) => result.extend(ports.into_iter().map(|port| Spanned::new(port, text.span))),
             Err(message) => decoder.invalid(text.span, message, "write PORT[/PROTOCOL], such as \"5000\""),

@@ -391,8 +391,8 @@ fn unknown(name: &str, entry: &crate::yaml::Entry, fields: &[Field], what: &str)
 /// Tells whether a field says what holds without it.
 fn is_off(node: &Node) -> bool {
     match &node.value {
-        Value::Scalar(scalar) => scalar.is_null() || (scalar.plain && scalar.text == "false"),
-        Value::Sequence(items) => items.is_empty(),
+        Value::Scalar(scalar) => scalar.is_null() || matches!(scalar.text.as_str(), "" | "false"),
+        Value::Sequence(items) => items.iter().all(is_off),
         Value::Mapping(entries) => entries.is_empty(),
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -14,11 +14,13 @@ use keel_model::{DependencyCondition, Driver, DriverChoice, RestartCondition, Re
 use crate::{
     Build, DependsOn, Dockerfile, NetworkAttachment, Process, Project, Service, Spanned, container,
     decode::Decoder,
+    dotenv::Format,
     driver,
     extends::missing_file,
     files::Reader,
     healthcheck::healthcheck,
-    load::env_file,
+    interpolate::Layers,
+    load::{env_file, is_readable},
     mounts::{self, CONFIGS, SECRETS},
     ports,
     project::NEVER,
@@ -84,14 +86,14 @@ fn read_fields(decoder: &mut Decoder<'_>, name: &str, entry: &Entry, project: &P
         name: Spanned::new(name.to_owned(), entry.key),
         enabled: true,
         faulty: false,
-        image: get("image").and_then(|node| decoder.text(node)).filter(|image| !image.value.is_empty()),
+        image: get("image").and_then(|node| decoder.name(node)),
         build: get("build").and_then(|node| build(decoder, node)),
         dockerfile: None,
         command: get("command").and_then(|node| decoder.words(node)),
         entrypoint: get("entrypoint").and_then(|node| decoder.words(node)),
         environment: IndexMap::new(),
         env_files: Vec::new(),
-        working_dir: get("working_dir").and_then(|node| decoder.text(node)),
+        working_dir: get("working_dir").and_then(|node| decoder.name(node)),
         ports: get("ports").map_or_else(Vec::new, |node| ports::ports(decoder, node)),
         expose: get("expose").map_or_else(Vec::new, |node| ports::expose(decoder, node)),
         depends_on: get("depends_on").map_or_else(Vec::new, |node| depends_on(decoder, node)),
@@ -102,9 +104,9 @@ fn read_fields(decoder: &mut Decoder<'_>, name: &str, entry: &Entry, project: &P
         scale: get("scale").and_then(|node| replicas(decoder, node)),
         stop_signal: get("stop_signal").and_then(|node| signal(decoder, node)),
         stop_grace_period: get("stop_grace_period").and_then(|node| decoder.duration(node)),
-        container_name: get("container_name").and_then(|node| decoder.text(node)),
-        hostname: get("hostname").and_then(|node| decoder.text(node)),
-        network_mode: get("network_mode").and_then(|node| decoder.text(node)),
+        container_name: get("container_name").and_then(|node| decoder.name(node)),
+        hostname: get("hostname").and_then(|node| decoder.name(node)),
+        network_mode: get("network_mode").and_then(|node| decoder.name(node)),
         networks: get("networks").map_or_else(IndexMap::new, |node| networks(decoder, node)),
         link_aliases: Vec::new(),
         extra_hosts: get("extra_hosts").map_or_else(Vec::new, |node| extra_hosts(decoder, node)),
@@ -119,7 +121,7 @@ fn read_fields(decoder: &mut Decoder<'_>, name: &str, entry: &Entry, project: &P
         driver: Driver::Process,
         driver_choice: DriverChoice::default(),
         gateway_hosts: get("extra_hosts").map_or_else(Vec::new, |node| gateway_hosts(decoder, node)),
-        user: get("user").and_then(|node| decoder.text(node)),
+        user: get("user").and_then(|node| decoder.name(node)),
         confinement: container::confinement(decoder, node),
         process: get("x-process").and_then(|node| process(decoder, node)),
     }
@@ -219,10 +221,10 @@ fn build(decoder: &mut Decoder<'_>, node: &Node) -> Option<Build> {
     let (context, dockerfile, inline, args, target) = match &node.value {
         Value::Mapping(_) => (
             field("context").and_then(|node| decoder.text(node)),
-            field("dockerfile").and_then(|node| decoder.text(node)),
-            field("dockerfile_inline").and_then(|node| decoder.text(node)),
+            field("dockerfile").and_then(|node| decoder.name(node)),
+            field("dockerfile_inline").and_then(|node| decoder.name(node)),
             field("args").map_or_else(IndexMap::new, |node| decoder.settings(node)),
-            field("target").and_then(|node| decoder.text(node)),
+            field("target").and_then(|node| decoder.name(node)),
         ),
         _ => (decoder.text(node), None, None, IndexMap::new(), None),
     };
@@ -362,7 +364,7 @@ fn restart_policy(decoder: &mut Decoder<'_>, node: &Node) -> Option<Spanned<Rest
 }
 
 fn signal(decoder: &mut Decoder<'_>, node: &Node) -> Option<Spanned<i32>> {
-    let text = decoder.text(node)?;
+    let text = decoder.name(node)?;
     match signal_number(&text.value) {
         Some(number) => Some(Spanned::new(number, text.span)),
         None => {
@@ -423,7 +425,7 @@ fn networks(decoder: &mut Decoder<'_>, node: &Node) -> IndexMap<String, NetworkA
         if let Some(fields) = decoder.entries(&entry.value) {
             schema::check(fields, schema::ATTACHMENT, "a service's network", Care::Effects, decoder.report);
         }
-        let aliases = entry.value.get("aliases").map_or_else(Vec::new, |node| decoder.texts(node));
+        let aliases = entry.value.get("aliases").map_or_else(Vec::new, |node| decoder.names(node));
         result.insert(name.clone(), NetworkAttachment { span: entry.key, aliases });
     }
     result
@@ -453,30 +455,34 @@ fn process(decoder: &mut Decoder<'_>, node: &Node) -> Option<Process> {
     })
 }
 
-/// Resolves `env_file`, then `environment` on top of it.
+/// Resolves `env_file`, then `environment` on top of it. Variables in an env file are the project's, then those of
+/// `environment`, then those of the files before.
 fn read_environment(node: &Node, service: &mut Service, project: &Project, reader: &mut Reader<'_>) {
-    for (path, span, required) in env_files(node, project, reader) {
-        if path.is_file() {
-            let values = env_file(&path, &project.variables, reader);
-            service.environment.extend(values);
-            service.env_files.push(path);
-        } else if required && service.enabled {
-            missing_file(reader.report, &path, span);
-        }
-    }
+    let mut own = IndexMap::new();
+    let mut unset = Vec::new();
     if let Some(node) = node.get("environment") {
         let (folder, variables) = (project.folder.as_path(), &project.variables);
-        let mut decoder = Decoder { report: reader.report, folder, variables };
-        let own = decoder.settings(node);
-        for name in decoder_names_unset(node, &own) {
-            service.environment.shift_remove(&name);
-        }
-        service.environment.extend(own);
+        own = Decoder { report: reader.report, folder, variables }.settings(node);
+        unset = names_unset(node, &own);
     }
+    for file in env_files(node, project, reader) {
+        if is_readable(&file.path) {
+            let outer = Layers(&[&project.variables, &own, &service.environment]);
+            let values = env_file(&file.path, file.format, &outer, reader);
+            service.environment.extend(values);
+            service.env_files.push(file.path);
+        } else if file.required && service.enabled {
+            missing_file(reader.report, &file.path, file.span);
+        }
+    }
+    for name in unset {
+        service.environment.shift_remove(&name);
+    }
+    service.environment.extend(own);
 }
 
 /// Gives the names that stand without a value and have none in the shell either: they end up unset.
-fn decoder_names_unset(node: &Node, own: &IndexMap<String, Spanned<String>>) -> Vec<String> {
+fn names_unset(node: &Node, own: &IndexMap<String, Spanned<String>>) -> Vec<String> {
     let named: Vec<String> = match &node.value {
         Value::Mapping(entries) => entries.keys().cloned().collect(),
         Value::Sequence(items) => items
@@ -491,11 +497,15 @@ fn decoder_names_unset(node: &Node, own: &IndexMap<String, Spanned<String>>) -> 
     named.into_iter().filter(|name| !own.contains_key(name)).collect()
 }
 
-fn env_files(
-    node: &Node,
-    project: &Project,
-    reader: &mut Reader<'_>,
-) -> Vec<(std::path::PathBuf, Span, bool)> {
+/// One entry of `env_file`.
+struct EnvFile {
+    path: PathBuf,
+    span: Span,
+    required: bool,
+    format: Format,
+}
+
+fn env_files(node: &Node, project: &Project, reader: &mut Reader<'_>) -> Vec<EnvFile> {
     let Some(node) = node.get("env_file") else { return Vec::new() };
     let folder: &Path = &project.folder;
     let mut decoder = Decoder { report: reader.report, folder, variables: &project.variables };
@@ -503,20 +513,33 @@ fn env_files(
         Value::Sequence(items) => items.as_slice(),
         _ => std::slice::from_ref(node),
     };
-    let mut result = Vec::new();
-    for item in items {
-        let (path, required) = match item.as_mapping() {
-            Some(entries) => {
-                schema::check(entries, schema::ENV_FILE, "`env_file`", Care::Effects, decoder.report);
-                let path = item.get("path").and_then(|node| decoder.text(node));
-                let required = item.get("required").and_then(|node| decoder.flag(node));
-                (path, required.is_none_or(|required| required.value))
+    items.iter().filter_map(|item| env_file_entry(&mut decoder, item)).collect()
+}
+
+fn env_file_entry(decoder: &mut Decoder<'_>, item: &Node) -> Option<EnvFile> {
+    let Some(entries) = item.as_mapping() else {
+        let path = decoder.name(item)?;
+        let (path, span) = (decoder.path(&path.value), path.span);
+        return Some(EnvFile { path, span, required: true, format: Format::Dotenv });
+    };
+    schema::check(entries, schema::ENV_FILE, "`env_file`", Care::Effects, decoder.report);
+    let path = item.get("path").and_then(|node| decoder.text(node));
+    let required = item.get("required").and_then(|node| decoder.flag(node));
+    let format = match item.get("format").and_then(|node| decoder.name(node)) {
+        None => Format::Dotenv,
+        Some(format) => match format.value.as_str() {
+            "raw" => Format::Raw,
+            _ => {
+                let message = format!("`{}` is not a format of an env file", format.value);
+                decoder.invalid(format.span, message, "leave it out, or write `format: raw`");
+                return None;
             }
-            None => (decoder.text(item), true),
-        };
-        if let Some(path) = path {
-            result.push((decoder.path(&path.value), path.span, required));
-        }
-    }
-    result
+        },
+    };
+    let Some(path) = path else {
+        decoder.invalid(item.span, "`env_file` needs `path`", "");
+        return None;
+    };
+    let required = required.is_none_or(|required| required.value);
+    Some(EnvFile { path: decoder.path(&path.value), span: path.span, required, format })
 }

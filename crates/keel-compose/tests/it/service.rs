@@ -274,7 +274,7 @@ fn variables_in_values() {
 services:
   one: {image: 'a:$NOT_SET', hostname: '$NOT_SET'}
   two: {image: '${MUST:?say what}'}
-  three: {image: 'x$(y)'}
+  three: {image: '${1}'}
 ").says(), @"
     warning[compose::unset-variable]: the variable `NOT_SET` is not set; it becomes the empty text
       compose.yaml:3:19 `$NOT_SET` used here
@@ -282,10 +282,104 @@ services:
     error[compose::interpolation]: the required variable `MUST` is missing: say what
       compose.yaml:4:17 `${MUST:?say what}` in this value
       help: set it in the environment or in .env: MUST=...
-    error[compose::interpolation]: `$` is not followed by the name of a variable
-      compose.yaml:5:20 `$(` in this value
+    error[compose::interpolation]: `${1}` names no variable
+      compose.yaml:5:19 `${1}` in this value
       help: a `$` that is meant as such is written `$$`
     ");
+}
+
+/// Compose types scalars before it replaces variables, so what comes of one is never null, a bool or a number by its looks.
+#[test]
+fn what_a_variable_yields_is_text() {
+    let app = app("
+command: sh -c 'for i in $(seq 1 3); do echo $$i; done'
+environment:
+  HOME: ${NO:-}
+  NULL: ${NO:-null}
+  TILDE: ${NO:-~}
+  TRUE: ${NO:-true}
+  QUOTED: \"${NO:-}\"
+  HASH: ${NO:-$2a$14$$}
+labels: {a: \"${NO:-}\", b: '${NO:-null}'}
+expose: ['${NO:-}', '${NO:-80}']
+networks: {default: {aliases: ['${NO:-}', '${NO:-api}']}}
+hostname: ${NO:-}
+container_name: ${NO:-}
+user: ${NO:-}
+working_dir: ${NO:-}
+network_mode: ${NO:-}
+stop_signal: ${NO:-}
+restart: ${NO:-no}
+dns: ['${NO:-}']
+deploy: {replicas: '${NO:-2}'}
+read_only: ${NO:-false}
+stdin_open: ${NO:-false}");
+    assert_eq!(
+        pairs(&app.environment),
+        "HASH=$2a$14$ HOME= NULL=null QUOTED= TILDE=~ TRUE=true",
+        "HOME isn't the shell's"
+    );
+    assert_eq!(pairs(&app.labels), "a= b=null");
+    assert_eq!(app.command.as_ref().unwrap().value[2], "for i in $(seq 1 3); do echo $i; done");
+    assert_eq!(app.aliases().collect::<Vec<_>>(), ["api"]);
+    assert_eq!((app.expose.len(), app.replicas()), (1, 2));
+    assert!(app.hostname.is_none() && app.user.is_none() && app.stop_signal.is_none());
+    assert_eq!(
+        case("deploy: {replicas: '${NO:-}'}\nread_only: ${NO:-maybe}").says().matches("error").count(),
+        1
+    );
+}
+
+#[test]
+fn env_files_see_the_project_then_the_service_then_each_other() {
+    let case = Case::new(&[
+        (
+            "compose.yaml",
+            "
+services:
+  app:
+    image: a
+    env_file:
+      - path: one.env
+      - path: ./two.env
+        required: true
+      - {path: raw.env, format: raw}
+      - {path: gone.env, required: false}
+      - /dev/null
+    environment: {OWN: own, B: own}
+",
+        ),
+        (".env", "PROJECT=project\n"),
+        ("one.env", "\u{feff}A=#ff8800\nB=file\nC=${B} ${PROJECT} ${OWN}\nPROJECT=mine\nPROJECT\n"),
+        ("two.env", "D=${A}\nA=2\n"),
+        ("raw.env", "HASH=$2b$12$abc\nQUOTED=\"kept\"\n"),
+    ]);
+    assert_eq!(
+        pairs(&case.project().services["app"].environment),
+        "A=2 B=own C=own project own D=#ff8800 HASH=$2b$12$abc OWN=own PROJECT=project QUOTED=\"kept\""
+    );
+    insta::assert_snapshot!(Case::new(&[
+        ("compose.yaml", "services: {app: {image: a, env_file: [{path: a.env, format: json}, {format: raw}]}}"),
+        ("a.env", ""),
+    ]).says(), @"
+    error[compose::invalid-value]: `json` is not a format of an env file
+      compose.yaml:1:61 `json` not understood
+      help: leave it out, or write `format: raw`
+    error[compose::invalid-value]: `env_file` needs `path`
+      compose.yaml:1:68 `{format: raw}` not understood
+    ");
+}
+
+#[test]
+fn several_env_files_of_the_project_override_each_other() {
+    let mut case = Case::new(&[
+        ("compose.yaml", "services: {app: {image: '${A}-${B}-${C}'}}"),
+        ("one.env", "A=1\nB=1\nC=1\n"),
+        ("two.env", "B=${A}2\nC=2\n"),
+    ])
+    .variable("C", "shell");
+    case.options.env_files = vec!["one.env".into(), "two.env".into()];
+    assert_eq!(case.project().services["app"].image.as_ref().unwrap().value, "1-12-shell");
 }
 
 #[test]
