@@ -1,7 +1,7 @@
 //! `include`: other Compose files, each read as a project of its own and then taken in.
 //!
 //! Relative paths in them start from their own folder, variables come from their own .env below ours. What both files
-//! declare is an error, never a merge.
+//! declare is merged, ours over theirs; of two that are included the first counts (compose-go, loader/include.go).
 
 use std::{
     collections::BTreeMap,
@@ -12,8 +12,10 @@ use keel_diag::Diagnostic;
 
 use crate::{
     decode::Decoder,
-    extends::rebase,
+    extends::{missing_file, rebase},
     files::Reader,
+    load::is_readable,
+    merge,
     schema::{self, Care},
     yaml::{Entry, Mapping, Node, Value},
 };
@@ -62,7 +64,7 @@ impl Reader<'_> {
             self.include_depth -= 1;
             if let Some(tree) = tree {
                 let tree = rebase(tree, &include.folder, &inner);
-                self.take_in(entries, tree);
+                take_in(entries, tree);
             }
         }
         document
@@ -96,38 +98,38 @@ impl Reader<'_> {
             };
             let parent = || first.parent().unwrap_or(folder).to_owned();
             let folder = absolute(own_folder).pop().unwrap_or_else(parent);
+            for path in env_files.iter().filter(|path| !is_readable(path)) {
+                missing_file(decoder.report, path, item.span);
+            }
             let env_files = if env_files.is_empty() { vec![folder.join(".env")] } else { env_files };
             result.push(Include { files, folder, env_files });
         }
         result
     }
+}
 
-    fn take_in(&mut self, entries: &mut Mapping, tree: Node) {
-        let Value::Mapping(included) = tree.value else { return };
-        for (section, entry) in included {
-            if !SECTIONS.contains(&section.as_str()) {
-                continue;
-            }
-            let empty = || Entry { key: entry.key, value: Node::mapping(entry.value.span, Mapping::new()) };
-            let ours = entries.entry(section.clone()).or_insert_with(empty);
-            let (Value::Mapping(ours), Value::Mapping(theirs)) = (&mut ours.value.value, entry.value.value)
-            else {
-                continue;
-            };
-            for (name, resource) in theirs {
-                match ours.get(&name) {
-                    Some(known) if known.value != resource.value => self.report.push(
-                        Diagnostic::error(
-                            "compose::include",
-                            format!("`{section}.{name}` is declared here and in an included file"),
-                        )
-                        .at(known.key, "here")
-                        .at(resource.key, "and here"),
-                    ),
-                    Some(_) => {}
-                    None => {
-                        ours.insert(name, resource);
-                    }
+fn take_in(entries: &mut Mapping, tree: Node) {
+    let Value::Mapping(included) = tree.value else { return };
+    for (section, entry) in included {
+        if !SECTIONS.contains(&section.as_str()) {
+            continue;
+        }
+        let empty = || Entry { key: entry.key, value: Node::mapping(entry.value.span, Mapping::new()) };
+        let ours = entries.entry(section.clone()).or_insert_with(empty);
+        let Value::Mapping(theirs) = entry.value.value else { continue };
+        if ours.value.is_null() {
+            ours.value = Node::mapping(entry.value.span, Mapping::new());
+        }
+        let Value::Mapping(ours) = &mut ours.value.value else { continue };
+        for (name, resource) in theirs {
+            match ours.get_mut(&name) {
+                Some(known) if known.value != resource.value => {
+                    let own = std::mem::replace(&mut known.value, Node::null(known.key));
+                    known.value = merge::merge_resource(&section, resource.value, own);
+                }
+                Some(_) => {}
+                None => {
+                    ours.insert(name, resource);
                 }
             }
         }

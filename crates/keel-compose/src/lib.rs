@@ -19,6 +19,7 @@ mod extends;
 mod files;
 mod healthcheck;
 mod include;
+mod indented;
 mod interpolate;
 mod load;
 mod lower;
@@ -32,7 +33,7 @@ mod seat;
 mod service;
 mod yaml;
 
-pub use dockerfile::{Copy, CopySource, Dockerfile, Run, RunCommand, Stage};
+pub use dockerfile::{BuildInputs, Copy, CopySource, Dockerfile, Run, RunCommand, Stage};
 pub use load::{Loaded, Options, load, load_text};
 pub use project::{
     Build, Config, ConfigMount, DependsOn, HealthTest, Healthcheck, Mount, MountSource, NamedVolume, Network,

@@ -19,6 +19,11 @@ pub(crate) fn merge_service(base: Node, over: Node) -> Node {
     merge_at(base, over, &["services", "*"])
 }
 
+/// Merges a resource of a section (`services`, `networks`) into another of its name, as `include` does.
+pub(crate) fn merge_resource(section: &str, base: Node, over: Node) -> Node {
+    merge_at(base, over, &[section, "*"])
+}
+
 fn merge_at(base: Node, over: Node, path: Path<'_>) -> Node {
     if over.tag == Tag::Override {
         return Node { tag: Tag::Plain, ..over };

@@ -12,7 +12,8 @@ use keel_diag::{Diagnostic, Span};
 use keel_model::{DependencyCondition, Driver, DriverChoice, RestartCondition, RestartPolicy, signal_number};
 
 use crate::{
-    Build, DependsOn, Dockerfile, NetworkAttachment, Process, Project, Service, Spanned, container,
+    Build, BuildInputs, DependsOn, Dockerfile, NetworkAttachment, Process, Project, Service, Spanned,
+    container,
     decode::Decoder,
     dotenv::Format,
     driver,
@@ -29,6 +30,8 @@ use crate::{
     yaml::{Entry, Mapping, Node, Value},
 };
 
+/// What an image has that says nothing of its PATH (BuildKit's `DefaultPathEnv`).
+const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Instances of one service at most.
 const REPLICAS_MAX: u32 = 10_000;
 
@@ -55,7 +58,7 @@ pub(crate) fn service(
             .iter()
             .any(|profile| project.profiles.iter().any(|active| *active == profile.value || active == "*"));
     read_environment(node, &mut service, project, reader);
-    service.dockerfile = read_dockerfile(&service, reader);
+    service.dockerfile = read_dockerfile(&service, project, reader);
     let care = care(&service);
     schema::check(fields, schema::SERVICE, "a service", care, reader.report);
     if let Some(build) = node.get("build").and_then(Node::as_mapping) {
@@ -247,7 +250,7 @@ fn build(decoder: &mut Decoder<'_>, node: &Node) -> Option<Build> {
 }
 
 /// Reads the Dockerfile that `build` leads to.
-fn read_dockerfile(service: &Service, reader: &mut Reader<'_>) -> Option<Dockerfile> {
+fn read_dockerfile(service: &Service, project: &Project, reader: &mut Reader<'_>) -> Option<Dockerfile> {
     let build = service.build.as_ref()?;
     let process = service.process.as_ref();
     let is_process = service.driver == Driver::Process;
@@ -281,7 +284,8 @@ fn read_dockerfile(service: &Service, reader: &mut Reader<'_>) -> Option<Dockerf
         }
     };
     let target = build.target.as_ref().map(|target| target.value.as_str());
-    let (dockerfile, diagnostics) = Dockerfile::parse(&text, id, &args, target);
+    let path = project.variables.get("PATH").map_or(PATH_DEFAULT, String::as_str);
+    let (dockerfile, diagnostics) = Dockerfile::parse(&text, id, &BuildInputs { args: &args, target, path });
     reader.report.extend(diagnostics);
     Some(dockerfile)
 }

@@ -10,6 +10,8 @@ use indexmap::IndexMap;
 use keel_diag::{Diagnostic, SourceId, Span};
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
+use crate::indented::Indented;
+
 /// Nodes in one file at most, copies made by aliases included.
 pub(crate) const NODES_MAX: usize = 200_000;
 /// How deep nodes may be nested, aliases followed.
@@ -114,27 +116,26 @@ impl Node {
 
 /// Reads every document of a text.
 pub(crate) fn parse(source: SourceId, text: &str) -> (Vec<Node>, Vec<Diagnostic>) {
-    let mut builder = Builder::new(source, text);
     // The scanner takes NUL for the end of the text; what follows must not vanish.
     if let Some(at) = text.find('\0') {
         let span = Span::new(source, at..at + 1);
-        builder.diagnostics.push(
-            Diagnostic::error("compose::yaml", "a NUL byte is not allowed in YAML").at(span, "stands here"),
-        );
-        return (Vec::new(), builder.diagnostics);
+        let diagnostic =
+            Diagnostic::error("compose::yaml", "a NUL byte is not allowed in YAML").at(span, "stands here");
+        return (Vec::new(), vec![diagnostic]);
     }
-    let mut parser = Parser::new_from_str(text);
-    while let Some(event) = parser.next_event() {
-        let outcome = match event {
-            Ok((event, span)) => builder.event(event, span),
-            Err(error) => Err(builder.scan_error(&error)),
-        };
-        if let Err(diagnostic) = outcome {
-            builder.diagnostics.push(diagnostic);
-            break;
+    let mut indented = Indented::new(text);
+    loop {
+        let mut builder = Builder::new(source, &indented);
+        let failure = builder.run();
+        let Some(failure) = failure else { return (builder.documents, builder.diagnostics) };
+        let at = builder.offset(failure.marker().index());
+        let diagnostic = builder.scan_error(&failure);
+        let (documents, mut diagnostics) = (builder.documents, builder.diagnostics);
+        if !indented.mend(failure.info(), at) {
+            diagnostics.push(diagnostic);
+            return (documents, diagnostics);
         }
     }
-    (builder.documents, builder.diagnostics)
 }
 
 /// A node whose end has not come yet.
@@ -168,7 +169,8 @@ struct Anchored {
 struct Builder<'a> {
     source: SourceId,
     text: &'a str,
-    /// The byte offset of each character; empty where both are the same.
+    scanned: &'a Indented<'a>,
+    /// The byte offset of each character in what is scanned; empty where both are the same.
     offsets: Vec<usize>,
     stack: Vec<Frame>,
     anchors: HashMap<usize, Anchored>,
@@ -178,12 +180,17 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(source: SourceId, text: &'a str) -> Self {
-        let offsets =
-            if text.is_ascii() { Vec::new() } else { text.char_indices().map(|(at, _)| at).collect() };
+    fn new(source: SourceId, scanned: &'a Indented<'a>) -> Self {
+        let characters = &scanned.scanned;
+        let offsets = if characters.is_ascii() {
+            Vec::new()
+        } else {
+            characters.char_indices().map(|(at, _)| at).collect()
+        };
         Self {
             source,
-            text,
+            text: scanned.text,
+            scanned,
             offsets,
             stack: Vec::new(),
             anchors: HashMap::new(),
@@ -191,6 +198,23 @@ impl<'a> Builder<'a> {
             documents: Vec::new(),
             diagnostics: Vec::new(),
         }
+    }
+
+    /// Takes all events; gives what the scanner doesn't understand.
+    fn run(&mut self) -> Option<saphyr_parser::ScanError> {
+        let scanned = self.scanned;
+        let mut parser = Parser::new_from_str(&scanned.scanned);
+        while let Some(event) = parser.next_event() {
+            let outcome = match event {
+                Ok((event, span)) => self.event(event, span),
+                Err(error) => return Some(error),
+            };
+            if let Err(diagnostic) = outcome {
+                self.diagnostics.push(diagnostic);
+                break;
+            }
+        }
+        None
     }
 
     fn event(&mut self, event: Event<'_>, span: saphyr_parser::Span) -> Result<(), Diagnostic> {
@@ -365,9 +389,9 @@ impl<'a> Builder<'a> {
         let at = if self.offsets.is_empty() {
             index
         } else {
-            self.offsets.get(index).copied().unwrap_or(self.text.len())
+            self.offsets.get(index).copied().unwrap_or(usize::MAX)
         };
-        at.min(self.text.len())
+        self.scanned.in_text(at)
     }
 
     fn span(&self, span: saphyr_parser::Span) -> Span {

@@ -6,7 +6,9 @@ use indexmap::IndexMap;
 use keel_diag::{Diagnostic, SourceId, Span, suggest};
 use keel_model::signal_number;
 
-use super::{Copy, CopySource, Dockerfile, Run, RunCommand, Stage, lines::Line, run, words::Scope};
+use super::{
+    BuildInputs, Copy, CopySource, Dockerfile, Run, RunCommand, Stage, lines::Line, run, words::Scope,
+};
 use crate::{
     HealthTest, Healthcheck, Spanned,
     decode::{parse_duration, tidy},
@@ -34,6 +36,8 @@ const KNOWN: [&str; 18] = [
     "MAINTAINER",
 ];
 
+/// ONBUILD instructions in one stage at most.
+const TRIGGERS_MAX: usize = 256;
 /// Instructions that take variables.
 const EXPANDED: [&str; 9] =
     ["FROM", "ENV", "WORKDIR", "COPY", "ADD", "EXPOSE", "USER", "STOPSIGNAL", "VOLUME"];
@@ -45,12 +49,15 @@ struct Open {
     args: BTreeMap<String, String>,
     /// Whether CMD stands in this very stage: an ENTRYPOINT clears one that is inherited.
     own_command: bool,
+    /// ONBUILD: what a stage that begins with this one does first.
+    triggers: Vec<Line>,
 }
 
 pub(super) struct Interpreter<'a> {
     source: SourceId,
     escape: char,
     build_args: &'a BTreeMap<String, String>,
+    base_path: &'a str,
     /// ARGs before the first FROM.
     global_args: BTreeMap<String, String>,
     names: Vec<Stage>,
@@ -65,11 +72,12 @@ struct Flags<'l> {
 }
 
 impl<'a> Interpreter<'a> {
-    pub(super) fn new(source: SourceId, escape: char, build_args: &'a BTreeMap<String, String>) -> Self {
+    pub(super) fn new(source: SourceId, escape: char, inputs: &BuildInputs<'a>) -> Self {
         Self {
             source,
             escape,
-            build_args,
+            build_args: inputs.args,
+            base_path: inputs.path,
             global_args: platform_args(),
             names: Vec::new(),
             stages: Vec::new(),
@@ -100,6 +108,15 @@ impl<'a> Interpreter<'a> {
             let message = format!("{keyword} needs an argument");
             return self.error("dockerfile::argument", line.span, message, "says nothing");
         }
+        if keyword == "ONBUILD" {
+            let trigger = line.trigger();
+            let Some(stage) = self.stages.last_mut() else { return };
+            if stage.triggers.len() >= TRIGGERS_MAX {
+                let message = format!("more than {TRIGGERS_MAX} ONBUILD instructions");
+                return self.error("dockerfile::argument", line.span, message, "the limit is passed here");
+            }
+            return stage.triggers.push(trigger);
+        }
         let expanded = if EXPANDED.contains(&keyword) { self.words(&line.rest) } else { Ok(Vec::new()) };
         match expanded {
             Ok(words) => self.instruction(line, words),
@@ -113,15 +130,17 @@ impl<'a> Interpreter<'a> {
         let Some(stage) = self.stages.last_mut() else { return };
         let image = &mut stage.image;
         match line.keyword.as_str() {
-            "ENV" => image.environment.extend(settings(&line.rest, &words, span)),
+            "ENV" => self.env(line, &words),
             "WORKDIR" => {
                 let path = absolute(image, &text);
                 image.working_dir = Some(Spanned::new(path, span));
             }
-            "USER" => image.user = Some(Spanned::new(text, span)),
+            // An empty one, of a variable that isn't set, says nothing.
+            "USER" => image.user = Some(Spanned::new(text, span)).filter(|user| !user.value.is_empty()),
             "VOLUME" => {
                 let listed = serde_json::from_str::<Vec<String>>(&line.rest).unwrap_or(words);
-                image.volumes.extend(listed.into_iter().map(|path| Spanned::new(path, span)));
+                let listed = listed.into_iter().filter(|path| !path.is_empty());
+                image.volumes.extend(listed.map(|path| Spanned::new(path, span)));
             }
             "SHELL" => match serde_json::from_str::<Vec<String>>(&line.rest) {
                 Ok(shell) if !shell.is_empty() => image.shell = shell,
@@ -166,8 +185,31 @@ impl<'a> Interpreter<'a> {
             "HEALTHCHECK" => self.healthcheck(line),
             "COPY" | "ADD" => self.copy(line),
             "RUN" => self.run(line),
-            // ONBUILD concerns images built from this one, MAINTAINER nobody.
+            // MAINTAINER concerns nobody. ONBUILD is dealt with before: it is another instruction for later.
             _ => {}
+        }
+    }
+
+    /// `ENV A=1 B=2`, or in the old form `ENV A the rest`.
+    fn env(&mut self, line: &Line, words: &[String]) {
+        let old = line.rest.split_once(char::is_whitespace).filter(|(name, _)| !name.contains('='));
+        let pairs = match old {
+            Some((name, rest)) => match self.word(rest.trim_start()) {
+                Ok(value) => Ok([(name.to_owned(), Spanned::new(value, line.span))].into()),
+                Err(reason) => Err(reason),
+            },
+            None => match words.iter().find(|word| !word.contains('=')) {
+                Some(word) => Err(format!("`{word}` isn't of the form NAME=value")),
+                None => Ok(settings(&line.rest, words, line.span)),
+            },
+        };
+        match pairs {
+            Ok(pairs) => {
+                if let Some(stage) = self.stages.last_mut() {
+                    stage.image.environment.extend(pairs);
+                }
+            }
+            Err(reason) => self.error("dockerfile::argument", line.span, reason, "in this ENV"),
         }
     }
 
@@ -209,8 +251,13 @@ impl<'a> Interpreter<'a> {
         if earlier.is_none() && !image.is_empty() {
             open.image.base = Some(from.clone());
         }
+        let triggers = std::mem::take(&mut open.triggers);
         self.names.push(Stage { name, from });
         self.stages.push(open);
+        // Docker refuses these two as triggers, and ONBUILD in another one.
+        for trigger in triggers.iter().filter(|line| !matches!(&*line.keyword, "FROM" | "ONBUILD")) {
+            self.line(trigger);
+        }
     }
 
     fn position(&self, name: &str) -> Option<usize> {
@@ -246,8 +293,11 @@ impl<'a> Interpreter<'a> {
     }
 
     fn expose(&mut self, words: &[String], span: Span) {
-        for word in words {
-            match ports::exposed(word) {
+        // A variable may hold several ports, or none.
+        for word in words.iter().flat_map(|word| word.split_whitespace()) {
+            // BuildKit takes what `ports` takes and keeps the container's part.
+            let container = word.rsplit(':').next().unwrap_or(word);
+            match ports::exposed(container) {
                 Ok(ports) => {
                     if let Some(stage) = self.stages.last_mut() {
                         stage.image.expose.extend(ports.into_iter().map(|port| Spanned::new(port, span)));
@@ -417,7 +467,9 @@ impl<'a> Interpreter<'a> {
         match self.stages.last() {
             Some(stage) => {
                 let own = stage.image.environment.get(name).map(|value| &value.value);
-                own.or_else(|| stage.args.get(name)).cloned()
+                let known = own.or_else(|| stage.args.get(name)).cloned();
+                // Every image has a PATH; what else a base image sets isn't known here.
+                known.or_else(|| (name == "PATH").then(|| self.base_path.to_owned()))
             }
             None => self.global_args.get(name).cloned(),
         }

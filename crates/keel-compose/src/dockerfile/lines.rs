@@ -23,6 +23,14 @@ pub(crate) struct Heredoc {
     pub(crate) closed: bool,
 }
 
+impl Line {
+    /// Gives the instruction that stands in an ONBUILD.
+    pub(crate) fn trigger(&self) -> Line {
+        let (keyword, rest) = self.rest.split_once(char::is_whitespace).unwrap_or((&self.rest, ""));
+        Line { keyword: keyword.to_ascii_uppercase(), rest: rest.trim().to_owned(), ..self.clone() }
+    }
+}
+
 /// Splits a text. The second value is the escape character.
 pub(crate) fn lines(source: SourceId, text: &str) -> (Vec<Line>, char) {
     let escape = escape_directive(text);
@@ -39,8 +47,11 @@ fn escape_directive(text: &str) -> char {
     for line in text.lines() {
         let Some(comment) = line.trim().strip_prefix('#') else { break };
         let Some((name, value)) = comment.split_once('=') else { break };
-        if name.trim().eq_ignore_ascii_case("escape") {
-            return if value.trim() == "`" { '`' } else { '\\' };
+        match name.trim().to_ascii_lowercase().as_str() {
+            "escape" => return if value.trim() == "`" { '`' } else { '\\' },
+            "syntax" | "check" => {}
+            // Any other comment ends the directives.
+            _ => break,
         }
     }
     '\\'
@@ -74,7 +85,9 @@ impl<'a> Splitter<'a> {
         let mut joined = String::new();
         let mut current = first;
         loop {
-            let Some(body) = current.trim_end().strip_suffix(self.escape) else {
+            // An escape that is escaped itself goes on with nothing.
+            let body = current.trim_end_matches([' ', '\t']).strip_suffix(self.escape);
+            let Some(body) = body.filter(|body| !body.ends_with(self.escape)) else {
                 joined.push_str(current);
                 break;
             };
@@ -95,7 +108,11 @@ impl<'a> Splitter<'a> {
             span: Span::new(self.source, begin..end.max(begin)),
             heredocs: Vec::new(),
         };
-        if matches!(line.keyword.as_str(), "RUN" | "COPY" | "ADD") {
+        let keyword = match line.keyword.as_str() {
+            "ONBUILD" => line.trigger().keyword,
+            own => own.to_owned(),
+        };
+        if matches!(keyword.as_str(), "RUN" | "COPY" | "ADD") {
             line.heredocs = heredocs(&line.rest).into_iter().map(|opened| self.heredoc(opened)).collect();
         }
         Some(Some(line))

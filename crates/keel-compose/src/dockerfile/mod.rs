@@ -53,6 +53,17 @@ pub struct Dockerfile {
     pub shell: Vec<String>,
 }
 
+/// What a Dockerfile is read with.
+#[derive(Clone, Copy, Debug)]
+pub struct BuildInputs<'a> {
+    /// `build.args`.
+    pub args: &'a BTreeMap<String, String>,
+    /// `build.target`: the stage that counts; else the last one.
+    pub target: Option<&'a str>,
+    /// What `$PATH` of a base image stands for.
+    pub path: &'a str,
+}
+
 /// A `FROM`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
@@ -112,21 +123,16 @@ pub enum RunCommand {
 }
 
 impl Dockerfile {
-    /// Reads a Dockerfile up to `target`, without one up to its last stage.
+    /// Reads a Dockerfile up to the target, without one up to its last stage.
     ///
     /// Gives what could be read and everything there is to say about it.
-    pub fn parse(
-        text: &str,
-        source: SourceId,
-        build_args: &BTreeMap<String, String>,
-        target: Option<&str>,
-    ) -> (Dockerfile, Vec<Diagnostic>) {
+    pub fn parse(text: &str, source: SourceId, inputs: &BuildInputs<'_>) -> (Dockerfile, Vec<Diagnostic>) {
         let (lines, escape) = lines::lines(source, text);
-        let mut interpreter = Interpreter::new(source, escape, build_args);
+        let mut interpreter = Interpreter::new(source, escape, inputs);
         for line in &lines {
             interpreter.line(line);
         }
-        interpreter.finish(target)
+        interpreter.finish(inputs.target)
     }
 
     /// Gives the arguments of every `pip install`, in order.

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::common::{Case, pairs};
-use keel_compose::{CopySource, Dockerfile, Origin, RunCommand, SeatFiles, balancer_seat, is_balancer_seat};
+use keel_compose::{
+    BuildInputs, CopySource, Dockerfile, Origin, RunCommand, SeatFiles, balancer_seat, is_balancer_seat,
+};
 use keel_diag::Sources;
 
 fn parse_with(text: &str, args: &[(&str, &str)], target: Option<&str>) -> (Dockerfile, String) {
@@ -11,7 +13,8 @@ fn parse_with(text: &str, args: &[(&str, &str)], target: Option<&str>) -> (Docke
     let id = sources.add("Dockerfile", text);
     let args: BTreeMap<String, String> =
         args.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let (dockerfile, diagnostics) = Dockerfile::parse(text, id, &args, target);
+    let (dockerfile, diagnostics) =
+        Dockerfile::parse(text, id, &BuildInputs { args: &args, target, path: "/host/bin" });
     let said: Vec<String> = diagnostics
         .iter()
         .map(|d| {
@@ -283,4 +286,102 @@ fn a_missing_dockerfile_concerns_its_service_only() {
       compose.yaml:1:40 `./b` named here
     ");
     assert_eq!(project.services.values().map(|s| s.faulty).collect::<Vec<_>>(), [true, true, false]);
+}
+
+#[test]
+fn the_path_of_the_base_image_is_this_hosts() {
+    let path = |text: &str| pairs(&parse(text).environment);
+    assert_eq!(path("FROM a\nENV PATH=\"/opt/bin:$PATH\""), "PATH=/opt/bin:/host/bin");
+    assert_eq!(path("FROM a\nENV PATH /opt/bin:${PATH}"), "PATH=/opt/bin:/host/bin");
+    assert_eq!(
+        path("FROM a\nENV X=/x PATH=$X:$PATH"),
+        "PATH=:/host/bin X=/x",
+        "X is not set yet in this line"
+    );
+    assert_eq!(
+        path("FROM a AS b\nENV PATH=/one:$PATH\nFROM b\nENV PATH=/two:$PATH"),
+        "PATH=/two:/one:/host/bin"
+    );
+    assert_eq!(path("FROM a\nARG PATH=/arg\nENV X=$PATH"), "X=/arg");
+    assert_eq!(path("FROM a\nENV LD_LIBRARY_PATH=/x:$LD_LIBRARY_PATH"), "LD_LIBRARY_PATH=/x:");
+}
+
+#[test]
+fn variables_as_buildkit_has_them() {
+    let text = r#"ARG GLOBAL=g
+FROM a
+ARG GLOBAL
+ARG OWN=o FILE=app.tar.gz
+ENV OLD   two  "words" $OWN
+ENV A=${OWN:-x} B=${NO:-y} C=${OWN:+z} D=${NO+z} E=${FILE%%.*} F=${FILE#*.} G=${FILE/.tar/} H=${GLOBAL}
+ENV DOLLARS='$OWN' ESCAPED=\$OWN PRICE=5$
+WORKDIR /srv/$OWN
+"#;
+    let file = parse(text);
+    assert_eq!(
+        pairs(&file.environment),
+        "A=o B=y C=z D= DOLLARS=$OWN E=app ESCAPED=$OWN F=tar.gz G=app.gz H=g OLD=two  words o PRICE=5$"
+    );
+    assert_eq!(file.working_dir.unwrap().value, "/srv/o");
+    let (_, said) = parse_with("FROM a\nENV A=1 B\nENV C", &[], None);
+    insta::assert_snapshot!(said, @"
+    2: `B` isn't of the form NAME=value
+    3: `C` isn't of the form NAME=value
+    ");
+}
+
+#[test]
+fn expose_in_all_its_forms() {
+    let ports = |line: &str| -> Vec<String> {
+        let file = parse(&format!("FROM a\nARG PORTS='80 443/TCP'\nARG EMPTY=\nEXPOSE {line}"));
+        file.expose.iter().map(|port| format!("{}/{:?}", port.value.number, port.value.protocol)).collect()
+    };
+    assert_eq!(ports("${PORT}"), Vec::<String>::new());
+    assert_eq!(ports("$EMPTY 81"), ["81/Tcp"]);
+    assert_eq!(ports("$PORTS"), ["80/Tcp", "443/Tcp"]);
+    assert_eq!(ports("8000-8002/udp"), ["8000/Udp", "8001/Udp", "8002/Udp"]);
+    assert_eq!(ports("8080:80 127.0.0.1::81"), ["80/Tcp", "81/Tcp"]);
+    let (_, said) = parse_with("FROM a\nEXPOSE http", &[], None);
+    assert!(said.starts_with("2: `http` is not a port (0 to 65535)"), "{said}");
+}
+
+#[test]
+fn healthchecks_in_all_their_forms() {
+    let argv = |line: &str| {
+        let check = parse(&format!("FROM a\nHEALTHCHECK {line}")).healthcheck.unwrap();
+        check.test.unwrap().argv().map(|argv| argv.join(" "))
+    };
+    assert_eq!(argv("CMD [\"curl\", \"-f\", \"x\"]").unwrap(), "curl -f x");
+    let flags =
+        "--interval=1m30s --timeout=3s --start-period=5s --start-interval=1s --retries=3 \\\n  cmd a || b";
+    assert_eq!(argv(flags).unwrap(), "/bin/sh -c a || b");
+    assert_eq!(argv("none"), None);
+}
+
+#[test]
+fn onbuild_is_done_by_the_stage_that_begins_with_it() {
+    let text = "FROM a AS base
+ONBUILD ENV A=1
+ONBUILD COPY <<EOF /x
+text
+EOF
+ONBUILD RUN pip install x
+FROM base
+CMD [\"y\"]
+";
+    let file = parse(text);
+    assert_eq!(pairs(&file.environment), "A=1");
+    assert_eq!((file.copies.len(), file.runs.len()), (1, 1));
+    let (base, _) = parse_with(text, &[], Some("base"));
+    assert!(base.environment.is_empty() && base.copies.is_empty());
+}
+
+#[test]
+fn directives_and_continuations() {
+    let file = parse("# escape=`\nFROM a\nENV A=1 `\n  B=C:\\dir\n");
+    assert_eq!(pairs(&file.environment), "A=1 B=C:\\dir");
+    let file = parse("# a comment\n# escape=`\nFROM a\nENV A=1 \\\n\n  B=2\n");
+    assert_eq!(pairs(&file.environment), "A=1 B=2");
+    let file = parse("FROM a\nENV A=x\\\\\nENV B=2\n");
+    assert_eq!(pairs(&file.environment), "A=x\\ B=2");
 }

@@ -181,15 +181,46 @@ fn include_takes_in_other_files() {
 }
 
 #[test]
-fn include_of_what_is_there_already_and_of_itself() {
+fn include_of_what_is_there_already_is_merged_and_of_itself_refused() {
     let case = Case::new(&[
-        ("compose.yaml", "include: [b.yaml]\nservices: {app: {image: a}}"),
-        ("b.yaml", "services: {app: {image: b}}"),
+        (
+            "compose.yaml",
+            "
+include:
+  - path: [parts/b.yaml, parts/b.override.yaml]
+    project_directory: other
+    env_file: [vars/one.env, vars/two.env, /dev/null]
+  - c.yaml
+services:
+  app: {depends_on: [db], environment: {OWN: yes, BOTH: own}, ports: ['81:81']}
+  db: {image: d}
+",
+        ),
+        (
+            "parts/b.yaml",
+            "services: {app: {image: 'b:${TAG}', build: ., environment: {BOTH: b, B: b}, ports: ['80:80'], command: [b]}}",
+        ),
+        ("parts/b.override.yaml", "services: {app: {command: [override]}}"),
+        ("other/Dockerfile", "FROM x"),
+        ("c.yaml", "services: {app: {image: c, hostname: c}}"),
+        ("vars/one.env", "TAG=1\nX=x\n"),
+        ("vars/two.env", "TAG=2$X\n"),
     ]);
-    insta::assert_snapshot!(case.says(), @"
-    error[compose::include]: `services.app` is declared here and in an included file
-      compose.yaml:2:12 `app` here
-      b.yaml:1:12 `app` and here
+    let project = case.project();
+    let app = &project.services["app"];
+    assert_eq!(app.image.as_ref().unwrap().value, "b:2x", "the first that is included counts");
+    assert_eq!(app.hostname.as_ref().unwrap().value, "c");
+    assert_eq!(pairs(&app.environment), "B=b BOTH=own OWN=yes");
+    assert_eq!(app.ports.iter().map(|port| port.target).collect::<Vec<_>>(), [80, 81]);
+    assert_eq!(app.command.as_ref().unwrap().value, ["override"]);
+    assert_eq!(below(&case, &app.build.as_ref().unwrap().context.value), "other");
+    assert_eq!(app.depends_on.len(), 1);
+    insta::assert_snapshot!(Case::new(&[
+        ("compose.yaml", "include: [{path: b.yaml, env_file: gone.env}]"),
+        ("b.yaml", APP),
+    ]).says(), @"
+    error[compose::missing-file]: DEMO/gone.env is not there
+      compose.yaml:1:11 `{path: b.yaml, env_file: gone.env}` named here
     ");
     let case = Case::compose("include: [compose.yaml]\nservices: {app: {image: a}}");
     insta::assert_snapshot!(case.says(), @"

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::common::Case;
-use keel_compose::{Dockerfile, Options, load_text};
+use keel_compose::{BuildInputs, Dockerfile, Options, load_text};
 use keel_diag::{Diagnostic, Sources};
 use proptest::prelude::*;
 
@@ -103,6 +103,13 @@ const DOCKER: &[&str] = &[
     "LABEL ",
     "é",
     "SHELL ",
+    "ONBUILD ",
+    "$PATH",
+    "${A#",
+    "${A%%",
+    "${A//",
+    "*",
+    "?",
     "STOPSIGNAL ",
     "9",
 ];
@@ -138,7 +145,7 @@ proptest! {
     fn dockerfiles(text in pieces(DOCKER)) {
         let mut sources = Sources::default();
         let id = sources.add("Dockerfile", text.clone());
-        let (_, diagnostics) = Dockerfile::parse(&text, id, &BTreeMap::new(), None);
+        let (_, diagnostics) = Dockerfile::parse(&text, id, &BuildInputs { args: &BTreeMap::new(), target: None, path: "/bin" });
         check_places(&diagnostics, &sources);
     }
 }

@@ -325,8 +325,8 @@ stdin_open: ${NO:-false}");
     assert_eq!((app.expose.len(), app.replicas()), (1, 2));
     assert!(app.hostname.is_none() && app.user.is_none() && app.stop_signal.is_none());
     assert_eq!(
-        case("deploy: {replicas: '${NO:-}'}\nread_only: ${NO:-maybe}").says().matches("error").count(),
-        1
+        case("deploy: {replicas: '${NO:-}'}\nread_only: ${NO:-maybe}").says().matches("error[").count(),
+        2
     );
 }
 
@@ -607,4 +607,50 @@ fn yaml_that_grows_without_end() {
     assert!(said.contains("nested more than 64 deep"), "{said}");
     let said = Case::compose("a: &a [*a]").says();
     assert!(said.contains("stands inside what it refers to"), "{said}");
+}
+
+/// go-yaml and libyaml read these, so Compose does.
+#[test]
+fn brackets_and_quotes_need_not_be_indented() {
+    let text = "
+x-env: &env {A: a}
+x-more: &more {B: b, A: second}
+services:
+  app:
+    image: a
+    command: [
+      sh, -c, 'é',
+    # who is where
+    ]
+    environment: {
+      <<: [*env, *more],
+      'LONG': 'one
+  two
+
+three',
+  D: d
+}
+    labels:
+      <<: *env
+      <<: *more
+    ports: [
+    '80:80',
+  '81:81'
+]
+    expose: ['x']
+";
+    let case = Case::compose(text);
+    let (project, said) = case.both();
+    let app = &project.services["app"];
+    assert_eq!(app.command.as_ref().unwrap().value, ["sh", "-c", "é"]);
+    assert_eq!(pairs(&app.environment), "A=a B=b D=d LONG=one two\nthree");
+    assert_eq!(pairs(&app.labels), "A=a B=b");
+    assert_eq!(app.ports.len(), 2);
+    insta::assert_snapshot!(said, @r#"
+    error[compose::invalid-value]: `x` is not a port (0 to 65535)
+      compose.yaml:26:14 `'x'` not understood
+      help: write PORT[/PROTOCOL], such as "5000"
+    "#);
+    let case = Case::compose("services:\n  app: {image: a\n}\n  b: [\n]]\n");
+    assert!(case.says().contains("compose.yaml:5:2"), "{}", case.says());
 }

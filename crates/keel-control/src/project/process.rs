@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     path::{Path, PathBuf},
 };
 
@@ -47,13 +48,18 @@ pub(super) fn process_spec(
         _ => Vec::new(),
     };
     build.extend(venv);
-    check_program(service, &argv, argv_span, &working_dir, &build, diagnostics)?;
     let mut environment = BTreeMap::new();
     let built = dockerfile.iter().flat_map(|dockerfile| &dockerfile.environment);
     let extra = own.iter().flat_map(|own| &own.environment);
     for (name, value) in built.chain(&service.environment).chain(extra) {
         environment.insert(name.clone(), value.value.clone());
     }
+    let is_set = |name: &str| service.environment.contains_key(name);
+    if let Some(path) = environment.get_mut("PATH").filter(|_| !is_set("PATH")) {
+        *path = path_here(path, &map);
+    }
+    let program = Program { argv: &argv, span: argv_span, path: environment.get("PATH") };
+    check_program(service, &program, &working_dir, &build, diagnostics)?;
     if let Some(user) = dockerfile.and_then(|dockerfile| dockerfile.user.as_ref()) {
         diagnostics.push(
             Diagnostic::warning(
@@ -87,9 +93,12 @@ fn command_line(service: &Service) -> Result<(Vec<String>, Span), Box<Diagnostic
     }
     let Some(dockerfile) = service.dockerfile.as_ref() else { return Err(nothing()) };
     let entrypoint = service.entrypoint.as_ref().or(dockerfile.entrypoint.as_ref());
-    // An entrypoint of the file's own makes the image's command void.
-    let built = dockerfile.command.as_ref().filter(|_| service.entrypoint.is_none());
-    let command = service.command.as_ref().or(built);
+    // As the engine does: an entrypoint of the file's own makes the image's command void, and an empty command counts as
+    // none.
+    let is_given = |words: &&Spanned<Vec<String>>| !words.value.is_empty();
+    let has_entrypoint = service.entrypoint.as_ref().is_some_and(|words| is_given(&words));
+    let built = dockerfile.command.as_ref().filter(|_| !has_entrypoint);
+    let command = service.command.as_ref().filter(is_given).or(built);
     let words = |part: Option<&Spanned<Vec<String>>>| part.map(|part| part.value.clone()).unwrap_or_default();
     let argv = [words(entrypoint), words(command)].concat();
     let span = command.or(entrypoint).map_or(service.name.span, |part| part.span);
@@ -265,18 +274,48 @@ pub(super) fn hex(bytes: &[u8], length: usize) -> String {
     bytes.iter().take(length).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Gives the PATH of a Dockerfile on this host: folders that come from here under their names here, and behind them what
+/// this host has, since the image's own programs aren't here.
+fn path_here(path: &str, map: &PathMap) -> String {
+    let mapped = |folder: &str| {
+        let here = map.map(folder).filter(|here| folder.starts_with('/') && here.is_dir());
+        here.map_or_else(|| folder.to_owned(), |here| here.to_string_lossy().into_owned())
+    };
+    let mut folders: Vec<String> = path.split(':').filter(|folder| !folder.is_empty()).map(mapped).collect();
+    let host = std::env::var("PATH").unwrap_or_default();
+    for folder in host.split(':').filter(|folder| !folder.is_empty()) {
+        if !folders.iter().any(|known| known == folder) {
+            folders.push(folder.to_owned());
+        }
+    }
+    folders.join(":")
+}
+
+/// What is run, and where it is looked for.
+struct Program<'a> {
+    argv: &'a [String],
+    span: Span,
+    /// PATH, where the files set it; else this process's.
+    path: Option<&'a String>,
+}
+
 /// Checks that the program is there, before anything starts. What a build makes is checked when it has been built.
 fn check_program(
     service: &Service,
-    argv: &[String],
-    span: Span,
+    run: &Program<'_>,
     working_dir: &Path,
     build: &[BuildStep],
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Option<()> {
-    let program = argv.first()?;
+    let span = run.span;
+    let program = run.argv.first()?;
     let is_there = if program.contains('/') {
         working_dir.join(program).exists()
+    } else if let Some(path) = run.path {
+        // Images have `python`; many hosts have only `python3`.
+        let names = [program.as_str(), "python3"];
+        let names = if program == "python" { &names[..] } else { &names[..1] };
+        names.iter().any(|name| find_in(path.as_ref(), working_dir, name).is_some())
     } else {
         find_program(program).is_some()
     };
@@ -299,8 +338,12 @@ fn check_program(
 
 /// Looks a program up in this process's PATH.
 fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| is_executable(file))
+    find_in(&std::env::var_os("PATH")?, Path::new("/"), name)
+}
+
+fn find_in(path: &OsStr, working_dir: &Path, name: &str) -> Option<PathBuf> {
+    let folders = std::env::split_paths(path).map(|folder| working_dir.join(folder).join(name));
+    folders.into_iter().find(|file| is_executable(file))
 }
 
 fn is_executable(file: &Path) -> bool {
