@@ -276,7 +276,8 @@ fn serve_upgrades(peer: &Peer) -> anyhow::Result<Setup> {
     ))
 }
 
-const ASK: &str = "GET /chat HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+const ASK: &str = "GET /chat HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 #[test]
 fn a_tunnel_begins_after_101_and_carries_bytes_both_ways() -> Outcome {

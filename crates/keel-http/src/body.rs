@@ -1,17 +1,21 @@
 //! Where a message's body ends, and which bytes of the connection are its payload.
 //!
 //! A [`Decoder`] looks at bytes in the caller's buffer and answers with offsets. Chunked coding (RFC 9112 §7.1) is
-//! read without tolerance: line ends are CRLF, a size is hexadecimal digits, at most 15 of them that count.
+//! read without tolerance: line ends are CRLF, a size is hexadecimal digits, at most 15 of them that count, and a trailer
+//! is a field.
 
 use std::ops::Range;
 
 use crate::{
-    Name,
-    line::{self, Line, Underscores},
+    Field, Name,
+    line::{self, Line, Writer},
 };
 
 /// The longest line of a chunk's size with its extensions, in bytes.
 pub const CHUNK_LINE_BYTES_MAX: usize = 4 << 10;
+
+/// The most digits of a chunk's size, leading zeros counted.
+const SIZE_DIGITS_MAX: usize = 16;
 
 /// All trailer fields of one message together, in bytes.
 pub const TRAILER_BYTES_MAX: usize = 32 << 10;
@@ -131,6 +135,7 @@ enum State {
     DataCr,
     DataLf,
     Trailer,
+    TrailerName,
     TrailerText,
     TrailerLf,
     EndLf,
@@ -166,6 +171,9 @@ impl Chunked {
                 }
                 self.size = self.size << 4 | u64::from(digit);
                 self.lengthen()?;
+                if self.line_bytes > SIZE_DIGITS_MAX {
+                    return Err(BodyError::Chunk);
+                }
                 State::SizeDigits
             }
             (State::SizeDigits | State::Space, b' ' | b'\t') => {
@@ -186,19 +194,22 @@ impl Chunked {
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size,
             (State::Trailer, b'\r') => State::EndLf,
-            (State::Trailer | State::TrailerText, b'\n' | 0) => return Err(BodyError::Chunk),
+            (State::Trailer | State::TrailerName, _) if line::is_token(byte) => {
+                self.keep_byte(byte)?;
+                State::TrailerName
+            }
+            (State::TrailerName, b':') => {
+                self.keep_byte(byte)?;
+                State::TrailerText
+            }
             (State::TrailerText, b'\r') => State::TrailerLf,
-            (State::Trailer | State::TrailerText, _) => {
-                self.trailer_bytes += 1;
-                if self.trailer_bytes > TRAILER_BYTES_MAX {
-                    return Err(BodyError::TooLong);
-                }
-                self.keep_byte(byte);
+            (State::TrailerText, _) if byte == b'\t' || (byte >= b' ' && byte != 0x7f) => {
+                self.keep_byte(byte)?;
                 State::TrailerText
             }
             (State::TrailerLf, b'\n') => {
-                self.keep_byte(b'\r');
-                self.keep_byte(b'\n');
+                self.keep_byte(b'\r')?;
+                self.keep_byte(b'\n')?;
                 State::Trailer
             }
             (State::EndLf, b'\n') => State::Done,
@@ -212,18 +223,24 @@ impl Chunked {
         if self.line_bytes > CHUNK_LINE_BYTES_MAX { Err(BodyError::TooLong) } else { Ok(()) }
     }
 
-    fn keep_byte(&mut self, byte: u8) {
+    /// Counts a byte of the trailers, and keeps it where they are wanted.
+    fn keep_byte(&mut self, byte: u8) -> Result<(), BodyError> {
+        self.trailer_bytes += 1;
+        if self.trailer_bytes > TRAILER_BYTES_MAX {
+            return Err(BodyError::TooLong);
+        }
         if self.keep {
             self.trailers.push(byte);
         }
+        Ok(())
     }
 }
 
-/// Calls `each` with name and value of every trailer field that may be passed on: fields that frame, route or
+/// Calls `each` with every trailer field that may be passed on: fields that frame, route or
 /// authenticate a message are not (RFC 9110 §6.5.1).
-pub fn each_trailer(trailers: &[u8], mut each: impl FnMut(&[u8], &[u8])) {
+pub fn each_trailer(trailers: &[u8], mut each: impl FnMut(&Field)) {
     let mut start = 0;
-    while let Some((line, next)) = line::field(trailers, start, Underscores::Allowed) {
+    while let Some((line, next)) = line::field(trailers, start, Writer::Peer) {
         if let Line::Field(field) = line {
             let forbidden = field.known.is_hop_by_hop()
                 || matches!(
@@ -231,7 +248,7 @@ pub fn each_trailer(trailers: &[u8], mut each: impl FnMut(&[u8], &[u8])) {
                     Name::ContentLength | Name::Host | Name::Authorization | Name::SetCookie | Name::Cookie
                 );
             if !forbidden {
-                each(field.name.of(trailers), field.value.of(trailers));
+                each(&field);
             }
         }
         start = next;

@@ -58,8 +58,8 @@ fn refuses_chunk_tricks() {
 fn lines_and_trailers_are_bounded() {
     let long = format!("5;{}\r\n", "x".repeat(CHUNK_LINE_BYTES_MAX));
     assert_eq!(read(long.as_bytes(), 100), Err(BodyError::TooLong));
-    let zeros = "0".repeat(CHUNK_LINE_BYTES_MAX + 1);
-    assert_eq!(read(zeros.as_bytes(), 100), Err(BodyError::TooLong));
+    let zeros = "0".repeat(SIZE_DIGITS_MAX + 1);
+    assert_eq!(read(zeros.as_bytes(), 100), Err(BodyError::Chunk));
     let trailers = format!("0\r\n{}", "A: b\r\n".repeat(TRAILER_BYTES_MAX / 4 + 1));
     assert_eq!(read(trailers.as_bytes(), 100), Err(BodyError::TooLong));
 }
@@ -75,14 +75,31 @@ fn counts_a_length_down() {
 }
 
 #[test]
+fn a_trailer_is_a_field() {
+    for (trailers, taken) in [
+        ("X-T: a\tb \u{e9}\r\n", true),
+        ("X-T:\r\n", true),
+        ("X-T\r\n", false),
+        ("X-T : a\r\n", false),
+        (": a\r\n", false),
+        ("X-T: a\r\n b\r\n", false),
+        ("X-T: a\u{1}\r\n", false),
+        ("X@T: a\r\n", false),
+    ] {
+        let mut decoder = Decoder::chunked(Trailers::Drop);
+        let text = format!("0\r\n{trailers}\r\n");
+        assert_eq!(decoder.decode(text.as_bytes()).is_ok(), taken, "{trailers:?}");
+        assert_eq!(decoder.is_done(), taken, "{trailers:?}");
+    }
+}
+
+#[test]
 fn trailers_that_frame_or_route_are_left_out() {
     let mut seen = Vec::new();
-    each_trailer(
-        b"A: b\r\nContent-Length: 5\r\nTransfer-Encoding: x\r\nHost: y\r\nC: d\r\n",
-        |name, value| {
-            seen.push((name.to_vec(), value.to_vec()));
-        },
-    );
+    let text = b"A: b\r\nContent-Length: 5\r\nTransfer-Encoding: x\r\nHost: y\r\nC: d\r\n";
+    each_trailer(text, |field| {
+        seen.push((field.name.of(text).to_vec(), field.value.of(text).to_vec()));
+    });
     assert_eq!(seen, [(b"A".to_vec(), b"b".to_vec()), (b"C".to_vec(), b"d".to_vec())]);
 }
 

@@ -1,4 +1,4 @@
-//! Bytes that the proxy writes itself.
+//! Pieces of messages that the proxy writes: chunks, numbers, texts of statuses. Heads are [`Lines`](crate::Lines).
 
 /// The last chunk without trailers.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
@@ -16,14 +16,6 @@ pub fn chunk(payload: &[u8], out: &mut Vec<u8>) {
     }
     chunk_head(payload.len(), out);
     out.extend_from_slice(payload);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Appends a field line.
-pub fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -16,19 +16,19 @@ pub mod encode;
 mod field;
 pub mod host;
 mod line;
+mod lines;
 mod request;
 mod response;
 pub mod uri;
 
 pub use field::{Field, Fields, Name, NameSet, Range};
+pub use lines::{FieldName, Lines, Message, RequestVersion, Status, Unwritable, unfolded};
 pub use request::{Limits, RequestBody, RequestError, RequestHead, Rules, Target, Underscores};
 pub use response::{ResponseError, ResponseFraming, ResponseHead};
 
 /// Which version of the protocol a message speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Version {
-    /// A line without a version: the answer is a body without a head.
-    Http09,
     /// HTTP/1.0.
     Http10,
     /// HTTP/1.1, and higher minor versions, which mean the same.

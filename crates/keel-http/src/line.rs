@@ -26,15 +26,25 @@ pub enum Underscores {
 const LETTER: u8 = 0;
 const UNDERSCORE: u8 = 1;
 const ODD: u8 = 2;
-const FORBIDDEN: u8 = 3;
-const COLON: u8 = 4;
+const NO_TOKEN: u8 = 3;
+const FORBIDDEN: u8 = 4;
+const COLON: u8 = 5;
+
+/// Who wrote a line, which decides how much is borne.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writer {
+    /// A client. A name that is no token and a control character in a value are refused, as other proxies refuse them.
+    Client(Underscores),
+    /// A peer. What ends no line passes, as in nginx.
+    Peer,
+}
 
 /// How far the end of a name is looked for before the line's end is known.
 const PLAIN_NAME_BYTES_MAX: usize = 64;
 
-/// nginx's classes of bytes in a name.
+/// Classes of bytes in a name: nginx's, and among those that it calls invalid those that no token has (RFC 9110 §5.6.2).
 static CLASS: [u8; 256] = {
-    let mut table = [ODD; 256];
+    let mut table = [NO_TOKEN; 256];
     let mut byte = 0;
     while byte < 256 {
         let b = byte as u8;
@@ -44,6 +54,8 @@ static CLASS: [u8; 256] = {
             table[byte] = UNDERSCORE;
         } else if b == b':' {
             table[byte] = COLON;
+        } else if is_odd(b) {
+            table[byte] = ODD;
         } else if b <= 0x20 || b == 0x7f {
             table[byte] = FORBIDDEN;
         }
@@ -51,6 +63,16 @@ static CLASS: [u8; 256] = {
     }
     table
 };
+
+/// Says whether it is a `tchar` that nginx calls invalid.
+const fn is_odd(byte: u8) -> bool {
+    matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'.' | b'^' | b'`' | b'|' | b'~')
+}
+
+/// Says whether it is a `tchar`.
+pub(crate) fn is_token(byte: u8) -> bool {
+    CLASS[usize::from(byte)] <= ODD
+}
 
 /// Gives the end of the line that starts at `start`: where its text ends and where the next begins.
 ///
@@ -64,7 +86,7 @@ pub(crate) fn end_of_line(bytes: &[u8], start: usize) -> Option<(usize, usize)> 
 
 /// Reads the field line that starts at `start`, and says where the next one does. `None` until it has come whole.
 #[inline]
-pub(crate) fn field(bytes: &[u8], start: usize, underscores: Underscores) -> Option<(Line, usize)> {
+pub(crate) fn field(bytes: &[u8], start: usize, writer: Writer) -> Option<(Line, usize)> {
     let line = bytes.get(start..)?;
     match line {
         [b'\r', b'\n', ..] => return Some((Line::End, start + 2)),
@@ -76,10 +98,10 @@ pub(crate) fn field(bytes: &[u8], start: usize, underscores: Underscores) -> Opt
     }
     let (end, next) = end_of_line(bytes, start)?;
     let line = bytes.get(start..end).unwrap_or_default();
-    Some((any_field(line, start, underscores), next))
+    Some((any_field(line, start, writer), next))
 }
 
-/// Reads a line as nearly all are: a name of letters and `-`, a value without NUL or bare CR.
+/// Reads a line as nearly all are: a name of letters and `-`, a value without control characters.
 #[inline]
 fn plain_field(line: &[u8], start: usize) -> Option<(Line, usize)> {
     let colon = find(b':', line.get(..PLAIN_NAME_BYTES_MAX).unwrap_or(line))?;
@@ -92,7 +114,7 @@ fn plain_field(line: &[u8], start: usize) -> Option<(Line, usize)> {
         return None;
     }
     let rest = line.get(colon + 1..)?;
-    let length = memchr::memchr3(b'\r', b'\n', 0, rest)?;
+    let length = find_control(rest)?;
     let line_end = match rest.get(length..)? {
         [b'\r', b'\n', ..] => 2,
         [b'\n', ..] => 1,
@@ -104,7 +126,7 @@ fn plain_field(line: &[u8], start: usize) -> Option<(Line, usize)> {
 }
 
 /// Reads any line (without its line end).
-fn any_field(line: &[u8], start: usize, underscores: Underscores) -> Line {
+fn any_field(line: &[u8], start: usize, writer: Writer) -> Line {
     let mut colon = 0;
     let mut worst = LETTER;
     for byte in line {
@@ -124,13 +146,17 @@ fn any_field(line: &[u8], start: usize, underscores: Underscores) -> Line {
         return Line::Malformed;
     };
     // "A recipient of such a bare CR MUST consider that element to be invalid" (RFC 9112 §2.2).
-    if memchr::memchr2(b'\r', 0, value).is_some() {
+    let is_refused = match writer {
+        Writer::Client(_) => worst == NO_TOKEN || find_control(value).is_some(),
+        Writer::Peer => memchr::memchr2(b'\r', 0, value).is_some(),
+    };
+    if is_refused {
         return Line::Malformed;
     }
     let field = make_field(Name::of(name), name, value, start, start + colon + 1);
     match worst {
         LETTER => Line::Field(field),
-        UNDERSCORE if underscores == Underscores::Allowed => Line::Field(field),
+        UNDERSCORE if writer != Writer::Client(Underscores::Invalid) => Line::Field(field),
         _ => Line::Odd(field),
     }
 }
@@ -150,6 +176,37 @@ pub(crate) fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
     }
     let before = bytes.len() - rest.len();
     rest.iter().position(|other| *other == byte).map(|at| before + at)
+}
+
+/// Finds the first control character: a byte below 0x20 other than HTAB, or DEL.
+#[inline]
+pub(crate) fn find_control(bytes: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let at = from + find_below_space_or_del(bytes.get(from..)?)?;
+        if bytes.get(at) != Some(&b'\t') {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+}
+
+#[inline]
+fn find_below_space_or_del(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (words, rest) = bytes.as_chunks();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The lowest bit that is set marks the first byte that is meant; those above it may err.
+        let below = word.wrapping_sub(ONES * 0x20) & !word;
+        let other = word ^ (ONES * 0x7f);
+        let found = (below | other.wrapping_sub(ONES) & !other) & (ONES << 7);
+        if found != 0 {
+            return Some(at * size_of_val(&word) + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let before = bytes.len() - rest.len();
+    rest.iter().position(|byte| *byte < 0x20 || *byte == 0x7f).map(|at| before + at)
 }
 
 #[inline]
@@ -179,6 +236,17 @@ mod tests {
         #[test]
         fn finds_what_a_plain_search_finds(bytes in proptest::collection::vec(0x38u8..0x3c, 0..40)) {
             prop_assert_eq!(find(b':', &bytes), bytes.iter().position(|byte| *byte == b':'));
+        }
+
+        #[test]
+        fn finds_controls_where_a_plain_search_finds_them(
+            bytes in proptest::collection::vec(
+                prop_oneof![Just(b'\t'), Just(0x7e), Just(0x7f), Just(0x80), Just(0xff), Just(0x20), Just(0x1f), Just(0)],
+                0..40,
+            ),
+        ) {
+            let plain = |byte: &u8| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f;
+            prop_assert_eq!(find_control(&bytes), bytes.iter().position(plain));
         }
     }
 }

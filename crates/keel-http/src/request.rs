@@ -4,9 +4,10 @@
 //! refuses every framing that two servers could read differently (RFC 9112 §6.3, §11.2).
 
 use crate::{
-    Fields, Name, Progress, Range, Version,
+    Field, Fields, Name, Progress, Range, Version,
     connection::{self, ConnectionOptions},
-    line::{self, Line},
+    host,
+    line::{self, Line, Writer},
 };
 
 pub use crate::line::Underscores;
@@ -54,12 +55,12 @@ pub enum RequestError {
     /// The request line is none.
     #[error("client sent invalid request")]
     Line,
-    /// A version that HTTP/1 hasn't.
+    /// A version other than HTTP/1.0 and HTTP/1.1.
     #[error("client sent invalid version")]
     Version,
-    /// HTTP/0.9 knows GET only.
-    #[error("client sent invalid method in HTTP/0.9 request")]
-    Method09,
+    /// A line without a version, whose answer would be a body without a head: HTTP/0.9.
+    #[error("client sent HTTP/0.9 request")]
+    Version09,
     /// The request line is longer than allowed.
     #[error("client sent too long URI")]
     LineTooLong,
@@ -78,6 +79,15 @@ pub enum RequestError {
     /// A field came twice that may come once.
     #[error("client sent duplicate header line")]
     Duplicate,
+    /// An absolute form that names another host than `Host`.
+    #[error("client sent different hosts in request line and \"Host\" header")]
+    TwoHosts,
+    /// A field that says where a request goes or comes from, named in `Connection` to have it taken out.
+    #[error("client sent \"Connection\" header that names a field of routing")]
+    ConnectionOption,
+    /// A handshake of WebSocket that isn't whole (RFC 6455 §4.2.1).
+    #[error("client sent WebSocket handshake without \"Sec-WebSocket-Key\" header")]
+    WebSocketKey,
     /// HTTP/1.1 without `Host`.
     #[error("client sent HTTP/1.1 request without \"Host\" header")]
     NoHost,
@@ -130,7 +140,7 @@ pub enum RequestBody {
 /// What is requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
-    /// Path and query as they came, the part before the path left out of an absolute form: `$request_uri`.
+    /// Path and query as they came, the part before the path left out of an absolute form, and a fragment: `$request_uri`.
     pub raw: Range,
     /// The path as it came; empty in an absolute form that has none.
     pub path: Range,
@@ -192,12 +202,9 @@ impl RequestHead {
         if self.stage == Stage::Start && !self.parse_line(bytes, &rules.limits)? {
             return Ok(Progress::Partial);
         }
-        if self.version == Version::Http09 {
-            return Ok(Progress::Complete(self.next));
-        }
         loop {
             let start = self.next;
-            let Some((line, next)) = line::field(bytes, start, rules.underscores) else {
+            let Some((line, next)) = line::field(bytes, start, Writer::Client(rules.underscores)) else {
                 let pending = bytes.len().saturating_sub(start);
                 if pending >= rules.limits.line_bytes_max {
                     return Err(RequestError::FieldTooLong);
@@ -241,8 +248,18 @@ impl RequestHead {
     fn parse_line(&mut self, bytes: &[u8], limits: &Limits) -> Result<bool, RequestError> {
         // "a server that is expecting to receive and parse a request-line SHOULD ignore at least one empty line
         // (CRLF) received prior to the request-line" (RFC 9112 §2.2); nginx ignores any number.
-        let skipped = bytes.iter().skip(self.next).take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-        self.next += skipped;
+        loop {
+            match bytes.get(self.next..).unwrap_or_default() {
+                [b'\r', b'\n', ..] => self.next += 2,
+                [b'\n', ..] => self.next += 1,
+                [b'\r'] => return Ok(false),
+                [b'\r', ..] => return Err(RequestError::Method),
+                _ => break,
+            }
+            if self.next > limits.head_bytes_max {
+                return Err(RequestError::HeadTooLarge);
+            }
+        }
         let start = self.next;
         let Some((end, next)) = line::end_of_line(bytes, start) else {
             let pending = bytes.get(start..).unwrap_or_default();
@@ -266,19 +283,28 @@ impl RequestHead {
             return Err(RequestError::Method);
         }
         self.method = Range::new(start, start + method);
-        let target_start = method + count_spaces(line, method);
+        // One space each: "recipients of an invalid request-line SHOULD respond with [..] 400" (RFC 9112 §3).
+        let target_start = method + 1;
         let rest = line.get(target_start..).unwrap_or_default();
         let target_length = line::find(b' ', rest).unwrap_or(rest.len());
-        let after = target_start + target_length;
-        let version_start = after + count_spaces(line, after);
+        let version_start = target_start + target_length + 1;
         if self.method.of(bytes) == b"CONNECT" {
             let target = rest.get(..target_length).unwrap_or_default();
             return Err(if is_authority(target) { RequestError::Connect } else { RequestError::Line });
         }
-        self.target = parse_target(rest.get(..target_length).unwrap_or_default(), start + target_start)?;
+        let (target, form) =
+            parse_target(rest.get(..target_length).unwrap_or_default(), start + target_start)?;
+        self.target = target;
         self.version = parse_version(line.get(version_start..).unwrap_or_default())?;
-        if self.version == Version::Http09 && self.method.of(bytes) != b"GET" {
-            return Err(RequestError::Method09);
+        // In HTTP/1.0 what is too much is cut off, as nginx does, before anything is decided by it.
+        if form == Form::Tolerated && self.version == Version::Http11 {
+            return Err(RequestError::Line);
+        }
+        match self.method.of(bytes) {
+            // The beginning of HTTP/2.
+            b"PRI" => return Err(RequestError::Method),
+            b"TRACK" => return Err(RequestError::Trace),
+            _ => {}
         }
         Ok(true)
     }
@@ -291,7 +317,20 @@ impl RequestHead {
         for field in self.fields.all(Name::Connection) {
             self.connection.read(field.value.of(bytes));
         }
+        if self.connection.names_fields && self.names_routing(bytes) {
+            return Err(RequestError::ConnectionOption);
+        }
+        if self.connection.upgrade && self.lacks_websocket_key(bytes) {
+            return Err(RequestError::WebSocketKey);
+        }
+        if let Some(authority) = self.target.authority
+            && self.version == Version::Http11
+            && self.is_other_host(bytes, authority)
+        {
+            return Err(RequestError::TwoHosts);
+        }
         let length = match self.fields.first(Name::ContentLength) {
+            Some(field) if has_tab_around(bytes, field) => return Err(RequestError::ContentLength),
             Some(field) => {
                 Some(connection::content_length(field.value.of(bytes)).ok_or(RequestError::ContentLength)?)
             }
@@ -299,7 +338,10 @@ impl RequestHead {
         };
         self.body = match (self.fields.first(Name::TransferEncoding), length) {
             (Some(_), _) if self.version < Version::Http11 => return Err(RequestError::TransferEncoding10),
-            (Some(field), _) if !field.value.of(bytes).eq_ignore_ascii_case(b"chunked") => {
+            (Some(field), _)
+                if !field.value.of(bytes).eq_ignore_ascii_case(b"chunked")
+                    || has_tab_around(bytes, field) =>
+            {
                 return Err(RequestError::TransferEncoding);
             }
             (Some(_), Some(_)) => return Err(RequestError::TwoFramings),
@@ -313,12 +355,49 @@ impl RequestHead {
         Ok(())
     }
 
+    /// Says whether `Connection` names a field that tells where the request goes or where it comes from: a server behind
+    /// would go without it, or take another's word for it.
+    fn names_routing(&self, bytes: &[u8]) -> bool {
+        let mut options =
+            self.fields.all(Name::Connection).flat_map(|field| connection::tokens(field.value.of(bytes)));
+        options.any(|option| {
+            let starts = |prefix: &[u8]| {
+                option.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+            };
+            [b"host".as_slice(), b"forwarded", b"x-real-ip"]
+                .iter()
+                .any(|name| option.eq_ignore_ascii_case(name))
+                || starts(b"x-forwarded-")
+        })
+    }
+
+    fn lacks_websocket_key(&self, bytes: &[u8]) -> bool {
+        let mut protocols = self.fields.all(Name::Upgrade).map(|field| field.value.of(bytes));
+        protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+            && self.fields.named(bytes, b"sec-websocket-key").next().is_none()
+    }
+
+    /// Says whether an absolute form and `Host` name different hosts or ports. Names that are none are refused elsewhere.
+    fn is_other_host(&self, bytes: &[u8], authority: Range) -> bool {
+        let Some(field) = self.fields.first(Name::Host) else { return false };
+        let https = self.target.scheme.is_some_and(|scheme| scheme.of(bytes).eq_ignore_ascii_case(b"https"));
+        let own = if https { 443 } else { 80 };
+        let place = |text: &[u8]| {
+            let mut name = Vec::new();
+            let port = host::normalise(text, &mut name).ok()?;
+            Some((name, port.unwrap_or(own)))
+        };
+        match (place(authority.of(bytes)), place(field.value.of(bytes))) {
+            (Some(one), Some(other)) => one != other,
+            _ => false,
+        }
+    }
+
     /// Says whether the client is willing to send another request on this connection (RFC 9112 §9.3).
     pub fn wants_keep_alive(&self) -> bool {
         match self.version {
             Version::Http11 => !self.connection.close,
             Version::Http10 => self.connection.keep_alive && !self.connection.close,
-            Version::Http09 => false,
         }
     }
 }
@@ -342,17 +421,11 @@ fn is_method(byte: u8) -> bool {
     byte.is_ascii_uppercase() || byte == b'_' || byte == b'-'
 }
 
-fn count_spaces(line: &[u8], from: usize) -> usize {
-    line.iter().skip(from).take_while(|byte| **byte == b' ').count()
-}
-
 fn parse_version(text: &[u8]) -> Result<Version, RequestError> {
-    let trailing = text.iter().rev().take_while(|byte| **byte == b' ').count();
-    let text = text.get(..text.len() - trailing).unwrap_or_default();
     match text {
         b"HTTP/1.1" => return Ok(Version::Http11),
         b"HTTP/1.0" => return Ok(Version::Http10),
-        b"" => return Ok(Version::Http09),
+        b"" => return Err(RequestError::Version09),
         _ => {}
     }
     let digits = text.strip_prefix(b"HTTP/").ok_or(RequestError::Line)?;
@@ -365,16 +438,51 @@ fn parse_version(text: &[u8]) -> Result<Version, RequestError> {
         return Err(RequestError::Version);
     }
     let minor = minor.strip_prefix(b".").ok_or(RequestError::Line)?;
-    if minor.is_empty() || minor.len() > 3 || !minor.iter().all(u8::is_ascii_digit) {
-        return Err(RequestError::Line);
+    // One digit (RFC 9112 §2.3). Other proxies refuse the higher ones, though they would mean the same as 1.1.
+    match minor {
+        [b'0'..=b'9'] => Err(RequestError::Version),
+        _ => Err(RequestError::Line),
     }
-    Ok(if minor.iter().all(|digit| *digit == b'0') { Version::Http10 } else { Version::Http11 })
+}
+
+/// Says whether a tab stands before or behind a field's value: for nginx it is a part of it.
+fn has_tab_around(bytes: &[u8], field: &Field) -> bool {
+    let before = bytes.get(field.name.end() + 1..field.value.start()).unwrap_or_default();
+    before.contains(&b'\t') || bytes.get(field.value.end()) == Some(&b'\t')
+}
+
+/// How a target is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// As RFC 9112 §3.2 has it.
+    Proper,
+    /// With a fragment, or with a query behind a host without a path: refused by other proxies, borne by nginx.
+    Tolerated,
 }
 
 /// Reads origin-form and absolute-form (RFC 9112 §3.2); the others are for forward proxies.
-fn parse_target(target: &[u8], at: usize) -> Result<Target, RequestError> {
-    if target.iter().any(|byte| *byte < 0x20 || *byte == 0x7f) {
+///
+/// A fragment is left out: it isn't sent, and what a peer would make of it is not what was decided by here.
+fn parse_target(target: &[u8], at: usize) -> Result<(Target, Form), RequestError> {
+    const REFUSED: u8 = 1;
+    const FRAGMENT: u8 = 2;
+    const BACKTICK: u8 = 4;
+    let found = target.iter().fold(0, |found, byte| {
+        let refused = if *byte < 0x20 || matches!(*byte, 0x7f | b'<' | b'>') { REFUSED } else { 0 };
+        let fragment = if *byte == b'#' { FRAGMENT } else { 0 };
+        let backtick = if *byte == b'`' { BACKTICK } else { 0 };
+        found | refused | fragment | backtick
+    });
+    // In a path clients escape a backtick, in a query some don't.
+    let in_path = || target.iter().take_while(|byte| **byte != b'?').any(|byte| *byte == b'`');
+    if found & REFUSED != 0 || (found & BACKTICK != 0 && in_path()) {
         return Err(RequestError::Line);
+    }
+    let mut form = Form::Proper;
+    let mut target = target;
+    if found & FRAGMENT != 0 {
+        form = Form::Tolerated;
+        target = target.get(..line::find(b'#', target).unwrap_or(target.len())).unwrap_or_default();
     }
     let mut parsed = Target::default();
     let mut path_start = 0;
@@ -383,6 +491,10 @@ fn parse_target(target: &[u8], at: usize) -> Result<Target, RequestError> {
         let authority = scheme + 3;
         let letter = target.first().is_some_and(u8::is_ascii_alphabetic);
         if !letter || target.get(scheme..authority) != Some(b"://") {
+            return Err(RequestError::Line);
+        }
+        let name = target.get(..scheme).unwrap_or_default();
+        if !name.eq_ignore_ascii_case(b"http") && !name.eq_ignore_ascii_case(b"https") {
             return Err(RequestError::Line);
         }
         let rest = target.get(authority..).unwrap_or_default();
@@ -397,7 +509,10 @@ fn parse_target(target: &[u8], at: usize) -> Result<Target, RequestError> {
             let slash = at + scheme + 1;
             parsed.raw = Range::new(slash, slash + 1);
             parsed.path = parsed.raw;
-            return Ok(parsed);
+            return Ok((parsed, form));
+        }
+        if target.get(path_start) == Some(&b'?') {
+            form = Form::Tolerated;
         }
     }
     let rest = target.get(path_start..).unwrap_or_default();
@@ -407,15 +522,14 @@ fn parse_target(target: &[u8], at: usize) -> Result<Target, RequestError> {
     parsed.raw = Range::new(at, at + rest.len());
     parsed.path = Range::new(at, at + path.len());
     if behind.first() == Some(&b'?') {
-        let end = line::find(b'#', behind).unwrap_or(behind.len());
-        parsed.query = Some(Range::new(at + length + 1, at + length + end));
+        parsed.query = Some(Range::new(at + length + 1, at + length + behind.len()));
     }
     parsed.complex = complex;
-    Ok(parsed)
+    Ok((parsed, form))
 }
 
 struct Path {
-    /// Up to the query or the fragment.
+    /// Up to the query.
     length: usize,
     /// Whether it must be decoded (`%`), or `//` or `/.` stands in it, or it is empty.
     complex: bool,
@@ -428,7 +542,7 @@ fn scan_path(target: &[u8]) -> Path {
         match byte {
             b'%' => complex = true,
             b'/' | b'.' => complex |= before == b'/',
-            b'?' | b'#' => return Path { length: at, complex: complex || at == 0 },
+            b'?' => return Path { length: at, complex: complex || at == 0 },
             _ => {}
         }
         before = *byte;

@@ -58,14 +58,48 @@ fn reads_targets() {
     check("/", "/", "/", None, false);
     check("/a?", "/a?", "/a", Some(""), false);
     check("/a?b?c", "/a?b?c", "/a", Some("b?c"), false);
-    check("/a#b?c", "/a#b?c", "/a", None, false);
-    check("/a?b#c", "/a?b#c", "/a", Some("b"), false);
     check("//a", "//a", "//a", None, true);
     check("/a/.b", "/a/.b", "/a/.b", None, true);
     check("/a%20b", "/a%20b", "/a%20b", None, true);
     check("http://h:80/a?b", "/a?b", "/a", Some("b"), false);
-    check("http://h?b", "?b", "", Some("b"), true);
+    check("/é", "/é", "/é", None, false);
+    check("/a?b=`", "/a?b=`", "/a", Some("b=`"), false);
     check("http://h", "/", "/", None, false);
+}
+
+#[test]
+fn what_is_too_much_in_a_target_is_cut_off_in_http_1_0_alone() {
+    for (target, raw, path, query) in [
+        ("/a#/../b", "/a", "/a", None),
+        ("/a?b#c", "/a?b", "/a", Some("b")),
+        ("/a#b?c", "/a", "/a", None),
+        ("http://h?b#c", "?b", "", Some("b")),
+        ("http://h#c", "/", "/", None),
+    ] {
+        refused(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"), RequestError::Line);
+        let text = format!("GET {target} HTTP/1.0\r\n\r\n");
+        let head = taken(&text);
+        let show = |range: Range| String::from_utf8_lossy(range.of(text.as_bytes())).into_owned();
+        assert_eq!((show(head.target.raw), show(head.target.path)), (raw.into(), path.into()), "{target}");
+        assert_eq!(head.target.query.map(show).as_deref(), query, "{target}");
+    }
+}
+
+#[test]
+fn an_absolute_form_names_the_host_that_the_field_names() {
+    for (target, host, same) in [
+        ("http://h/", "h", true),
+        ("http://H:80/", "h", true),
+        ("http://h/", "h.:80", true),
+        ("https://h/", "h:443", true),
+        ("http://h/", "i", false),
+        ("http://h:81/", "h", false),
+        ("https://h/", "h:80", false),
+    ] {
+        let text = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(read(text.as_bytes()).is_ok(), same, "{target} {host}");
+        assert!(read(text.replace("/1.1", "/1.0").as_bytes()).is_ok(), "{target} {host}");
+    }
 }
 
 #[test]
@@ -73,7 +107,7 @@ fn reads_framing() {
     let body = |fields: &str| taken(&format!("POST / HTTP/1.1\r\nHost: h\r\n{fields}\r\n")).body;
     assert_eq!(body(""), RequestBody::None);
     assert_eq!(body("Content-Length: 0\r\n"), RequestBody::None);
-    assert_eq!(body("content-length:\t12 \r\n"), RequestBody::Length(12));
+    assert_eq!(body("content-length: 12  \r\n"), RequestBody::Length(12));
     assert_eq!(body("Transfer-Encoding: Chunked\r\n"), RequestBody::Chunked);
 }
 
@@ -99,6 +133,19 @@ fn refuses_ambiguous_framing() {
         ("A: b\rc\r\n", RequestError::Field),
         ("A\r: b\r\n", RequestError::Field),
         ("A: b\0\r\n", RequestError::Field),
+        ("Content-Length:\t5\r\n", RequestError::ContentLength),
+        ("Content-Length: 5\t\r\n", RequestError::ContentLength),
+        ("Transfer-Encoding:\tchunked\r\n", RequestError::TransferEncoding),
+        ("A: b\x01\r\n", RequestError::Field),
+        ("A: b\x1b[31m\r\n", RequestError::Field),
+        ("A: b\x7f\r\n", RequestError::Field),
+        ("A@B: c\r\n", RequestError::Field),
+        ("A(: c\r\n", RequestError::Field),
+        ("Ä: c\r\n", RequestError::Field),
+        ("Connection: close, Host\r\n", RequestError::ConnectionOption),
+        ("Connection: x-forwarded-for\r\n", RequestError::ConnectionOption),
+        ("Connection: Forwarded\r\n", RequestError::ConnectionOption),
+        ("Connection: Upgrade\r\nUpgrade: WebSocket\r\n", RequestError::WebSocketKey),
         (": b\r\n", RequestError::Field),
         ("nocolon\r\n", RequestError::Field),
     ] {
@@ -119,19 +166,33 @@ fn refuses_what_is_no_request_line() {
         ("OPTIONS * HTTP/1.1", RequestError::Line),
         ("PRI * HTTP/2.0", RequestError::Line),
         ("GET / HTTP/2.0", RequestError::Version),
+        ("GET / HTTP/1.2", RequestError::Version),
+        ("GET / HTTP/1.10", RequestError::Line),
+        ("GET / HTTP/1.01", RequestError::Line),
+        ("GET / HTTP/1.1 ", RequestError::Line),
+        ("GET /  HTTP/1.1", RequestError::Line),
+        ("GET  / HTTP/1.1", RequestError::Line),
+        ("GET /<a> HTTP/1.1", RequestError::Line),
+        ("GET /a`b HTTP/1.1", RequestError::Line),
+        ("GET ftp://h/ HTTP/1.1", RequestError::Line),
+        ("\rGET / HTTP/1.1", RequestError::Method),
+        ("PRI / HTTP/1.1", RequestError::Method),
         ("GET / HTTP/1.", RequestError::Line),
         ("GET / HTTP/1.1x", RequestError::Line),
         ("GET / http/1.1", RequestError::Line),
         ("GET /a b HTTP/1.1", RequestError::Line),
         ("GET /\ta HTTP/1.1", RequestError::Line),
         ("GET /\r HTTP/1.1", RequestError::Line),
-        ("POST /", RequestError::Method09),
+        ("POST /", RequestError::Version09),
+        ("GET /", RequestError::Version09),
+        ("GET / ", RequestError::Version09),
         ("CONNECT h:443 HTTP/1.1", RequestError::Connect),
         ("CONNECT h HTTP/1.1", RequestError::Line),
         ("CONNECT / HTTP/1.1", RequestError::Line),
     ] {
         refused(&format!("{line}\r\nHost: h\r\n\r\n"), expect);
     }
+    refused("TRACK / HTTP/1.1\r\nHost: h\r\n\r\n", RequestError::Trace);
     refused("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", RequestError::Trace);
 }
 
@@ -143,7 +204,7 @@ fn refuses_noise_before_a_line_end_comes() {
 
 #[test]
 fn drops_fields_with_odd_names() {
-    let text = "GET / HTTP/1.1\r\nHost: h\r\nX_Y: 1\r\nX@Y: 2\r\nZ: 3\r\n\r\n";
+    let text = "GET / HTTP/1.1\r\nHost: h\r\nX_Y: 1\r\nX.Y: 2\r\nZ: 3\r\n\r\n";
     let head = taken(text);
     assert_eq!((head.fields.len(), head.odd_fields), (2, 2));
     let rules = Rules { drop_odd_fields: false, ..Rules::default() };
@@ -163,13 +224,7 @@ fn keep_alive_follows_version_and_connection() {
     check("1.0", "", false);
     check("1.0", "keep-alive", true);
     check("1.0", "keep-alive, close", false);
-    check("1.7", "x", true);
-}
-
-#[test]
-fn old_requests_are_one_line() {
-    let head = taken("GET /a\r\n");
-    assert_eq!(head.version, Version::Http09);
+    check("1.1", "x", true);
 }
 
 #[test]

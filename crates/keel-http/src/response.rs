@@ -6,7 +6,7 @@
 use crate::{
     Fields, Name, NameSet, Progress, Range, Version,
     connection::{self, ConnectionOptions},
-    line::{self, Line, Underscores},
+    line::{self, Line, Writer},
 };
 
 /// Why a response can't be used.
@@ -95,7 +95,7 @@ impl ResponseHead {
         }
         loop {
             let start = self.next;
-            let Some((line, next)) = line::field(bytes, start, Underscores::Allowed) else {
+            let Some((line, next)) = line::field(bytes, start, Writer::Peer) else {
                 return Ok(Progress::Partial);
             };
             self.next = next;
@@ -169,7 +169,7 @@ impl ResponseHead {
     pub fn keeps_alive(&self) -> bool {
         match self.version {
             Version::Http11 => !self.connection.close,
-            Version::Http10 | Version::Http09 => self.connection.keep_alive && !self.connection.close,
+            Version::Http10 => self.connection.keep_alive && !self.connection.close,
         }
     }
 }

@@ -93,13 +93,41 @@ pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
 pub fn escape(path: &[u8], out: &mut Vec<u8>) {
     for byte in path {
         if *byte <= b' ' || *byte >= 0x7f || b"\"#%<>?\\^`{|}".contains(byte) {
-            out.push(b'%');
-            for nibble in [byte >> 4, byte & 0xf] {
-                out.push(b"0123456789ABCDEF".get(usize::from(nibble)).copied().unwrap_or(b'0'));
-            }
+            escape_byte(*byte, out);
         } else {
             out.push(*byte);
         }
+    }
+}
+
+/// Whether a `#` may stand in a URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fragment {
+    /// It begins a fragment.
+    Keep,
+    /// A request's target has none.
+    Escape,
+}
+
+/// Escapes what stands behind `start` and may not stand in a URI as it is: controls, space, bytes beyond ASCII, and `#`
+/// where it isn't wanted. Escapes stay, and so do the characters that RFC 3986 forbids but clients send and nginx passes
+/// on.
+pub(crate) fn escape_tail(bytes: &mut Vec<u8>, start: usize, fragment: Fragment) {
+    let tail = bytes.get(start..).unwrap_or_default();
+    let is_bad = |byte: u8| byte <= b' ' || byte >= 0x7f || (byte == b'#' && fragment == Fragment::Escape);
+    if !tail.iter().fold(false, |found, byte| found | is_bad(*byte)) {
+        return;
+    }
+    let tail = bytes.split_off(start);
+    for byte in tail {
+        if is_bad(byte) { escape_byte(byte, bytes) } else { bytes.push(byte) }
+    }
+}
+
+fn escape_byte(byte: u8, out: &mut Vec<u8>) {
+    out.push(b'%');
+    for nibble in [byte >> 4, byte & 0xf] {
+        out.push(b"0123456789ABCDEF".get(usize::from(nibble)).copied().unwrap_or(b'0'));
     }
 }
 

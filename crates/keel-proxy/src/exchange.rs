@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration, time::Instant};
 
-use keel_http::{Name, RequestHead, ResponseHead, Version, body::Decoder};
+use keel_http::{Lines, Message, Name, RequestHead, ResponseHead, Version, body::Decoder};
 use keel_lb::PeerState;
 use regex::bytes::Regex;
 
@@ -61,7 +61,9 @@ pub(crate) struct Exchange {
     pub(crate) error_status: u16,
     pub(crate) forced_status: Option<u16>,
     /// Field lines for the next response that the proxy makes.
-    pub(crate) carried: Vec<u8>,
+    pub(crate) carried: Lines,
+    /// Whether a response couldn't be written as configured: the one in its place has no fields of the configuration.
+    pub(crate) plain_fields: bool,
     /// `Retry-After` of a response that the proxy makes.
     pub(crate) retry_after: Option<&'static [u8]>,
     /// Whether the request is answered as GET whatever its method (`error_page`, `X-Accel-Redirect`).
@@ -82,7 +84,7 @@ pub(crate) struct Exchange {
     pub(crate) complete: bool,
     /// The request's body was not read to its end; the connection closes after it, with patience.
     pub(crate) linger: bool,
-    pub(crate) sent_trailers: Vec<u8>,
+    pub(crate) sent_trailers: Lines,
 
     // The peer's side.
     pub(crate) upstream: UpstreamSide,
@@ -98,9 +100,9 @@ pub(crate) struct UpstreamSide {
     pub(crate) input: Vec<u8>,
     pub(crate) body_start: usize,
     pub(crate) has_head: bool,
-    /// The request head as it is sent.
-    pub(crate) request: Vec<u8>,
-    /// `$proxy_host` and `$proxy_port` where they depend on the request.
+    /// The request as it is sent, as far as its body goes with the head.
+    pub(crate) request: Message,
+    /// The trailers that came.
     pub(crate) trailers: Vec<u8>,
 }
 
@@ -236,6 +238,7 @@ impl Exchange {
         self.expect_settled = false;
         self.retry_after = None;
         self.carried.clear();
+        self.plain_fields = false;
         self.uri.clear();
         self.args.clear();
         self.raw_uri_valid = false;

@@ -42,7 +42,7 @@ pub(crate) async fn run(job: &mut Job<'_>) -> Flow {
             job.client.log_error(job.worker, job.ex, "rewrite or internal redirection cycle");
             job.ex.error_page = true;
             job.ex.forced_status = None;
-            return Box::pin(crate::respond::send_special(job, 500, None, b"")).await;
+            return Box::pin(crate::respond::send_special(job, 500, None, keel_http::Lines::default())).await;
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use keel_http::{body::Decoder, body::each_trailer, encode};
+use keel_http::{Lines, Message, body::Decoder, body::each_trailer, encode};
 use keel_model::{LogLevel, ProxyScope};
 
 use crate::{
@@ -62,9 +62,9 @@ impl Relay {
         decoder: Decoder,
         framing: Framing,
         scope: &ProxyScope,
-        out: Vec<u8>,
-        head_length: usize,
+        head: Message,
     ) -> Self {
+        let head_length = head.head_length();
         let side = &job.ex.upstream;
         let accel = side.head.fields.first(keel_http::Name::XAccelBuffering);
         let accel = accel.map(|field| field.value.of(&side.input));
@@ -77,7 +77,7 @@ impl Relay {
         Self {
             decoder,
             framing,
-            out,
+            out: head.into_bytes(),
             out_sent: 0,
             head_length,
             raw: Vec::new(),
@@ -127,13 +127,11 @@ impl Relay {
     }
 
     /// Ends the body for the client, once.
-    fn end(&mut self, trailers: &[u8], to: &mut Vec<u8>) {
+    fn end(&mut self, trailers: &Lines, to: &mut Vec<u8>) {
         if std::mem::replace(&mut self.finished, true) || self.framing != Framing::Chunked {
             return;
         }
-        to.extend_from_slice(b"0\r\n");
-        to.extend_from_slice(trailers);
-        to.extend_from_slice(b"\r\n");
+        trailers.write_last_chunk(to);
     }
 
     /// Puts bytes behind everything that waits already.
@@ -190,14 +188,23 @@ pub(crate) async fn run(
 }
 
 fn end_body(job: &mut Job<'_>, relay: &mut Relay, scope: &ProxyScope) {
-    let mut kept = Vec::new();
+    let mut kept = Lines::default();
     let mut tail = Vec::new();
     if scope.pass_trailers {
-        each_trailer(relay.decoder.trailers(), |name, value| encode::field(name, value, &mut kept));
-        job.ex.upstream.trailers.clone_from(&kept);
+        let trailers = relay.decoder.trailers();
+        each_trailer(trailers, |field| kept.copied(field, trailers));
+        job.ex.upstream.trailers = kept.as_bytes().to_vec();
     }
     if relay.framing == Framing::Chunked {
-        crate::respond::write_trailers(job, job.ex.status, &mut kept);
+        let mut added = Lines::default();
+        crate::respond::write_trailers(job, job.ex.status, &mut added);
+        match added.check() {
+            Ok(()) => kept.append(&added),
+            // The head has been sent long ago.
+            Err(error) => {
+                job.client.log_error(job.worker, job.ex, &format!("trailers are left out: {error}"))
+            }
+        }
     }
     relay.end(&kept, &mut tail);
     relay.decoder = match std::mem::take(&mut relay.decoder) {

@@ -6,12 +6,13 @@ use std::{
     time::Duration,
 };
 
-use keel_http::{Name, Version, date, encode};
+use keel_http::{Lines, Message, Name, Status, Unwritable, date, encode};
 use keel_model::{Expires, ServerTokens};
 
 use crate::{
     error::ClientGone,
     job::{Flow, Job},
+    snapshot::FieldProgram,
 };
 
 /// The version of nginx whose behaviour this one has, which clients and tests that look for it are told.
@@ -32,8 +33,8 @@ pub(crate) struct Own<'a> {
     pub(crate) status: u16,
     pub(crate) content_type: Option<&'a [u8]>,
     pub(crate) location: Option<Vec<u8>>,
-    /// Further fields, already written as lines.
-    pub(crate) fields: &'a [u8],
+    /// Further fields.
+    pub(crate) fields: Lines,
     pub(crate) body: &'a [u8],
     /// When the file behind it was changed, for `expires modified`.
     pub(crate) modified: Option<i64>,
@@ -41,83 +42,93 @@ pub(crate) struct Own<'a> {
 
 impl Own<'_> {
     pub(crate) fn status(status: u16) -> Self {
-        Own { status, content_type: None, location: None, fields: b"", body: b"", modified: None }
+        Own {
+            status,
+            content_type: None,
+            location: None,
+            fields: Lines::default(),
+            body: b"",
+            modified: None,
+        }
     }
 }
 
 /// Begins the response's head: status line, `Server` and `Date`.
-pub(crate) fn begin_head(job: &Job<'_>, status_line: &[u8], server: bool, date: bool, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status_line);
-    out.extend_from_slice(b"\r\n");
+pub(crate) fn begin_head(job: &Job<'_>, status: Status<'_>, server: bool, date: bool, out: &mut Lines) {
+    out.status_line(status);
     if server {
         match &job.place().scope.core.server_tokens {
-            ServerTokens::On => out.extend_from_slice(b"Server: nginx/1.31.5\r\n"),
+            ServerTokens::On => out.fixed("Server: nginx/1.31.5\r\n"),
+            ServerTokens::Text(_) if job.ex.plain_fields => out.fixed("Server: nginx\r\n"),
             _ => {
                 if let Some(text) = server_text(job) {
-                    encode::field(b"Server", &text, out);
+                    out.field("Server", &text);
                 }
             }
         }
     }
     if date {
-        encode::field(b"Date", &job.worker.clock.date(), out);
+        out.field("Date", &job.worker.clock.date());
     }
 }
 
-/// Ends the response's head: `Connection`, `expires`, `add_header`, the empty line.
-pub(crate) fn finish_head(job: &Job<'_>, status: u16, modified: Option<i64>, out: &mut Vec<u8>) {
+/// Writes the response's last fields: `Connection`, `expires`, `add_header`.
+pub(crate) fn finish_head(job: &Job<'_>, status: u16, modified: Option<i64>, out: &mut Lines) {
     let core = &job.place().scope.core;
     if status == 101 {
-        out.extend_from_slice(b"Connection: upgrade\r\n");
+        out.fixed("Connection: upgrade\r\n");
     } else if job.ex.keep_alive {
-        out.extend_from_slice(b"Connection: keep-alive\r\n");
+        out.fixed("Connection: keep-alive\r\n");
         if let Some(time) = core.keepalive_header {
-            out.extend_from_slice(b"Keep-Alive: timeout=");
-            encode::decimal(time.as_secs(), out);
-            out.extend_from_slice(b"\r\n");
+            out.field("Keep-Alive", format!("timeout={}", time.as_secs()).as_bytes());
         }
     } else {
-        out.extend_from_slice(b"Connection: close\r\n");
+        out.fixed("Connection: close\r\n");
     }
-    out.extend_from_slice(&job.ex.carried);
-    add_fields(job, status, modified, out);
-    out.extend_from_slice(b"\r\n");
+    out.append(&job.ex.carried);
+    if !job.ex.plain_fields {
+        add_fields(job, status, modified, out);
+    }
+}
+
+/// Notes that a response can't be written as the configuration wants it; what is sent instead has none of its fields.
+pub(crate) fn note_unwritable(job: &mut Job<'_>, unwritable: &Unwritable) {
+    let text = format!("the response can't be sent: {unwritable}");
+    job.client.log_error(job.worker, job.ex, &text);
+    job.ex.plain_fields = true;
+    job.ex.carried.clear();
 }
 
 /// Says whether `add_trailer` wants fields behind the body, and the client can read them.
 pub(crate) fn adds_trailers(job: &Job<'_>, status: u16) -> bool {
-    let mut trailers = job.place().scope.headers.add_trailers.iter();
-    job.ex.is_http11() && trailers.any(|trailer| trailer.always || is_plain_status(status))
+    let mut trailers = job.place().added_trailers.iter();
+    job.ex.is_http11()
+        && !job.ex.plain_fields
+        && trailers.any(|trailer| trailer.always || is_plain_status(status))
 }
 
 /// Appends the fields of `add_trailer`.
-pub(crate) fn write_trailers(job: &Job<'_>, status: u16, out: &mut Vec<u8>) {
+pub(crate) fn write_trailers(job: &Job<'_>, status: u16, out: &mut Lines) {
     if !job.ex.is_http11() {
         return;
     }
-    for trailer in &job.place().scope.headers.add_trailers {
-        let value = job.text(&trailer.value);
-        if (trailer.always || is_plain_status(status)) && !value.is_empty() {
-            encode::field(trailer.name.as_bytes(), &value, out);
+    for trailer in &job.place().added_trailers {
+        if trailer.always || is_plain_status(status) {
+            write_field(job, &trailer.field, out);
         }
     }
 }
 
-/// Takes the lines of a field out of a written head.
-fn remove_field(name: &[u8], head: &mut Vec<u8>) {
-    let mut start = 0;
-    while let Some(length) = memchr::memchr(b'\n', head.get(start..).unwrap_or_default()) {
-        let end = start + length + 1;
-        let line = head.get(start..end).unwrap_or_default();
-        let is_it = line.get(..name.len()).is_some_and(|text| text.eq_ignore_ascii_case(name))
-            && line.get(name.len()) == Some(&b':');
-        if is_it {
-            head.drain(start..end);
-        } else {
-            start = end;
-        }
+/// Writes a field of the configuration.
+fn write_field(job: &Job<'_>, field: &FieldProgram, out: &mut Lines) {
+    if let Some(ready) = &field.ready {
+        out.append(ready);
+        return;
     }
+    let mut value = Vec::new();
+    let lookup = crate::variables::Lookup { head: Some(out.as_bytes()), ..job.lookup() };
+    lookup.append_template(&field.value, &mut value);
+    out.named(&field.name, |out| out.extend_from_slice(&value));
 }
 
 /// Says whether `add_header` without `always`, and `expires`, act on a status.
@@ -125,36 +136,31 @@ pub(crate) fn is_plain_status(status: u16) -> bool {
     matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308)
 }
 
-fn add_fields(job: &Job<'_>, status: u16, modified: Option<i64>, out: &mut Vec<u8>) {
+fn add_fields(job: &Job<'_>, status: u16, modified: Option<i64>, out: &mut Lines) {
     let headers = &job.place().scope.headers;
     let plain = is_plain_status(status);
     if plain && headers.expires != Expires::Off {
         add_expires(job, &headers.expires, modified, out);
     }
-    for add in &headers.add {
+    for add in &job.place().added {
         if !plain && !add.always {
             continue;
         }
-        let value = match add.value.as_literal() {
-            Some(text) => std::borrow::Cow::Borrowed(text.as_bytes()),
-            None => {
-                let mut value = Vec::new();
-                let lookup = crate::variables::Lookup { head: Some(out.as_slice()), ..job.lookup() };
-                lookup.append_template(&add.value, &mut value);
-                std::borrow::Cow::Owned(value)
-            }
-        };
+        let name = &add.field.name;
         // Of these there is one: the operator's takes the place of any other, and none is none.
-        if matches!(Name::of(add.name.as_bytes()), Name::Etag | Name::LastModified | Name::Expires) {
-            remove_field(add.name.as_bytes(), out);
+        if !matches!(name.known(), Name::Etag | Name::LastModified | Name::Expires) {
+            write_field(job, &add.field, out);
+            continue;
         }
-        if !value.is_empty() {
-            encode::field(add.name.as_bytes(), &value, out);
-        }
+        let mut value = Vec::new();
+        let lookup = crate::variables::Lookup { head: Some(out.as_bytes()), ..job.lookup() };
+        lookup.append_template(&add.field.value, &mut value);
+        out.remove(name);
+        out.named(name, |out| out.extend_from_slice(&value));
     }
 }
 
-fn add_expires(job: &Job<'_>, expires: &Expires, modified: Option<i64>, out: &mut Vec<u8>) {
+fn add_expires(job: &Job<'_>, expires: &Expires, modified: Option<i64>, out: &mut Lines) {
     let now = i64::try_from(job.worker.clock.unix().as_secs()).unwrap_or(0);
     let (at, max_age) = match expires {
         Expires::Off => return,
@@ -183,10 +189,10 @@ fn add_expires(job: &Job<'_>, expires: &Expires, modified: Option<i64>, out: &mu
         }
     };
     let at = if matches!(expires, Expires::Epoch) { 1 } else { at };
-    encode::field(b"Expires", date::http(at).as_bytes(), out);
+    out.field("Expires", date::http(at).as_bytes());
     match max_age {
-        Some(age) => encode::field(b"Cache-Control", format!("max-age={age}").as_bytes(), out),
-        None => encode::field(b"Cache-Control", b"no-cache", out),
+        Some(age) => out.field("Cache-Control", format!("max-age={age}").as_bytes()),
+        None => out.fixed("Cache-Control: no-cache\r\n"),
     }
 }
 
@@ -249,58 +255,34 @@ pub(crate) async fn send_own(job: &mut Job<'_>, own: Own<'_>) -> Flow {
     job.ex.status = status;
     let bodyless = matches!(status, 204 | 304) || (100..200).contains(&status);
     let trailed = !bodyless && !job.ex.is_head() && adds_trailers(job, status);
-    let mut head = std::mem::take(&mut job.ex.sent_head);
-    head.clear();
-    let number;
-    let line = match encode::status_line(status) {
-        Some(line) => line,
-        None => {
-            number = format!("{status:03} ");
-            number.as_str()
+    let mut trailers = Lines::default();
+    if trailed {
+        write_trailers(job, status, &mut trailers);
+    }
+    let head = write_own_head(job, status, &own, bodyless, trailed);
+    let mut message = match trailers.check().and(head.end()) {
+        Ok(message) => message,
+        Err(unwritable) if !job.ex.plain_fields => {
+            note_unwritable(job, &unwritable);
+            return Box::pin(send_special(job, 500, None, Lines::default())).await;
         }
+        Err(_) => return Flow::Close,
     };
-    begin_head(job, line.as_bytes(), true, true, &mut head);
-    // `return 304` describes a body that it doesn't send; a 304 of a file has nothing to describe.
-    let described = !bodyless || (status == 304 && own.content_type.is_some());
-    if described {
-        if let Some(content_type) = own.content_type.filter(|content_type| !content_type.is_empty()) {
-            encode::field(b"Content-Type", content_type, &mut head);
-        }
-        if trailed {
-            head.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-        } else {
-            head.extend_from_slice(b"Content-Length: ");
-            encode::decimal(own.body.len() as u64, &mut head);
-            head.extend_from_slice(b"\r\n");
-        }
-    }
-    if let Some(location) = &own.location {
-        encode::field(b"Location", location, &mut head);
-    }
-    head.extend_from_slice(own.fields);
-    finish_head(job, status, own.modified, &mut head);
-    let head_length = head.len();
-    if job.ex.head.version == Version::Http09 && !job.ex.head.line.is_empty() {
-        head.clear();
-    }
     if !bodyless && !job.ex.is_head() {
         if trailed {
-            let mut trailers = Vec::new();
-            write_trailers(job, status, &mut trailers);
-            encode::chunk(own.body, &mut head);
-            head.extend_from_slice(b"0\r\n");
-            head.extend_from_slice(&trailers);
-            head.extend_from_slice(b"\r\n");
+            let mut body = Vec::new();
+            encode::chunk(own.body, &mut body);
+            trailers.write_last_chunk(&mut body);
+            message.append(&body);
             job.ex.sent_trailers = trailers;
         } else {
-            head.extend_from_slice(own.body);
+            message.append(own.body);
         }
     }
-    let sent = send_all(job, &head, &[]).await;
+    let sent = send_message(job, &message, b"").await;
     job.ex.head_sent = true;
-    let body_sent = head.len().saturating_sub(head_length);
-    head.truncate(head_length);
-    job.ex.sent_head = head;
+    let body_sent = message.as_bytes().len() - message.head_length();
+    job.ex.sent_head = message.into_head();
     match sent {
         Ok(()) => {
             job.ex.body_bytes_sent = body_sent as u64;
@@ -311,8 +293,51 @@ pub(crate) async fn send_own(job: &mut Job<'_>, own: Own<'_>) -> Flow {
     }
 }
 
+fn write_own_head(job: &mut Job<'_>, status: u16, own: &Own<'_>, bodyless: bool, trailed: bool) -> Lines {
+    let mut head = Lines::in_buffer(std::mem::take(&mut job.ex.sent_head));
+    begin_head(job, Status::Own(status), true, true, &mut head);
+    // `return 304` describes a body that it doesn't send; a 304 of a file has nothing to describe.
+    let described = !bodyless || (status == 304 && own.content_type.is_some());
+    if described {
+        if let Some(content_type) = own.content_type.filter(|content_type| !content_type.is_empty()) {
+            head.field("Content-Type", content_type);
+        }
+        if trailed {
+            head.fixed("Transfer-Encoding: chunked\r\n");
+        } else {
+            head.number("Content-Length", own.body.len() as u64);
+        }
+    }
+    if let Some(location) = &own.location {
+        head.uri(b"Location", b"", location);
+    }
+    head.append(&own.fields);
+    finish_head(job, status, own.modified, &mut head);
+    head
+}
+
+/// Sends a head, what of the body goes with it, and a piece behind that.
+pub(crate) async fn send_message(
+    job: &mut Job<'_>,
+    message: &Message,
+    rest: &[u8],
+) -> Result<(), ClientGone> {
+    send_all(job, message.as_bytes(), rest).await
+}
+
+/// Sends a piece of a body whose head has been sent.
+pub(crate) async fn send_body(job: &mut Job<'_>, piece: &[u8]) -> Result<(), ClientGone> {
+    debug_assert!(job.ex.head_sent);
+    send_all(job, piece, b"").await
+}
+
+/// Tells a client that waits for it to send its body.
+pub(crate) async fn send_continue(job: &mut Job<'_>) -> Result<(), ClientGone> {
+    send_all(job, b"HTTP/1.1 100 Continue\r\n\r\n", b"").await
+}
+
 /// Writes all of two pieces to the client.
-pub(crate) async fn send_all(job: &mut Job<'_>, first: &[u8], second: &[u8]) -> Result<(), ClientGone> {
+async fn send_all(job: &mut Job<'_>, first: &[u8], second: &[u8]) -> Result<(), ClientGone> {
     let total = first.len() + second.len();
     let mut sent = 0;
     let timeout = job.place().scope.core.send_timeout;
@@ -355,7 +380,7 @@ pub(crate) async fn send_special(
     job: &mut Job<'_>,
     status: u16,
     location: Option<Vec<u8>>,
-    fields: &[u8],
+    fields: Lines,
 ) -> Flow {
     if matches!(status, 400 | 413 | 414 | 494..=497 | 500 | 501) {
         job.ex.keep_alive = false;

@@ -3,6 +3,7 @@
 //! Built from a [`Plan`] without moving traffic; a request takes it once and keeps it to its end. What has a name of
 //! its own (peers, pools, log files) lives elsewhere and is only pointed to.
 
+mod fields;
 mod locations;
 mod maps;
 mod program;
@@ -21,6 +22,7 @@ use keel_model::{
 };
 use regex::bytes::{Regex, RegexBuilder};
 
+pub(crate) use fields::{AddedField, FieldProgram};
 pub(crate) use locations::{Found, LocationTree};
 pub(crate) use maps::CompiledMap;
 pub(crate) use program::{ProxyProgram, RedirectRule, Route};
@@ -37,6 +39,8 @@ pub(crate) enum CompileError {
     Policy { upstream: String, reason: String },
     #[error("the plan refers to {what} that it doesn't have")]
     Dangling { what: String },
+    #[error("a field that the configuration adds can't be written: {0}")]
+    Field(keel_http::Unwritable),
     #[error("the log `{path}` can't be opened")]
     Log { path: String, source: std::io::Error },
 }
@@ -67,6 +71,8 @@ pub(crate) struct Place {
     pub(crate) scope: Scope,
     pub(crate) answer: Option<Return>,
     pub(crate) proxy: Option<Box<ProxyProgram>>,
+    pub(crate) added: Vec<AddedField>,
+    pub(crate) added_trailers: Vec<AddedField>,
     pub(crate) types: HashMap<String, String>,
     pub(crate) nested: LocationTree,
     pub(crate) access_logs: AccessLogs,
@@ -264,6 +270,10 @@ impl Builder<'_> {
             alias_prefix,
             answer,
             proxy,
+            added: scope.headers.add.iter().map(AddedField::compile).collect::<Result<_, _>>()?,
+            added_trailers: {
+                scope.headers.add_trailers.iter().map(AddedField::compile).collect::<Result<_, _>>()?
+            },
             types: scope.core.types.iter().cloned().collect(),
             nested,
             access_logs: self.logs.access(&scope.log)?,

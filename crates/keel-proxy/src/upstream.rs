@@ -15,7 +15,7 @@ use keel_http::{Version, body::Decoder};
 use keel_lb::{Ask, Attempt, NoPeer, Outcome, PeerState, Pick, Standing};
 use keel_model::{LogLevel, ProxyHttpVersion};
 
-pub(crate) use self::{attempt::Exchanged, response::Framing};
+pub(crate) use self::{attempt::Exchanged, response::Framing, route::host_and_port};
 
 use self::{
     attempt::{Attempted, attempt},

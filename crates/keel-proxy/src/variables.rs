@@ -8,6 +8,7 @@ use keel_model::{Part, Template, Variable};
 use crate::{
     downstream::Client,
     exchange::{AttemptRecord, Exchange, Remote},
+    snapshot::Route,
     worker::{View, Worker},
 };
 
@@ -91,7 +92,6 @@ impl Lookup<'_> {
                 out,
                 match head.version {
                     _ if head.method.is_empty() => b"",
-                    Version::Http09 => b"HTTP/0.9",
                     Version::Http10 => b"HTTP/1.0",
                     Version::Http11 => b"HTTP/1.1",
                 },
@@ -188,7 +188,7 @@ impl Lookup<'_> {
             Variable::SentHeader(name) => {
                 joined(out, lines(self.head.unwrap_or(&ex.sent_head)).skip(1), name)
             }
-            Variable::SentTrailer(name) => joined(out, lines(&ex.sent_trailers), name),
+            Variable::SentTrailer(name) => joined(out, lines(ex.sent_trailers.as_bytes()), name),
             _ => return None,
         })
     }
@@ -198,14 +198,19 @@ impl Lookup<'_> {
         let side = &self.ex.upstream;
         let proxy = || self.ex.place(self.view).proxy.as_ref();
         Some(match variable {
-            Variable::ProxyHost => match proxy() {
-                Some(proxy) => {
+            Variable::ProxyHost | Variable::ProxyPort => match proxy() {
+                Some(proxy) if let Route::Evaluated(template) = &proxy.route => {
+                    let mut text = Vec::new();
+                    self.append_template(template, &mut text);
+                    let (host, port) = crate::upstream::host_and_port(&text);
+                    put(out, Some(if matches!(variable, Variable::ProxyHost) { host } else { port }))
+                }
+                Some(proxy) if matches!(variable, Variable::ProxyHost) => {
                     self.append_template(&proxy.pass.host, out);
                     true
                 }
-                None => false,
+                proxy => put(out, proxy.map(|proxy| proxy.pass.port.as_bytes())),
             },
-            Variable::ProxyPort => put(out, proxy().map(|proxy| proxy.pass.port.as_bytes())),
             Variable::ProxyAddXForwardedFor => {
                 for field in self.ex.head.fields.all(Name::XForwardedFor) {
                     out.extend_from_slice(field.value.of(&self.ex.input));

@@ -83,7 +83,7 @@ pub(crate) async fn expect_continue(job: &mut Job<'_>) -> Result<(), BodyFailure
     if !expects || job.ex.input.len() > job.ex.consumed {
         return Ok(());
     }
-    let sent = crate::respond::send_all(job, b"HTTP/1.1 100 Continue\r\n\r\n", b"").await;
+    let sent = crate::respond::send_continue(job).await;
     sent.map_err(|_| BodyFailure::Gone)
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use keel_http::{
-    Limits, Name, Progress, RequestBody, RequestError, Rules, Underscores, Version,
+    Limits, Name, Progress, RequestBody, RequestError, Rules, Underscores,
     body::{Decoder, Trailers},
     host,
     uri::{self, Slashes},
@@ -236,9 +236,6 @@ async fn refuse(
     ex.keep_alive = false;
     ex.body_left = Decoder::Done;
     ex.consumed = ex.input.len();
-    if ex.head.version == Version::Http09 {
-        ex.head.version = Version::Http10;
-    }
     let status = error.status();
     // What follows can't be read as a request, but must be read before the connection closes, or the client's
     // kernel throws the answer away.
@@ -248,7 +245,7 @@ async fn refuse(
         // A page of the operator's own: its location is looked for as for any other request.
         Flow::Redirect | Flow::Named => {
             job.ex.error_page = true;
-            respond::send_special(&mut job, status, None, b"").await
+            respond::send_special(&mut job, status, None, keel_http::Lines::default()).await
         }
         flow => flow,
     }

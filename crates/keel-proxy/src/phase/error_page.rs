@@ -1,5 +1,6 @@
 //! `error_page`, and the pages that are sent where it has nothing to say.
 
+use keel_http::Lines;
 use keel_model::ErrorPageStatus;
 
 use crate::{
@@ -30,11 +31,11 @@ pub(crate) async fn finish_with(job: &mut Job<'_>, status: u16, location: Option
         job.ex.forced_status = Some(job.ex.error_status).filter(|_| status == job.ex.error_status);
     }
     let retry_after = job.ex.retry_after.take();
-    let mut fields = Vec::new();
+    let mut fields = Lines::default();
     if let Some(value) = retry_after {
-        keel_http::encode::field(b"Retry-After", value, &mut fields);
+        fields.field("Retry-After", value);
     }
-    respond::send_special(job, status, location, &fields).await
+    respond::send_special(job, status, location, fields).await
 }
 
 /// Goes to the page that `error_page` names for the status, if it does.
@@ -73,7 +74,7 @@ async fn configured_page(job: &mut Job<'_>, status: u16) -> Option<Flow> {
         _ => 302,
     };
     job.ex.forced_status = None;
-    Some(respond::send_special(job, redirect, Some(uri), b"").await)
+    Some(respond::send_special(job, redirect, Some(uri), Lines::default()).await)
 }
 
 /// Redirects within the server: to a URI, or to a named location.

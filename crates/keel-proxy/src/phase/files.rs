@@ -9,7 +9,7 @@ use std::{
     task::{Poll, ready},
 };
 
-use keel_http::{Name, date, encode};
+use keel_http::{Lines, Message, Name, Status, date};
 use keel_model::{FileKind, IfModifiedSince, Root};
 
 use crate::{
@@ -214,17 +214,17 @@ fn ending_of(uri: &[u8]) -> Option<&str> {
 async fn send_file(job: &mut Job<'_>, file: &File, meta: &Metadata) -> Flow {
     let modified = meta.mtime();
     let etag = job.place().scope.core.etag.then(|| format!("\"{:x}-{:x}\"", modified, meta.len()));
-    let mut fields = Vec::new();
-    encode::field(b"Last-Modified", date::http(modified).as_bytes(), &mut fields);
+    let mut fields = Lines::default();
+    fields.field("Last-Modified", date::http(modified).as_bytes());
     if let Some(etag) = &etag {
-        encode::field(b"ETag", etag.as_bytes(), &mut fields);
+        fields.field("ETag", etag.as_bytes());
     }
     // An error page is sent whatever the client has.
     if job.ex.forced_status.is_none() {
         match validate(job, modified, etag.as_deref()) {
             Validity::Send => {}
             Validity::NotModified => {
-                let own = Own { fields: &fields, modified: Some(modified), ..Own::status(304) };
+                let own = Own { fields, modified: Some(modified), ..Own::status(304) };
                 return respond::send_own(job, own).await;
             }
             Validity::Failed => return Flow::Status(412),
@@ -237,31 +237,36 @@ async fn send_file(job: &mut Job<'_>, file: &File, meta: &Metadata) -> Flow {
         Selection::One(..) | Selection::Many(_) => 206,
         Selection::Unsatisfiable => {
             let range = format!("bytes */{}", meta.len());
-            let mut fields = Vec::new();
-            encode::field(b"Content-Range", range.as_bytes(), &mut fields);
-            return respond::send_special(job, 416, None, &fields).await;
+            let mut fields = Lines::default();
+            fields.field("Content-Range", range.as_bytes());
+            return respond::send_special(job, 416, None, fields).await;
         }
     };
     job.settle_keep_alive();
     let status = job.ex.forced_status.take().unwrap_or(status);
     job.ex.status = status;
     let plan = selection.plan(meta.len(), &content_type);
-    let mut head = std::mem::take(&mut job.ex.sent_head);
-    head.clear();
-    let line = encode::status_line(status).map_or_else(|| format!("{status} "), String::from);
-    respond::begin_head(job, line.as_bytes(), true, true, &mut head);
-    encode::field(b"Content-Type", plan.content_type.as_bytes(), &mut head);
-    encode::field(b"Content-Length", plan.length.to_string().as_bytes(), &mut head);
-    head.extend_from_slice(&fields);
+    let mut head = Lines::in_buffer(std::mem::take(&mut job.ex.sent_head));
+    respond::begin_head(job, Status::Own(status), true, true, &mut head);
+    head.field("Content-Type", plan.content_type.as_bytes());
+    head.number("Content-Length", plan.length);
+    head.append(&fields);
     if let Some(range) = &plan.content_range {
-        encode::field(b"Content-Range", range.as_bytes(), &mut head);
+        head.field("Content-Range", range.as_bytes());
     }
     if status == 200 {
-        encode::field(b"Accept-Ranges", b"bytes", &mut head);
+        head.fixed("Accept-Ranges: bytes\r\n");
     }
     respond::finish_head(job, status, Some(modified), &mut head);
+    let head = match head.end() {
+        Ok(head) => head,
+        Err(unwritable) => {
+            respond::note_unwritable(job, &unwritable);
+            return Flow::Status(500);
+        }
+    };
     let result = send_parts(job, &head, file, &plan).await;
-    job.ex.sent_head = head;
+    job.ex.sent_head = head.into_head();
     job.ex.head_sent = true;
     match result {
         Ok(()) => {
@@ -274,14 +279,12 @@ async fn send_file(job: &mut Job<'_>, file: &File, meta: &Metadata) -> Flow {
 
 async fn send_parts(
     job: &mut Job<'_>,
-    head: &[u8],
+    head: &Message,
     file: &File,
     plan: &ranges::SendPlan,
 ) -> Result<(), ClientGone> {
-    if job.ex.head.version == keel_http::Version::Http09 {
-        job.ex.bytes_sent = 0;
-    } else if job.ex.is_head() || plan.length == 0 {
-        return respond::send_all(job, head, b"").await;
+    if job.ex.is_head() || plan.length == 0 {
+        return respond::send_message(job, head, b"").await;
     }
     // What is small goes out with the head, in one packet.
     if plan.length <= crate::io::buffer::BUFFER_BYTES as u64 && plan.parts.len() == 1 {
@@ -289,23 +292,21 @@ async fn send_parts(
         let part = &plan.parts[0];
         let read = ranges::read_part(file, part, &mut body);
         let sent = match read {
-            Ok(()) => {
-                let no_head = job.ex.head.version == keel_http::Version::Http09;
-                respond::send_all(job, if no_head { b"" } else { head }, &body).await
-            }
+            Ok(()) => respond::send_message(job, head, &body).await,
             Err(_) => Err(ClientGone),
         };
         job.ex.body_bytes_sent = body.len() as u64;
         job.worker.buffers.give(body);
         return sent;
     }
-    respond::send_all(job, head, b"").await?;
+    respond::send_message(job, head, b"").await?;
+    job.ex.head_sent = true;
     for part in &plan.parts {
-        respond::send_all(job, &part.before, b"").await?;
+        respond::send_body(job, &part.before).await?;
         job.ex.body_bytes_sent += part.before.len() as u64;
         stream(job, file, part.start, part.end).await?;
     }
-    respond::send_all(job, &plan.after, b"").await?;
+    respond::send_body(job, &plan.after).await?;
     job.ex.body_bytes_sent += plan.after.len() as u64;
     Ok(())
 }

@@ -6,14 +6,14 @@ use keel_http::{Name, NameSet};
 use keel_model::{ProxyPass, ProxyRedirect, ProxyScope, ProxyTarget, Template, UpstreamName};
 use regex::bytes::Regex;
 
-use super::CompileError;
+use super::{CompileError, FieldProgram};
 
 /// The header program of a location with `proxy_pass`.
 pub(crate) struct ProxyProgram {
     pub(crate) route: Route,
     pub(crate) pass: ProxyPass,
     /// Fields set on the request, in order; those that frame it are not among them.
-    pub(crate) set: Vec<(Box<[u8]>, Template)>,
+    pub(crate) set: Vec<FieldProgram>,
     /// Fields of the client that don't pass.
     pub(crate) request_drops: Names,
     /// Fields of the peer that don't pass.
@@ -91,7 +91,7 @@ impl ProxyProgram {
             upgrades |= known == Name::Upgrade;
             let frames = matches!(known, Name::ContentLength | Name::TransferEncoding);
             if !frames && !value.parts.is_empty() {
-                set.push((name.as_bytes().into(), value.clone()));
+                set.push(FieldProgram::compile(name, value)?);
             }
         }
         let mut response_drops = Names { known: NameSet::HOP_BY_HOP, other: Vec::new() };

@@ -1,6 +1,6 @@
 //! The request as the peer gets it: the header program of the location over the client's fields.
 
-use keel_http::{RequestBody, connection, encode, uri};
+use keel_http::{Lines, Message, RequestBody, RequestVersion, connection, uri};
 use keel_model::{ProxyHttpVersion, ProxyScope, Template};
 
 use super::route::Target;
@@ -21,14 +21,13 @@ pub(super) fn write_head(
     target: &Target,
     streams: bool,
 ) -> Result<(), u16> {
-    let mut out = std::mem::take(&mut job.ex.upstream.request);
+    let mut out = std::mem::take(&mut job.ex.upstream.request).into_bytes();
     if out.capacity() == 0 {
         out = job.worker.buffers.take();
     }
-    out.clear();
-    let result = write(job, program, scope, target, streams, &mut out);
-    job.ex.upstream.request = out;
-    result
+    let message = write(job, program, scope, target, streams, Lines::in_buffer(out))?;
+    job.ex.upstream.request = message;
+    Ok(())
 }
 
 fn write(
@@ -37,45 +36,44 @@ fn write(
     scope: &ProxyScope,
     target: &Target,
     streams: bool,
-    out: &mut Vec<u8>,
-) -> Result<(), u16> {
+    mut out: Lines,
+) -> Result<Message, u16> {
     let ex = &*job.ex;
-    match &scope.method {
-        Some(method) => job.lookup().append_template(method, out),
-        None if ex.as_get => out.extend_from_slice(b"GET"),
-        None => out.extend_from_slice(ex.head.method.of(&ex.input)),
-    }
-    out.push(b' ');
-    let uri_start = out.len();
-    write_uri(job, program, target, out);
-    if out.len() == uri_start {
+    let evaluated;
+    let method = match &scope.method {
+        Some(method) => {
+            evaluated = job.text(method);
+            evaluated.as_slice()
+        }
+        None if ex.as_get => b"GET",
+        None => ex.head.method.of(&ex.input),
+    };
+    let version = match scope.http_version {
+        ProxyHttpVersion::Http10 => RequestVersion::Http10,
+        ProxyHttpVersion::Http11 => RequestVersion::Http11,
+    };
+    if !out.request_line(method, version, |out| write_uri(job, program, target, out)) {
         job.client.log_error(job.worker, ex, "zero length URI to proxy");
         return Err(500);
     }
-    out.extend_from_slice(match scope.http_version {
-        ProxyHttpVersion::Http10 => b" HTTP/1.0\r\n",
-        ProxyHttpVersion::Http11 => b" HTTP/1.1\r\n",
-    });
-    for (name, value) in &program.set {
-        let start = out.len();
-        out.extend_from_slice(name);
-        out.extend_from_slice(b": ");
-        let value_start = out.len();
-        job.lookup().append_template(value, out);
-        if out.len() == value_start {
-            out.truncate(start);
-        } else {
-            out.extend_from_slice(b"\r\n");
+    for field in &program.set {
+        match &field.ready {
+            Some(ready) => out.append(ready),
+            None => out.named(&field.name, |out| job.lookup().append_template(&field.value, out)),
         }
     }
     let body = Body::of(job, scope, streams);
-    body.write_framing(out);
+    body.write_framing(&mut out);
     if scope.pass_request_headers {
-        copy_fields(job, program, out);
+        copy_fields(job, program, &mut out);
     }
-    out.extend_from_slice(b"\r\n");
-    body.write_small(job, out);
-    Ok(())
+    let mut message = out.end().map_err(|unwritable| {
+        let text = format!("the request can't be sent: {unwritable} while sending request to upstream");
+        job.client.log_error(job.worker, ex, &text);
+        500u16
+    })?;
+    body.write_small(&mut message);
+    Ok(message)
 }
 
 /// What is sent behind the head.
@@ -110,26 +108,24 @@ impl<'a> Body<'a> {
         }
     }
 
-    fn write_framing(&self, out: &mut Vec<u8>) {
+    fn write_framing(&self, out: &mut Lines) {
         let length = match self {
             Body::None => return,
             Body::Chunked => {
-                out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+                out.fixed("Transfer-Encoding: chunked\r\n");
                 return;
             }
             Body::Length(length) => *length,
             Body::Own(bytes) => bytes.len() as u64,
             Body::Memory(bytes) => bytes.len() as u64,
         };
-        out.extend_from_slice(b"Content-Length: ");
-        encode::decimal(length, out);
-        out.extend_from_slice(b"\r\n");
+        out.number("Content-Length", length);
     }
 
-    fn write_small(&self, _job: &Job<'_>, out: &mut Vec<u8>) {
+    fn write_small(&self, out: &mut Message) {
         match self {
-            Body::Own(bytes) => out.extend_from_slice(bytes),
-            Body::Memory(bytes) if bytes.len() <= WITH_HEAD_BYTES_MAX => out.extend_from_slice(bytes),
+            Body::Own(bytes) => out.append(bytes),
+            Body::Memory(bytes) if bytes.len() <= WITH_HEAD_BYTES_MAX => out.append(bytes),
             _ => {}
         }
     }
@@ -152,7 +148,7 @@ fn text(job: &Job<'_>, template: &Template) -> Vec<u8> {
 }
 
 /// Passes the client's fields on, in their order and case, less what the program and `Connection` take out.
-fn copy_fields(job: &Job<'_>, program: &ProxyProgram, out: &mut Vec<u8>) {
+fn copy_fields(job: &Job<'_>, program: &ProxyProgram, out: &mut Lines) {
     let ex = &*job.ex;
     let input = &ex.input;
     for field in &ex.head.fields {
@@ -163,7 +159,7 @@ fn copy_fields(job: &Job<'_>, program: &ProxyProgram, out: &mut Vec<u8>) {
         if ex.head.connection.names_fields && connection::is_named(input, &ex.head.fields, name) {
             continue;
         }
-        encode::field(name, field.value.of(input), out);
+        out.copied(field, input);
     }
 }
 

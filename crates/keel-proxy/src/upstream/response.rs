@@ -1,9 +1,9 @@
 //! The response on its way to the client: what of its head passes, and how its body is framed.
 
 use keel_http::{
-    Name, ResponseFraming, Version,
+    Field, Lines, Message, Name, ResponseFraming, Status, Unwritable, Version,
     body::{Decoder, Trailers},
-    connection, encode, uri,
+    connection, uri,
 };
 use keel_lb::{Outcome, Pick};
 use keel_model::ProxyScope;
@@ -56,11 +56,16 @@ pub(super) async fn deliver(
     if framing == Framing::UntilClose {
         job.ex.keep_alive = false;
     }
-    let mut out = std::mem::take(&mut job.ex.sent_head);
-    write_head(job, program, framing, &mut out);
+    let head = match write_head(job, program, framing, None) {
+        Ok(head) => head,
+        Err(unwritable) => {
+            super::end_attempt(job, status);
+            respond::note_unwritable(job, &unwritable);
+            return Flow::Status(500);
+        }
+    };
     job.ex.status = job.ex.forced_status.unwrap_or(status);
-    let head_length = out.len();
-    let relay = Box::new(Relay::new(job, decoder, framing, scope, out, head_length));
+    let relay = Box::new(Relay::new(job, decoder, framing, scope, head));
     let ended = relay::run(job, &mut exchanged, relay, scope).await;
     finish(job, exchanged, pick, target, ended).await
 }
@@ -129,9 +134,9 @@ fn redirect(job: &mut Job<'_>, program: &ProxyProgram, scope: &ProxyScope) -> Op
             return None;
         }
         if status == 401 {
-            let mut carried = Vec::new();
+            let mut carried = Lines::default();
             for field in side.head.fields.all(Name::WwwAuthenticate) {
-                encode::field(field.name.of(&side.input), field.value.of(&side.input), &mut carried);
+                carried.copied(field, &side.input);
             }
             job.ex.carried = carried;
         }
@@ -140,21 +145,23 @@ fn redirect(job: &mut Job<'_>, program: &ProxyProgram, scope: &ProxyScope) -> Op
     Some(flow)
 }
 
-fn write_head(job: &Job<'_>, program: &ProxyProgram, framing: Framing, out: &mut Vec<u8>) {
+/// Writes the head of the response; `upgrade` is the protocol that the connection changes to.
+fn write_head(
+    job: &mut Job<'_>,
+    program: &ProxyProgram,
+    framing: Framing,
+    upgrade: Option<&Field>,
+) -> Result<Message, Unwritable> {
+    let mut lines = Lines::in_buffer(std::mem::take(&mut job.ex.sent_head));
+    let out = &mut lines;
     let ex = &*job.ex;
     let side = &ex.upstream;
     let input = &side.input;
-    out.clear();
     let hides = |name: Name| program.response_drops.contains(name, name.as_str().as_bytes());
     let server = hides(Name::Server) || !side.head.fields.has(Name::Server);
     let date = hides(Name::Date) || !side.head.fields.has(Name::Date);
-    match ex.forced_status {
-        Some(status) => {
-            let line = encode::status_line(status).map_or_else(|| format!("{status} "), String::from);
-            respond::begin_head(job, line.as_bytes(), server, date, out);
-        }
-        None => respond::begin_head(job, side.head.status_line.of(input), server, date, out),
-    }
+    let line = ex.forced_status.map_or(Status::Copied(&side.head, input), Status::Own);
+    respond::begin_head(job, line, server, date, out);
     let status = ex.forced_status.unwrap_or(side.head.status);
     let headers = &job.place().scope.headers;
     let expires = headers.expires != keel_model::Expires::Off && respond::is_plain_status(status);
@@ -169,38 +176,44 @@ fn write_head(job: &Job<'_>, program: &ProxyProgram, framing: Framing, out: &mut
         match field.known {
             Name::Expires | Name::CacheControl if expires => {}
             Name::Location | Name::Refresh if !program.redirects.is_empty() => {
-                let value = rewrite_redirect(job, program, field.known, field.value.of(input));
-                encode::field(name, &value, out);
+                match rewrite_redirect(job, program, field.known, field.value.of(input)) {
+                    Some((before, url)) => out.uri(name, before, &url),
+                    None => out.copied(field, input),
+                }
             }
-            _ => encode::field(name, field.value.of(input), out),
+            _ => out.copied(field, input),
         }
     }
     match framing {
-        Framing::Length(length) => write_length(length, out),
-        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        Framing::Length(length) => out.number("Content-Length", length),
+        Framing::Chunked => out.fixed("Transfer-Encoding: chunked\r\n"),
         Framing::UntilClose => {}
         // What a GET would have had.
         Framing::None => {
             if let ResponseFraming::Length(length) = side.head.framing
                 && side.head.status != 204
             {
-                write_length(length, out);
+                out.number("Content-Length", length);
             }
         }
     }
     let modified = side.head.fields.first(Name::LastModified);
     let modified = modified.and_then(|field| keel_http::date::parse_http(field.value.of(input)));
     respond::finish_head(job, status, modified, out);
+    if let Some(protocol) = upgrade {
+        out.copied(protocol, input);
+    }
+    lines.end()
 }
 
-fn write_length(length: u64, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"Content-Length: ");
-    encode::decimal(length, out);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Rewrites `Location` or `Refresh` by the first rule of `proxy_redirect` that matches.
-fn rewrite_redirect(job: &Job<'_>, program: &ProxyProgram, name: Name, value: &[u8]) -> Vec<u8> {
+/// Rewrites `Location` or `Refresh` by the first rule of `proxy_redirect` that matches: gives what stands before the URL,
+/// and the URL.
+fn rewrite_redirect<'a>(
+    job: &Job<'_>,
+    program: &ProxyProgram,
+    name: Name,
+    value: &'a [u8],
+) -> Option<(&'a [u8], Vec<u8>)> {
     // Refresh: 5; url=http://...
     let at = match name {
         Name::Refresh => {
@@ -226,10 +239,10 @@ fn rewrite_redirect(job: &Job<'_>, program: &ProxyProgram, name: Name, value: &[
             if name == Name::Location && replaced.starts_with(b"/") {
                 replaced = respond::absolute_url(job, &replaced);
             }
-            return [before, &replaced].concat();
+            return Some((before, replaced));
         }
     }
-    value.to_vec()
+    None
 }
 
 /// Settles accounts after the body: whether both connections may go on.
@@ -287,18 +300,19 @@ async fn upgrade(
     }
     pick.report(Outcome::Success, job.worker.clock.now());
     job.ex.keep_alive = false;
-    let mut out = std::mem::take(&mut job.ex.sent_head);
-    write_head(job, program, Framing::UntilClose, &mut out);
     // `Upgrade` concerns this hop alone, and this is the hop.
-    let side = &job.ex.upstream;
-    let protocol = side.head.fields.first(Name::Upgrade).map(|field| field.value.of(&side.input));
-    let end = out.len() - 2;
-    out.truncate(end);
-    encode::field(b"Upgrade", protocol.unwrap_or_default(), &mut out);
-    out.extend_from_slice(b"\r\n");
+    let protocol = job.ex.upstream.head.fields.first(Name::Upgrade).copied();
+    let head = match write_head(job, program, Framing::UntilClose, protocol.as_ref()) {
+        Ok(head) => head,
+        Err(unwritable) => {
+            super::end_attempt(job, 502);
+            respond::note_unwritable(job, &unwritable);
+            return Flow::Status(500);
+        }
+    };
     job.ex.status = 101;
-    let sent = respond::send_all(job, &out, b"").await;
-    job.ex.sent_head = out;
+    let sent = respond::send_message(job, &head, b"").await;
+    job.ex.sent_head = head.into_head();
     job.ex.head_sent = true;
     if sent.is_ok() {
         relay::tunnel(job, *exchanged, scope).await;

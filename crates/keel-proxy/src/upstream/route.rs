@@ -127,6 +127,25 @@ fn split(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
+/// Gives `$proxy_host` and `$proxy_port` of an evaluated `proxy_pass`: the host with its port unless that is HTTP's own.
+pub(crate) fn host_and_port(text: &[u8]) -> (&[u8], &[u8]) {
+    let (host, _) = split(text.strip_prefix(b"http://").unwrap_or(text));
+    if host.starts_with(b"unix:") {
+        return (b"localhost", b"");
+    }
+    // What is behind the last `]` of an IPv6 address, or all of a name.
+    let name_at = memchr::memrchr(b']', host).unwrap_or(0);
+    match host.get(name_at..).and_then(|rest| memchr::memchr(b':', rest)).map(|colon| name_at + colon) {
+        Some(colon) => match host.get(colon + 1..).unwrap_or_default() {
+            port @ (b"80" | b"") => {
+                (host.get(..colon).unwrap_or_default(), if port.is_empty() { b"80" } else { port })
+            }
+            port => (host, port),
+        },
+        None => (host, b"80"),
+    }
+}
+
 fn parse_address(host: &str) -> Option<Address> {
     if let Some(path) = host.strip_prefix("unix:") {
         return Some(Address::Unix(path.into()));
@@ -155,6 +174,20 @@ mod tests {
         check("u?x", "u", Some("?x"));
         check("unix:/a/b:/c", "unix:/a/b", Some("/c"));
         check("unix:/a/b", "unix:/a/b", None);
+    }
+
+    #[test]
+    fn the_host_of_an_evaluated_address_is_without_its_uri() {
+        let check = |text: &str, host: &str, port: &str| {
+            assert_eq!(host_and_port(text.as_bytes()), (host.as_bytes(), port.as_bytes()), "{text}");
+        };
+        check("b/a/b?c=1", "b", "80");
+        check("b?c:1", "b", "80");
+        check("http://b:81/x", "b:81", "81");
+        check("b:80", "b", "80");
+        check("[::1]/x", "[::1]", "80");
+        check("[::1]:8080", "[::1]:8080", "8080");
+        check("unix:/a/b:/c", "localhost", "");
     }
 
     #[test]

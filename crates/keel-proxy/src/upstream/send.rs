@@ -75,7 +75,7 @@ impl Sender {
     /// Says whether it waits for the client rather than for the peer.
     pub(crate) fn waits_for_client(&self, ex: &Exchange) -> bool {
         matches!(self.source, Source::Client { .. })
-            && self.head_sent >= ex.upstream.request.len()
+            && self.head_sent >= ex.upstream.request.as_bytes().len()
             && self.piece_sent >= self.piece.len()
     }
 
@@ -87,8 +87,8 @@ impl Sender {
         client: &mut Client,
         ex: &mut Exchange,
     ) -> Poll<Result<(), SendFailure>> {
-        while self.head_sent < ex.upstream.request.len() {
-            let rest = ex.upstream.request.get(self.head_sent..).unwrap_or_default();
+        while self.head_sent < ex.upstream.request.as_bytes().len() {
+            let rest = ex.upstream.request.as_bytes().get(self.head_sent..).unwrap_or_default();
             let more = ready!(socket.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
             self.head_sent += more;
             self.sent += more as u64;
