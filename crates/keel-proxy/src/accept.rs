@@ -126,10 +126,17 @@ async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, closing: Rc<Noti
         });
         match accepted.await {
             None => return,
-            Some(Ok((socket, remote))) => begin(&worker, socket, remote, &listener.address),
+            Some(Ok((socket, remote))) => {
+                let is_reserved = worker.is_reserved(socket.number());
+                begin(&worker, socket, remote, &listener.address);
+                if is_reserved {
+                    pause(&worker).await;
+                    continue;
+                }
+            }
             Some(Err(error)) => {
                 if pause_after(&worker, &error) {
-                    tokio::time::sleep(PAUSE).await;
+                    pause(&worker).await;
                 }
                 continue;
             }
@@ -154,6 +161,20 @@ async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, closing: Rc<Noti
     }
 }
 
+/// Lets descriptors become free: some idle connections close, and accepting goes on when one has, or after a while. Who
+/// is connected already is served meanwhile.
+async fn pause(worker: &Worker) {
+    worker.close_idle(format_args!("descriptors"));
+    let ended = tokio::time::timeout(PAUSE, worker.waiters.connection_ended()).await;
+    drop(ended);
+}
+
+/// Says whether it is this process, or this host, that has too many files open.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// Says whether accepting must pause; errors of one connection that is gone already are not worth a word.
 fn pause_after(worker: &Worker, error: &io::Error) -> bool {
     if tells_of_one_connection(error) {
@@ -170,7 +191,7 @@ fn tells_of_one_connection(error: &io::Error) -> bool {
 fn begin(worker: &Rc<Worker>, socket: Socket, remote: Remote, address: &Rc<Address>) {
     worker.counters.accepted.add(1);
     let view = worker.view();
-    if worker.counters.active.get() >= view.snapshot.connections_max as u64 {
+    if !worker.make_room() {
         worker.alert(format_args!("{} worker_connections are not enough", view.snapshot.connections_max));
         return;
     }

@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub(crate) use body::{BodyFailure, expect_continue, has_body, poll_body, read_whole};
-pub(crate) use task::{Tasks, spawn};
+pub(crate) use task::{Rest, Tasks, spawn};
 
 /// How long an idle connection is kept after its worker was told to quit.
 const QUIT_IDLE: Duration = Duration::from_secs(1);
@@ -193,25 +193,29 @@ impl Client {
     }
 }
 
-async fn serve(worker: &Rc<Worker>, client: &mut Client) {
+async fn serve(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) {
     client.timer.set(&worker.clock, h1::default_server(client).client.header_timeout);
     loop {
-        if client.behind.is_empty() && !idle(worker, client).await {
+        if client.behind.is_empty() && !idle(worker, client, rest).await {
             return;
         }
         // Boxed, so that an idle connection doesn't carry the room that a request needs.
-        if !Box::pin(h1::serve_one(worker, client)).await {
+        if !Box::pin(h1::serve_one(worker, client)).await || rest.must_close() {
             return;
         }
     }
 }
 
 /// Waits for bytes without holding a buffer. False when the connection is to close.
-async fn idle(worker: &Rc<Worker>, client: &mut Client) -> bool {
-    poll_fn(|cx| {
+async fn idle(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> bool {
+    let goes_on = poll_fn(|cx| {
         if let Poll::Ready(ready) = client.socket.poll_read_ready(cx) {
             return Poll::Ready(ready.is_ok());
         }
+        if rest.must_close() {
+            return Poll::Ready(false);
+        }
+        rest.begin(worker);
         if let Some(since) = worker.quitting() {
             let latest = (since + QUIT_IDLE).max(client.kept_until.unwrap_or(since));
             if client.timer.deadline().is_none_or(|deadline| deadline > latest) {
@@ -220,5 +224,7 @@ async fn idle(worker: &Rc<Worker>, client: &mut Client) -> bool {
         }
         client.timer.poll_expired(&worker.clock, cx).map(|_| false)
     })
-    .await
+    .await;
+    rest.end();
+    goes_on
 }

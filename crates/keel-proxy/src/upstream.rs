@@ -94,6 +94,10 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
                 end_attempt(job, 499);
                 return Flow::Status(499);
             }
+            Attempted::NoRoom => {
+                end_attempt(job, 500);
+                return Flow::Status(500);
+            }
             Attempted::Failed(failure) => {
                 end_attempt(job, failure.status());
                 if !retries.was_stale {

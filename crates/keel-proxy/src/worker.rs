@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use keel_lb::{Group, Registry};
@@ -29,6 +29,9 @@ use crate::{
     snapshot::Snapshot,
     upstream::{pool::Pool, queue::Waiters},
 };
+
+/// How often it is said that connections are closed to make room.
+const SAID_EVERY: Duration = Duration::from_secs(1);
 
 /// Exchanges that one worker keeps for reuse.
 const EXCHANGES_POOLED_MAX: usize = 256;
@@ -85,6 +88,12 @@ pub(crate) struct Worker {
     listening: RefCell<HashMap<Address, Listening>>,
     connection_serial: Arc<AtomicU64>,
     random: Cell<u64>,
+    /// Connections to peers, idle ones included.
+    pub(crate) peer_connections: Rc<Cell<u64>>,
+    /// The number from which on a descriptor isn't for clients.
+    client_descriptors_max: Cell<u64>,
+    /// When it was last said that connections are closed to make room.
+    said_reusing: Cell<Option<Instant>>,
 }
 
 /// What a worker is made from.
@@ -131,6 +140,9 @@ impl Worker {
             listening: RefCell::default(),
             connection_serial: setup.connection_serial,
             random: Cell::new(setup.seed | 1),
+            peer_connections: Rc::default(),
+            client_descriptors_max: Cell::new(u64::MAX),
+            said_reusing: Cell::new(None),
         });
         worker.take_snapshot(setup.snapshot);
         while let Some(order) = setup.orders.recv().await {
@@ -155,6 +167,9 @@ impl Worker {
     }
 
     fn take_snapshot(&self, snapshot: Arc<Snapshot>) {
+        let files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        // Each client may need a peer, and logs and control a descriptor.
+        self.client_descriptors_max.set(files_max.map_or(u64::MAX, |files_max| files_max / 2));
         let mut pools = self.pools.borrow_mut();
         let before = std::mem::take(&mut *pools);
         for upstream in &snapshot.upstreams {
@@ -225,9 +240,42 @@ impl Worker {
         self.view.borrow().clone()
     }
 
+    /// Says whether one more connection may be opened, of whichever side (`worker_connections`). Where there are too many,
+    /// those that have idled longest are closed for it, as in nginx.
+    pub(crate) fn make_room(&self) -> bool {
+        let connections_max = self.view.borrow().snapshot.connections_max as u64;
+        let open = self.counters.active.get() + self.peer_connections.get();
+        open.saturating_sub(self.tasks.closing()) < connections_max
+            || self.close_idle(format_args!("{connections_max} worker_connections"))
+    }
+
+    /// Says whether a client's descriptor is one of those that are to stay free for peers, logs and control.
+    pub(crate) fn is_reserved(&self, descriptor: u64) -> bool {
+        descriptor >= self.client_descriptors_max.get()
+    }
+
+    /// Closes some of the connections that have idled longest; false where none idles.
+    pub(crate) fn close_idle(&self, what: std::fmt::Arguments<'_>) -> bool {
+        let closed = self.tasks.close_idle() > 0
+            || self.pools.borrow().values().any(|pool| pool.close_oldest())
+            || self.dynamic.borrow().values().any(|(_, pool)| pool.close_oldest());
+        let now = self.clock.now();
+        let is_news =
+            self.said_reusing.get().is_none_or(|said| now.saturating_duration_since(said) >= SAID_EVERY);
+        if closed && is_news {
+            self.said_reusing.set(Some(now));
+            self.log(LogLevel::Warn, format_args!("{what} are not enough, reusing connections"));
+        }
+        closed
+    }
+
+    fn log(&self, level: LogLevel, text: std::fmt::Arguments<'_>) {
+        log::process_entry(&self.view().snapshot.error_log, level, text);
+    }
+
     /// Logs what concerns the whole process.
     pub(crate) fn alert(&self, text: std::fmt::Arguments<'_>) {
-        log::process_entry(&self.view().snapshot.error_log, LogLevel::Alert, text);
+        self.log(LogLevel::Alert, text);
     }
 
     /// Gives this turn's time of day.

@@ -39,7 +39,8 @@ pub(crate) const ROWS: &[Row] = &[
         contexts: Contexts::EVENTS,
         arity: Arity::ONE,
         default: Some("512"),
-        doc: "How many connections one worker holds at most, those to peers counted too.",
+        doc: "How many connections one worker holds at most, those to peers counted too. When all are in use, those that have \
+              idled longest are closed; where none idles a new one is refused.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.events.worker_connections, worker_connections);
         }),

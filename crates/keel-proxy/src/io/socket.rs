@@ -44,6 +44,11 @@ impl Socket {
         Ok(Self { watched: Watched::reading(descriptor)?, is_tcp: matches!(listener, Address::Tcp(_)) })
     }
 
+    /// Gives its descriptor's number: the lowest that was free.
+    pub(crate) fn number(&self) -> u64 {
+        u64::try_from(std::os::fd::AsRawFd::as_raw_fd(&self.as_fd())).unwrap_or(0)
+    }
+
     /// Connects to a peer. Small writes leave at once.
     pub(crate) async fn connect(address: &Address) -> io::Result<Self> {
         let new = |family| rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None);

@@ -45,6 +45,8 @@ pub(crate) enum Attempted {
     ClientFailed(BodyFailure),
     /// The client went away.
     ClientGone,
+    /// This process has no room for a connection: that says nothing of the peer.
+    NoRoom,
 }
 
 /// A connection with a response's head read from it.
@@ -245,6 +247,11 @@ fn note_connected(job: &mut Job<'_>) {
 }
 
 async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<PeerConnection, Attempted> {
+    if !job.worker.make_room() {
+        let text = "worker_connections are not enough while connecting to upstream";
+        job.client.log(job.worker, job.ex, LogLevel::Alert, text);
+        return Err(Attempted::NoRoom);
+    }
     let mut connecting = pin!(Socket::connect(&pick.key().address));
     let mut watch = ClientWatch::default();
     let (worker, client) = (job.worker, &mut *job.client);
@@ -256,10 +263,13 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
             return Poll::Ready(result.map_err(|error| {
-                let text = format!(
-                    "connect() failed ({}) while connecting to upstream",
-                    crate::phase::files::errno_text(&error)
-                );
+                let reason = crate::phase::files::errno_text(&error);
+                if crate::accept::is_out_of_descriptors(&error) {
+                    worker.close_idle(format_args!("descriptors"));
+                    let text = format!("socket() failed ({reason}) while connecting to upstream");
+                    return (Attempted::NoRoom, text);
+                }
+                let text = format!("connect() failed ({reason}) while connecting to upstream");
                 (Attempted::Failed(PeerFailure::Error), text)
             }));
         }
@@ -292,7 +302,7 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
             if scope.socket_keepalive {
                 socket.set_keepalive();
             }
-            Ok(PeerConnection::new(socket, pick.peer().clone(), job.place().identity, job.worker.clock.now()))
+            Ok(PeerConnection::new(socket, pick.peer().clone(), job.place().identity, job.worker))
         }
         Err((attempted, text)) => {
             if !text.is_empty() {

@@ -61,6 +61,23 @@ pub(crate) struct PeerConnection {
     /// How long the peer lets it idle, if it said so (`Keep-Alive: timeout`).
     pub(crate) announced_idle: Option<Duration>,
     watch: Option<Watch>,
+    _counted: Counted,
+}
+
+/// Counts a connection for as long as it is open.
+struct Counted(Rc<Cell<u64>>);
+
+impl Counted {
+    fn new(count: &Rc<Cell<u64>>) -> Self {
+        count.set(count.get() + 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
 }
 
 /// What tells the pool that something happened on an idle connection.
@@ -70,8 +87,19 @@ struct Watch {
 }
 
 impl PeerConnection {
-    pub(crate) fn new(socket: Socket, peer: Arc<PeerState>, place: PlaceIdentity, now: Instant) -> Self {
-        Self { socket, peer, place, requests: 0, opened: now, announced_idle: None, watch: None }
+    pub(crate) fn new(socket: Socket, peer: Arc<PeerState>, place: PlaceIdentity, worker: &Worker) -> Self {
+        let opened = worker.clock.now();
+        let counted = Counted::new(&worker.peer_connections);
+        Self {
+            socket,
+            peer,
+            place,
+            requests: 0,
+            opened,
+            announced_idle: None,
+            watch: None,
+            _counted: counted,
+        }
     }
 }
 
@@ -250,6 +278,14 @@ impl Pool {
         if !self.watched.replace(true) {
             tokio::task::spawn_local(watch_idle(worker.clone(), Rc::downgrade(self)));
         }
+    }
+
+    /// Closes the connection that has idled longest; false where there is none.
+    pub(crate) fn close_oldest(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let any = !idle.is_empty();
+        idle.drain(..usize::from(any));
+        any
     }
 
     /// Closes connections to peers that have left.
