@@ -198,6 +198,12 @@ impl NameSet {
         if matches!(name, Name::Other) { self } else { Self(self.0 | 1 << name as u8) }
     }
 
+    /// Gives the known names that begin with a text in lower case.
+    pub fn starting_with(prefix: &str) -> Self {
+        let names = Name::TABLE.iter().filter(|(_, text)| text.starts_with(prefix));
+        names.fold(NameSet::EMPTY, |set, (name, _)| set.with(*name))
+    }
+
     /// Gives the names in either set.
     pub const fn union(self, other: NameSet) -> Self {
         Self(self.0 | other.0)
@@ -305,6 +311,13 @@ mod tests {
         assert_eq!(Name::of(b"contant-length"), Name::Other);
         assert_eq!(Name::of(b""), Name::Other);
         assert!(Name::TABLE.len() <= 64, "a set is one word");
+    }
+
+    #[test]
+    fn a_set_holds_all_names_of_a_beginning() {
+        let set = NameSet::starting_with("x-accel-");
+        assert!(set.contains(Name::XAccelRedirect) && set.contains(Name::XAccelCharset));
+        assert!(!set.contains(Name::XForwardedFor) && NameSet::starting_with("y") == NameSet::EMPTY);
     }
 
     #[test]

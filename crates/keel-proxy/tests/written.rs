@@ -83,3 +83,29 @@ fn an_evaluated_address_sends_its_own_host_and_one_line() {
     let line = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: u\r\n");
     assert_eq!(heads, [line("/raw/a?c=1"), line(smuggled)]);
 }
+
+#[test]
+fn a_family_of_fields_can_be_left_out() {
+    let peer = ScriptedPeer::saying("yes");
+    let plane = DataPlane::start(|plan| {
+        balance(plan, &[peer.address]);
+        let set = &mut plan.servers[0].locations[0].scope.proxy.set_headers;
+        set.insert(0, ("Host".into(), Template::literal("first")));
+        set.push(("X-Forwarded*".into(), Template::default()));
+        set.push(("X-Forwarded-For".into(), Template::variable(Variable::RemoteAddr)));
+        set.push(("X-A".into(), Template::literal("1")));
+        set.push(("X-A".into(), Template::literal("2")));
+    });
+    let mut client = plane.client();
+    client.send(
+        "GET / HTTP/1.1\r\nHost: h\r\nX-Forwarded-For: 6.6.6.6\r\nx-forwarded-port: 1\r\nX-FORWARDED: a\r\n\
+         X_Forwarded_For: 6\r\nX.Forwarded.For: 6\r\nX-Forward: b\r\n\r\n",
+    );
+    assert_eq!(client.response(true).status, 200);
+    let head = &peer.requests()[0].head;
+    // Of two `Host` the last is sent, as in nginx, of other fields both.
+    assert_eq!(
+        head,
+        "GET / HTTP/1.1\r\nHost: u\r\nX-Forwarded-For: 127.0.0.1\r\nX-A: 1\r\nX-A: 2\r\nX-Forward: b\r\n"
+    );
+}

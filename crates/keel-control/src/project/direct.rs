@@ -3,7 +3,7 @@
 //! Evenkeel writes the nginx.conf that such a service needs and reads it like any other: `evenkeel config` shows it, and
 //! it is a start for whoever wants to change something. Under Docker a port is plain TCP: nothing limits bodies or
 //! holds responses back, and WebSockets pass; so it is here. Forwarding fields are overwritten: a client's own can't be
-//! trusted where nobody has said so.
+//! trusted where nobody has said so, whichever of the names that frameworks read it has.
 
 use std::fmt::Write;
 
@@ -22,7 +22,7 @@ pub struct DirectPort {
 pub fn direct_configuration(ports: &[DirectPort]) -> String {
     let mut text = String::from(
         "# Written by Evenkeel: services with published ports and no nginx.conf of their own.\n\
-         events {}\n\
+         events { worker_connections 4096; }\n\
          http {\n    \
              access_log off;\n    \
              map $http_upgrade $evenkeel_connection { default upgrade; '' ''; }\n",
@@ -46,6 +46,14 @@ pub fn direct_configuration(ports: &[DirectPort]) -> String {
                      proxy_set_header Host $http_host;\n            \
                      proxy_set_header Connection $evenkeel_connection;\n            \
                      proxy_set_header Upgrade $http_upgrade;\n            \
+                     proxy_set_header Forwarded '';\n            \
+                     proxy_set_header X-Forwarded* '';\n            \
+                     proxy_set_header X-Original-* '';\n            \
+                     proxy_set_header X-Client-IP '';\n            \
+                     proxy_set_header X-Cluster-Client-IP '';\n            \
+                     proxy_set_header True-Client-IP '';\n            \
+                     proxy_set_header Front-End-Https '';\n            \
+                     proxy_set_header X-Real-IP $remote_addr;\n            \
                      proxy_set_header X-Forwarded-For $remote_addr;\n            \
                      proxy_set_header X-Forwarded-Proto $scheme;\n            \
                      proxy_set_header X-Forwarded-Host $http_host;\n            \
@@ -101,5 +109,22 @@ mod tests {
         assert_eq!(configuration.plan.listeners.len(), 3);
         let names: Vec<_> = configuration.upstreams.iter().map(|u| u.name.0.as_str()).collect();
         assert_eq!(names, ["web-5000", "api-80"]);
+    }
+
+    #[test]
+    fn no_word_of_a_client_about_where_it_came_from_passes() {
+        let ports = [DirectPort { service: "web".into(), target: 80, listen: vec!["0.0.0.0:8080".into()] }];
+        let text = direct_configuration(&ports);
+        for name in ["Forwarded", "X-Forwarded*", "X-Original-*", "X-Client-IP", "True-Client-IP"] {
+            assert!(text.contains(&format!("proxy_set_header {name} '';")), "{name} in {text}");
+        }
+        for (name, value) in [
+            ("X-Real-IP", "$remote_addr"),
+            ("X-Forwarded-For", "$remote_addr"),
+            ("X-Forwarded-Proto", "$scheme"),
+            ("X-Forwarded-Host", "$http_host"),
+        ] {
+            assert!(text.contains(&format!("proxy_set_header {name} {value};")), "{name} in {text}");
+        }
     }
 }

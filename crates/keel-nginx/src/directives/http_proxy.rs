@@ -287,7 +287,7 @@ pub(crate) const ROWS: &[Row] = &[
         contexts: Contexts::HTTP_ALL,
         arity: Arity::TWO,
         default: Some("Host $proxy_host"),
-        doc: "Sets a field of the request to the peer; an empty value leaves it out. A block with any inherits none. `Connection`, `Upgrade`, `Expect`, `TE` and `Keep-Alive` are left out unless set.",
+        doc: "Sets a field of the request to the peer; an empty value leaves it out, with a `*` at the end of the name all fields that begin so. A block with any inherits none. `Connection`, `Upgrade`, `Expect`, `TE` and `Keep-Alive` are left out unless set.",
         set: Setter::Simple(set_header),
     },
     Row {

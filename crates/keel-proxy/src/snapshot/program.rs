@@ -44,9 +44,18 @@ pub(crate) enum RedirectRule {
 pub(crate) struct Names {
     known: NameSet,
     other: Vec<Box<[u8]>>,
+    /// What the names of a family begin with.
+    families: Vec<Box<[u8]>>,
 }
 
 impl Names {
+    /// Takes in every name that begins with a text.
+    fn insert_family(&mut self, prefix: &str) {
+        let prefix = prefix.to_ascii_lowercase();
+        self.known = self.known.union(NameSet::starting_with(&prefix));
+        self.families.push(prefix.into_bytes().into());
+    }
+
     fn insert(&mut self, name: &[u8]) {
         match Name::of(name) {
             Name::Other => self.other.push(name.to_ascii_lowercase().into()),
@@ -59,7 +68,10 @@ impl Names {
         if known != Name::Other {
             return self.known.contains(known);
         }
+        let is_of =
+            |family: &[u8]| name.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family));
         self.other.iter().any(|other| other.len() == name.len() && other.eq_ignore_ascii_case(name))
+            || self.families.iter().any(|family| is_of(family))
     }
 }
 
@@ -81,20 +93,29 @@ impl ProxyProgram {
             ),
             ProxyTarget::Evaluated(template) => Route::Evaluated(template.clone()),
         };
-        let mut request_drops = Names { known: NameSet::HOP_BY_HOP, other: Vec::new() };
+        let mut request_drops = Names { known: NameSet::HOP_BY_HOP, ..Names::default() };
         OWN.iter().for_each(|name| request_drops.insert(name.as_bytes()));
-        let mut set = Vec::new();
+        let mut set: Vec<FieldProgram> = Vec::new();
         let mut upgrades = false;
         for (name, value) in &scope.set_headers {
+            // `X-Forwarded-*` with an empty value leaves out the whole family.
+            if let Some(family) = name.strip_suffix('*').filter(|_| value.parts.is_empty()) {
+                request_drops.insert_family(family);
+                continue;
+            }
             request_drops.insert(name.as_bytes());
             let known = Name::of(name.as_bytes());
             upgrades |= known == Name::Upgrade;
             let frames = matches!(known, Name::ContentLength | Name::TransferEncoding);
+            // Of several the last counts, as in nginx; of other fields each does.
+            if known == Name::Host {
+                set.retain(|field| field.name.known() != Name::Host);
+            }
             if !frames && !value.parts.is_empty() {
                 set.push(FieldProgram::compile(name, value)?);
             }
         }
-        let mut response_drops = Names { known: NameSet::HOP_BY_HOP, other: Vec::new() };
+        let mut response_drops = Names { known: NameSet::HOP_BY_HOP, ..Names::default() };
         response_drops.insert(b"content-length");
         scope.hide_headers.iter().for_each(|name| response_drops.insert(name.as_bytes()));
         let mut ignores = Names::default();
