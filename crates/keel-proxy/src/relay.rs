@@ -36,6 +36,41 @@ pub(crate) enum Ended {
     PeerFailed(PeerFailure),
     /// The client did.
     ClientGone,
+    /// A temporary file can't be written or read; it has been logged.
+    StoreFailed,
+}
+
+/// Why no more can be had of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    Peer(PeerFailure),
+    /// A temporary file can't be written.
+    Store,
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Peer(failure) => Ended::PeerFailed(failure),
+            Failure::Store => Ended::StoreFailed,
+        }
+    }
+}
+
+/// Why no more can be sent of a body.
+enum Unsent {
+    ClientGone,
+    /// A temporary file can't be read.
+    Store,
+}
+
+impl From<Unsent> for Ended {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::ClientGone => Ended::ClientGone,
+            Unsent::Store => Ended::StoreFailed,
+        }
+    }
 }
 
 /// One response body on its way.
@@ -164,14 +199,15 @@ pub(crate) async fn run(
     input.truncate(job.ex.upstream.body_start);
     job.ex.upstream.input = input;
     relay.out = out;
-    let ended = match taken {
-        Ok(()) => {
-            if relay.decoder.is_done() {
-                end_body(job, &mut relay, scope);
-            }
-            stream(job, exchanged, &mut relay, scope).await
-        }
-        Err(failure) => Ended::PeerFailed(failure),
+    let begun = match taken {
+        Ok(()) if relay.decoder.is_done() => end_body(job, &mut relay, scope),
+        Ok(()) => Ok(()),
+        Err(failure) => Err(Failure::Peer(failure)),
+    };
+    let ended = match begun {
+        Ok(()) => stream(job, exchanged, &mut relay, scope).await,
+        // Nothing has been sent: the client gets another response.
+        Err(failure) => failure.into(),
     };
     let head_length = relay.head_length.min(relay.out.len());
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
@@ -187,7 +223,7 @@ pub(crate) async fn run(
     ended
 }
 
-fn end_body(job: &mut Job<'_>, relay: &mut Relay, scope: &ProxyScope) {
+fn end_body(job: &mut Job<'_>, relay: &mut Relay, scope: &ProxyScope) -> Result<(), Failure> {
     let mut kept = Lines::default();
     let mut tail = Vec::new();
     if scope.pass_trailers {
@@ -213,14 +249,21 @@ fn end_body(job: &mut Job<'_>, relay: &mut Relay, scope: &ProxyScope) {
     };
     job.ex.sent_trailers = kept;
     if relay.spooled() > 0 {
-        if let Some(spool) = &mut relay.spool
-            && spool.write(&tail).is_err()
-        {
-            relay.clean = false;
+        if let Some(Err(error)) = relay.spool.as_mut().map(|spool| spool.write(&tail)) {
+            log_store(job, &error);
+            return Err(Failure::Store);
         }
     } else {
         relay.out.extend_from_slice(&tail);
     }
+    Ok(())
+}
+
+/// Says that a temporary file fails: neither the peer nor the client has anything to do with it.
+fn log_store(job: &Job<'_>, error: &std::io::Error) {
+    let reason = crate::phase::files::errno_text(error);
+    let text = format!("a temporary file for the response failed ({reason}) while buffering it");
+    job.client.log(job.worker, job.ex, LogLevel::Crit, &text);
 }
 
 async fn stream(
@@ -241,16 +284,20 @@ async fn stream(
                 && !relay.decoder.is_done()
                 && let Poll::Ready(Err(failure)) = read(job, exchanged, relay, scope, cx)
             {
-                // The client learns as much as the peer has said.
-                let _ = write(job, relay, cx);
-                return Poll::Ready(Ended::PeerFailed(failure));
+                // The client learns as much as the peer has said, or of the failure where that is nothing yet or can't
+                // be trusted.
+                let is_bad = failure != Failure::Peer(PeerFailure::Error) || relay.payload_bytes == 0;
+                if !is_bad || job.ex.head_sent {
+                    let _ = write(job, relay, cx);
+                }
+                return Poll::Ready(failure.into());
             }
             match write(job, relay, cx) {
                 Poll::Ready(Ok(moved)) => {
                     progress |= moved;
                     write_since = None;
                 }
-                Poll::Ready(Err(())) => return Poll::Ready(Ended::ClientGone),
+                Poll::Ready(Err(unsent)) => return Poll::Ready(unsent.into()),
                 Poll::Pending => {}
             }
             if relay.decoder.is_done() && relay.pending() == 0 && relay.spooled() == 0 {
@@ -264,7 +311,7 @@ async fn stream(
                         progress = true;
                         read_since = None;
                     }
-                    Poll::Ready(Err(failure)) => return Poll::Ready(Ended::PeerFailed(failure)),
+                    Poll::Ready(Err(failure)) => return Poll::Ready(failure.into()),
                     Poll::Pending => {}
                 }
             } else {
@@ -303,7 +350,7 @@ async fn stream(
 }
 
 /// Sends what waits. Ready with whether anything moved; an error when the client is gone.
-fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Result<bool, ()>> {
+fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Result<bool, Unsent>> {
     let mut moved = false;
     loop {
         while relay.pending() > 0 {
@@ -319,7 +366,7 @@ fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Res
                         job.client.no_delay();
                     }
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(())),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Unsent::ClientGone)),
                 Poll::Pending => return if moved { Poll::Ready(Ok(true)) } else { Poll::Pending },
             }
         }
@@ -335,8 +382,9 @@ fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Res
             relay.spool = None;
             return Poll::Ready(Ok(moved));
         };
-        if spool.read(&mut relay.out, UNSPOOL_BYTES).is_err() {
-            return Poll::Ready(Err(()));
+        if let Err(error) = spool.read(&mut relay.out, UNSPOOL_BYTES) {
+            log_store(job, &error);
+            return Poll::Ready(Err(Unsent::Store));
         }
     }
 }
@@ -356,7 +404,7 @@ fn read(
     relay: &mut Relay,
     scope: &ProxyScope,
     cx: &mut Context<'_>,
-) -> Poll<Result<(), PeerFailure>> {
+) -> Poll<Result<(), Failure>> {
     let mut raw = std::mem::take(&mut relay.raw);
     raw.clear();
     let polled = exchanged.connection.socket.poll_fill(cx, &mut raw, READ_BYTES);
@@ -365,17 +413,16 @@ fn read(
             relay.raw = raw;
             return Poll::Pending;
         }
-        Poll::Ready(Err(_)) => return Poll::Ready(Err(PeerFailure::Error)),
+        Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::Peer(PeerFailure::Error))),
         Poll::Ready(Ok(count)) => count,
     };
     if count == 0 {
         if !matches!(relay.decoder, Decoder::UntilClose) {
-            return Poll::Ready(Err(PeerFailure::Error));
+            return Poll::Ready(Err(Failure::Peer(PeerFailure::Error)));
         }
         relay.clean = false;
-        end_body(job, relay, scope);
         relay.raw = raw;
-        return Poll::Ready(Ok(()));
+        return Poll::Ready(end_body(job, relay, scope));
     }
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
         attempt.received_bytes += count as u64;
@@ -387,14 +434,14 @@ fn read(
         relay.out = out;
         relay.raw = raw;
         if let Err(failure) = taken {
-            return Poll::Ready(Err(failure));
+            return Poll::Ready(Err(Failure::Peer(failure)));
         }
     } else {
         let mut framed = Vec::with_capacity(raw.len() + 32);
         let taken = relay.take(&raw, &mut framed);
         relay.raw = raw;
         if let Err(failure) = taken {
-            return Poll::Ready(Err(failure));
+            return Poll::Ready(Err(Failure::Peer(failure)));
         }
         if relay.spool.is_none() {
             job.client.log(
@@ -405,14 +452,11 @@ fn read(
             );
         }
         if let Err(error) = relay.store(framed, &scope.temp_path) {
-            job.client.log_error(job.worker, job.ex, &format!("a response can't be buffered: {error}"));
-            return Poll::Ready(Err(PeerFailure::Error));
+            log_store(job, &error);
+            return Poll::Ready(Err(Failure::Store));
         }
     }
-    if relay.decoder.is_done() {
-        end_body(job, relay, scope);
-    }
-    Poll::Ready(Ok(()))
+    Poll::Ready(if relay.decoder.is_done() { end_body(job, relay, scope) } else { Ok(()) })
 }
 
 /// Goes on sending the request's body to a peer that answers early.

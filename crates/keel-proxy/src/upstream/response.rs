@@ -276,8 +276,15 @@ async fn finish(
                 _ => "upstream prematurely closed connection while reading upstream",
             };
             job.client.log_error(job.worker, job.ex, text);
-            Flow::Close
+            if job.ex.head_sent {
+                return Flow::Close;
+            }
+            // Nothing has gone to the client yet: it needn't take half a response for a whole one.
+            super::report_failure(job, &pick, failure);
+            Flow::Status(failure.status())
         }
+        Ended::StoreFailed if job.ex.head_sent => Flow::Close,
+        Ended::StoreFailed => Flow::Status(500),
         Ended::ClientGone => Flow::Close,
     }
 }

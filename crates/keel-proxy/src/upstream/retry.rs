@@ -143,7 +143,7 @@ impl Retries {
     ) -> bool {
         let next = &scope.next_upstream;
         if self.left == u32::MAX {
-            let peers = u32::try_from(target.group().peers().len()).unwrap_or(TRIES_MAX).min(TRIES_MAX);
+            let peers = u32::try_from(target.group().tries()).unwrap_or(TRIES_MAX).min(TRIES_MAX);
             let replaced = if target.group().is_managed() { REPLACED_MAX } else { 0 };
             let peers = peers + replaced;
             let tries = if next.tries == 0 { peers } else { next.tries.min(peers) };
