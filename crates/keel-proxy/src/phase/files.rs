@@ -89,14 +89,12 @@ pub(crate) fn join(mut root: Vec<u8>, rest: &[u8]) -> PathBuf {
 /// Answers with a file.
 pub(super) async fn serve(job: &mut Job<'_>) -> Flow {
     let readable = job.ex.as_get || matches!(job.ex.method, Method::Get | Method::Head);
-    if job.ex.uri.ends_with(b"/") {
-        if !readable && job.ex.method != Method::Post {
-            return Flow::Status(405);
-        }
-        return index(job);
-    }
-    if !readable {
+    // What is there is looked for before a POST is refused, as in nginx: a missing page is 404 to it, too.
+    if !readable && job.ex.method != Method::Post {
         return Flow::Status(405);
+    }
+    if job.ex.uri.ends_with(b"/") {
+        return index(job);
     }
     let path = path_of(job.lookup(), &job.ex.uri);
     let (file, meta) = match open(&path) {
@@ -118,6 +116,9 @@ pub(super) async fn serve(job: &mut Job<'_>) -> Flow {
         let text = format!("\"{}\" is not a regular file", path.display());
         job.client.log_error(job.worker, job.ex, &text);
         return Flow::Status(404);
+    }
+    if !readable {
+        return Flow::Status(405);
     }
     send_file(job, &file, &meta).await
 }
@@ -215,7 +216,10 @@ async fn send_file(job: &mut Job<'_>, file: &File, meta: &Metadata) -> Flow {
     let modified = meta.mtime();
     let etag = job.place().scope.core.etag.then(|| format!("\"{:x}-{:x}\"", modified, meta.len()));
     let mut fields = Lines::default();
-    fields.field("Last-Modified", date::http(modified).as_bytes());
+    // Of an error page the date says nothing.
+    if matches!(job.ex.forced_status, None | Some(200 | 206 | 304)) {
+        fields.field("Last-Modified", date::http(modified).as_bytes());
+    }
     if let Some(etag) = &etag {
         fields.field("ETag", etag.as_bytes());
     }
@@ -254,7 +258,7 @@ async fn send_file(job: &mut Job<'_>, file: &File, meta: &Metadata) -> Flow {
     if let Some(range) = &plan.content_range {
         head.field("Content-Range", range.as_bytes());
     }
-    if status == 200 {
+    if status == 200 && job.place().scope.core.max_ranges != Some(0) {
         head.fixed("Accept-Ranges: bytes\r\n");
     }
     respond::finish_head(job, status, Some(modified), &mut head);
