@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use keel_control::LogReaders;
 use keel_model::{ErrorLog, LogLevel};
 use keel_telemetry::left_out_text;
 use tracing::{Event, Level, Subscriber, field::Field};
@@ -56,7 +57,7 @@ impl ErrorLogs {
         let open = |log: &ErrorLog| {
             let file = match &log.path {
                 None => None,
-                Some(path) => match keel_control::open_log(path, None) {
+                Some(path) => match keel_control::open_log(path, None, LogReaders::Everybody) {
                     Ok(file) => Some(file),
                     Err(error) => {
                         say!("evenkeel: can't open the error log {}: {error}", path.display());

@@ -199,7 +199,9 @@ impl Supervisor<'_> {
         let (runner, notices) = keel_runner::start(settings)?;
         // The guardian has been forked; before, this process must have no threads.
         terminal::never_wait();
-        let (traffic, traffic_notices) = Traffic::start(DataPlaneCommand::default(), Sharing::WithInstances);
+        let private_logs = Some(self.paths.state.clone());
+        let data_plane = DataPlaneCommand { private_logs, ..DataPlaneCommand::default() };
+        let (traffic, traffic_notices) = Traffic::start(data_plane, Sharing::WithInstances);
         let project = RunningProject::start(runner, notices, traffic, traffic_notices);
         let ended = Arc::new(Notify::new());
         if let Some(listener) = claim.listener() {

@@ -179,6 +179,51 @@ fn a_killed_supervisor_leaves_no_orphan() -> Done {
 }
 
 #[test]
+fn the_data_plane_gives_up_what_it_does_not_need_and_files_are_nobody_elses() -> Done {
+    use std::os::unix::fs::PermissionsExt;
+    let demo = Demo::up()?;
+    assert_eq!(get(demo.address, "/")?.status, 200);
+    let supervisor = demo.project.supervisor()?;
+    let processes = std::fs::read_dir("/proc")?.flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let data_plane = pids.find(|pid| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        status.lines().any(|line| line == format!("PPid:\t{supervisor}")) && line.ends_with(b"data-plane\0")
+    });
+    let data_plane = anyhow::Context::context(data_plane, "it runs")?;
+    let status = std::fs::read_to_string(format!("/proc/{data_plane}/status"))?;
+    assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
+    if status.contains("Seccomp:\t0") {
+        eprintln!("skipped: the filter of the data plane: this kernel has none");
+    } else {
+        assert!(status.contains("Seccomp:\t2\n"), "{status}");
+    }
+    let limits = std::fs::read_to_string(format!("/proc/{data_plane}/limits"))?;
+    let cores = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap_or_default();
+    assert_eq!(cores.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+    // Not to be looked at by others of this user; root may look at everything.
+    match std::fs::read(format!("/proc/{data_plane}/environ")) {
+        Ok(environment) => {
+            let mut names = environment.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
+            assert!(names.all(|entry| entry.starts_with(b"TZ")), "{environment:?}");
+        }
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied),
+    }
+    let state = demo.project.folder().join(".state/evenkeel").join(demo.project.name());
+    let mode = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.permissions().mode() & 0o777);
+    assert_eq!(mode(&state)? & 0o066, 0);
+    assert_eq!(mode(&state.join("logs"))?, 0o700);
+    assert_eq!(mode(&state.join("run"))?, 0o700);
+    for entry in std::fs::read_dir(&state)?.chain(std::fs::read_dir(state.join("logs"))?).flatten() {
+        if entry.path().extension().is_some_and(|ending| ending == "log") {
+            assert_eq!(mode(&entry.path())?, 0o600, "{}", entry.path().display());
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_service_with_replicas_needs_no_nginx_conf() -> Done {
     let port = free_port()?;
     let app = keel_testkit::demo_app(Path::new(env!("CARGO_BIN_EXE_evenkeel")))?;

@@ -20,7 +20,7 @@ pub struct Paths {
     pub socket: PathBuf,
     /// Held while a supervisor of this project lives.
     pub lock: PathBuf,
-    /// Logs and what else outlives a supervisor: `$XDG_STATE_HOME/evenkeel/PROJECT`.
+    /// Logs and what else outlives a supervisor: `$XDG_STATE_HOME/evenkeel/PROJECT`. Mode 0700; as root 0711.
     pub state: PathBuf,
     /// What can be made again: `$XDG_CACHE_HOME/evenkeel`, shared by all projects of a user.
     pub cache: PathBuf,
@@ -35,8 +35,8 @@ impl Paths {
         let runtime = runtime_folder();
         make_private(&runtime)?;
         let (state, cache) = (state_folder().join(project), cache_folder());
-        fs::create_dir_all(&state)?;
         fs::create_dir_all(&cache)?;
+        make_closed(&state)?;
         let socket = runtime.join(format!("{project}.sock"));
         if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
             return Err(io::Error::new(
@@ -95,6 +95,18 @@ fn home() -> PathBuf {
 
 fn absolute_variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Makes a folder that only this user can read, or makes it one if it is his. Root's lets others pass: the data plane is
+/// another user then, and has files in it.
+fn make_closed(folder: &Path) -> io::Result<()> {
+    let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
+    fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
+    let meta = fs::metadata(folder)?;
+    if meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o777 != mode {
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode))?;
+    }
+    Ok(())
 }
 
 /// Makes a folder that only this user can enter, or checks that it is one.

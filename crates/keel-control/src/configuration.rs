@@ -15,7 +15,7 @@ use crate::{
     discovery::Names,
     peers::{Binding, Pools},
     resolve::{Known, bind},
-    traffic::open_log,
+    traffic::{LogReaders, open_log},
 };
 
 /// The folder of the prefix where the pid file and the logs lie that the configuration doesn't name.
@@ -127,7 +127,7 @@ impl Ready {
         }
         create_temp_folders(&self.plan)?;
         for path in self.plan.log_paths().into_iter().filter(|path| is_there(path)) {
-            open_log(&path, self.plan.process.user.as_ref())
+            open_log(&path, self.plan.process.user.as_ref(), LogReaders::Everybody)
                 .map_err(|error| FileError::Open { path, error })?;
         }
         Ok(())

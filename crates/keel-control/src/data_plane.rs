@@ -20,6 +20,8 @@ use tokio::{io::unix::AsyncFd, sync::mpsc};
 
 /// Orders that wait for a data plane to take those before them.
 const ORDERS_MAX: usize = 32;
+/// What a data plane has of this process's environment.
+const KEPT_VARIABLES: [&str; 2] = ["TZ", "TZDIR"];
 /// How long a data plane may leave [`ORDERS_MAX`] of them lie.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -55,7 +57,10 @@ impl DataPlane {
         events: mpsc::UnboundedSender<DataPlaneEvent>,
     ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        command.env_remove("EVENKEEL_DETACHED");
+        // The caller's environment is full of secrets, and none of it is needed but the time zone of logs.
+        command
+            .env_clear()
+            .envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         // A terminal's Ctrl-C is for the supervisor, which has it finish what is in flight.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.stdin(Stdio::from(OwnedFd::from(theirs)));

@@ -25,4 +25,4 @@ pub use peers::{Binding, Entry, Pool, Pools};
 pub use resolve::{Known, ServiceNames, bind};
 pub use serve::{ServeError, ServeObserver, ServeSignal, chain, serve};
 pub use sockets::{ListenError, Sharing};
-pub use traffic::{ApplyError, DataPlaneCommand, Traffic, TrafficNotice, open_log, own_program};
+pub use traffic::{ApplyError, DataPlaneCommand, LogReaders, Traffic, TrafficNotice, open_log, own_program};

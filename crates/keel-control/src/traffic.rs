@@ -9,7 +9,10 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fs::{File, OpenOptions},
     io,
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -104,11 +107,13 @@ pub struct DataPlaneCommand {
     pub program: PathBuf,
     /// The name it shows in `ps`.
     pub name: String,
+    /// The project's own folder: new logs in it are for its owner alone. Others are as nginx makes them.
+    pub private_logs: Option<PathBuf>,
 }
 
 impl Default for DataPlaneCommand {
     fn default() -> Self {
-        Self { program: own_program(), name: "evenkeel: data plane".into() }
+        Self { program: own_program(), name: "evenkeel: data plane".into(), private_logs: None }
     }
 }
 
@@ -363,7 +368,7 @@ impl Task {
             return Err(ApplyError::DataPlane("is gone".into()));
         };
         let id = serving.data_plane.id();
-        let (order, descriptors) = prepare_order(plan, opened.iter())?;
+        let (order, descriptors) = prepare_order(plan, opened.iter(), &self.command)?;
         serving.data_plane.tell(order, descriptors).await;
         match self.await_prepared(id, plan.generation).await {
             Err(ApplyError::Refused(reason)) => return Err(ApplyError::Refused(reason)),
@@ -405,7 +410,7 @@ impl Task {
             sockets.insert(address.clone(), socket);
         }
         let all = sockets.iter().chain(opened.iter());
-        let (order, descriptors) = prepare_order(plan, all)?;
+        let (order, descriptors) = prepare_order(plan, all, &self.command)?;
         self.starts += 1;
         let id = DataPlaneId(self.starts);
         let mut command = Command::new(&self.command.program);
@@ -506,7 +511,7 @@ impl Task {
     async fn reopen_logs(&mut self) -> Result<(), ApplyError> {
         let Some(plan) = &self.plan else { return Ok(()) };
         for data_plane in self.data_planes() {
-            let (logs, descriptors) = open_logs(plan)?;
+            let (logs, descriptors) = open_logs(plan, &self.command)?;
             data_plane.tell(Order::ReopenLogs { logs }, descriptors).await;
         }
         Ok(())
@@ -640,6 +645,7 @@ fn same_process(old: &Plan, new: &Plan) -> bool {
 fn prepare_order<'a>(
     plan: &Plan,
     sockets: impl Iterator<Item = (&'a Address, &'a OwnedFd)>,
+    command: &DataPlaneCommand,
 ) -> Result<(Order, Vec<OwnedFd>), ApplyError> {
     let mut addresses = Vec::new();
     let mut descriptors = Vec::new();
@@ -647,20 +653,31 @@ fn prepare_order<'a>(
         addresses.push(address.clone());
         descriptors.push(socket.try_clone().map_err(|error| ApplyError::DataPlane(error.to_string()))?);
     }
-    let (logs, files) = open_logs(plan)?;
+    let (logs, files) = open_logs(plan, command)?;
     descriptors.extend(files);
     Ok((Order::Prepare { plan: Box::new(plan.clone()), sockets: addresses, logs }, descriptors))
 }
 
-fn open_logs(plan: &Plan) -> Result<(Vec<PathBuf>, Vec<OwnedFd>), ApplyError> {
+fn open_logs(plan: &Plan, command: &DataPlaneCommand) -> Result<(Vec<PathBuf>, Vec<OwnedFd>), ApplyError> {
     let paths = plan.log_paths();
     let mut files = Vec::with_capacity(paths.len());
     for path in &paths {
-        let file = open_log(path, plan.process.user.as_ref())
+        let is_private = command.private_logs.as_ref().is_some_and(|folder| path.starts_with(folder));
+        let readers = if is_private { LogReaders::Owner } else { LogReaders::Everybody };
+        let file = open_log(path, plan.process.user.as_ref(), readers)
             .map_err(|source| ApplyError::Log { path: path.clone(), source })?;
         files.push(file.into());
     }
     Ok((paths, files))
+}
+
+/// Who may read a log that is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogReaders {
+    /// Mode 0600, also where it was there before.
+    Owner,
+    /// Mode 0644, as nginx makes it.
+    Everybody,
 }
 
 /// Opens a log for appending; a new one belongs to the data plane's user, so that log rotation by it can work. Neither
@@ -668,17 +685,21 @@ fn open_logs(plan: &Plan) -> Result<(Vec<PathBuf>, Vec<OwnedFd>), ApplyError> {
 ///
 /// # Errors
 /// When it can't be opened, or is a pipe that nobody reads.
-pub fn open_log(path: &Path, user: Option<&User>) -> io::Result<File> {
+pub fn open_log(path: &Path, user: Option<&User>, readers: LogReaders) -> io::Result<File> {
     use rustix::fs::OFlags;
     let is_new = !path.exists();
     let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let opened = OpenOptions::new().create(true).append(true).mode(0o644).custom_flags(flags).open(path);
+    let mode = if readers == LogReaders::Owner { 0o600 } else { 0o644 };
+    let opened = OpenOptions::new().create(true).append(true).mode(mode).custom_flags(flags).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
         Some(code) if code == rustix::io::Errno::NXIO.raw_os_error() => {
             io::Error::other("it is a pipe or socket, and nobody reads it")
         }
         _ => error,
     })?;
+    if readers == LogReaders::Owner && file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+    }
     if let Some(user) = user.filter(|_| is_new) {
         std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
     }
@@ -695,10 +716,29 @@ mod tests {
         let path = folder.path().join("access.log");
         let mode = rustix::fs::Mode::from(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        let error = open_log(&path, None).unwrap_err();
+        let error = open_log(&path, None, LogReaders::Everybody).unwrap_err();
         assert!(error.to_string().contains("nobody reads it"), "{error}");
         let _reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let log = open_log(&path, None).unwrap();
+        let log = open_log(&path, None, LogReaders::Everybody).unwrap();
         assert!(rustix::fs::fcntl_getfl(&log).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+    }
+
+    #[test]
+    fn logs_of_a_project_are_for_its_owner_and_others_are_as_in_nginx() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |readers: LogReaders, expect: u32| {
+            let path = folder.path().join("log");
+            for before in [None, Some(0o644)] {
+                if let Some(mode) = before {
+                    std::fs::write(&path, "").unwrap();
+                    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+                }
+                let file = open_log(&path, None, readers).unwrap();
+                assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, expect, "{before:?}");
+                std::fs::remove_file(&path).unwrap();
+            }
+        };
+        check(LogReaders::Owner, 0o600);
+        check(LogReaders::Everybody, 0o644);
     }
 }

@@ -25,3 +25,4 @@ mod variables;
 mod worker;
 
 pub use control::{Error, run};
+pub use keel_sys::confine::confine;

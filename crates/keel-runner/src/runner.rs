@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io,
     net::IpAddr,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -73,7 +74,7 @@ pub struct Runner {
 pub fn start(settings: Settings) -> Result<(Runner, mpsc::UnboundedReceiver<Notice>), Error> {
     let Settings { project, state_dir, drain_timeout_default } = settings;
     let unusable = |source| Error::StateDir { path: state_dir.clone(), source };
-    std::fs::create_dir_all(&state_dir).map_err(unusable)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&state_dir).map_err(unusable)?;
     // Instances enter it through mounts: it must be named from the root.
     let state_dir = state_dir.canonicalize().map_err(unusable)?;
     let lock = lock(&state_dir)?;
@@ -126,7 +127,7 @@ pub async fn end_leftovers(project: &str, state_dir: &Path) -> Result<bool, Erro
 fn lock(state_dir: &Path) -> Result<File, Error> {
     let path = state_dir.join("lock");
     let unusable = |source| Error::StateDir { path: state_dir.to_owned(), source };
-    let options = File::options().create(true).read(true).write(true).truncate(false).open(&path);
+    let options = File::options().create(true).read(true).write(true).truncate(false).mode(0o600).open(&path);
     let file = options.map_err(unusable)?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {

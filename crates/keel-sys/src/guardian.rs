@@ -199,11 +199,13 @@ fn end_all(guarded: &[Guarded], mark: &Mark) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
     }
-    // Who left the group is still in the namespace, or carries the mark. A process may fork while we look: until none is
-    // found.
-    const ROUNDS_MAX: u32 = 16;
+    // Who left the group is still in the namespace, or carries the mark. A process may fork while we look, and has no
+    // environment for a moment while it becomes another program: until none is found twice.
+    const ROUNDS_MAX: u32 = 32;
+    let mut found_none = 0;
     for _ in 0..ROUNDS_MAX {
-        if end_found(guarded, mark) == 0 {
+        found_none = if end_found(guarded, mark) == 0 { found_none + 1 } else { 0 };
+        if found_none == 2 {
             return;
         }
     }
@@ -257,6 +259,10 @@ mod tests {
         let mut command = Command::new("sleep");
         command.arg("60").env("KEEL_GUARDIAN_TEST", std::process::id().to_string());
         let mut marked = command.spawn().unwrap();
+        // It has no environment for a moment while it becomes another program.
+        while std::fs::read(format!("/proc/{}/environ", marked.id())).unwrap().is_empty() {
+            std::thread::yield_now();
+        }
         let mut other = Command::new("sleep").arg("60").env("KEEL_GUARDIAN_TEST", "0").spawn().unwrap();
         drop(guardian);
         assert_eq!(marked.wait().unwrap().signal(), Some(9));

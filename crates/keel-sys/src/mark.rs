@@ -125,6 +125,10 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").env("KEEL_MARK_TEST", "abc.1").spawn().unwrap();
         let pid = child.id().to_string();
         let proc = open_proc().unwrap();
+        // It has none for a moment while it becomes another program.
+        while std::fs::read(format!("/proc/{pid}/environ")).unwrap().is_empty() {
+            std::thread::yield_now();
+        }
         let check = |variable: &str, expect: bool| {
             let mark = Mark::new(variable, None);
             assert_eq!(mark.is_on(&proc, pid.as_bytes()), expect, "{variable:?}");

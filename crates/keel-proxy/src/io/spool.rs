@@ -2,16 +2,49 @@
 //!
 //! The file has no name: it is unlinked as soon as it is open, and its space is given back when it is dropped. Reading
 //! and writing block, as in nginx without `aio`: they meet the page cache.
+//!
+//! Folders are held open from before this process became another user ([`hold`]): the way to them may be closed to that
+//! one, as that below root's home is.
 
 use std::{
-    fs::{File, OpenOptions},
+    collections::HashMap,
+    fs::File,
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
-    path::Path,
-    sync::atomic::{AtomicU64, Ordering},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt,
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc, LazyLock, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags},
+    io::Errno,
 };
 
 static SERIAL: AtomicU64 = AtomicU64::new(0);
+
+/// Folders for temporary files, of all configurations so far.
+static HELD: LazyLock<RwLock<HashMap<PathBuf, Arc<OwnedFd>>>> = LazyLock::new(RwLock::default);
+
+/// Holds folders open for [`Spool::create`]. One that can't be opened is looked for by its path when it is needed.
+pub(crate) fn hold<'a>(folders: impl Iterator<Item = &'a Path>) {
+    let mut held = HELD.write().unwrap_or_else(PoisonError::into_inner);
+    for folder in folders {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        if let Ok(open) = rustix::fs::openat(CWD, folder, flags, Mode::empty()) {
+            held.insert(folder.to_owned(), Arc::new(open));
+        }
+    }
+}
+
+fn held(folder: &Path) -> Option<Arc<OwnedFd>> {
+    HELD.read().unwrap_or_else(PoisonError::into_inner).get(folder).cloned()
+}
 
 /// A file that is written at its end and read from its beginning.
 pub(crate) struct Spool {
@@ -24,16 +57,20 @@ impl Spool {
     /// Makes one in `folder`, which is made if need be.
     pub(crate) fn create(folder: &Path) -> io::Result<Self> {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("{}-{serial:010}", std::process::id()));
-        let open = || OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let file = match open() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        let name = PathBuf::from(format!("{}-{serial:010}", std::process::id()));
+        if let Some(held) = held(folder)
+            && let Ok(file) = open_nameless(held.as_fd(), &name)
+        {
+            return Ok(Self { file, read_at: 0, end: 0 });
+        }
+        let path = folder.join(name);
+        let file = match open_nameless(CWD, &path) {
+            Err(Errno::NOENT) => {
                 std::fs::create_dir_all(folder)?;
-                open()?
+                open_nameless(CWD, &path)?
             }
             result => result?,
         };
-        std::fs::remove_file(&path)?;
         Ok(Self { file, read_at: 0, end: 0 })
     }
 
@@ -76,6 +113,13 @@ impl Spool {
     }
 }
 
+fn open_nameless(folder: BorrowedFd<'_>, name: &Path) -> Result<File, Errno> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?;
+    rustix::fs::unlinkat(folder, name, AtFlags::empty())?;
+    Ok(file.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,5 +140,21 @@ mod tests {
         assert_eq!(spool.read(&mut bytes, 8).unwrap(), 0);
         spool.rewind();
         assert_eq!((spool.pending(), spool.len()), (11, 11));
+    }
+
+    #[test]
+    fn a_folder_that_is_held_needs_no_way_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (before, after) = (folder.path().join("before"), folder.path().join("after"));
+        std::fs::create_dir(&before).unwrap();
+        hold(std::iter::once(before.as_path()));
+        // Root may go anywhere, so the path is taken away instead.
+        std::fs::rename(&before, &after).unwrap();
+        Spool::create(&before).unwrap().write(b"x").unwrap();
+        assert!(!before.exists());
+        // One that is gone is made anew.
+        std::fs::remove_dir(&after).unwrap();
+        Spool::create(&before).unwrap().write(b"x").unwrap();
+        assert!(before.exists());
     }
 }

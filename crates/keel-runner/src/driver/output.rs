@@ -3,7 +3,10 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -56,7 +59,9 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(folder: PathBuf) -> io::Result<Self> {
-        std::fs::create_dir_all(&folder)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        // Of an earlier version.
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700))?;
         Ok(Self { folder, followers: Arc::default() })
     }
 
@@ -194,10 +199,17 @@ impl SinkFile {
     }
 }
 
-/// Opens a file to append to. Somebody may have put a pipe in its place, which is not waited for.
+/// Opens a file to append to, which nobody else reads: what instances print is nobody's business. Somebody may have put a
+/// pipe in its place, which is not waited for.
 fn append_to(path: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    OpenOptions::new().create(true).append(true).read(true).custom_flags(flags).open(path)
+    let file =
+        OpenOptions::new().create(true).append(true).read(true).mode(0o600).custom_flags(flags).open(path);
+    let file = file?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -312,6 +324,8 @@ mod tests {
         let tail: Vec<_> =
             output.tail("app1", "app1", Some(3)).into_iter().map(|line| line.text[..3].to_owned()).collect();
         assert_eq!(tail, ["397", "398", "399"]);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(folder.path()), mode(&output.paths("app1").0)), (0o700, 0o600));
         let kept: u64 =
             std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
         assert!(kept <= 2 * FILE_BYTES_MAX + 100_000, "{kept}");

@@ -113,20 +113,23 @@ pub(super) fn find(started_from: u64, is_meant: impl Fn(i32, &Stat) -> bool, mar
 /// Sends SIGKILL to what is found, again and again until nothing is. Tells how many processes there were.
 pub(super) fn end_all(find: impl Fn() -> BTreeSet<i32>) -> usize {
     let mut ended = BTreeSet::new();
+    let mut found_none = 0;
     for round in 0..ROUNDS_MAX {
         // Opened between two looks that both found it: the signal reaches that process or none.
         let held: Vec<(i32, OwnedFd)> =
             find().into_iter().filter_map(|pid| Some((pid, pidfd_open(pid).ok()?))).collect();
-        if held.is_empty() {
+        // A process has no environment for a moment while it becomes another program: none twice is none.
+        found_none = if held.is_empty() { found_none + 1 } else { 0 };
+        if found_none == 2 {
             break;
         }
-        let still = find();
+        let still = if held.is_empty() { BTreeSet::new() } else { find() };
         for (pid, pidfd) in held.iter().filter(|(pid, _)| still.contains(pid)) {
             if pidfd_send_signal(pidfd, SIGKILL).is_ok() {
                 ended.insert(*pid);
             }
         }
-        if round > 0 {
+        if round > 0 || held.is_empty() {
             std::thread::sleep(ROUND_EVERY);
         }
     }

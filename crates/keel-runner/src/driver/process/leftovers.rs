@@ -184,7 +184,12 @@ mod tests {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new("sleep");
         command.arg("60").process_group(0).env_clear();
-        command.envs(value.map(|value| (VARIABLE, value))).spawn().unwrap()
+        let child = command.envs(value.map(|value| (VARIABLE, value))).spawn().unwrap();
+        // It has no environment for a moment while it becomes another program.
+        while value.is_some() && fs::read(format!("/proc/{}/environ", child.id())).unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+        child
     }
 
     fn family(child: &Child) -> Family {
