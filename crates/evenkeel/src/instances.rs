@@ -17,15 +17,33 @@ pub(crate) struct NamesArgs {
     names: Vec<String>,
 }
 
-/// Names, and how long what is in flight may take.
+/// How long what ends may take.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct EndingArgs {
+    /// Seconds an instance gets from its stop signal on before it is killed; else its `stop_grace_period`. 0 also skips
+    /// the drain
+    #[arg(short = 't', long = "timeout", value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Seconds that requests in flight get before the stop signal, tunnels included [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    drain: Option<u64>,
+}
+
+impl EndingArgs {
+    fn request(self, names: Vec<String>) -> InstanceRequest {
+        let (timeout_s, drain_timeout_s) = (self.timeout, self.drain);
+        InstanceRequest { names, timeout_s, drain_timeout_s, ..InstanceRequest::default() }
+    }
+}
+
+/// Names, and how long what ends may take.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DrainArgs {
     /// Services or instances; all where none is given
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Seconds that requests in flight get, tunnels included
-    #[arg(short = 't', long = "timeout", value_name = "SECONDS")]
-    timeout: Option<u64>,
+    #[command(flatten)]
+    ending: EndingArgs,
 }
 
 /// `kill`.
@@ -50,9 +68,8 @@ pub(crate) struct ScaleArgs {
 /// `down`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DownArgs {
-    /// Seconds that requests in flight get, tunnels included
-    #[arg(short = 't', long = "timeout", value_name = "SECONDS")]
-    timeout: Option<u64>,
+    #[command(flatten)]
+    ending: EndingArgs,
 }
 
 /// Reads `app=3`.
@@ -89,7 +106,7 @@ pub(crate) fn reload(project: &ProjectArgs) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) fn down(project: &ProjectArgs, args: &DownArgs) -> anyhow::Result<ExitCode> {
-    let request = InstanceRequest { drain_timeout_s: args.timeout, ..InstanceRequest::default() };
+    let request = args.ending.request(Vec::new());
     let client = project.client()?;
     block_on(async {
         match client.command("/v1/down", &request, show_message).await {
@@ -106,7 +123,7 @@ pub(crate) fn down(project: &ProjectArgs, args: &DownArgs) -> anyhow::Result<Exi
 
 impl DrainArgs {
     fn request(self) -> InstanceRequest {
-        InstanceRequest { names: self.names, drain_timeout_s: self.timeout, ..InstanceRequest::default() }
+        self.ending.request(self.names)
     }
 }
 

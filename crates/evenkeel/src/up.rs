@@ -223,7 +223,7 @@ impl Supervisor<'_> {
             () = signals.ends.received() => {
                 say!("stopping; once more to stop at once");
                 tokio::select! {
-                    outcome = project.down(Some(std::time::Duration::ZERO)) => outcome?,
+                    outcome = project.down(keel_runner::Ending::drain(Duration::ZERO)) => outcome?,
                     () = signals.ends.received() => stop_at_once(&project).await,
                 }
                 return Ok(ExitCode::FAILURE);
@@ -248,7 +248,7 @@ impl Supervisor<'_> {
         let (Some(word), first) = (word, &first) else {
             let text = first.as_ref().err().map(explain).unwrap_or_default();
             tokio::select! {
-                outcome = project.down(Some(std::time::Duration::ZERO)) => outcome?,
+                outcome = project.down(keel_runner::Ending::drain(Duration::ZERO)) => outcome?,
                 () = signals.ends.received() => stop_at_once(&project).await,
             }
             if let Err(UpError::Files(_)) = first {
@@ -296,7 +296,7 @@ impl Supervisor<'_> {
         }
         say!("draining; once more to stop at once");
         tokio::select! {
-            outcome = project.down(None) => outcome?,
+            outcome = project.down(keel_runner::Ending::default()) => outcome?,
             () = signals.ends.received() => stop_at_once(project).await,
         }
         Ok(ExitCode::SUCCESS)

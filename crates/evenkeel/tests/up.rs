@@ -244,6 +244,55 @@ fn a_service_with_replicas_needs_no_nginx_conf() -> Done {
     Ok(())
 }
 
+/// A service that is built of the file `version`, which must say that it is good.
+fn built_project(app: &str, port: u16) -> anyhow::Result<Project> {
+    let script = format!("grep -q good version && exec {app}");
+    let compose = format!(
+        "services:\n  web:\n    build: .\n    x-process: {{command: [sh, -c, {script:?}]}}\n    restart: \"no\"\n    \
+         deploy: {{replicas: 2}}\n    ports: [\"127.0.0.1:{port}:5000\"]\n"
+    );
+    let files = [
+        ("compose.yaml", compose.as_str()),
+        ("Dockerfile", "FROM scratch\nCOPY version /\n"),
+        ("version", "good 1"),
+        ("README.md", "1"),
+    ];
+    let project = Project::new(binary(), &files)?;
+    project.run(&["up", "-d"])?;
+    Ok(project)
+}
+
+#[test]
+fn a_build_of_a_changed_source_replaces_and_keeps_what_runs_where_the_new_one_fails() -> Done {
+    let port = free_port()?;
+    let app = keel_testkit::demo_app(Path::new(env!("CARGO_BIN_EXE_evenkeel")))?;
+    let project = built_project(&app, port)?;
+    let pids = || -> anyhow::Result<Vec<i64>> {
+        let list: serde_json::Value = serde_json::from_str(&project.run(&["ps", "--format", "json"])?)?;
+        Ok(list.as_array().into_iter().flatten().filter_map(|one| one["pid"].as_i64()).collect())
+    };
+    let first = pids()?;
+    assert_eq!(first.len(), 2);
+    let write = |name: &str, text: &str| std::fs::write(project.folder().join(name), text);
+    project.run(&["up", "-d", "--build"])?;
+    assert_eq!(pids()?, first, "nothing has changed");
+    write("README.md", "2")?;
+    project.run(&["up", "-d", "--build"])?;
+    assert_eq!(pids()?, first, "the Dockerfile doesn't use it");
+    write("version", "good 2")?;
+    project.run(&["up", "-d"])?;
+    assert_eq!(pids()?, first, "no build was asked for");
+    project.run(&["up", "-d", "--build"])?;
+    let second = pids()?;
+    assert!(second.len() == 2 && first.iter().all(|pid| !second.contains(pid)), "{first:?} {second:?}");
+    write("version", "bad")?;
+    let output = project.output(&["up", "-d", "--build"])?;
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(pids()?, second);
+    assert_eq!(get(([127, 0, 0, 1], port), "/")?.status, 200);
+    Ok(())
+}
+
 #[test]
 fn one_service_that_cannot_run_keeps_no_other_from_running() -> Done {
     let port = free_port()?;

@@ -3,7 +3,7 @@
 //! A command that takes its time answers with one JSON object a line ([`Message`]): what happens on the way, and as the
 //! last line its outcome. New fields may appear within a version; a field never changes its meaning.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -99,12 +99,24 @@ pub struct FileChoice {
 pub struct InstanceRequest {
     /// Services or instances; all where empty.
     pub names: Vec<String>,
-    /// Seconds that what is in flight may take.
+    /// Seconds that what is in flight may take before an instance is told to end. Default 30, or 0 where `timeout_s` is.
     pub drain_timeout_s: Option<u64>,
+    /// Seconds that an instance has from its stop signal on before it is killed. Default its `stop_grace_period`.
+    #[serde(default)]
+    pub timeout_s: Option<u64>,
     /// The signal's number, for `kill`.
     pub signal: Option<i32>,
     /// Services and how many instances each should have, for `scale`.
     pub scale: Vec<(String, u32)>,
+}
+
+impl InstanceRequest {
+    /// Gives how long what is to end may take. Who gives it no time at all wants no drain either.
+    pub fn ending(&self) -> keel_runner::Ending {
+        let drain_s = self.drain_timeout_s.or(self.timeout_s.filter(|timeout_s| *timeout_s == 0));
+        let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);
+        keel_runner::Ending { drain: seconds(drain_s), grace: seconds(self.timeout_s) }
+    }
 }
 
 /// One line of the answer to a command.
@@ -169,3 +181,23 @@ impl std::fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_at_all_is_no_drain_either() {
+        let check = |timeout_s: Option<u64>, drain_timeout_s: Option<u64>, drain: Option<u64>| {
+            let request = InstanceRequest { timeout_s, drain_timeout_s, ..InstanceRequest::default() };
+            let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);
+            let expect = keel_runner::Ending { drain: seconds(drain), grace: seconds(timeout_s) };
+            assert_eq!(request.ending(), expect);
+        };
+        check(None, None, None);
+        check(Some(5), None, None);
+        check(Some(0), None, Some(0));
+        check(Some(0), Some(7), Some(7));
+        check(None, Some(7), Some(7));
+    }
+}

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     convert::Infallible,
     sync::Arc,
-    time::Duration,
 };
 
 use axum::{
@@ -220,15 +219,15 @@ async fn start(State(server): State<Server>, Json(request): Json<InstanceRequest
 
 async fn stop(State(server): State<Server>, Json(request): Json<InstanceRequest>) -> Response {
     run(server, move |server| async move {
-        let patience = request.drain_timeout_s.map(Duration::from_secs);
-        server.settled(server.project.runner().stop(request.names, patience).await).await
+        let ending = request.ending();
+        server.settled(server.project.runner().stop(request.names, ending).await).await
     })
 }
 
 async fn restart(State(server): State<Server>, Json(request): Json<InstanceRequest>) -> Response {
     run(server, move |server| async move {
-        let patience = request.drain_timeout_s.map(Duration::from_secs);
-        server.settled(server.project.runner().restart(request.names, patience).await).await
+        let ending = request.ending();
+        server.settled(server.project.runner().restart(request.names, ending).await).await
     })
 }
 
@@ -249,8 +248,7 @@ async fn scale(State(server): State<Server>, Json(request): Json<InstanceRequest
 
 async fn down(State(server): State<Server>, Json(request): Json<InstanceRequest>) -> Response {
     run(server, move |server| async move {
-        let patience = request.drain_timeout_s.map(Duration::from_secs);
-        let outcome = server.project.down(patience).await;
+        let outcome = server.project.down(request.ending()).await;
         server.ended.notify_one();
         outcome.map(|()| Vec::new()).map_err(runner_failure)
     })

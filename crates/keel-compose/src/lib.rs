@@ -33,7 +33,7 @@ mod seat;
 mod service;
 mod yaml;
 
-pub use dockerfile::{BuildInputs, Copy, CopySource, Dockerfile, Run, RunCommand, Stage};
+pub use dockerfile::{BuildInputs, Copy, CopySource, Dockerfile, Run, RunCommand, Stage, context_patterns};
 pub use load::{Loaded, Options, load, load_text};
 pub use project::{
     Build, Config, ConfigMount, DependsOn, HealthTest, Healthcheck, Mount, MountSource, NamedVolume, Network,

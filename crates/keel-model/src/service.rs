@@ -82,6 +82,14 @@ pub enum BuildStep {
         /// Where it runs.
         working_dir: PathBuf,
     },
+    /// The image that the service's `build` would be: nothing is done for it, but a change of what it would contain asks for
+    /// new instances.
+    Context {
+        /// The build.
+        build: crate::ImageBuild,
+        /// What its Dockerfile takes from the context, as patterns; `.` for all of it.
+        patterns: Vec<String>,
+    },
     /// `RUN pip install ...`: arguments of pip, run in a virtual environment that is made if need be.
     Pip {
         /// Everything after `pip install`, of each such line.

@@ -22,4 +22,4 @@ pub use notice::{Exit, Health, InstanceState, InstanceStatus, Notice, PoolInstan
 pub use runner::{
     ApplyOptions, Begun, Runner, Settings, end_leftovers, engine_answers, engine_host, seat_address, start,
 };
-pub use supervisor::{CommandError, Failure, Recreate};
+pub use supervisor::{CommandError, Ending, Failure, Recreate};

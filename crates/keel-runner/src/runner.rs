@@ -1,13 +1,13 @@
 //! The handle to the runner.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
     net::IpAddr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +19,7 @@ use crate::{
     driver::{Driver, Output, docker, process},
     engine::{Engine, Request},
     error::Error,
-    supervisor::{Command, CommandError, CommandId},
+    supervisor::{Command, CommandError, CommandId, Ending},
 };
 
 /// What a runner needs to know.
@@ -62,6 +62,8 @@ pub struct Runner {
     output: Arc<Output>,
     containers: docker::Driver,
     processes: process::Driver,
+    /// What builds of services contained when they were last made.
+    contents: Arc<Mutex<BTreeMap<ServiceName, String>>>,
     state_dir: Arc<Path>,
     /// Held for as long as the runner lives.
     _lock: Arc<File>,
@@ -88,8 +90,9 @@ pub fn start(settings: Settings) -> Result<(Runner, mpsc::UnboundedReceiver<Noti
     let (containers, processes) = (driver.containers().clone(), driver.processes().clone());
     let engine = Engine::new(drain_timeout_default, driver, notices, told);
     tokio::spawn(engine.run(received, hears));
-    let state_dir = state_dir.into();
-    let runner = Runner { requests, output, containers, processes, state_dir, _lock: Arc::new(lock) };
+    let (contents, state_dir) = (Arc::default(), state_dir.into());
+    let runner =
+        Runner { requests, output, containers, processes, contents, state_dir, _lock: Arc::new(lock) };
     Ok((runner, noticed))
 }
 
@@ -207,9 +210,27 @@ impl Runner {
         match service.run {
             Run::Container(_) => self.containers.build(service, again, &progress).await,
             Run::Process(_) | Run::External(_) => {
-                process::build(service, &self.state_dir.join("built"), again, progress).await
+                process::build(service, &self.state_dir.join("built"), again, progress).await?;
+                self.take_in_content(service, again).await
             }
         }
+    }
+
+    /// Takes in what a build of a service contains. Without `again` that is what the last one did.
+    async fn take_in_content(&self, service: &mut Service, again: bool) -> Result<(), BuildError> {
+        let contents = || self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = contents().get(&service.name).filter(|_| !again).cloned();
+        let content = match process::take_in_content(service, known).await {
+            Err(error) if !again => {
+                tracing::debug!("what {} is made of isn't known: {error}", service.name);
+                return Ok(());
+            }
+            content => content?,
+        };
+        if let Some(content) = content {
+            contents().insert(service.name.clone(), content);
+        }
+        Ok(())
     }
 
     /// Starts what doesn't run of these services and instances, and what they depend on. Returns when it is ready.
@@ -226,16 +247,16 @@ impl Runner {
     ///
     /// # Errors
     /// An unknown name.
-    pub async fn stop(&self, names: Vec<String>, drain_timeout: Option<Duration>) -> Result<(), Error> {
-        self.command(Command::Stop { names, drain_timeout }).await
+    pub async fn stop(&self, names: Vec<String>, ending: Ending) -> Result<(), Error> {
+        self.command(Command::Stop { names, ending }).await
     }
 
-    /// Replaces instances one at a time, the replacement first. `drain_timeout` limits each one's drain.
+    /// Replaces instances one at a time, the replacement first. `ending` is for each that is replaced.
     ///
     /// # Errors
     /// An unknown name, or a replacement that didn't become ready; the one it was to replace then goes on.
-    pub async fn restart(&self, names: Vec<String>, drain_timeout: Option<Duration>) -> Result<(), Error> {
-        self.command(Command::Restart { names, drain_timeout }).await
+    pub async fn restart(&self, names: Vec<String>, ending: Ending) -> Result<(), Error> {
+        self.command(Command::Restart { names, ending }).await
     }
 
     /// Sends a signal without a drain. What is killed isn't started again; then it returns when they have ended.
@@ -271,8 +292,8 @@ impl Runner {
     ///
     /// # Errors
     /// When the runner has ended.
-    pub async fn down(&self) -> Result<(), Error> {
-        let outcome = self.command(Command::Down { drain_timeout: None }).await;
+    pub async fn down(&self, ending: Ending) -> Result<(), Error> {
+        let outcome = self.command(Command::Down { ending }).await;
         self.containers.tear_down().await;
         let processes = self.processes.clone();
         // It waits for the last of them, and mustn't keep the rest waiting.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use keel_model::{BuildStep, Dependency, DependencyCondition, Healthcheck, Protocol, ServiceName};
-use keel_runner::{ApplyOptions, Exit, InstanceState, LogNews, Notice};
+use keel_runner::{ApplyOptions, Ending, Exit, InstanceState, LogNews, Notice};
 use support::*;
 
 /// A port that nobody has on the wildcard address at this moment.
@@ -179,7 +179,7 @@ async fn names_resolve_and_follow_the_instances() {
     let (app, other) = (address(bench.status("app").await), address(bench.status("other").await));
     let (text, status) = bench.sh("other", lookup).await;
     assert_eq!((text.as_str(), status), (format!("{app} {app} {other} 127.0.0.1").as_str(), 0));
-    let at_once = Some(Duration::ZERO);
+    let at_once = Ending::drain(Duration::ZERO);
     within(bench.runner.restart(vec!["app".into()], at_once)).await.unwrap();
     let moved = address(bench.status("app").await);
     assert_ne!(moved, app);
@@ -232,7 +232,7 @@ async fn stop_drains_first() {
     let mut bench = Bench::up(vec![python("app", &script, Some(5000))]).await;
     let instance = bench.pool("app", 1).await.remove(0);
     let runner = bench.runner.clone();
-    let stop = tokio::spawn(async move { runner.stop(vec!["app".into()], None).await });
+    let stop = tokio::spawn(async move { runner.stop(vec!["app".into()], Ending::default()).await });
     bench.pool("app", 0).await;
     let drains = bench
         .until(|notice| match notice {
@@ -272,7 +272,7 @@ async fn what_ignores_its_signal_is_killed_with_all_it_started() {
     };
     eventually("it starts three processes", || started().len() == 3);
     assert!(started().into_iter().all(lives));
-    within(bench.runner.stop(vec!["app".into()], None)).await.unwrap();
+    within(bench.runner.stop(vec!["app".into()], Ending::default())).await.unwrap();
     eventually("all of them end", || !started().into_iter().any(lives));
 }
 
@@ -281,7 +281,7 @@ async fn a_rolling_restart_never_leaves_the_pool_empty() {
     let mut bench = Bench::up(vec![server("app", "0.0.0.0", 5000)]).await;
     let old = bench.pool("app", 1).await.remove(0);
     let runner = bench.runner.clone();
-    let restart = tokio::spawn(async move { runner.restart(vec!["app".into()], None).await });
+    let restart = tokio::spawn(async move { runner.restart(vec!["app".into()], Ending::default()).await });
     let mut empty = 0;
     let draining = bench
         .until(|notice| match notice {
@@ -380,7 +380,7 @@ async fn waits_for_what_it_depends_on_and_for_services_of_others() {
     assert_eq!(bench.status("job").await.exit, Some(Exit::Status(0)));
     assert_eq!(bench.status("app").await.state, InstanceState::Ready);
     let runner = bench.runner.clone();
-    let down = tokio::spawn(async move { runner.down().await });
+    let down = tokio::spawn(async move { runner.down(Ending::default()).await });
     let drains = |notice: &Notice| match notice {
         Notice::Draining { incarnation, .. } => Some(*incarnation),
         _ => None,
@@ -564,7 +564,7 @@ async fn sigkill_of_runner_and_guardian_leaves_nothing_for_the_next_run() {
     assert!(!killed.any_lives());
     assert!(!run.join("app-1").exists());
     assert!(stranger.try_wait().unwrap().is_none());
-    within(runner.down()).await.unwrap();
+    within(runner.down(Ending::default())).await.unwrap();
     assert!(!killed.dir.path().join("instances").exists());
     stranger.kill().unwrap();
     stranger.wait().unwrap();
@@ -586,10 +586,10 @@ async fn nothing_is_left_of_what_left_its_group_nor_of_its_files_when_a_command_
     };
     eventually("both run", || sleeps() == 2);
     let run = bench.dir.path().join("state/run");
-    within(bench.runner.stop(vec!["app".into()], Some(Duration::ZERO))).await.unwrap();
+    within(bench.runner.stop(vec!["app".into()], Ending::drain(Duration::ZERO))).await.unwrap();
     assert_eq!(sleeps(), 0);
     assert_eq!(std::fs::read_dir(&run).unwrap().count(), 0);
-    within(bench.runner.down()).await.unwrap();
+    within(bench.runner.down(Ending::default())).await.unwrap();
     assert!(!bench.dir.path().join("state/instances").exists());
 }
 

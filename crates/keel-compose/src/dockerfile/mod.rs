@@ -4,6 +4,7 @@
 //! from (COPY), which Python packages it needs (RUN pip install), and whether the image is a balancer's (FROM). What the
 //! base image itself says isn't known here.
 
+mod context;
 mod instruction;
 mod lines;
 mod run;
@@ -16,6 +17,7 @@ use keel_diag::{Diagnostic, SourceId, Span};
 use keel_model::Port;
 
 use crate::{Healthcheck, Spanned};
+pub use context::context_patterns;
 use instruction::Interpreter;
 
 /// The final stage of a Dockerfile.

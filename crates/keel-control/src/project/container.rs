@@ -31,15 +31,7 @@ pub(super) fn container_spec(project: &Project, service: &Service, publisher: Pu
     let name = &service.name.value;
     let mounts = mounts(project, service);
     let published = published(service, publisher);
-    let build = service.build.as_ref().map(|build| ImageBuild {
-        context: build.context.value.clone(),
-        dockerfile: match &build.dockerfile_inline {
-            Some(text) => DockerfileSource::Text(text.value.clone()),
-            None => DockerfileSource::File(build.dockerfile.value.clone()),
-        },
-        args: build.args.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect(),
-        target: text(&build.target),
-    });
+    let build = service.build.as_ref().map(image_build);
     ContainerSpec {
         image: text(&service.image).unwrap_or_else(|| format!("{}_{name}", project.name)),
         handover: handover(service, &mounts, &published),
@@ -188,6 +180,19 @@ fn healthcheck(service: &Service) -> ContainerHealthcheck {
         timeout: check.timeout,
         retries: check.retries,
         start_period: check.start_period,
+    }
+}
+
+/// Gives what the engine is asked to build.
+pub(super) fn image_build(build: &keel_compose::Build) -> ImageBuild {
+    ImageBuild {
+        context: build.context.value.clone(),
+        dockerfile: match &build.dockerfile_inline {
+            Some(text) => DockerfileSource::Text(text.value.clone()),
+            None => DockerfileSource::File(build.dockerfile.value.clone()),
+        },
+        args: build.args.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect(),
+        target: build.target.as_ref().map(|target| target.value.clone()),
     }
 }
 

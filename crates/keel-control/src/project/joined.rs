@@ -9,7 +9,9 @@ use std::{
 
 use keel_compose::{Project, SeatFiles, balancer_seat, is_balancer_seat};
 use keel_diag::{Diagnostic, Severity, Sources, Span};
-use keel_model::{Address, Dependency, Driver, HostPort, Plan, Port, Protocol, Run, Service, ServiceName};
+use keel_model::{
+    Address, BuildStep, Dependency, Driver, HostPort, Plan, Port, Protocol, Run, Service, ServiceName,
+};
 use keel_nginx::{Files, HostFiles, MainSettings};
 use sha2::{Digest, Sha256};
 
@@ -609,6 +611,10 @@ fn add_balanced_ports(services: &mut [Service], bindings: &[Binding]) {
 
 /// Digests everything that asks for new instances when it changes; the number of instances doesn't.
 fn digest(service: &Service) -> String {
-    let subject = Service { replicas: 0, digest: String::new(), ..service.clone() };
+    let mut subject = Service { replicas: 0, digest: String::new(), ..service.clone() };
+    // What it would be built of counts when it is built.
+    if let Run::Process(process) = &mut subject.run {
+        process.build.retain(|step| !matches!(step, BuildStep::Context { .. }));
+    }
     hex(&Sha256::digest(format!("{subject:?}").as_bytes()), 16)
 }

@@ -11,7 +11,7 @@ use std::{
 
 use keel_compose::{Dockerfile, MountSource, Origin, Project, RunCommand, SeatFiles, Service, Spanned};
 use keel_diag::{Diagnostic, Span};
-use keel_model::{BuildStep, ProcessSpec};
+use keel_model::{BuildStep, DockerfileSource, ProcessSpec};
 use sha2::{Digest, Sha256};
 
 use super::path_map::PathMap;
@@ -60,6 +60,7 @@ pub(super) fn process_spec(
     }
     let program = Program { argv: &argv, span: argv_span, path: environment.get("PATH") };
     check_program(service, &program, &working_dir, &build, diagnostics)?;
+    build.extend(context(service));
     if let Some(user) = dockerfile.and_then(|dockerfile| dockerfile.user.as_ref()) {
         diagnostics.push(
             Diagnostic::warning(
@@ -73,6 +74,16 @@ pub(super) fn process_spec(
         );
     }
     Some(ProcessSpec { argv, environment, working_dir, build, path_map: map.into_entries(), path_prefix })
+}
+
+/// Says which files the service is made of, where its Dockerfile can be read.
+fn context(service: &Service) -> Option<BuildStep> {
+    let build = super::container::image_build(service.build.as_ref()?);
+    let text = match &build.dockerfile {
+        DockerfileSource::Text(text) => text.clone(),
+        DockerfileSource::File(path) => std::fs::read_to_string(path).ok()?,
+    };
+    Some(BuildStep::Context { patterns: keel_compose::context_patterns(&text), build })
 }
 
 /// Finds what is run: `x-process.command`, else entrypoint and command as Compose joins them. What has no Dockerfile

@@ -13,7 +13,7 @@ use std::{
 };
 
 use keel_model::{DataPlaneStatus, FollowedName, PeerKey, PeerSet, Plan, ServiceName, UpstreamName};
-use keel_runner::{Notice, Runner};
+use keel_runner::{Ending, Notice, Runner};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, broadcast, mpsc, oneshot, watch};
 
 use super::{command::InEffect, joined::Joined};
@@ -219,14 +219,14 @@ impl RunningProject {
 
     /// Ends the project: listeners first, then what is in flight, then the instances, whoever depends on others first.
     /// What is being put into effect meanwhile is given up, builds included.
-    pub async fn down(&self, drain_timeout: Option<Duration>) -> Result<(), keel_runner::Error> {
+    pub async fn down(&self, ending: Ending) -> Result<(), keel_runner::Error> {
         self.shared.ending.send_replace(true);
-        let limit = drain_timeout.unwrap_or(DRAIN_TIMEOUT);
+        let limit = ending.drain.unwrap_or(DRAIN_TIMEOUT);
         if tokio::time::timeout(limit, self.shared.traffic.quit()).await.is_err() {
             self.shared.traffic.stop().await;
         }
         self.state().drains.traffic_ended(&self.shared.runner);
-        self.shared.runner.down().await
+        self.shared.runner.down(ending).await
     }
 
     async fn carry_news(

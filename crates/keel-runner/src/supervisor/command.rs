@@ -28,15 +28,48 @@ pub(crate) enum Command {
     /// Start what doesn't run, and what it depends on.
     Start { names: Vec<String> },
     /// Drain and end.
-    Stop { names: Vec<String>, drain_timeout: Option<Duration> },
+    Stop { names: Vec<String>, ending: Ending },
     /// Replace, one at a time.
-    Restart { names: Vec<String>, drain_timeout: Option<Duration> },
+    Restart { names: Vec<String>, ending: Ending },
     /// Send a signal, without a drain.
     Kill { names: Vec<String>, signal: i32 },
     /// Run that many instances.
     Scale { service: ServiceName, replicas: u32 },
     /// End everything, dependents first.
-    Down { drain_timeout: Option<Duration> },
+    Down { ending: Ending },
+}
+
+/// How long an instance may take to end, where that isn't as usual.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// For what is in flight, before it is told to end.
+    pub drain: Option<Duration>,
+    /// From there until it is killed; else its `stop_grace_period`.
+    pub grace: Option<Duration>,
+}
+
+impl Ending {
+    /// Limits the drain alone.
+    pub fn drain(limit: Duration) -> Self {
+        Self { drain: Some(limit), grace: None }
+    }
+
+    fn or(self, drain_timeout: Duration) -> Patience {
+        Patience { drain: self.drain.unwrap_or(drain_timeout), grace: self.grace }
+    }
+}
+
+/// The same with a limit for the drain in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Patience {
+    pub(super) drain: Duration,
+    pub(super) grace: Option<Duration>,
+}
+
+impl From<Duration> for Patience {
+    fn from(drain: Duration) -> Self {
+        Self { drain, grace: None }
+    }
 }
 
 /// Which running instances an apply replaces.
@@ -122,7 +155,7 @@ enum Goal {
     Up,
     /// Nothing of it lives.
     Down,
-    /// The rollout has been there.
+    /// The rollout has been there, and what it replaced is gone.
     Replaced,
 }
 
@@ -133,11 +166,11 @@ impl Supervisor {
         let goals = match command {
             Command::Apply { services, only, recreate } => self.apply(now, id, services, only, recreate),
             Command::Start { names } => self.start(now, &names),
-            Command::Stop { names, drain_timeout } => self.stop_named(&names, drain_timeout),
-            Command::Restart { names, drain_timeout } => self.restart(now, id, &names, drain_timeout),
+            Command::Stop { names, ending } => self.stop_named(now, &names, ending),
+            Command::Restart { names, ending } => self.restart(now, id, &names, ending),
             Command::Kill { names, signal } => self.kill(now, &names, signal),
             Command::Scale { service, replicas } => self.scale(now, service, replicas),
-            Command::Down { drain_timeout } => Ok(self.down(drain_timeout)),
+            Command::Down { ending } => Ok(self.down(now, ending)),
         };
         match goals {
             Ok(goals) => self.pending.push(Pending { id, goals, failures: Vec::new() }),
@@ -175,8 +208,8 @@ impl Supervisor {
             for (slot, goal) in goals.iter_mut().filter(|(slot, _)| slot.service == spec.name) {
                 if *goal == Goal::Up && self.is_outdated(slot, spec, recreate) {
                     let why = if recreate == Recreate::All { Why::Asked } else { Why::Outdated };
-                    let (slot, drain_timeout) = (slot.clone(), self.drain_timeout);
-                    self.rollouts.enqueue(Planned { slot, command: id, drain_timeout, why });
+                    let (slot, patience) = (slot.clone(), self.drain_timeout.into());
+                    self.rollouts.enqueue(Planned { slot, command: id, patience, why });
                     *goal = Goal::Replaced;
                 }
             }
@@ -259,7 +292,7 @@ impl Supervisor {
             if let Some(slot) = self.slots.get_mut(id) {
                 slot.removed = true;
                 slot.wanted = Wanted::Down;
-                slot.drain_timeout = drain_timeout;
+                slot.patience = drain_timeout.into();
                 slot.after_dependents = false;
             }
         }
@@ -331,25 +364,31 @@ impl Supervisor {
 
     fn stop_named(
         &mut self,
+        now: Instant,
         names: &[String],
-        drain_timeout: Option<Duration>,
+        ending: Ending,
     ) -> Result<BTreeMap<SlotId, Goal>, CommandError> {
         let slots = self.resolve(names)?;
-        let drain_timeout = drain_timeout.unwrap_or(self.drain_timeout);
+        let patience = ending.or(self.drain_timeout);
         for id in &slots {
-            self.want_down(id, drain_timeout);
+            self.want_down(now, id, patience);
         }
         Ok(slots.into_iter().map(|id| (id, Goal::Down)).collect())
     }
 
-    fn want_down(&mut self, id: &SlotId, drain_timeout: Duration) {
+    fn want_down(&mut self, now: Instant, id: &SlotId, patience: Patience) {
         self.supersede(id);
+        // What ends already may be given less time.
+        let lives: Vec<_> = self.slots.get(id).into_iter().flat_map(Slot::lives).collect();
+        for life in lives.into_iter().filter(|life| self.is_ending(*life)).collect::<Vec<_>>() {
+            self.begin_end(now, life, patience);
+        }
         if let Some(slot) = self.slots.get_mut(id) {
             slot.wanted = Wanted::Down;
             slot.stopped_by = self.asked.0;
             slot.retry_at = None;
             slot.failures = 0;
-            slot.drain_timeout = drain_timeout;
+            slot.patience = patience;
             slot.after_dependents = false;
             self.told.insert(id.clone());
         }
@@ -360,7 +399,7 @@ impl Supervisor {
         now: Instant,
         id: CommandId,
         names: &[String],
-        drain_timeout: Option<Duration>,
+        ending: Ending,
     ) -> Result<BTreeMap<SlotId, Goal>, CommandError> {
         let mut slots = self.resolve(names)?;
         let mut services: BTreeSet<ServiceName> = slots.iter().map(|slot| slot.service.clone()).collect();
@@ -397,8 +436,8 @@ impl Supervisor {
                 goals.insert(slot, Goal::Up);
             } else if !goals.contains_key(&slot) {
                 goals.insert(slot.clone(), Goal::Replaced);
-                let drain_timeout = drain_timeout.unwrap_or(self.drain_timeout);
-                self.rollouts.enqueue(Planned { slot, command: id, drain_timeout, why: Why::Asked });
+                let patience = ending.or(self.drain_timeout);
+                self.rollouts.enqueue(Planned { slot, command: id, patience, why: Why::Asked });
             }
         }
         Ok(goals)
@@ -429,7 +468,7 @@ impl Supervisor {
                 slot.stopped_by = self.asked.0;
                 slot.wanted = Wanted::Down;
                 slot.retry_at = None;
-                slot.drain_timeout = Duration::ZERO;
+                slot.patience = Duration::ZERO.into();
                 slot.after_dependents = false;
                 goals.insert(id.clone(), Goal::Down);
                 self.supersede(&id);
@@ -478,11 +517,11 @@ impl Supervisor {
         Ok(goals)
     }
 
-    fn down(&mut self, drain_timeout: Option<Duration>) -> BTreeMap<SlotId, Goal> {
-        let drain_timeout = drain_timeout.unwrap_or(self.drain_timeout);
+    fn down(&mut self, now: Instant, ending: Ending) -> BTreeMap<SlotId, Goal> {
+        let patience = ending.or(self.drain_timeout);
         let all: Vec<SlotId> = self.slots.keys().cloned().collect();
         for id in &all {
-            self.want_down(id, drain_timeout);
+            self.want_down(now, id, patience);
             if let Some(slot) = self.slots.get_mut(id) {
                 slot.removed = true;
                 slot.after_dependents = true;
@@ -530,6 +569,7 @@ impl Supervisor {
         let slot = self.slots.get(id);
         match goal {
             Goal::Replaced if self.rollouts.is_pending(id, command) => Reached::NotYet,
+            Goal::Replaced if slot.is_some_and(|slot| !slot.retiring.is_empty()) => Reached::NotYet,
             Goal::Replaced => Reached::Yes,
             Goal::Down if slot.is_some_and(|slot| slot.wanted == Wanted::Up) => Reached::Yes,
             Goal::Down if slot.is_some_and(|slot| slot.lives().next().is_some()) => Reached::NotYet,

@@ -8,8 +8,9 @@ use std::{
 use keel_model::{Run, Service};
 
 use super::{
-    Action, FIRST_CONTAINER_PROBES_EVERY, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, Part, ProbeNumber,
-    STEADY_AFTER, SlotId, Supervisor, Verdict, Wanted, back_off, restart_after, serves, window_of,
+    Action, FIRST_CONTAINER_PROBES_EVERY, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, Part, Patience,
+    ProbeNumber, STEADY_AFTER, SlotId, Supervisor, Verdict, Wanted, back_off, restart_after, serves,
+    window_of,
 };
 use crate::Exit;
 
@@ -22,6 +23,8 @@ pub(super) struct Life {
     pub(super) started: Instant,
     /// Whether it ever was ready: then requests may be in flight to it.
     served: bool,
+    /// How long it has from its signal on, in place of the service's own time.
+    grace: Option<Duration>,
     /// Healthchecks that failed in a row, and whether the last one passed.
     pub(super) failing: u32,
     pub(super) last_passed: Option<bool>,
@@ -90,6 +93,7 @@ impl Life {
             since: now,
             started: now,
             served: false,
+            grace: None,
             failing: 0,
             last_passed: None,
             probe: Probe::Off,
@@ -141,6 +145,15 @@ impl Life {
 
     pub(super) fn is_ending(&self) -> bool {
         matches!(self.phase, Phase::Draining { .. } | Phase::Stopping { .. })
+    }
+
+    /// Whether it was told to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        matches!(self.phase, Phase::Stopping { .. })
+    }
+
+    fn grace_period(&self) -> Duration {
+        self.grace.unwrap_or(self.spec.stop.grace_period)
     }
 
     /// Whether it ends because somebody wanted it to, not for a failure of its own.
@@ -282,7 +295,7 @@ impl Supervisor {
             // It was told to end before it was there.
             Phase::Stopping { kill_at, spawned: false } => {
                 let signal = life.spec.stop.signal;
-                let grace = now + life.spec.stop.grace_period;
+                let grace = now + life.grace_period();
                 life.phase = Phase::Stopping { kill_at: kill_at.map(|_| grace), spawned: true };
                 self.actions.push(match kill_at {
                     Some(_) => Action::Signal { incarnation, signal },
@@ -348,7 +361,7 @@ impl Supervisor {
                     return;
                 }
                 life.blame = Some("it stayed unhealthy");
-                self.begin_end(now, incarnation, self.drain_timeout);
+                self.begin_end(now, incarnation, self.drain_timeout.into());
             }
             _ => return,
         }
@@ -413,11 +426,17 @@ impl Supervisor {
     }
 
     /// Takes a life out of the pool and, once nothing is in flight, to its end.
-    pub(super) fn begin_end(&mut self, now: Instant, incarnation: Incarnation, drain_timeout: Duration) {
+    pub(super) fn begin_end(&mut self, now: Instant, incarnation: Incarnation, patience: Patience) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
+        let drain_timeout = patience.drain;
+        life.grace = patience.grace.or(life.grace);
         match &mut life.phase {
-            Phase::Stopping { .. } => return,
             // A second, more impatient wish.
+            Phase::Stopping { kill_at: Some(at), .. } => {
+                *at = patience.grace.map_or(*at, |grace| (*at).min(now + grace));
+                return;
+            }
+            Phase::Stopping { kill_at: None, .. } => return,
             Phase::Draining { until } => {
                 *until = (*until).min(now + drain_timeout);
                 return;
@@ -436,7 +455,7 @@ impl Supervisor {
     fn stop(&mut self, now: Instant, incarnation: Incarnation) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
         let spawned = life.is_started();
-        let kill_at = Some(now + life.spec.stop.grace_period);
+        let kill_at = Some(now + life.grace_period());
         let signal = life.spec.stop.signal;
         life.enter(now, Phase::Stopping { kill_at, spawned });
         self.told.insert(life.slot.clone());

@@ -25,8 +25,9 @@ use std::{
 
 use keel_model::{Handover, RestartCondition, Run, Service, ServiceName};
 
+use command::Patience;
 pub(crate) use command::{Command, CommandId};
-pub use command::{CommandError, Failure, Recreate};
+pub use command::{CommandError, Ending, Failure, Recreate};
 use life::{Life, Phase};
 use rollout::Rollouts;
 #[cfg(test)]
@@ -160,7 +161,7 @@ struct Slot {
     removed: bool,
     /// It ends only after whoever depends on it has (`down`).
     after_dependents: bool,
-    drain_timeout: Duration,
+    patience: Patience,
     current: Option<Incarnation>,
     replacement: Option<Incarnation>,
     retiring: BTreeSet<Incarnation>,
@@ -195,7 +196,7 @@ impl Slot {
             stopped_by: 0,
             removed: false,
             after_dependents: false,
-            drain_timeout,
+            patience: drain_timeout.into(),
             current: None,
             replacement: None,
             retiring: BTreeSet::new(),
@@ -437,9 +438,10 @@ impl Supervisor {
             .map(|(id, slot)| (id.clone(), slot.lives().collect()))
             .collect();
         for (id, lives) in unwanted {
-            let drain_timeout = self.slots.get(&id).map_or(self.drain_timeout, |slot| slot.drain_timeout);
+            let usual = self.drain_timeout.into();
+            let patience = self.slots.get(&id).map_or(usual, |slot| slot.patience);
             for incarnation in lives {
-                self.begin_end(now, incarnation, drain_timeout);
+                self.begin_end(now, incarnation, patience);
             }
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! All rollouts share one queue, so that a restart of three services takes one instance at a time as well. Where a
 //! replacement doesn't become ready the instance it was to replace goes on, and the rest of that command is not
-//! attempted. What a later command says of an instance counts: one that is stopped leaves the queue, and the others
+//! attempted. The next one has its turn when the old one has left the pool, was drained and was told to end: how long it takes
+//! over that isn't waited for. What a later command says of an instance counts: one that is stopped leaves the queue, and the others
 //! are replaced.
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{CommandId, Failure, Incarnation, Life, SlotId, Supervisor, Wanted, takes_turns};
+use super::{CommandId, Failure, Incarnation, Life, Patience, SlotId, Supervisor, Wanted, takes_turns};
 
 #[derive(Debug, Default)]
 pub(super) struct Rollouts {
@@ -23,8 +24,8 @@ pub(super) struct Rollouts {
 pub(super) struct Planned {
     pub(super) slot: SlotId,
     pub(super) command: CommandId,
-    /// How long the old one's drain may take.
-    pub(super) drain_timeout: Duration,
+    /// How long the old one may take to end.
+    pub(super) patience: Patience,
     pub(super) why: Why,
 }
 
@@ -47,7 +48,7 @@ struct Step {
 enum Replacing {
     /// The replacement isn't ready yet.
     Starting { new: Incarnation },
-    /// It is, and the old one ends.
+    /// It is, and the old one leaves: until what is in flight is done and it was told to end.
     Retiring { old: Incarnation },
     /// The old one ends first, and then the new one starts: both at once can't be.
     InTurn,
@@ -115,7 +116,7 @@ impl Supervisor {
                 let id = step.planned.slot.clone();
                 self.rollouts.step = None;
                 if let Some(new) = self.slots.get_mut(&id).and_then(|slot| slot.replacement.take()) {
-                    self.begin_end(now, new, Duration::ZERO);
+                    self.begin_end(now, new, Duration::ZERO.into());
                     if let Some(slot) = self.slots.get_mut(&id) {
                         slot.retiring.insert(new);
                     }
@@ -123,11 +124,12 @@ impl Supervisor {
                 true
             }
             Replacing::Retiring { old } => {
-                let gone = !self.lives.contains_key(&old);
-                if gone {
+                // What it does with its signal, and with its time to end, is its own affair.
+                let done = self.lives.get(&old).is_none_or(Life::is_stopping);
+                if done {
                     self.rollouts.step = None;
                 }
-                gone
+                done
             }
         }
     }
@@ -156,7 +158,7 @@ impl Supervisor {
             slot.retiring.extend(old);
             slot.want_up(now);
             if let Some(old) = old {
-                self.begin_end(now, old, planned.drain_timeout);
+                self.begin_end(now, old, planned.patience);
             }
             self.rollouts.step = Some(Step { planned, phase: Replacing::InTurn });
             return true;
@@ -171,7 +173,7 @@ impl Supervisor {
     }
 
     fn advance_replacement(&mut self, now: Instant, planned: Planned, new: Incarnation) -> bool {
-        let (id, command, drain_timeout) = (&planned.slot, planned.command, planned.drain_timeout);
+        let (id, command, patience) = (&planned.slot, planned.command, planned.patience);
         let Some(slot) = self.slots.get_mut(id) else {
             self.rollouts.step = None;
             return true;
@@ -192,7 +194,7 @@ impl Supervisor {
             slot.last_exit = None;
             slot.last_error = None;
             self.rollouts.step = Some(Step { planned, phase: Replacing::Retiring { old } });
-            self.begin_end(now, old, drain_timeout);
+            self.begin_end(now, old, patience);
             return true;
         }
         if life.is_unhealthy() {
@@ -200,7 +202,7 @@ impl Supervisor {
             // Where the old one is gone meanwhile the replacement took its place, and stays.
             if let Some(new) = slot.replacement.take() {
                 slot.retiring.insert(new);
-                self.begin_end(now, new, Duration::ZERO);
+                self.begin_end(now, new, Duration::ZERO.into());
             }
             return self.fail_rollout(id, command, why);
         }

@@ -369,14 +369,14 @@ impl World {
                 Command::Apply { services: self.any_services(), only: None, recreate }
             }
             2 => Command::Start { names },
-            3 => Command::Stop { names, drain_timeout: None },
-            4 => Command::Restart { names, drain_timeout: None },
+            3 => Command::Stop { names, ending: Ending::default() },
+            4 => Command::Restart { names, ending: Ending::default() },
             5 => Command::Kill { names, signal: if self.dice.percent(70) { 9 } else { 1 } },
             6 => {
                 let replicas = u32::try_from(self.dice.below(5)).unwrap();
                 Command::Scale { service: ServiceName("app".into()), replicas }
             }
-            _ => Command::Down { drain_timeout: None },
+            _ => Command::Down { ending: Ending::default() },
         }
     }
 
@@ -452,7 +452,7 @@ fn a_rolling_restart_keeps_the_number() {
         let services = vec![Arc::new(service("app", 3))];
         world.command(1, Command::Apply { services, only: None, recreate: Recreate::Changed });
         world.run_until(world.now + Duration::from_secs(5));
-        world.command(2, Command::Restart { names: vec!["app".into()], drain_timeout: None });
+        world.command(2, Command::Restart { names: vec!["app".into()], ending: Ending::default() });
         let end = world.now + Duration::from_secs(60);
         while world.now < end {
             world.run_until(world.now + Duration::from_millis(1));
@@ -485,17 +485,21 @@ fn the_last_word_counts_for_every_pair_of_commands() {
     let commands: [(&str, Make, Then); 10] = [
         (
             "restart",
-            || Command::Restart { names: vec!["app".into()], drain_timeout: None },
+            || Command::Restart { names: vec!["app".into()], ending: Ending::default() },
             |before| unless_gone(before, Word::Up),
         ),
-        ("stop", || Command::Stop { names: named(), drain_timeout: None }, |b| unless_gone(b, Word::Down)),
+        (
+            "stop",
+            || Command::Stop { names: named(), ending: Ending::default() },
+            |b| unless_gone(b, Word::Down),
+        ),
         ("kill", || Command::Kill { names: named(), signal: 9 }, |b| unless_gone(b, Word::Down)),
         ("kill -s HUP", || Command::Kill { names: named(), signal: 1 }, |before| before),
         ("start", || Command::Start { names: named() }, |b| unless_gone(b, Word::Up)),
         ("scale to 1", || scale(1), |_| Word::Gone),
         // What was stopped by name stays so.
         ("scale to 3", || scale(3), |b| if b == Word::Down { b } else { Word::Up }),
-        ("down", || Command::Down { drain_timeout: None }, |_| Word::Gone),
+        ("down", || Command::Down { ending: Ending::default() }, |_| Word::Gone),
         ("up", || apply("1"), |_| Word::Up),
         ("reload after a change", || apply("2"), |_| Word::Up),
     ];

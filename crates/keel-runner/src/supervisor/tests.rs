@@ -204,7 +204,7 @@ fn stops_after_the_drain_with_a_signal_and_then_by_force() {
     let mut bench = Bench::up(vec![service("app", 1)]);
     bench.ready(1);
     bench.said.clear();
-    bench.command(Command::Stop { names: names(&["app"]), drain_timeout: None });
+    bench.command(Command::Stop { names: names(&["app"]), ending: Ending::default() });
     bench.expect(&["pool app []", "drain #1"]);
     bench.event(Event::Drained { incarnation: 1 });
     bench.expect(&["signal 15 #1"]);
@@ -221,8 +221,8 @@ fn stops_after_the_drain_with_a_signal_and_then_by_force() {
 fn a_drain_ends_at_its_timeout() {
     let mut bench = Bench::up(vec![service("app", 1)]);
     bench.ready(1);
-    let drain_timeout = Some(Duration::from_secs(2));
-    bench.command(Command::Stop { names: names(&["app"]), drain_timeout });
+    let ending = Ending::drain(Duration::from_secs(2));
+    bench.command(Command::Stop { names: names(&["app"]), ending });
     bench.said.clear();
     bench.wait(Duration::from_secs(2));
     bench.expect(&["signal 15 #1"]);
@@ -238,7 +238,7 @@ fn without_ports_there_is_nothing_to_wait_for_or_to_drain() {
     bench.expect(&["pool worker [] starting", "start worker #1"]);
     bench.wait(MS);
     bench.expect(&["pool worker [1]", "done 1"]);
-    bench.command(Command::Stop { names: names(&["worker"]), drain_timeout: None });
+    bench.command(Command::Stop { names: names(&["worker"]), ending: Ending::default() });
     bench.expect(&["pool worker []", "signal 15 #1"]);
 }
 
@@ -291,7 +291,7 @@ fn a_crash_loop_is_one_until_an_instance_has_run_for_long() {
 fn started_again_while_it_ends_it_has_a_new_life_at_once() {
     let mut bench = Bench::up(vec![service("app", 1)]);
     bench.ready(1);
-    bench.command(Command::Stop { names: names(&["app"]), drain_timeout: None });
+    bench.command(Command::Stop { names: names(&["app"]), ending: Ending::default() });
     bench.said.clear();
     bench.command(Command::Start { names: names(&["app"]) });
     bench.expect(&["pool app [] starting", "start app #2", "done 2"]);
@@ -466,7 +466,7 @@ fn down_ends_dependents_first() {
     bench.ready(1);
     bench.ready(2);
     bench.said.clear();
-    bench.command(Command::Down { drain_timeout: Some(Duration::ZERO) });
+    bench.command(Command::Down { ending: Ending::drain(Duration::ZERO) });
     bench.expect(&["pool app []", "signal 15 #2"]);
     bench.exit(2, 0);
     bench.expect(&["pool db []", "signal 15 #1", "gone app"]);
@@ -510,14 +510,13 @@ fn restarts_one_at_a_time_with_the_replacement_first() {
     bench.ready(1);
     bench.ready(2);
     bench.said.clear();
-    bench.command(Command::Restart { names: names(&["app"]), drain_timeout: None });
+    bench.command(Command::Restart { names: names(&["app"]), ending: Ending::default() });
     bench.expect(&["start app-1 #3"]);
     bench.ready(3);
     bench.expect(&["pool app [3, 2]", "drain #1"]);
     bench.event(Event::Drained { incarnation: 1 });
-    bench.expect(&["signal 15 #1"]);
+    bench.expect(&["signal 15 #1", "start app-2 #4"]);
     bench.exit(1, 0);
-    bench.expect(&["start app-2 #4"]);
     bench.ready(4);
     bench.expect(&["pool app [3, 4]", "drain #2"]);
     bench.event(Event::Drained { incarnation: 2 });
@@ -531,7 +530,7 @@ fn a_replacement_that_fails_leaves_the_old_one_and_the_others_alone() {
     bench.ready(1);
     bench.ready(2);
     bench.said.clear();
-    bench.command(Command::Restart { names: names(&["app"]), drain_timeout: None });
+    bench.command(Command::Restart { names: names(&["app"]), ending: Ending::default() });
     bench.event(Event::Started { incarnation: 3 });
     bench.exit(3, 1);
     bench.expect(&[
@@ -601,7 +600,7 @@ fn refuses_what_cannot_be() {
     bench.ready(1);
     bench.said.clear();
     bench.command(Command::Scale { service: ServiceName("app".into()), replicas: 2 });
-    bench.command(Command::Stop { names: names(&["ap"]), drain_timeout: None });
+    bench.command(Command::Stop { names: names(&["ap"]), ending: Ending::default() });
     bench.expect(&[
         "failed 2: service `app` can't have 2 instances: its container_name is `the-app`",
         "failed 3: there is no service or instance `ap`",
@@ -659,7 +658,7 @@ fn both_drivers_are_told_the_same() {
     let play = |service: Service| {
         let mut bench = Bench::up(vec![service]);
         (1..=3).for_each(|incarnation| bench.ready(incarnation));
-        bench.command(Command::Stop { names: names(&["app-2"]), drain_timeout: None });
+        bench.command(Command::Stop { names: names(&["app-2"]), ending: Ending::default() });
         bench.event(Event::Drained { incarnation: 2 });
         bench.exit(2, 0);
         bench.command(Command::Start { names: names(&["app-2"]) });
@@ -667,7 +666,7 @@ fn both_drivers_are_told_the_same() {
         bench.exit(1, 137);
         bench.wait(MS);
         bench.ready(5);
-        bench.command(Command::Restart { names: names(&["app-3"]), drain_timeout: None });
+        bench.command(Command::Restart { names: names(&["app-3"]), ending: Ending::default() });
         bench.ready(6);
         bench.event(Event::Drained { incarnation: 3 });
         bench.exit(3, 0);
@@ -689,7 +688,7 @@ fn what_is_stopped_while_another_command_is_built_for_stays_so() {
         let mut bench = Bench::up(vec![service("app", 2)]);
         bench.ready(1);
         bench.ready(2);
-        bench.command(Command::Stop { names: names(&["app-2"]), drain_timeout: Some(Duration::ZERO) });
+        bench.command(Command::Stop { names: names(&["app-2"]), ending: Ending::drain(Duration::ZERO) });
         bench.exit(2, 0);
         let command = command(&bench);
         bench.last_command += 1;
@@ -712,9 +711,9 @@ fn what_is_stopped_while_another_command_is_built_for_stays_so() {
 fn an_instance_that_is_stopped_leaves_the_rolling_restart_and_the_others_are_replaced() {
     let mut bench = Bench::up(vec![service("app", 3)]);
     (1..=3).for_each(|life| bench.ready(life));
-    bench.command(Command::Restart { names: names(&["app"]), drain_timeout: Some(Duration::ZERO) });
+    bench.command(Command::Restart { names: names(&["app"]), ending: Ending::drain(Duration::ZERO) });
     bench.said.clear();
-    bench.command(Command::Stop { names: names(&["app-1", "app-2"]), drain_timeout: Some(Duration::ZERO) });
+    bench.command(Command::Stop { names: names(&["app-1", "app-2"]), ending: Ending::drain(Duration::ZERO) });
     // The one that is being replaced ends with its replacement, and app-3 has its turn.
     bench.expect(&["pool app [3]", "signal 15 #1", "signal 15 #2", "start app-3 #5"]);
     bench.exit(1, 0);
@@ -733,10 +732,10 @@ fn an_instance_that_is_stopped_leaves_the_rolling_restart_and_the_others_are_rep
 fn a_restart_of_what_was_stopped_waits_for_its_start() {
     let mut bench = Bench::up(vec![service("app", 1)]);
     bench.ready(1);
-    bench.command(Command::Stop { names: names(&["app"]), drain_timeout: Some(Duration::ZERO) });
+    bench.command(Command::Stop { names: names(&["app"]), ending: Ending::drain(Duration::ZERO) });
     bench.exit(1, 0);
     bench.said.clear();
-    bench.command(Command::Restart { names: names(&["app"]), drain_timeout: None });
+    bench.command(Command::Restart { names: names(&["app"]), ending: Ending::default() });
     bench.expect(&["pool app [] starting", "start app #2"]);
     bench.ready(2);
     bench.expect(&["pool app [2]", "done 3"]);
@@ -746,7 +745,7 @@ fn a_restart_of_what_was_stopped_waits_for_its_start() {
 fn what_was_replaced_meanwhile_is_not_replaced_again_for_its_change() {
     let mut bench = Bench::up(vec![service("app", 2)]);
     (1..=2).for_each(|life| bench.ready(life));
-    bench.command(Command::Restart { names: names(&["app"]), drain_timeout: Some(Duration::ZERO) });
+    bench.command(Command::Restart { names: names(&["app"]), ending: Ending::drain(Duration::ZERO) });
     let mut changed = service("app", 2);
     changed.digest = "2".into();
     bench.apply(vec![changed], None);
@@ -758,4 +757,55 @@ fn what_was_replaced_meanwhile_is_not_replaced_again_for_its_change() {
     }
     assert_eq!(bench.said.iter().filter(|said| said.starts_with("start")).count(), 2, "{:?}", bench.said);
     assert!(bench.said.iter().any(|said| said == "done 3"), "{:?}", bench.said);
+}
+
+#[test]
+fn a_rolling_restart_goes_on_when_the_old_one_was_told_to_end_and_ends_when_it_is_gone() {
+    let mut bench = Bench::up(vec![service("app", 2)]);
+    (1..=2).for_each(|life| bench.ready(life));
+    bench.command(Command::Restart { names: names(&["app"]), ending: Ending::default() });
+    bench.said.clear();
+    bench.ready(3);
+    bench.expect(&["pool app [3, 2]", "drain #1"]);
+    bench.event(Event::Drained { incarnation: 1 });
+    // It ignores its signal.
+    bench.expect(&["signal 15 #1", "start app-2 #4"]);
+    bench.ready(4);
+    bench.event(Event::Drained { incarnation: 2 });
+    bench.exit(2, 0);
+    bench.expect(&["pool app [3, 4]", "drain #2", "signal 15 #2"]);
+    bench.wait(Duration::from_secs(11));
+    bench.expect(&["kill #1"]);
+    bench.exit(1, 137);
+    bench.expect(&["done 2"]);
+}
+
+#[test]
+fn a_command_may_say_how_long_it_takes_from_the_signal_to_the_kill() {
+    let mut bench = Bench::up(vec![service("app", 1)]);
+    bench.ready(1);
+    let grace = Some(Duration::from_secs(2));
+    bench.command(Command::Stop { names: names(&["app"]), ending: Ending { drain: None, grace } });
+    bench.said.clear();
+    // The drain isn't shortened by that.
+    bench.wait(Duration::from_secs(29));
+    bench.expect(&[]);
+    bench.event(Event::Drained { incarnation: 1 });
+    bench.expect(&["signal 15 #1"]);
+    bench.wait(Duration::from_millis(1_900));
+    bench.expect(&[]);
+    bench.wait(Duration::from_millis(100));
+    bench.expect(&["kill #1"]);
+}
+
+#[test]
+fn a_second_more_impatient_stop_counts() {
+    let mut bench = Bench::up(vec![service("app", 1)]);
+    bench.ready(1);
+    bench.command(Command::Stop { names: names(&["app"]), ending: Ending::drain(Duration::ZERO) });
+    bench.said.clear();
+    let ending = Ending { drain: None, grace: Some(Duration::from_secs(1)) };
+    bench.command(Command::Stop { names: names(&["app"]), ending });
+    bench.wait(Duration::from_secs(1));
+    bench.expect(&["kill #1"]);
 }

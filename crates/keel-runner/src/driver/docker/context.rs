@@ -21,7 +21,8 @@ const DOCKERFILE: &str = ".evenkeel.Dockerfile";
 /// Pieces that wait to be sent.
 const PIECES_MAX: usize = 8;
 const PIECE_BYTES: usize = 64 << 10;
-const MATCH: MatchOptions = MatchOptions {
+/// How patterns of the context are matched.
+pub(in crate::driver) const MATCH: MatchOptions = MatchOptions {
     case_sensitive: true,
     require_literal_separator: true,
     require_literal_leading_dot: false,
@@ -56,12 +57,7 @@ pub(super) fn send(build: &ImageBuild) -> io::Result<Sent> {
     let at =
         |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     std::fs::read_dir(&root).map_err(|error| at(&root, error))?;
-    let ignore = root.join(".dockerignore");
-    let ignored = match std::fs::read_to_string(&ignore) {
-        Ok(text) => Ignored::parse(&text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ignored::default(),
-        Err(error) => return Err(at(&ignore, error)),
-    };
+    let ignored = Ignored::of(&root)?;
     let (dockerfile, outside) = match &build.dockerfile {
         DockerfileSource::Text(text) => (DOCKERFILE.to_owned(), Some(text.clone().into_bytes())),
         DockerfileSource::File(path) => match path.strip_prefix(&root) {
@@ -162,7 +158,7 @@ fn append_file(tar: &mut tar::Builder<impl Write>, file: &Path, path: &Path) -> 
 
 /// The lines of a .dockerignore, in order.
 #[derive(Debug, Default)]
-struct Ignored(Vec<Line>);
+pub(in crate::driver) struct Ignored(Vec<Line>);
 
 #[derive(Debug)]
 struct Line {
@@ -171,6 +167,19 @@ struct Line {
 }
 
 impl Ignored {
+    /// Reads the file of a context, if it has one.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub(in crate::driver) fn of(context: &Path) -> io::Result<Self> {
+        let path = context.join(".dockerignore");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Self::parse(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+        }
+    }
+
     fn parse(text: &str) -> Self {
         let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
         let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -193,7 +202,7 @@ impl Ignored {
     }
 
     /// Whether a path is left out: the last line that fits it, or a folder that it is in, says so.
-    fn covers(&self, path: &Path) -> bool {
+    pub(in crate::driver) fn covers(&self, path: &Path) -> bool {
         let fits = |line: &&Line| {
             path.ancestors()
                 .any(|path| !path.as_os_str().is_empty() && line.pattern.matches_path_with(path, MATCH))
@@ -202,7 +211,7 @@ impl Ignored {
     }
 
     /// Whether something in a folder that is left out may be taken back.
-    fn may_take_back(&self, folder: &Path) -> bool {
+    pub(in crate::driver) fn may_take_back(&self, folder: &Path) -> bool {
         let mut taken = self.0.iter().filter(|line| line.takes_back);
         taken.any(|line| {
             let literal: PathBuf =

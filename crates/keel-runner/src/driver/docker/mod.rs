@@ -42,6 +42,7 @@ use bollard::Docker;
 use keel_model::{HostPort, Run, Service};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, mpsc::UnboundedSender};
 
+pub(in crate::driver) use self::context::{Ignored, MATCH};
 pub(super) use self::session::Session;
 use self::{
     connection::{EngineError, LaunchError},

@@ -17,6 +17,8 @@ use tokio::{
     process::Command,
 };
 
+use super::content;
+
 /// The file in a virtual environment that says it is complete.
 const COMPLETE: &str = ".evenkeel-complete";
 /// How many of a failed step's last lines are shown.
@@ -85,9 +87,36 @@ pub(crate) async fn build(
                     make_venv(&service.name, installs, venv, working_dir, &progress).await?;
                 }
             }
+            BuildStep::Context { .. } => {}
         }
     }
     Ok(())
+}
+
+/// Takes in what a build of the service contains: what it did when it was last looked at, or does now.
+///
+/// # Errors
+/// When something that it would contain can't be read.
+pub(crate) async fn take_in_content(
+    service: &mut Service,
+    known: Option<String>,
+) -> Result<Option<String>, BuildError> {
+    let Run::Process(process) = &service.run else { return Ok(None) };
+    let content = match known {
+        Some(known) => Some(known),
+        None => {
+            let process = process.clone();
+            let digest = tokio::task::spawn_blocking(move || content::digest(&process)).await;
+            let digest = digest.map_err(io::Error::other).flatten();
+            digest.map_err(|source| BuildError::Io { service: service.name.clone(), source })?
+        }
+    };
+    if let Some(content) = &content {
+        // It may have been taken in before: `start` and `scale` go by what the last `up` left.
+        let of_files = service.digest.split(' ').next().unwrap_or_default();
+        service.digest = format!("{of_files} {content}");
+    }
+    Ok(content)
 }
 
 async fn make_venv(

@@ -8,6 +8,7 @@ mod build;
 mod census;
 mod cgroup;
 mod child;
+mod content;
 mod doctor;
 mod environment;
 mod homes;
@@ -61,7 +62,11 @@ pub use self::{
     build::BuildError,
     doctor::{Finding, doctor},
 };
-pub(crate) use self::{build::build, homes::first_tcp, leftovers::end_leftovers};
+pub(crate) use self::{
+    build::{build, take_in_content},
+    homes::first_tcp,
+    leftovers::end_leftovers,
+};
 pub(in crate::driver) use self::{census::members_of_group, child::Child};
 use super::{Facts, Told, output::Output};
 use crate::{

@@ -96,7 +96,7 @@ fn a_start_that_nobody_can_be_asked_for_is_tried_again() {
     bench.ready(4);
     bench.expect(&["start app #4", "pool app [] starting", "pool app [4]"]);
     // A replacement isn't tried again: the one that it was to replace goes on.
-    bench.command(Command::Restart { names: names(&["app"]), drain_timeout: None });
+    bench.command(Command::Restart { names: names(&["app"]), ending: Ending::default() });
     bench.event(unasked(5));
     bench.wait(Duration::from_secs(60));
     bench.expect(&["start app #5", "failed 2: app: no answer; the one it was to replace goes on"]);
@@ -290,7 +290,7 @@ fn where_two_cannot_be_at_once_the_old_one_ends_first() {
     let mut bench = Bench::up(vec![container("db", 1, Handover::OneAtATime)]);
     bench.ready(1);
     bench.said.clear();
-    bench.command(Command::Restart { names: names(&["db"]), drain_timeout: None });
+    bench.command(Command::Restart { names: names(&["db"]), ending: Ending::default() });
     bench.expect(&["pool db [] starting", "drain #1"]);
     bench.event(Event::Drained { incarnation: 1 });
     bench.expect(&["signal 15 #1"]);
@@ -299,14 +299,14 @@ fn where_two_cannot_be_at_once_the_old_one_ends_first() {
     bench.ready(2);
     bench.expect(&["pool db [2]", "done 2"]);
     // The same when it is stopped and wanted again before it is gone.
-    bench.command(Command::Stop { names: names(&["db"]), drain_timeout: Some(Duration::ZERO) });
+    bench.command(Command::Stop { names: names(&["db"]), ending: Ending::drain(Duration::ZERO) });
     bench.command(Command::Start { names: names(&["db"]) });
     bench.said.clear();
     bench.exit(2, 0);
     bench.expect(&["start db #3"]);
     // And one that doesn't come back fails the command.
     bench.ready(3);
-    bench.command(Command::Restart { names: names(&["db"]), drain_timeout: Some(Duration::ZERO) });
+    bench.command(Command::Restart { names: names(&["db"]), ending: Ending::drain(Duration::ZERO) });
     bench.exit(3, 0);
     bench.said.clear();
     bench.event(Event::StartFailed { incarnation: 4, why: "no room".into() });
