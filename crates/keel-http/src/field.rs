@@ -8,8 +8,9 @@ pub struct Range {
 }
 
 impl Range {
-    /// Makes a range; offsets beyond 4 GiB saturate and so cover nothing.
-    pub fn new(start: usize, end: usize) -> Self {
+    /// Makes a range; offsets beyond 4 GiB saturate and so cover nothing. Outside this crate there are only the ranges of
+    /// what it has read.
+    pub(crate) fn new(start: usize, end: usize) -> Self {
         let clamp = |offset: usize| u32::try_from(offset).unwrap_or(u32::MAX);
         Self { start: clamp(start), end: clamp(end) }
     }
@@ -215,8 +216,9 @@ impl NameSet {
     }
 }
 
-/// One field line.
+/// One field line, as it was read and looked at: nothing in it ends a line early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Field {
     /// What it is called, if the proxy knows it.
     pub known: Name,

@@ -314,6 +314,9 @@ impl RequestHead {
         if self.version == Version::Http11 && !self.fields.has(Name::Host) {
             return Err(RequestError::NoHost);
         }
+        if self.fields.first(Name::Host).is_some_and(|field| has_tab_around(bytes, field)) {
+            return Err(RequestError::Field);
+        }
         for field in self.fields.all(Name::Connection) {
             self.connection.read(field.value.of(bytes));
         }
@@ -368,6 +371,7 @@ impl RequestHead {
                 .iter()
                 .any(|name| option.eq_ignore_ascii_case(name))
                 || starts(b"x-forwarded-")
+                || option.contains(&b':')
         })
     }
 
@@ -456,7 +460,8 @@ fn has_tab_around(bytes: &[u8], field: &Field) -> bool {
 enum Form {
     /// As RFC 9112 §3.2 has it.
     Proper,
-    /// With a fragment, or with a query behind a host without a path: refused by other proxies, borne by nginx.
+    /// With a fragment, a query behind a host without a path, or a colon without a port: refused by other proxies, borne
+    /// by nginx.
     Tolerated,
 }
 
@@ -501,6 +506,10 @@ fn parse_target(target: &[u8], at: usize) -> Result<(Target, Form), RequestError
         path_start = authority + memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
         if path_start == authority {
             return Err(RequestError::Line);
+        }
+        // A port that is announced and missing.
+        if target.get(path_start - 1) == Some(&b':') {
+            form = Form::Tolerated;
         }
         parsed.scheme = Some(Range::new(at, at + scheme));
         parsed.authority = Some(Range::new(at + authority, at + path_start));

@@ -75,6 +75,7 @@ fn what_is_too_much_in_a_target_is_cut_off_in_http_1_0_alone() {
         ("/a#b?c", "/a", "/a", None),
         ("http://h?b#c", "?b", "", Some("b")),
         ("http://h#c", "/", "/", None),
+        ("http://h:/", "/", "/", None),
     ] {
         refused(&format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"), RequestError::Line);
         let text = format!("GET {target} HTTP/1.0\r\n\r\n");
@@ -139,6 +140,7 @@ fn refuses_ambiguous_framing() {
         ("A: b\x01\r\n", RequestError::Field),
         ("A: b\x1b[31m\r\n", RequestError::Field),
         ("A: b\x7f\r\n", RequestError::Field),
+        ("Connection: :path\r\n", RequestError::ConnectionOption),
         ("A@B: c\r\n", RequestError::Field),
         ("A(: c\r\n", RequestError::Field),
         ("Ä: c\r\n", RequestError::Field),
@@ -153,6 +155,8 @@ fn refuses_ambiguous_framing() {
     }
     refused("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", RequestError::TransferEncoding10);
     refused("GET / HTTP/1.1\r\n\r\n", RequestError::NoHost);
+    refused("GET / HTTP/1.1\r\nHost:\th\r\n\r\n", RequestError::Field);
+    refused("GET / HTTP/1.1\r\nHost: h\t\r\n\r\n", RequestError::Field);
 }
 
 #[test]

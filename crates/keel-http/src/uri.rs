@@ -109,12 +109,14 @@ pub(crate) enum Fragment {
     Escape,
 }
 
-/// Escapes what stands behind `start` and may not stand in a URI as it is: controls, space, bytes beyond ASCII, and `#`
-/// where it isn't wanted. Escapes stay, and so do the characters that RFC 3986 forbids but clients send and nginx passes
-/// on.
+/// Escapes what stands behind `start` and may not stand in a URI as it is: controls, space, quotes, bytes beyond ASCII, and
+/// `#` where it isn't wanted. Escapes stay, and so do the other characters that RFC 3986 forbids but clients send and
+/// nginx passes on.
 pub(crate) fn escape_tail(bytes: &mut Vec<u8>, start: usize, fragment: Fragment) {
     let tail = bytes.get(start..).unwrap_or_default();
-    let is_bad = |byte: u8| byte <= b' ' || byte >= 0x7f || (byte == b'#' && fragment == Fragment::Escape);
+    let is_bad = |byte: u8| {
+        byte <= b' ' || byte >= 0x7f || byte == b'"' || (byte == b'#' && fragment == Fragment::Escape)
+    };
     if !tail.iter().fold(false, |found, byte| found | is_bad(*byte)) {
         return;
     }

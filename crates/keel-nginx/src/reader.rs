@@ -290,6 +290,16 @@ impl<'a> Reader<'a> {
         );
     }
 
+    /// Gives a field's name: visible ASCII. nginx takes any, and sends a line that clients and peers refuse.
+    pub(crate) fn field_name(&mut self, directive: &Directive, word: &Word) -> Option<String> {
+        if !word.text.is_empty() && word.text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Some(word.text.clone());
+        }
+        let nginx = format!("invalid field name \"{}\"", word.text.escape_debug());
+        self.invalid(directive, word, nginx, "a field's name, without spaces");
+        None
+    }
+
     /// Reports a parameter that the directive doesn't have.
     pub(crate) fn invalid_parameter(&mut self, directive: &Directive, word: &Word, known: &[&str]) {
         let (name, text) = (&directive.name.text, &word.text);

@@ -407,3 +407,11 @@ fn files_that_include_each_other_end() {
     assert_eq!(loops.count(), 1);
     assert_eq!(loaded.dump.len(), 1);
 }
+
+#[test]
+fn names_of_fields() {
+    check_http("add_header X-XSS-Protection: 1; proxy_set_header X-A b;", &[]);
+    check_http("add_header 'X A' b;", &["[emerg] invalid field name \"X A\":2"]);
+    check_http("add_trailer 'X\nA' b;", &["[emerg] invalid field name \"X\\nA\":2"]);
+    check_http("proxy_set_header '' b;", &["[emerg] invalid field name \"\":2"]);
+}

@@ -200,7 +200,7 @@ async fn serve(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) {
             return;
         }
         // Boxed, so that an idle connection doesn't carry the room that a request needs.
-        if !Box::pin(h1::serve_one(worker, client)).await || rest.must_close() {
+        if !Box::pin(h1::serve_one(worker, client, rest)).await || rest.must_close() {
             return;
         }
     }

@@ -82,3 +82,21 @@ fn clients_with_a_request_under_way_are_not_closed() {
         assert_eq!(client.response(true).status, 200);
     }
 }
+
+#[test]
+fn clients_whose_answer_was_their_last_make_room_for_new_ones() {
+    let peer = ScriptedPeer::saying("yes");
+    let plane = plane(&peer);
+    // Each has been refused, and what else it may send is read for a while.
+    let _lingering: Vec<Client> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut client = plane.client();
+            client.send("GET /own HTTP/1.1\r\n\r\n");
+            assert_eq!(client.response(true).status, 400);
+            client
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(plane.client().get("/own").status, 200);
+    }
+}

@@ -140,6 +140,7 @@ fn field(reader: &mut Reader<'_>, directive: &Directive) -> Option<AddHeader> {
     let [name, value, rest @ ..] = directive.args.as_slice() else {
         return None;
     };
+    let name = reader.field_name(directive, name);
     let value = reader.template(value);
     let always = match rest.first() {
         None => false,
@@ -149,7 +150,7 @@ fn field(reader: &mut Reader<'_>, directive: &Directive) -> Option<AddHeader> {
             return None;
         }
     };
-    Some(AddHeader { name: name.text.clone(), value: value?, always })
+    Some(AddHeader { name: name?, value: value?, always })
 }
 
 fn expires(reader: &mut Reader<'_>, directive: &Directive) -> Option<Expires> {

@@ -259,8 +259,8 @@ fn set_header(reader: &mut Reader<'_>, directive: &Directive) {
     let [name, value] = directive.args.as_slice() else {
         return;
     };
-    if let Some(value) = reader.template(value) {
-        reader.frame.scope.proxy.set_headers.push((name.text.clone(), value));
+    if let (Some(name), Some(value)) = (reader.field_name(directive, name), reader.template(value)) {
+        reader.frame.scope.proxy.set_headers.push((name, value));
     }
 }
 

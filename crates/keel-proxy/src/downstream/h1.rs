@@ -14,7 +14,7 @@ use keel_http::{
 };
 use keel_model::{ClientSettings, LingeringClose, LogLevel};
 
-use super::{Client, linger};
+use super::{Client, Rest, linger};
 use crate::{
     exchange::{Exchange, Method},
     job::{Flow, Job},
@@ -27,11 +27,11 @@ use crate::{
 const READ_ROOM: usize = 4 << 10;
 
 /// Reads one request and answers it. False when the connection is to close.
-pub(super) async fn serve_one(worker: &Rc<Worker>, client: &mut Client) -> bool {
+pub(super) async fn serve_one(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> bool {
     let mut ex = worker.take_exchange();
     client.pipelined = !client.behind.is_empty();
     ex.input = if client.pipelined { std::mem::take(&mut client.behind) } else { worker.buffers.take() };
-    let goes_on = exchange(worker, client, &mut ex).await;
+    let goes_on = exchange(worker, client, &mut ex, rest).await;
     ex.reset();
     let input = std::mem::take(&mut ex.input);
     if goes_on && !input.is_empty() {
@@ -44,7 +44,7 @@ pub(super) async fn serve_one(worker: &Rc<Worker>, client: &mut Client) -> bool 
     goes_on
 }
 
-async fn exchange(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange) -> bool {
+async fn exchange(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange, rest: &Rest) -> bool {
     follow_configuration(worker, client);
     let view = client.view.clone();
     let server = names(client).default_server();
@@ -71,7 +71,7 @@ async fn exchange(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange) -
             Err(error) => Box::pin(refuse(worker, client, ex, view.clone(), error)).await,
         },
     };
-    finish(Job { worker, client, ex, view }, flow).await
+    finish(Job { worker, client, ex, view }, flow, rest).await
 }
 
 /// Takes the current configuration, unless it has no such listener any more.
@@ -252,7 +252,7 @@ async fn refuse(
 }
 
 /// Logs the request and leaves the connection ready for the next. False when it is to close.
-async fn finish(mut job: Job<'_>, flow: Flow) -> bool {
+async fn finish(mut job: Job<'_>, flow: Flow, rest: &Rest) -> bool {
     if flow == Flow::Close {
         job.ex.keep_alive = false;
         if job.ex.status == 0 {
@@ -275,7 +275,7 @@ async fn finish(mut job: Job<'_>, flow: Flow) -> bool {
         if promised {
             job.ex.keep_alive = false;
         }
-        if !Box::pin(linger::drain_body(&mut job)).await {
+        if !Box::pin(linger::drain_body(&mut job, rest)).await {
             return false;
         }
     }
@@ -283,7 +283,7 @@ async fn finish(mut job: Job<'_>, flow: Flow) -> bool {
         let must = lingering == LingeringClose::Always
             || (lingering == LingeringClose::On && (job.ex.linger || job.ex.input.len() > job.ex.consumed));
         if must {
-            Box::pin(linger::linger(&mut job)).await;
+            Box::pin(linger::linger(&mut job, rest)).await;
         }
         return false;
     }

@@ -8,21 +8,21 @@ use std::{
 
 use keel_model::LingeringClose;
 
-use super::poll_body;
+use super::{Rest, poll_body};
 use crate::job::Job;
 
 /// Bytes read and thrown away in one go.
 const ROOM: usize = 4 << 10;
 
 /// Reads and forgets the rest of a request's body. False when it didn't come in time, or was broken.
-pub(super) async fn drain_body(job: &mut Job<'_>) -> bool {
+pub(super) async fn drain_body(job: &mut Job<'_>, rest: &Rest) -> bool {
     let core = &job.place().scope.core;
     let patient = core.lingering_close != LingeringClose::Off;
     let (each, total) = (core.lingering_timeout, core.lingering_time);
     if !job.ex.keep_alive {
         // The connection closes anyway: say so now, and read for a while.
         if patient {
-            linger(job).await;
+            linger(job, rest).await;
         }
         return false;
     }
@@ -56,8 +56,8 @@ fn bump(job: &mut Job<'_>, end: Instant, each: std::time::Duration) {
     job.client.timer.set_at(Some(next.min(end)));
 }
 
-/// Says that nothing more will be sent, and reads until the client closes too or time is up.
-pub(super) async fn linger(job: &mut Job<'_>) {
+/// Says that nothing more will be sent, and reads until the client closes too, time is up, or room is needed.
+pub(super) async fn linger(job: &mut Job<'_>, rest: &Rest) {
     let core = &job.place().scope.core;
     let (each, total) = (core.lingering_timeout, core.lingering_time);
     job.client.socket.shutdown_write();
@@ -77,6 +77,10 @@ pub(super) async fn linger(job: &mut Job<'_>) {
                     bump(job, end, each);
                 }
                 Poll::Pending => {
+                    if rest.must_close() {
+                        return Poll::Ready(());
+                    }
+                    rest.begin(&worker);
                     ready!(job.client.timer.poll_expired(&worker.clock, cx));
                     return Poll::Ready(());
                 }
