@@ -9,6 +9,7 @@
 pub mod allocator;
 pub mod channel;
 pub mod children;
+pub mod claim;
 pub mod confine;
 pub mod guardian;
 pub mod mark;

@@ -1,8 +1,12 @@
 //! System calls of a child handed to this process: seccomp_unotify(2).
 //!
-//! Only `bind` and `connect` of the native system-call table are trapped. The filter looks at the call's number alone,
-//! so that it stays four comparisons; what happens is decided by whoever reads the [`Trap`]. Once the trap is closed
-//! a trapped call fails with ENOSYS.
+//! Only `bind` and `connect` of the native system-call table are trapped; the reader of the [`Trap`] decides what happens.
+//! Once the trap is closed a trapped call fails with ENOSYS.
+//!
+//! Two other ways to a connection are closed, each with an error after which programs take the ordinary one:
+//! - `io_uring_setup` fails with ENOSYS, as on a kernel without it. Container engines refuse it, too (Docker with EPERM,
+//!   Podman with ENOSYS); every program that falls back knows ENOSYS, some of them don't know EPERM.
+//! - A send with MSG_FASTOPEN, which connects on its way, fails with EOPNOTSUPP, as where TCP Fast Open is switched off.
 
 use std::{
     io,
@@ -123,6 +127,10 @@ compile_error!("the seccomp filter is written for x86_64 and aarch64");
 /// Offsets in `struct seccomp_data`.
 const NR_AT: u32 = 0;
 const ARCH_AT: u32 = 4;
+/// The low half of the arguments with these indices.
+const ARGUMENT_2_AT: u32 = 16 + 2 * 8 + LOW_HALF;
+const ARGUMENT_3_AT: u32 = 16 + 3 * 8 + LOW_HALF;
+const LOW_HALF: u32 = if cfg!(target_endian = "big") { 4 } else { 0 };
 
 /// Puts this thread, and whatever it starts, under the filter; gives the trap. Uses no memory but the stack, so that it
 /// may run between fork and exec.
@@ -131,29 +139,49 @@ const ARCH_AT: u32 = 4;
 /// `EBUSY` when a filter with a trap is in force already; `EACCES` without CAP_SYS_ADMIN in the user namespace and
 /// without NO_NEW_PRIVS; `EINVAL` or `ENOSYS` on kernels before 5.0.
 pub(crate) fn install() -> io::Result<OwnedFd> {
-    const LOAD: u16 = 0x20;
-    const JUMP_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    const ALLOW: u32 = 0x7fff_0000;
-    let load = |at| libc::sock_filter { code: LOAD, jt: 0, jf: 0, k: at };
-    let equal = |k, jt, jf| libc::sock_filter { code: JUMP_EQUAL, jt, jf, k };
-    let ret = |k| libc::sock_filter { code: RETURN, jt: 0, jf: 0, k };
-    let number = |call: i64| u32::try_from(call).unwrap_or(u32::MAX);
-    let mut program = [
-        load(ARCH_AT),
-        equal(AUDIT_ARCH, 0, 3),
-        load(NR_AT),
-        equal(number(libc::SYS_bind), 2, 0),
-        equal(number(libc::SYS_connect), 1, 0),
-        ret(ALLOW),
-        ret(libc::SECCOMP_RET_USER_NOTIF),
-    ];
-    let program = libc::sock_fprog { len: 7, filter: program.as_mut_ptr() };
+    let mut program = filter();
+    let length = u16::try_from(program.len()).unwrap_or(u16::MAX);
+    let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
     let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     match set_filter(&program, flags | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => set_filter(&program, flags),
         result => result,
     }
+}
+
+/// The program of the filter. Jumps count from the line that follows.
+fn filter() -> [libc::sock_filter; 17] {
+    const LOAD: u16 = 0x20;
+    const JUMP_EQUAL: u16 = 0x15;
+    const JUMP_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    let load = |at| libc::sock_filter { code: LOAD, jt: 0, jf: 0, k: at };
+    let equal = |k, jt, jf| libc::sock_filter { code: JUMP_EQUAL, jt, jf, k };
+    let has = |k, jt, jf| libc::sock_filter { code: JUMP_SET, jt, jf, k };
+    let ret = |k| libc::sock_filter { code: RETURN, jt: 0, jf: 0, k };
+    let number = |call: i64| u32::try_from(call).unwrap_or(u32::MAX);
+    let fail = |errno: i32| ret(libc::SECCOMP_RET_ERRNO | errno.unsigned_abs());
+    let fast_open = libc::MSG_FASTOPEN.unsigned_abs();
+    [
+        /* 0 */ load(ARCH_AT),
+        /* 1 */ equal(AUDIT_ARCH, 0, 12),
+        /* 2 */ load(NR_AT),
+        /* 3 */ equal(number(libc::SYS_bind), 12, 0),
+        /* 4 */ equal(number(libc::SYS_connect), 11, 0),
+        /* 5 */ equal(number(libc::SYS_io_uring_setup), 9, 0),
+        /* 6 */ equal(number(libc::SYS_sendmsg), 2, 0),
+        /* 7 */ equal(number(libc::SYS_sendto), 3, 0),
+        /* 8 */ equal(number(libc::SYS_sendmmsg), 2, 5),
+        /* 9 */ load(ARGUMENT_2_AT),
+        /* 10 */ has(fast_open, 2, 3),
+        /* 11 */ load(ARGUMENT_3_AT),
+        /* 12 */ has(fast_open, 0, 1),
+        /* 13 */ fail(libc::EOPNOTSUPP),
+        /* 14 */ ret(ALLOW),
+        /* 15 */ fail(libc::ENOSYS),
+        /* 16 */ ret(libc::SECCOMP_RET_USER_NOTIF),
+    ]
 }
 
 fn set_filter(program: &libc::sock_fprog, flags: libc::c_ulong) -> io::Result<OwnedFd> {
@@ -186,4 +214,57 @@ fn low_half(word: u64) -> u32 {
 
 fn check(result: libc::c_int) -> io::Result<()> {
     if result >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOW: u32 = 0x7fff_0000;
+
+    /// Runs the filter on a call as the kernel would.
+    fn verdict(arch: u32, number: i64, arguments: [u64; 6]) -> u32 {
+        let mut data = Vec::new();
+        data.extend(u32::try_from(number).unwrap().to_ne_bytes());
+        data.extend(arch.to_ne_bytes());
+        data.extend(0_u64.to_ne_bytes());
+        arguments.iter().for_each(|argument| data.extend(argument.to_ne_bytes()));
+        let program = filter();
+        let (mut at, mut loaded) = (0, 0);
+        loop {
+            let line = program[at];
+            at += 1;
+            let jump = |holds| usize::from(if holds { line.jt } else { line.jf });
+            match line.code {
+                0x20 => {
+                    let from = line.k as usize;
+                    loaded = u32::from_ne_bytes(data[from..from + 4].try_into().unwrap());
+                }
+                0x15 => at += jump(loaded == line.k),
+                0x45 => at += jump(loaded & line.k != 0),
+                _ => return line.k,
+            }
+        }
+    }
+
+    #[test]
+    fn traps_two_calls_and_closes_the_ways_around_them() {
+        let open = libc::MSG_FASTOPEN.unsigned_abs().into();
+        let refused = |errno: i32| libc::SECCOMP_RET_ERRNO | errno.unsigned_abs();
+        let check = |number, arguments, expect| {
+            assert_eq!(verdict(AUDIT_ARCH, number, arguments), expect, "{number} {arguments:?}");
+        };
+        check(libc::SYS_bind, [open; 6], libc::SECCOMP_RET_USER_NOTIF);
+        check(libc::SYS_connect, [0; 6], libc::SECCOMP_RET_USER_NOTIF);
+        check(libc::SYS_io_uring_setup, [0; 6], refused(libc::ENOSYS));
+        check(libc::SYS_io_uring_enter, [0; 6], ALLOW);
+        check(libc::SYS_sendmsg, [0, 0, open, 0, 0, 0], refused(libc::EOPNOTSUPP));
+        check(libc::SYS_sendmsg, [open, open, 0, open, open, open], ALLOW);
+        for number in [libc::SYS_sendto, libc::SYS_sendmmsg] {
+            check(number, [0, 0, 0, open | 1, 0, 0], refused(libc::EOPNOTSUPP));
+            check(number, [open, open, open, 0, open, open], ALLOW);
+        }
+        check(libc::SYS_read, [open; 6], ALLOW);
+        assert_eq!(verdict(0, libc::SYS_bind, [0; 6]), ALLOW);
+    }
 }

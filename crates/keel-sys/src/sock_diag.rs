@@ -31,6 +31,7 @@ pub struct SockDiag {
 }
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_REQUEST_DUMP: u16 = 0x301;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -77,6 +78,29 @@ impl SockDiag {
         let mut found = self.listeners(Some(address.port()))?;
         found.retain(|listening| listening.address == address);
         Ok(found)
+    }
+
+    /// Gives the socket that would take a connection to this address at this moment: the one that listens exactly
+    /// there or, where there is none, one on a wildcard address. `None` when the connection would be refused. A single
+    /// look-up, however many sockets there are; never waits.
+    ///
+    /// # Errors
+    /// What the kernel answers. Afterwards open a new descriptor: an answer may be left in this one.
+    pub fn taker_of(&mut self, address: SocketAddr) -> io::Result<Option<Listening>> {
+        send(&self.socket, &look_up(address), SendFlags::empty())?;
+        let mut buffer = [0; 1024];
+        // The kernel has answered by the time the question is sent.
+        let (_, length) = recv(&self.socket, &mut buffer[..], RecvFlags::DONTWAIT)?;
+        let answer = buffer.get(..length).unwrap_or(&buffer);
+        let body = answer.get(HEADER_BYTES..).unwrap_or_default();
+        match u16_at(answer, 4) {
+            SOCK_DIAG_BY_FAMILY => Ok(listening(body)),
+            NLMSG_ERROR => match error_of(body) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+                result => result.map(|_| None),
+            },
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 
     fn listeners(&mut self, port: Option<u16>) -> io::Result<Vec<Listening>> {
@@ -152,6 +176,35 @@ fn request(family: i32, port: Option<u16>) -> Vec<u8> {
     message
 }
 
+/// Builds `struct nlmsghdr` and `struct inet_diag_req_v2` for the one socket that a connection to `address` would reach.
+fn look_up(address: SocketAddr) -> Vec<u8> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let mut message = Vec::with_capacity(HEADER_BYTES + INET_DIAG_REQ_BYTES);
+    message.extend(0_u32.to_ne_bytes());
+    message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    message.extend(NLM_F_REQUEST.to_ne_bytes());
+    message.extend([0; 8]);
+    message.push(u8::try_from(family).unwrap_or_default());
+    message.push(u8::try_from(libc::IPPROTO_TCP).unwrap_or_default());
+    message.extend([0, 0]);
+    message.extend(TCP_LISTEN_MASK.to_ne_bytes());
+    // struct inet_diag_sockid: ports, the socket's address, its peer's, interface, and INET_DIAG_NOCOOKIE.
+    message.extend(address.port().to_be_bytes());
+    message.extend([0, 0]);
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            message.extend(ip.octets());
+            message.extend([0; 12]);
+        }
+        IpAddr::V6(ip) => message.extend(ip.octets()),
+    }
+    message.extend([0; 16 + 4]);
+    message.extend([0xff; 8]);
+    let length = u32::try_from(message.len()).unwrap_or_default();
+    message.splice(..4, length.to_ne_bytes());
+    message
+}
+
 /// Reads `struct inet_diag_msg`.
 fn listening(body: &[u8]) -> Option<Listening> {
     if body.len() < 72 {
@@ -207,6 +260,31 @@ mod tests {
 
         drop(first);
         assert_eq!(diag.listeners_at(address).unwrap(), []);
+    }
+
+    #[test]
+    fn tells_who_would_take_a_connection() {
+        let wildcard = TcpListener::bind(("0.0.0.0", 0)).unwrap();
+        let port = wildcard.local_addr().unwrap().port();
+        let address = SocketAddr::from(([127, 9, 1, 4], port));
+        let mut diag = SockDiag::open().unwrap();
+        let taker = diag.taker_of(address).unwrap().unwrap();
+        assert_eq!((taker.address, taker.inode), (wildcard.local_addr().unwrap(), inode(&wildcard)));
+        drop(wildcard);
+        assert_eq!(diag.taker_of(address).unwrap(), None);
+        let exact = TcpListener::bind(address).unwrap();
+        let taker = diag.taker_of(address).unwrap().unwrap();
+        assert_eq!((taker.address, taker.inode), (address, inode(&exact)));
+        drop(exact);
+        let Ok(v6) = TcpListener::bind(("::", port)) else {
+            eprintln!("skipped: tells_who_would_take_a_connection needs IPv6 for its second half");
+            return;
+        };
+        assert_eq!(diag.taker_of(address).unwrap().unwrap().inode, inode(&v6), "it takes both families");
+        drop(v6);
+        let mapped = TcpListener::bind(("::ffff:127.9.1.4", port)).unwrap();
+        let taker = diag.taker_of(address).unwrap().unwrap();
+        assert_eq!((taker.address, taker.inode), (address, inode(&mapped)));
     }
 
     #[test]
