@@ -261,6 +261,14 @@ impl Service {
         ports
     }
 
+    /// Says whether the file itself, not only the image, names a TCP port of the service.
+    pub fn declares_tcp_port(&self) -> bool {
+        let mapped = self.ports.iter().map(|mapping| mapping.protocol);
+        mapped
+            .chain(self.expose.iter().map(|port| port.value.protocol))
+            .any(|protocol| protocol == Protocol::Tcp)
+    }
+
     /// Gives the folder its commands run in on this host, unless a path map says otherwise: the build context, else the
     /// project's folder.
     pub fn host_folder<'a>(&'a self, project: &'a Project) -> &'a Path {

@@ -34,6 +34,9 @@ pub struct Service {
     pub aliases: Vec<String>,
     /// Whether it is well; without one an instance is ready when it listens.
     pub healthcheck: Option<Healthcheck>,
+    /// Whether an instance with a healthcheck must listen on the first TCP port to be ready, too. Not where nobody balances
+    /// the service and only its image names the port: a worker made of a server's image serves nobody.
+    pub must_listen: bool,
     /// What happens when an instance ends by itself.
     pub restart: RestartPolicy,
     /// What must hold before it is started.

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     Exec, ExecRequest, InstanceState, InstanceStatus, Notice, PoolInstance,
-    driver::{Birth, Driver, Told},
+    driver::{Birth, Driver, Facts, Told},
     error::Error,
     supervisor::{Action, Command, CommandError, CommandId, Event, Incarnation, SlotId, Supervisor, View},
 };
@@ -43,6 +43,10 @@ pub(crate) enum Request {
         reply: oneshot::Sender<CommandId>,
     },
     Drained {
+        incarnation: Incarnation,
+    },
+    /// Requests fail at an instance.
+    Doubted {
         incarnation: Incarnation,
     },
     Instances {
@@ -176,6 +180,11 @@ impl Engine {
             }
             Request::LastCommand { reply } => drop(reply.send(self.last_command)),
             Request::Drained { incarnation } => self.feed(Event::Drained { incarnation }).await,
+            // One that isn't ready is watched anyway.
+            Request::Doubted { incarnation } if self.machine.is_ready(incarnation) => {
+                self.driver.doubt(incarnation);
+            }
+            Request::Doubted { .. } => {}
             Request::Instances { reply } => {
                 let slots: Vec<SlotId> = self.machine.slot_ids().cloned().collect();
                 let _ = reply.send(slots.iter().flat_map(|slot| self.statuses(slot)).collect());
@@ -272,7 +281,8 @@ impl Engine {
     fn pool_instance(&self, incarnation: Incarnation) -> Option<PoolInstance> {
         let facts = self.driver.facts(incarnation)?;
         let name = self.machine.name_of(self.machine.slot_of(incarnation)?);
-        Some(PoolInstance { name, incarnation, address: facts.address, ports: facts.ports })
+        let Facts { address, ports, is_watched, .. } = facts;
+        Some(PoolInstance { name, incarnation, address, ports, is_watched })
     }
 
     fn tell_status(&self, slot: &SlotId) {
@@ -341,9 +351,13 @@ impl Engine {
             .collect()
     }
 
-    /// Writes what every name stands for: a service's and its aliases' for all that serve, an instance's for itself.
+    /// Writes what every name stands for: a service's and its aliases' for all that serve, an instance's for itself,
+    /// ready or not.
     fn write_hosts(&self) {
         let mut names: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+        let names_of =
+            |spec: &Arc<Service>| [&spec.name.0].into_iter().chain(&spec.aliases).cloned().collect();
+        let services: BTreeSet<String> = self.machine.services().flat_map::<Vec<_>, _>(names_of).collect();
         let mut add = |name: &str, address: IpAddr| {
             let addresses = names.entry(name.to_owned()).or_default();
             if !addresses.contains(&address) {
@@ -358,8 +372,10 @@ impl Engine {
         }
         for slot in self.machine.slot_ids() {
             let address = self.machine.current(slot).and_then(|current| self.driver.address(current));
-            if let Some(address) = address {
-                add(&self.machine.name_of(slot), address);
+            let name = self.machine.name_of(slot);
+            // That of the only instance is its service's, too.
+            if let Some(address) = address.filter(|_| !services.contains(&name)) {
+                add(&name, address);
             }
         }
         for (name, address) in &self.further_names {
@@ -398,6 +414,10 @@ impl Engine {
         let lives: Vec<Incarnation> = slots.filter_map(|slot| self.machine.current(slot)).collect();
         let ready: Vec<Incarnation> =
             lives.iter().copied().filter(|life| self.machine.is_ready(*life)).collect();
+        let vacancy = || self.driver.vacancy(&spec.name).map(|address| vec![address]);
+        if let Some(nobody) = (ready.is_empty() && !lives.is_empty()).then(vacancy).flatten() {
+            return nobody;
+        }
         let meant = if ready.is_empty() { lives } else { ready };
         meant.into_iter().filter_map(|life| self.driver.address(life)).collect()
     }

@@ -61,6 +61,8 @@ pub struct PoolInstance {
     pub address: IpAddr,
     /// Which port takes the place of which, where the instance couldn't have the one it asked for.
     pub ports: BTreeMap<u16, u16>,
+    /// Whether the runner asks the kernel if it listens, exactly at this address ([`Runner::doubted`](crate::Runner::doubted)).
+    pub is_watched: bool,
 }
 
 impl PoolInstance {
@@ -184,6 +186,7 @@ mod tests {
             incarnation: 1,
             address: address.into(),
             ports: ports.iter().copied().collect(),
+            is_watched: true,
         };
         let check = |instance: &PoolInstance, port, expect: Option<&str>| {
             assert_eq!(instance.socket_address(port), expect.map(|text| text.parse().unwrap()));

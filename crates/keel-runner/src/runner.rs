@@ -319,6 +319,11 @@ impl Runner {
         let _ = self.requests.send(Request::Drained { incarnation });
     }
 
+    /// Says that requests fail at an instance: it is looked at once whether it listens.
+    pub fn doubted(&self, incarnation: u64) {
+        let _ = self.requests.send(Request::Doubted { incarnation });
+    }
+
     /// Makes names resolve in all instances, beside those of services and instances; replaces the ones set before.
     pub fn set_names(&self, names: Vec<(String, IpAddr)>) {
         let _ = self.requests.send(Request::SetNames { names });

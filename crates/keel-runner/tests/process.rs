@@ -53,6 +53,245 @@ async fn two_instances_and_a_listener_share_a_port() {
     assert_eq!(ask_instance(&pool[0], port), "app-1");
 }
 
+/// Before it listens, the instance asks its own port under every name that a program may use; then it listens and asks again.
+/// What it saw is in its log: the name, then who answered or the error's name.
+const ASKS_ITSELF: &str = r#"
+import errno, os, select, socket, subprocess, sys
+def ask(family, address, how):
+    s = socket.socket(family); s.settimeout(5)
+    try:
+        if how == "fastopen": s.sendto(b"x", 0x20000000, address)
+        elif how == "nonblocking":
+            s.setblocking(False)
+            e = s.connect_ex(address)
+            if e not in (0, errno.EINPROGRESS): raise OSError(e, "")
+            select.select([], [s], [], 5)
+            e = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if e: raise OSError(e, "")
+            s.setblocking(True); s.sendall(b"x")
+        else: s.connect(address); s.sendall(b"x")
+        return s.recv(99).decode() or "nothing"
+    except OSError as e: return errno.errorcode.get(e.errno, repr(e))
+    finally: s.close()
+def all(stage):
+    v4, v6 = socket.AF_INET, socket.AF_INET6
+    me = socket.gethostbyname(socket.gethostname())
+    for family, host in [(v4, h) for h in ["127.0.0.1", "127.0.0.2", "0.0.0.0", me] + sys.argv[2:]] + \
+            [(v6, h) for h in ["::1", "::", "::ffff:127.0.0.1", "::ffff:0.0.0.0"]]:
+        print(stage, host if host != me else "own", ask(family, (host, PORT), ""), flush=True)
+    for how in ["nonblocking", "fastopen"]:
+        print(stage, how, ask(v4, ("127.0.0.1", PORT), how), flush=True)
+    child = "import socket; s = socket.create_connection(('localhost', %d), 5); s.sendall(b'x'); print(s.recv(99).decode())"
+    ran = subprocess.run([sys.executable, "-c", child % PORT], capture_output=True, text=True)
+    print(stage, "child", ran.stdout.strip() or ran.stderr.strip().split("\n")[-1].split(":")[0], flush=True)
+PORT = int(sys.argv[1])
+all("before")
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(("0.0.0.0", PORT)); s.listen(64)
+import threading
+def serve():
+    while True:
+        c, _ = s.accept(); c.recv(99); c.sendall(os.environ["HOSTNAME"].encode()); c.close()
+threading.Thread(target=serve, daemon=True).start()
+all("after")
+print("done", flush=True)
+threading.Event().wait()
+"#;
+
+/// Gives an address of this machine that is no loopback address, if it has one.
+fn outer_address() -> Option<String> {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // A documentation address (RFC 5737): nothing is sent.
+    socket.connect(("192.0.2.1", 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip().to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_own_port_leads_to_itself_or_to_nobody_under_every_name() {
+    let port = free_port();
+    // Evenkeel's listener and a sibling have the port, too.
+    let balancer = shared_listener(port);
+    let answers = |mut taken: std::net::TcpStream| {
+        let _ = std::io::Write::write_all(&mut taken, b"the balancer");
+    };
+    std::thread::spawn(move || balancer.incoming().flatten().for_each(answers));
+    let outer = outer_address();
+    if outer.is_none() {
+        skipped(
+            "a part of its_own_port_leads_to_itself_or_to_nobody_under_every_name",
+            "there is no network",
+        );
+    }
+    let port_text = port.to_string();
+    let mut argv = vec!["/usr/bin/python3", "-c", ASKS_ITSELF, &port_text];
+    argv.extend(outer.as_deref());
+    let mut app = service("app", &argv, Some(port));
+    app.replicas = 2;
+    let bench = Bench::up(vec![app]).await;
+    for name in ["app-1", "app-2"] {
+        let lines = bench.printed_until(name, "done").await;
+        let asked = 10 + usize::from(outer.is_some()) + 1;
+        assert_eq!(lines.len(), 2 * asked + 1, "{lines:?}");
+        for line in lines.iter().filter(|line| *line != "done") {
+            let (stage, rest) = line.split_once(' ').unwrap();
+            let (how, answer) = rest.split_once(' ').unwrap();
+            let expect = match (stage, how) {
+                // One number with two names.
+                (_, "fastopen") if answer == "ENOTSUP" => "ENOTSUP",
+                (_, "fastopen") => "EOPNOTSUPP",
+                ("before", "child") => "ConnectionRefusedError",
+                ("before", _) => "ECONNREFUSED",
+                _ => name,
+            };
+            assert_eq!(answer, expect, "{line}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn io_uring_is_not_there() {
+    let call = format!(
+        "import ctypes; c = ctypes.CDLL(None, use_errno=True); \
+         r = c.syscall({}, 4, ctypes.create_string_buffer(120)); print(r, ctypes.get_errno())",
+        425
+    );
+    let bench = Bench::up(vec![server("app", "0.0.0.0", 5000)]).await;
+    let (text, _) = bench.sh("app", &format!("/usr/bin/python3 -c '{call}'")).await;
+    assert_eq!(text, "-1 38", "ENOSYS, for which every program has another way");
+}
+
+/// A healthcheck that passes before the instance listens doesn't make it ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_is_who_listens_and_is_well() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let script = format!(
+        "import os, time\nwhile not os.path.exists({:?}): time.sleep(0.01)\nHOST, PORT = '0.0.0.0', 5000\n{SERVER}",
+        dir.path().join("go")
+    );
+    let mut app = python("app", &script, Some(5000));
+    process(&mut app).working_dir = dir.path().into();
+    app.healthcheck = Some(Healthcheck { argv: vec!["/bin/true".into()], ..often() });
+    let mut bench = Bench::new();
+    let runner = bench.runner.clone();
+    let up = tokio::spawn(async move { runner.apply(vec![app], ApplyOptions::default()).await });
+    bench
+        .until(|notice| matches!(notice, Notice::Slow { why, .. } if why.contains("port 5000")).then_some(()))
+        .await;
+    assert_eq!(bench.status("app").await.state, InstanceState::Starting);
+    assert!(bench.status("app").await.health.unwrap().passed);
+    std::fs::write(dir.path().join("go"), "").unwrap();
+    within(up).await.unwrap().unwrap();
+    let instance = bench.pool("app", 1).await.remove(0);
+    assert_eq!(ask_instance(&instance, 5000), "app");
+}
+
+/// A stranger has the port on all addresses, and would share it. The healthcheck is his, if anybody lets it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_on_the_port_is_never_taken_for_the_instance() {
+    let script = r#"
+import socket, sys
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+s.bind(("0.0.0.0", 0)); s.listen(64); print(s.getsockname()[1], flush=True)
+while True:
+    c, _ = s.accept(); c.recv(99); c.sendall(b"a stranger"); c.close()
+"#;
+    let mut stranger =
+        Command::new("/usr/bin/python3").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(stranger.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let port: u16 = line.trim().parse().unwrap();
+    let script = format!("import time; time.sleep(0.3)\nHOST, PORT = '0.0.0.0', {port}\n{SERVER}");
+    let mut app = python("app", &script, Some(port));
+    let check = format!(
+        "import socket; s = socket.create_connection(('localhost', {port}), 5); s.sendall(b'x'); print(s.recv(99))"
+    );
+    let argv = ["/usr/bin/python3", "-c", &check].map(str::to_owned).into();
+    app.healthcheck = Some(Healthcheck { argv, ..often() });
+    let mut bench = Bench::up(vec![app]).await;
+    let instance = bench.pool("app", 1).await.remove(0);
+    let at = instance.socket_address(port).unwrap();
+    assert_ne!(at.port(), port);
+    assert_eq!(ask(at), "app");
+    let status = bench.status("app").await;
+    assert_eq!(status.ports, [format!("{port} (as {})", at.port())]);
+    assert!(status.health.unwrap().output.contains("app"));
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+/// A replacement's own name is its own address, while the one it replaces serves under the service's.
+#[tokio::test(flavor = "multi_thread")]
+async fn its_own_name_is_itself_and_a_services_name_is_who_is_ready() {
+    let script = format!(
+        "import socket\nfor name in (socket.gethostname(), 'web'): print(name, socket.gethostbyname(name), flush=True)\n\
+         HOST, PORT = '0.0.0.0', 5000\n{SERVER}"
+    );
+    let mut app = python("app", &script, Some(5000));
+    app.aliases = vec!["web".into()];
+    let mut bench = Bench::up(vec![app]).await;
+    let first = bench.pool("app", 1).await.remove(0);
+    within(bench.runner.restart(vec!["app".into()], Some(Duration::ZERO))).await.unwrap();
+    let second = bench.status("app").await.address.unwrap();
+    let lines = bench.printed_until("app", &format!("web {}", first.address)).await;
+    assert!(lines.contains(&format!("app {second}")), "{second}: {lines:?}");
+    // Nobody was ready when the first one started: the name was there, and led to nobody.
+    let nobody = lines[1].strip_prefix("web ").unwrap();
+    assert!(![first.address, second].iter().any(|one| one.to_string() == nobody), "{lines:?}");
+    let refused = format!("exec 3<>/dev/tcp/{nobody}/5000");
+    let (text, status) = bench.sh("app", &format!("bash -c '{refused}'")).await;
+    assert!(status != 0 && text.contains("refused"), "{text}");
+}
+
+/// It closes its listening socket and opens another, as a server that restarts in place does.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_no_more_leaves_the_pool_and_is_back_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let script = r#"
+import os, signal, socket, time
+def listen():
+    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(("0.0.0.0", 5000)); s.listen(64)
+    return s
+s = listen()
+while not os.path.exists("close"): time.sleep(0.005)
+s.close()
+open("closed", "w").close()
+while not os.path.exists("open"): time.sleep(0.005)
+s = listen()
+while True: time.sleep(1)
+"#;
+    let mut app = python("app", script, Some(5000));
+    process(&mut app).working_dir = dir.path().into();
+    let mut bench = Bench::up(vec![app]).await;
+    let instance = bench.pool("app", 1).await.remove(0);
+    // It listens: a doubt changes nothing.
+    bench.runner.doubted(instance.incarnation);
+    std::fs::write(dir.path().join("close"), "").unwrap();
+    eventually("it closes its socket", || dir.path().join("closed").exists());
+    bench.runner.doubted(instance.incarnation);
+    let is_coming = |notice: &Notice| match notice {
+        Notice::Pool { instances, starting, .. } => Some((instances.len(), *starting)),
+        _ => None,
+    };
+    assert_eq!(bench.until(is_coming).await, (0, true));
+    std::fs::write(dir.path().join("open"), "").unwrap();
+    let again = bench.pool("app", 1).await.remove(0);
+    assert_eq!((again.incarnation, again.address), (instance.incarnation, instance.address));
+    assert_eq!(bench.status("app").await.restarts, 0);
+}
+
+fn often() -> Healthcheck {
+    Healthcheck {
+        argv: Vec::new(),
+        interval: Duration::from_secs(30),
+        timeout: Duration::from_secs(10),
+        retries: 300,
+        start_period: Duration::ZERO,
+        start_interval: Duration::from_secs(5),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn localhost_and_ipv6_binds_move_too() {
     for host in ["127.0.0.1", "::", "::1", "::ffff:0.0.0.0"] {
@@ -318,7 +557,8 @@ async fn what_dies_at_once_backs_off_and_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn healthchecks_run_inside() {
     let mut app = server("app", "0.0.0.0", 5000);
-    let check = "import socket, os; s = socket.create_connection(('localhost', 5000)); s.sendall(b'x'); \
+    let check = "import socket, os\nfor name in ('localhost', os.environ['HOSTNAME'], 'app'):\n  \
+                 s = socket.create_connection((name, 5000)); s.sendall(b'x'); \
                  assert s.recv(99) == os.environ['HOSTNAME'].encode(), 'another answers'";
     app.healthcheck = Some(Healthcheck {
         argv: vec!["/usr/bin/python3".into(), "-c".into(), check.into()],

@@ -2,7 +2,7 @@
 //!
 //! Process ids are given anew, groups and sessions are left, parents die. What stays with a process and all that it starts
 //! is its environment, and the root that it sees. So the mark is a variable whose value nobody else has, and a file that
-//! is mounted over the process's `/etc/hosts`. Either one is enough; a program that clears its environment *and* enters
+//! is mounted over the process's `/etc/nsswitch.conf`. Either one is enough; a program that clears its environment *and* enters
 //! another root loses both.
 
 use std::{
@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     variable: Vec<u8>,
-    hosts: Option<FileId>,
+    file: Option<FileId>,
 }
 
 /// A file's identity on this machine.
@@ -39,19 +39,20 @@ impl FileId {
 
 impl Mark {
     /// Makes one of a piece of an environment (`NAME=value`, the closing zero included if the value ends there; empty for
-    /// none) and of the file that is the processes' `/etc/hosts`.
-    pub fn new(variable: impl Into<Vec<u8>>, hosts: Option<FileId>) -> Self {
-        Self { variable: variable.into(), hosts }
+    /// none) and of the file that is the processes' `/etc/nsswitch.conf`.
+    pub fn new(variable: impl Into<Vec<u8>>, file: Option<FileId>) -> Self {
+        Self { variable: variable.into(), file }
     }
 
     /// Whether a process carries it, by its folder in `/proc`. `false` when it can't be looked at. Allocates nothing.
     pub fn is_on(&self, proc: impl AsFd, pid: &[u8]) -> bool {
         let proc = proc.as_fd();
-        let hosts = self.hosts.is_some_and(|hosts| {
-            let seen = at(pid, b"/root/etc/hosts", |path| rustix::fs::statat(proc, path, AtFlags::empty()));
-            seen.is_some_and(|stat| FileId { device: stat.st_dev, inode: stat.st_ino } == hosts)
+        let file = self.file.is_some_and(|file| {
+            let seen =
+                at(pid, b"/root/etc/nsswitch.conf", |path| rustix::fs::statat(proc, path, AtFlags::empty()));
+            seen.is_some_and(|stat| FileId { device: stat.st_dev, inode: stat.st_ino } == file)
         });
-        hosts || self.is_in_environment(proc, pid)
+        file || self.is_in_environment(proc, pid)
     }
 
     fn is_in_environment(&self, proc: impl AsFd, pid: &[u8]) -> bool {
@@ -145,14 +146,14 @@ mod tests {
 
     #[test]
     fn knows_a_process_by_the_file_that_it_sees() {
-        let Ok(hosts) = FileId::of(std::path::Path::new("/etc/hosts")) else {
-            eprintln!("skipped: knows_a_process_by_the_file_that_it_sees: there is no /etc/hosts");
+        let Ok(file) = FileId::of(std::path::Path::new("/etc/nsswitch.conf")) else {
+            eprintln!("skipped: knows_a_process_by_the_file_that_it_sees: there is no /etc/nsswitch.conf");
             return;
         };
         let proc = open_proc().unwrap();
         let me = std::process::id().to_string();
-        assert!(Mark::new("", Some(hosts)).is_on(&proc, me.as_bytes()));
-        let another = FileId { inode: hosts.inode + 1, ..hosts };
+        assert!(Mark::new("", Some(file)).is_on(&proc, me.as_bytes()));
+        let another = FileId { inode: file.inode + 1, ..file };
         assert!(!Mark::new("", Some(another)).is_on(&proc, me.as_bytes()));
     }
 

@@ -546,6 +546,7 @@ fn lower(service: &keel_compose::Service, run: Run, replicas: u32) -> Service {
         ports: service.container_ports(),
         aliases: service.aliases().map(str::to_owned).collect(),
         healthcheck: service.effective_healthcheck(),
+        must_listen: service.declares_tcp_port(),
         restart: service.restart_policy(),
         depends_on: service.depends_on.iter().map(dependency).collect(),
         stop: service.stop(),
@@ -600,6 +601,7 @@ fn add_balanced_ports(services: &mut [Service], bindings: &[Binding]) {
         let own = balanced.iter().filter(|(name, _)| **name == service.name);
         let mut ports: Vec<Port> =
             own.map(|(_, number)| Port { number: *number, protocol: Protocol::Tcp }).collect();
+        service.must_listen |= !ports.is_empty();
         ports.append(&mut service.ports);
         for port in ports {
             if !service.ports.contains(&port) {

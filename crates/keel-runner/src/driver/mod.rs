@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use keel_model::{HostPort, Run, Service};
+use keel_model::{HostPort, Run, Service, ServiceName};
 use tokio::sync::mpsc::UnboundedSender;
 
 pub(crate) use self::output::Output;
@@ -49,6 +49,8 @@ pub(crate) struct Facts {
     pub(crate) address: IpAddr,
     pub(crate) ports: BTreeMap<u16, u16>,
     pub(crate) ports_shown: Vec<String>,
+    /// Whether the kernel is asked if it listens, exactly there.
+    pub(crate) is_watched: bool,
     pub(crate) health: Option<Health>,
     pub(crate) note: Option<String>,
 }
@@ -118,6 +120,18 @@ impl Driver {
     ) {
         self.processes.write_hosts(names);
         self.containers.lead(behind);
+    }
+
+    /// Gives an address at which nobody answers, for the name of a service that has no ready instance.
+    pub(crate) fn vacancy(&self, service: &ServiceName) -> Option<IpAddr> {
+        self.processes.vacancy(service)
+    }
+
+    /// Looks whether a local process that serves listens still: requests fail there.
+    pub(crate) fn doubt(&self, incarnation: Incarnation) {
+        if !self.containers.has(incarnation) {
+            self.processes.doubt(incarnation);
+        }
     }
 
     /// Gives the address of a life, once it has one.

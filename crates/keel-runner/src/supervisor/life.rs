@@ -9,8 +9,8 @@ use keel_model::{Run, Service};
 
 use super::{
     Action, FIRST_CONTAINER_PROBES_EVERY, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, Part, Patience,
-    ProbeNumber, STEADY_AFTER, SlotId, Supervisor, Verdict, Wanted, back_off, restart_after, serves,
-    window_of,
+    ProbeNumber, STEADY_AFTER, SlotId, Supervisor, Verdict, Wanted, back_off, must_listen, restart_after,
+    serves, window_of,
 };
 use crate::Exit;
 
@@ -25,6 +25,8 @@ pub(super) struct Life {
     served: bool,
     /// How long it has from its signal on, in place of the service's own time.
     grace: Option<Duration>,
+    /// Whether it was last seen to listen.
+    listens: bool,
     /// Healthchecks that failed in a row, and whether the last one passed.
     pub(super) failing: u32,
     pub(super) last_passed: Option<bool>,
@@ -94,6 +96,7 @@ impl Life {
             started: now,
             served: false,
             grace: None,
+            listens: false,
             failing: 0,
             last_passed: None,
             probe: Probe::Off,
@@ -126,11 +129,15 @@ impl Life {
             Held { .. } => {}
         }
         let port = self.spec.ports.iter().find(|port| port.protocol == keel_model::Protocol::Tcp);
-        match (&self.spec.healthcheck, port) {
-            (None, Some(port)) if self.served => {
+        let is_well = match self.spec.healthcheck {
+            None => true,
+            Some(_) => must_listen(&self.spec) && self.last_passed == Some(true),
+        };
+        match port.filter(|_| is_well && !self.listens) {
+            Some(port) if self.served => {
                 format!("it doesn't listen on port {} any more", port.number)
             }
-            (None, Some(port)) => {
+            Some(port) => {
                 format!("it doesn't listen on port {} after {} s", port.number, LISTENS_WITHIN.as_secs())
             }
             _ if self.served => "its healthcheck fails".into(),
@@ -308,10 +315,26 @@ impl Supervisor {
 
     pub(super) fn listening(&mut self, now: Instant, incarnation: Incarnation) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
+        life.listens = true;
         let waits = matches!(life.phase, Phase::Starting { .. } | Phase::Unhealthy);
-        if waits && life.spec.healthcheck.is_none() && !life.is_kept_out() {
-            life.probe = Probe::Off;
+        let is_checked = life.spec.healthcheck.is_some();
+        let is_well = !is_checked || (must_listen(&life.spec) && life.last_passed == Some(true));
+        if waits && is_well && !life.is_kept_out() {
+            if !is_checked {
+                life.probe = Probe::Off;
+            }
             life.enter(now, Phase::Ready);
+            self.told.insert(life.slot.clone());
+        }
+    }
+
+    /// Takes a life out of the pool that serves no longer, and lives. It is taken for one that starts: requests wait for
+    /// it, and it is back as soon as it listens.
+    pub(super) fn deaf(&mut self, now: Instant, incarnation: Incarnation) {
+        let Some(life) = self.lives.get_mut(&incarnation) else { return };
+        life.listens = false;
+        if life.is_ready() && must_listen(&life.spec) {
+            life.enter(now, Phase::Starting { unhealthy_at: now + LISTENS_WITHIN });
             self.told.insert(life.slot.clone());
         }
     }
@@ -350,7 +373,11 @@ impl Supervisor {
         life.last_passed = Some(passed);
         life.failing = if passed { 0 } else { life.failing.saturating_add(1) };
         match life.phase {
-            Phase::Starting { .. } | Phase::Unhealthy if passed => life.enter(now, Phase::Ready),
+            Phase::Starting { .. } | Phase::Unhealthy
+                if passed && (life.listens || !must_listen(&life.spec)) =>
+            {
+                life.enter(now, Phase::Ready);
+            }
             Phase::Ready if life.failing >= retries => {
                 life.enter(now, Phase::Unhealthy);
                 life.failing = 0;

@@ -83,6 +83,10 @@ pub(crate) enum Event {
     StartUnasked { incarnation: Incarnation, why: String },
     /// It listens on its first port.
     Listening { incarnation: Incarnation },
+    /// It did, and doesn't any more.
+    Deaf { incarnation: Incarnation },
+    /// A port of it is elsewhere from now on.
+    Moved { incarnation: Incarnation },
     /// The healthcheck asked for came to an end.
     Probed { incarnation: Incarnation, number: ProbeNumber, passed: bool },
     /// Whoever runs it has something to say about it.
@@ -277,7 +281,7 @@ pub(crate) struct Supervisor {
     /// The command that is being taken in, and the last one that had been given when it was.
     asked: (CommandId, CommandId),
     published: BTreeMap<ServiceName, (Vec<Incarnation>, bool)>,
-    /// Services whose pools are to be published even if nobody joined or left: their instances' names changed.
+    /// Services whose pools are to be published even if nobody joined or left: their instances' names or ports changed.
     renamed: BTreeSet<ServiceName>,
     told: BTreeSet<SlotId>,
     actions: Vec<Action>,
@@ -310,6 +314,13 @@ impl Supervisor {
             Event::StartFailed { incarnation, why } => self.start_failed(now, incarnation, why),
             Event::StartUnasked { incarnation, why } => self.start_unasked(now, incarnation, why),
             Event::Listening { incarnation } => self.listening(now, incarnation),
+            Event::Deaf { incarnation } => self.deaf(now, incarnation),
+            Event::Moved { incarnation } => {
+                if let Some(life) = self.lives.get(&incarnation).filter(|life| life.is_ready()) {
+                    self.renamed.insert(life.slot.service.clone());
+                    self.told.insert(life.slot.clone());
+                }
+            }
             Event::Probed { incarnation, number, passed } => self.probed(now, incarnation, number, passed),
             Event::Judged { incarnation, verdict } => self.judged(now, incarnation, verdict),
             Event::Drained { incarnation } => self.drained(now, incarnation),
@@ -612,6 +623,13 @@ impl Supervisor {
 /// Whether its instances listen on a TCP port that others are to reach.
 fn serves(spec: &Service) -> bool {
     spec.ports.iter().any(|port| port.protocol == keel_model::Protocol::Tcp)
+}
+
+/// Whether an instance must be seen to listen before it is ready, beside what its healthcheck says. A container is on its
+/// own: its healthcheck asks inside of it.
+fn must_listen(spec: &Service) -> bool {
+    let is_sure = spec.healthcheck.is_none() || spec.must_listen;
+    matches!(spec.run, Run::Process(_)) && serves(spec) && is_sure
 }
 
 /// Whether Evenkeel runs it.

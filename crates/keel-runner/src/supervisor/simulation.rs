@@ -113,6 +113,8 @@ impl World {
             }
             Event::Probed { incarnation, .. }
             | Event::Listening { incarnation }
+            | Event::Deaf { incarnation }
+            | Event::Moved { incarnation }
             | Event::Judged { incarnation, .. }
                 if !self.alive.contains(incarnation) =>
             {
@@ -177,6 +179,14 @@ impl World {
                 if !self.mischief(10) {
                     let listens = delay + self.dice.ms(500);
                     self.plan(listens, Event::Listening { incarnation });
+                    if self.mischief(20) {
+                        // It restarts in place.
+                        let deaf = listens + self.dice.ms(5_000);
+                        let again = deaf + self.dice.ms(500);
+                        self.plan(deaf, Event::Deaf { incarnation });
+                        self.plan(again, Event::Moved { incarnation });
+                        self.plan(again, Event::Listening { incarnation });
+                    }
                 }
                 if matches!(spec.run, Run::Container(_)) {
                     self.judge(incarnation, delay, &spec);

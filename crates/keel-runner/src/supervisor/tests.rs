@@ -27,6 +27,7 @@ pub(crate) fn service(name: &str, replicas: u32) -> Service {
         ports: vec![Port { number: 5000, protocol: Protocol::Tcp }],
         aliases: Vec::new(),
         healthcheck: None,
+        must_listen: true,
         restart: RestartPolicy {
             condition: RestartCondition::Always,
             attempts_max: None,
@@ -417,11 +418,72 @@ fn a_healthcheck_that_never_passes_ends_the_wait() {
 }
 
 #[test]
+fn ready_is_who_listens_and_is_well() {
+    let mut app = service("app", 1);
+    app.healthcheck = Some(healthcheck());
+    let mut bench = Bench::up(vec![app.clone()]);
+    bench.event(Event::Started { incarnation: 1 });
+    bench.said.clear();
+    bench.probed(true);
+    bench.expect(&[]);
+    bench.event(Event::Listening { incarnation: 1 });
+    bench.expect(&["pool app [1]", "done 1"]);
+    // One whose healthcheck passes and that never listens is told from one that fails.
+    let mut bench = Bench::up(vec![app.clone()]);
+    bench.event(Event::Started { incarnation: 1 });
+    bench.probed(true);
+    bench.wait(Duration::from_secs(90));
+    assert!(
+        bench.said.iter().any(|said| said.contains("it doesn't listen on port 5000")),
+        "{:?}",
+        bench.said
+    );
+    // Only its image names the port.
+    app.must_listen = false;
+    let mut bench = Bench::up(vec![app]);
+    bench.event(Event::Started { incarnation: 1 });
+    bench.said.clear();
+    bench.probed(true);
+    bench.expect(&["pool app [1]", "done 1"]);
+}
+
+#[test]
+fn who_listens_no_more_is_waited_for() {
+    for check in [None, Some(healthcheck())] {
+        let is_checked = check.is_some();
+        let mut app = service("app", 2);
+        app.healthcheck = check;
+        let mut bench = Bench::up(vec![app]);
+        bench.ready(1);
+        if is_checked {
+            bench.event(Event::Probed { incarnation: 1, number: 1, passed: true });
+        }
+        bench.said.clear();
+        bench.event(Event::Deaf { incarnation: 1 });
+        bench.expect(&["pool app [] starting"]);
+        bench.event(Event::Moved { incarnation: 1 });
+        bench.expect(&[]);
+        bench.event(Event::Listening { incarnation: 1 });
+        bench.expect(&["pool app [1] starting"]);
+        // Where it is may have changed meanwhile, and while it serves.
+        bench.event(Event::Moved { incarnation: 1 });
+        bench.expect(&["pool app [1] starting"]);
+        bench.event(Event::Deaf { incarnation: 1 });
+        bench.event(Event::Started { incarnation: 2 });
+        bench.said.clear();
+        bench.wait(LISTENS_WITHIN);
+        let one = bench.machine.views(&SlotId { service: ServiceName("app".into()), ordinal: 1 }).remove(0);
+        assert_eq!(one.state, InstanceState::Unhealthy);
+        assert_eq!(one.note.as_deref(), Some("it doesn't listen on port 5000 any more"));
+    }
+}
+
+#[test]
 fn what_stays_unhealthy_is_started_anew() {
     let mut app = service("app", 1);
     app.healthcheck = Some(healthcheck());
     let mut bench = Bench::up(vec![app]);
-    bench.event(Event::Started { incarnation: 1 });
+    bench.ready(1);
     bench.probed(true);
     for _ in 0..6 {
         bench.wait(Duration::from_secs(30));

@@ -66,6 +66,7 @@ pub(crate) fn service(name: &str, argv: &[&str], port: Option<u16>) -> Service {
         ports: port.into_iter().map(|number| Port { number, protocol: Protocol::Tcp }).collect(),
         aliases: Vec::new(),
         healthcheck: None,
+        must_listen: true,
         restart: RestartPolicy {
             condition: RestartCondition::Always,
             attempts_max: None,
@@ -131,6 +132,20 @@ impl Bench {
     pub(crate) async fn status(&self, name: &str) -> InstanceStatus {
         let all = self.runner.instances().await.expect("the runner lives");
         all.into_iter().find(|status| status.name == name).expect("the instance is there")
+    }
+
+    /// Waits until an instance has printed a line, and gives all that it has printed by then.
+    pub(crate) async fn printed_until(&self, instance: &str, last: &str) -> Vec<String> {
+        let of = || vec![instance.to_owned()];
+        let (_, mut news) = self.runner.logs(of(), Some(0)).await.expect("the runner lives");
+        loop {
+            let (lines, _) = self.runner.logs(of(), None).await.expect("the runner lives");
+            let lines: Vec<String> = lines.into_iter().map(|line| line.text).collect();
+            if lines.iter().any(|line| line == last) {
+                return lines;
+            }
+            within(news.recv()).await.expect("it prints more");
+        }
     }
 
     /// Runs a shell command in an instance; gives what it prints and its status.

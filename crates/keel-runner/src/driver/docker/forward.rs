@@ -15,6 +15,7 @@ use std::{
 };
 
 use keel_model::HostPort;
+use keel_sys::sock_diag::SockDiag;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -107,11 +108,22 @@ async fn pass(listener: TcpListener, port: HostPort, behind: Behind) {
 async fn connect(found: &[SocketAddr], turn: usize) -> Option<TcpStream> {
     for offset in 0..found.len() {
         let address = found.get((turn + offset) % found.len())?;
-        if let Ok(Ok(stream)) = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            return Some(stream);
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+        match connected {
+            Ok(Ok(stream)) if is_its_own(*address) => return Some(stream),
+            _ => {}
         }
     }
     None
+}
+
+/// Says whether a connection to an instance reached it, and not somebody who has the port on all addresses.
+fn is_its_own(address: SocketAddr) -> bool {
+    if !keel_sys::claim::is_claimed(address.ip()) {
+        return true;
+    }
+    let taker = SockDiag::open().and_then(|mut diag| diag.taker_of(address));
+    taker.is_ok_and(|taker| taker.is_some_and(|taker| taker.address == address))
 }
 
 #[cfg(test)]

@@ -237,6 +237,7 @@ impl Driver {
             address,
             ports: BTreeMap::new(),
             ports_shown: shown.collect(),
+            is_watched: false,
             health: living.health,
             note: living.note,
         })

@@ -1,51 +1,72 @@
 //! Addresses of instances: 127.x.y.z, one for each life.
 //!
 //! Derived from project, instance and incarnation slot, so that the same instance has the same few addresses on every
-//! run; checked against everybody who listens on this machine, and not given again right after it became free. 127.0.x.x is
-//! left to the host: resolvers and others live there.
+//! run; checked against everybody who listens on this machine, claimed for all to see ([`keel_sys::claim`]), and not given
+//! again right after it became free. 127.0.x.x is left to the host: resolvers and others live there.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
-    net::{IpAddr, Ipv4Addr},
+    collections::{BTreeMap, VecDeque},
+    net::Ipv4Addr,
 };
+
+use keel_sys::claim::Claim;
 
 /// How many freed addresses rest before they may be given again.
 const RESTING_MAX: usize = 64;
 /// How many slots an instance has; more only when others hold them all.
 const SLOTS_MAX: u32 = 1 << 16;
 
-/// Who has which address.
+/// Who has which address. What rests stays claimed: a connection that comes late is still meant for who had it.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
-    held: BTreeSet<Ipv4Addr>,
-    resting: VecDeque<Ipv4Addr>,
+    held: BTreeMap<Ipv4Addr, Option<Claim>>,
+    resting: VecDeque<(Ipv4Addr, Option<Claim>)>,
+}
+
+/// Whether an address can be had.
+pub(super) enum Free {
+    /// It can; where the kernel has names for it, claimed for others to see.
+    Yes(Option<Claim>),
+    /// Somebody listens there, or another project has it.
+    No,
 }
 
 impl Addresses {
-    /// Takes an address for a new life of an instance. `is_foreign` tells whether somebody else listens there.
+    /// Takes an address for a new life of an instance.
     pub(super) fn take(
         &mut self,
         project: &str,
         instance: &str,
-        is_foreign: impl Fn(IpAddr) -> bool,
+        claim: impl Fn(Ipv4Addr) -> Free,
     ) -> Option<Ipv4Addr> {
-        let free = |address: &Ipv4Addr| !self.held.contains(address) && !is_foreign(IpAddr::V4(*address));
-        let address = (0..SLOTS_MAX)
-            .map(|slot| address_of(project, instance, slot))
-            .find(|address| free(address) && !self.resting.contains(address))?;
-        self.held.insert(address);
-        Some(address)
+        for slot in 0..SLOTS_MAX {
+            let address = address_of(project, instance, slot);
+            if self.held.contains_key(&address) || self.resting.iter().any(|(other, _)| *other == address) {
+                continue;
+            }
+            if let Free::Yes(claim) = claim(address) {
+                self.held.insert(address, claim);
+                return Some(address);
+            }
+        }
+        None
     }
 
     /// Gives an address back.
     pub(super) fn release(&mut self, address: Ipv4Addr) {
-        if self.held.remove(&address) {
-            self.resting.push_back(address);
+        if let Some(claim) = self.held.remove(&address) {
+            self.resting.push_back((address, claim));
             if self.resting.len() > RESTING_MAX {
                 self.resting.pop_front();
             }
         }
     }
+}
+
+/// Gives the address of a service of a project that is nobody's instance: the balancer's, or that of a service that has
+/// none ready. The same on every run.
+pub(super) fn address_of_service(project: &str, kind: &str, service: &str) -> Ipv4Addr {
+    address_of(project, &format!("{kind}/{service}"), 0)
 }
 
 fn address_of(project: &str, instance: &str, slot: u32) -> Ipv4Addr {
@@ -62,28 +83,34 @@ fn address_of(project: &str, instance: &str, slot: u32) -> Ipv4Addr {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    fn yes(_: Ipv4Addr) -> Free {
+        Free::Yes(None)
+    }
 
     #[test]
     fn gives_each_life_its_own_and_the_same_on_every_run() {
         let mut addresses = Addresses::default();
-        let first = addresses.take("shop", "app1", |_| false).unwrap();
-        let second = addresses.take("shop", "app1", |_| false).unwrap();
-        let other = addresses.take("shop", "app2", |_| false).unwrap();
+        let first = addresses.take("shop", "app1", yes).unwrap();
+        let second = addresses.take("shop", "app1", yes).unwrap();
+        let other = addresses.take("shop", "app2", yes).unwrap();
         assert_eq!(BTreeSet::from([first, second, other]).len(), 3);
-        assert_eq!(Addresses::default().take("shop", "app1", |_| false), Some(first));
-        assert_ne!(Addresses::default().take("blog", "app1", |_| false), Some(first));
+        assert_eq!(Addresses::default().take("shop", "app1", yes), Some(first));
+        assert_ne!(Addresses::default().take("blog", "app1", yes), Some(first));
     }
 
     #[test]
     fn avoids_who_listens_there_and_what_was_free_just_now() {
         let mut addresses = Addresses::default();
-        let first = addresses.take("shop", "app1", |_| false).unwrap();
+        let first = addresses.take("shop", "app1", yes).unwrap();
         addresses.release(first);
-        let second = addresses.take("shop", "app1", |_| false).unwrap();
+        let second = addresses.take("shop", "app1", yes).unwrap();
         assert_ne!(first, second);
-        let third = addresses.take("shop", "app1", |address| address != IpAddr::V4(first)).map(|_| ());
-        assert_eq!(third, None, "the only one nobody listens on rests");
+        let only_first = |address| if address == first { Free::Yes(None) } else { Free::No };
+        assert_eq!(addresses.take("shop", "app1", only_first), None, "the only one nobody listens on rests");
     }
 
     #[test]

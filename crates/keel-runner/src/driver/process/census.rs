@@ -77,6 +77,29 @@ impl Family {
         )
     }
 
+    /// Says whether one of its processes has this socket open.
+    pub(super) fn holds(&self, inode: u64) -> Holding {
+        let wanted = format!("socket:[{inode}]");
+        let mut holding = Holding::No;
+        for pid in self.members() {
+            match std::fs::read_dir(format!("/proc/{pid}/fd")) {
+                Ok(descriptors) => {
+                    let mut links =
+                        descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+                    if links.any(|link| link.as_os_str() == wanted.as_str()) {
+                        return Holding::Yes;
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                    holding = Holding::Unknown
+                }
+                // It has just ended.
+                Err(_) => {}
+            }
+        }
+        holding
+    }
+
     /// Sends SIGKILL to all of them until none is left. The main process is not to be reaped before that.
     pub(super) fn end(&self) {
         let _ = kill_group(self.pid, SIGKILL);
@@ -134,6 +157,15 @@ pub(super) fn end_all(find: impl Fn() -> BTreeSet<i32>) -> usize {
         }
     }
     ended.len()
+}
+
+/// Whether processes have a socket open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holding {
+    Yes,
+    No,
+    /// One of them doesn't let this process look: it changed its user.
+    Unknown,
 }
 
 /// What `/proc/PID/stat` says.

@@ -1,48 +1,79 @@
 //! The `/etc/hosts` that instances see, in which services and instances have names.
 //!
-//! One file for the project, mounted over each instance's own. It is never truncated and never replaced: a new content
-//! is written over the old one in a single call and padded to the file's length, so that a reader sees the one or
-//! the other.
+//! A file for each life, mounted over its own: in it the instance's name is its own address, also while another life of the
+//! instance still serves. It is never truncated and never replaced: a new content is written over the old one in a
+//! single call and padded to the file's length, so that a reader sees the one or the other.
 
 use std::{
     collections::BTreeMap,
     fmt::Write,
-    fs::File,
+    fs::{File, Permissions},
     io,
     net::IpAddr,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::Path,
 };
 
-/// The file's length from the start, so that it seldom grows.
-const BYTES_MIN: usize = 16 << 10;
+use crate::supervisor::Incarnation;
 
+/// The file's length from the start, so that it seldom grows.
+const BYTES_MIN: usize = 4 << 10;
+
+/// The files of all lives.
 #[derive(Debug)]
 pub(super) struct Hosts {
-    file: File,
-    path: PathBuf,
     /// What the host's own file says.
     base: String,
+    names: BTreeMap<String, Vec<IpAddr>>,
+    files: BTreeMap<Incarnation, HostsFile>,
+}
+
+#[derive(Debug)]
+struct HostsFile {
+    file: File,
+    /// Whose it is: a name and an address.
+    own: (String, IpAddr),
     length: usize,
     written: Vec<u8>,
 }
 
 impl Hosts {
-    pub(super) fn create(path: &Path) -> io::Result<Self> {
+    pub(super) fn new() -> Self {
         let base = std::fs::read_to_string("/etc/hosts").unwrap_or_else(|_| "127.0.0.1 localhost\n".into());
-        let file = File::create(path)?;
-        let mut hosts = Self { file, path: path.to_owned(), base, length: BYTES_MIN, written: Vec::new() };
-        hosts.write(&BTreeMap::new())?;
-        Ok(hosts)
+        Self { base, names: BTreeMap::new(), files: BTreeMap::new() }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Makes the file of a life. It follows the names until [`forget`](Self::forget).
+    pub(super) fn open(
+        &mut self,
+        incarnation: Incarnation,
+        path: &Path,
+        own: (String, IpAddr),
+    ) -> io::Result<()> {
+        let file = File::create(path)?;
+        // Whoever the instance runs as, and whatever this process's umask.
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        let mut file = HostsFile { file, own, length: BYTES_MIN, written: Vec::new() };
+        file.write(&self.base, &self.names)?;
+        self.files.insert(incarnation, file);
+        Ok(())
+    }
+
+    pub(super) fn forget(&mut self, incarnation: Incarnation) {
+        self.files.remove(&incarnation);
     }
 
     /// Writes which names stand for which addresses.
     pub(super) fn write(&mut self, names: &BTreeMap<String, Vec<IpAddr>>) -> io::Result<()> {
-        let text = text_of(&self.base, names, self.length);
+        self.names.clone_from(names);
+        // One that can't be written keeps none of the others from it.
+        self.files.values_mut().map(|file| file.write(&self.base, names)).fold(Ok(()), io::Result::and)
+    }
+}
+
+impl HostsFile {
+    fn write(&mut self, base: &str, names: &BTreeMap<String, Vec<IpAddr>>) -> io::Result<()> {
+        let text = text_of(base, &self.own, names, self.length);
         if text == self.written {
             return Ok(());
         }
@@ -53,9 +84,14 @@ impl Hosts {
     }
 }
 
-fn text_of(base: &str, names: &BTreeMap<String, Vec<IpAddr>>, length: usize) -> Vec<u8> {
-    let mut text = String::new();
-    for (name, addresses) in names {
+fn text_of(
+    base: &str,
+    (own_name, own_address): &(String, IpAddr),
+    names: &BTreeMap<String, Vec<IpAddr>>,
+    length: usize,
+) -> Vec<u8> {
+    let mut text = format!("{own_address}\t{own_name}\n");
+    for (name, addresses) in names.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(own_name)) {
         for address in addresses {
             // Writing to a String can't fail.
             let _ = writeln!(text, "{address}\t{name}");
@@ -80,27 +116,48 @@ pub(super) fn nsswitch(host: &str) -> String {
 mod tests {
     use super::*;
 
+    const OWN: [u8; 4] = [127, 7, 7, 7];
+
     #[test]
     fn puts_names_before_the_hosts_own_and_pads() {
-        let names =
-            BTreeMap::from([("app".to_owned(), vec![IpAddr::from([127, 1, 2, 3]), [127, 4, 5, 6].into()])]);
-        let text = text_of("127.0.0.1 localhost", &names, 80);
-        assert_eq!(text.len(), 80);
+        let address = |last| IpAddr::from([127, 1, 2, last]);
+        let names = BTreeMap::from([
+            ("app".to_owned(), vec![address(3), address(4)]),
+            ("app-1".to_owned(), vec![address(3)]),
+            ("app-2".to_owned(), vec![address(4)]),
+        ]);
+        let text = text_of("127.0.0.1 localhost", &("app-2".into(), OWN.into()), &names, 120);
+        assert_eq!(text.len(), 120);
         let text = String::from_utf8(text).unwrap();
-        assert_eq!(text.trim_end(), "127.1.2.3\tapp\n127.4.5.6\tapp\n127.0.0.1 localhost");
+        let expect =
+            "127.7.7.7\tapp-2\n127.1.2.3\tapp\n127.1.2.4\tapp\n127.1.2.3\tapp-1\n127.0.0.1 localhost";
+        assert_eq!(text.trim_end(), expect);
     }
 
     #[test]
     fn a_shorter_content_leaves_nothing_of_a_longer_one() {
         let folder = tempfile::tempdir().unwrap();
-        let mut hosts = Hosts::create(&folder.path().join("hosts")).unwrap();
+        let path = folder.path().join("hosts");
+        let mut hosts = Hosts::new();
+        hosts.open(1, &path, ("app".into(), OWN.into())).unwrap();
         let many: BTreeMap<_, _> =
             (0..2_000).map(|n| (format!("name-{n}"), vec![IpAddr::from([127, 1, 1, 1])])).collect();
         hosts.write(&many).unwrap();
+        let longest = std::fs::metadata(&path).unwrap().len();
         hosts.write(&BTreeMap::new()).unwrap();
-        let text = std::fs::read_to_string(hosts.path()).unwrap();
-        assert!(!text.contains("name-"));
-        assert!(text.len() > BYTES_MIN);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("name-") && text.starts_with("127.7.7.7\tapp\n"));
+        assert_eq!(text.len() as u64, longest);
+    }
+
+    #[test]
+    fn one_that_comes_later_knows_the_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts");
+        let mut hosts = Hosts::new();
+        hosts.write(&BTreeMap::from([("db".to_owned(), vec![[127, 1, 1, 1].into()])])).unwrap();
+        hosts.open(1, &path, ("app".into(), OWN.into())).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().starts_with("127.7.7.7\tapp\n127.1.1.1\tdb\n"));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
+    net::Ipv4Addr,
     os::{fd::OwnedFd, unix::process::CommandExt},
+    path::Path,
     process::{Command, Stdio},
     sync::Arc,
 };
@@ -16,8 +18,14 @@ use keel_sys::{
 };
 
 use super::{
-    Driver, Living, SIGKILL, census::Family, child::wait_for, environment, first_tcp, lock, process_of,
-    surroundings,
+    Driver, Living, SIGKILL,
+    census::Family,
+    child::wait_for,
+    environment, first_tcp,
+    homes::Role,
+    lock, process_of,
+    surroundings::{self, Overlays, Surroundings},
+    trap::Whose,
 };
 use crate::{
     driver::output::{self, Stream},
@@ -110,7 +118,7 @@ impl Driver {
             let (cgroup, cgroup_procs) = cgroup.and_then(Result::ok).unzip();
             let mut prepared = None;
             if refused.namespace.is_none() {
-                let surroundings = surroundings::prepare(process, &self.0.overlays, &folder, order.name);
+                let surroundings = self.surroundings(order, process, &folder);
                 prepared =
                     Some(surroundings.map_err(|error| format!("its files can't be prepared: {error}"))?);
             }
@@ -144,6 +152,20 @@ impl Driver {
             }
         }
         Err("it can't be started".into())
+    }
+
+    fn surroundings(
+        &self,
+        order: &Order<'_>,
+        process: &ProcessSpec,
+        folder: &Path,
+    ) -> io::Result<Surroundings> {
+        std::fs::create_dir_all(folder)?;
+        let hosts = folder.join("hosts");
+        let address = self.address(order.incarnation).unwrap_or(Ipv4Addr::LOCALHOST.into());
+        lock(&self.0.hosts).open(order.incarnation, &hosts, (order.name.into(), address))?;
+        let overlays = Overlays { hosts: &hosts, nsswitch: self.0.nsswitch.as_deref() };
+        surroundings::prepare(process, overlays, folder, order.name)
     }
 
     /// Notes what the kernel refuses, for this attempt and all later ones.
@@ -225,8 +247,10 @@ impl Driver {
             health: None,
         };
         lock(&self.0.lives).insert(order.incarnation, living);
+        self.0.homes.inhabit(order.incarnation, family.clone());
         if let Some(trap) = spawned.trap {
-            self.0.traps.add(trap, order.incarnation).map_err(lost)?;
+            let whose = Whose { incarnation: order.incarnation, role: Role::Instance };
+            self.0.traps.add(trap, whose).map_err(lost)?;
         }
         self.guard(&family);
         Ok(pid)

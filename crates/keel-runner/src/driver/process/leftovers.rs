@@ -3,7 +3,7 @@
 //! All processes of Evenkeel may be killed at once. The next `up` or `down` then finds what is left by any of these: the
 //! run's control group, its mark ([`keel_sys::mark`]), a main process's id and start time. A number alone is never
 //! enough, and nothing that is older than the run is touched. A record that is cut off, or of another boot, is good for
-//! what it says, and the file that is every instance's `/etc/hosts` tells them without any record.
+//! what it says, and the file that is every instance's `/etc/nsswitch.conf` tells them without any record.
 
 use std::{
     collections::BTreeSet,
@@ -21,6 +21,8 @@ use super::{
 
 /// The variable that every process of a run has in its environment.
 pub(super) const VARIABLE: &str = "EVENKEEL_RUN";
+/// The file in the state folder that all instances see as `/etc/nsswitch.conf`.
+pub(super) const MARK_FILE: &str = "nsswitch.conf";
 
 /// One run of the driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,11 +62,11 @@ impl RunRecord {
         Mark::new(format!("{VARIABLE}={}\0", self.value(incarnation)), None)
     }
 
-    /// Gives the mark of all lives. `hosts` is the file that they see as `/etc/hosts`.
-    pub(super) fn mark(&self, hosts: Option<FileId>) -> Mark {
+    /// Gives the mark of all lives. `file` is the one that they see as `/etc/nsswitch.conf`.
+    pub(super) fn mark(&self, file: Option<FileId>) -> Mark {
         // Without a number it would be anybody's.
         let variable = if self.id.is_empty() { String::new() } else { format!("{VARIABLE}={}.", self.id) };
-        Mark::new(variable, hosts)
+        Mark::new(variable, file)
     }
 
     /// Writes it down with what lives, whole or not at all.
@@ -141,7 +143,7 @@ fn end_processes(record: &RunRecord, state_dir: &Path) -> usize {
     if let Some(cgroup) = &record.cgroup {
         cgroup::kill(cgroup);
     }
-    let mark = record.mark(FileId::of(&state_dir.join("hosts")).ok());
+    let mark = record.mark(FileId::of(&state_dir.join(MARK_FILE)).ok());
     let is_main = |pid: i32, stat: &Stat| record.lives.contains(&(pid, stat.start_time));
     let ended = end_all(|| find(record.began, is_main, &mark));
     if let Some(cgroup) = &record.cgroup {

@@ -1,12 +1,12 @@
 //! Finds out when an instance listens, by asking the kernel's table of sockets on a thread of its own.
 //!
-//! A connection attempt would tell as well, but could be answered by Evenkeel's own listener on the wildcard address. Asked
-//! quickly after a trapped bind and at the start, then ever more slowly.
+//! It listens when the socket that would take a connection to its port is one that its own processes have open. A
+//! connection attempt can't tell that: whoever has the port on a wildcard address would answer it. Asked quickly after
+//! a trapped bind and at the start, then ever more slowly; of one that was seen to listen, again when requests fail there.
 
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         mpsc::{self, RecvTimeoutError},
@@ -19,14 +19,28 @@ use keel_sys::sock_diag::SockDiag;
 use super::homes::Homes;
 use crate::supervisor::Incarnation;
 
+/// How long a socket that isn't the instance's isn't looked for again among its processes, which takes milliseconds.
+const STRANGER_FOR: Duration = Duration::from_millis(500);
+
 #[derive(Clone, Copy, Debug)]
 enum Word {
     /// Look after one more.
     Watch(Incarnation),
     /// It bound a port.
     Bound(Incarnation),
+    /// Requests fail there: look whether it listens still.
+    Doubt(Incarnation),
     /// It has ended.
     Forget(Incarnation),
+}
+
+/// What is told of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hearing {
+    /// It listens.
+    Listens,
+    /// It did, and doesn't any more. It is watched on.
+    IsDeaf,
 }
 
 /// The handle to the thread.
@@ -35,27 +49,46 @@ pub(super) struct Watcher {
     words: mpsc::Sender<Word>,
 }
 
-/// Since when one is watched, and when it last bound a port.
+/// Since when one is watched, and what is known of it.
 #[derive(Clone, Copy, Debug)]
 struct Watched {
     since: Instant,
+    /// When it last bound a port.
     bound: Option<Instant>,
+    /// Whether it was last told to listen.
+    listened: bool,
+    /// A socket on its port that isn't its own, and when that was found out.
+    stranger: Option<(u64, Instant)>,
+}
+
+impl Watched {
+    fn new(since: Instant) -> Self {
+        Self { since, bound: None, listened: false, stranger: None }
+    }
 }
 
 impl Watcher {
-    /// Starts the thread. `tell` is called once for each that listens.
-    pub(super) fn start(homes: Arc<Homes>, tell: impl Fn(Incarnation) + Send + 'static) -> io::Result<Self> {
+    /// Starts the thread.
+    pub(super) fn start(
+        homes: Arc<Homes>,
+        tell: impl Fn(Incarnation, Hearing) + Send + 'static,
+    ) -> io::Result<Self> {
         let mut diag = SockDiag::open()?;
         let (words, received) = mpsc::channel();
         let run = move || {
             let mut watched = BTreeMap::new();
             while hear(&received, &mut watched) {
-                watched.retain(|incarnation, _| match is_ready(&mut diag, &homes, *incarnation) {
-                    true => {
-                        tell(*incarnation);
-                        false
+                watched.retain(|incarnation, one: &mut Watched| {
+                    let listens = listens(&mut diag, &homes, *incarnation, one);
+                    match (listens, one.listened) {
+                        (true, false) => tell(*incarnation, Hearing::Listens),
+                        (false, true) => {
+                            one.listened = false;
+                            tell(*incarnation, Hearing::IsDeaf);
+                        }
+                        (true, true) | (false, false) => {}
                     }
-                    false => true,
+                    !listens
                 });
             }
         };
@@ -69,6 +102,11 @@ impl Watcher {
 
     pub(super) fn bound(&self, incarnation: Incarnation) {
         let _ = self.words.send(Word::Bound(incarnation));
+    }
+
+    /// Looks whether one that was seen to listen does so still.
+    pub(super) fn doubt(&self, incarnation: Incarnation) {
+        let _ = self.words.send(Word::Doubt(incarnation));
     }
 
     pub(super) fn forget(&self, incarnation: Incarnation) {
@@ -92,12 +130,17 @@ fn hear(received: &mpsc::Receiver<Word>, watched: &mut BTreeMap<Incarnation, Wat
     while let Some(word) = next {
         match word {
             Word::Watch(incarnation) => {
-                watched.insert(incarnation, Watched { since: now, bound: None });
+                watched.insert(incarnation, Watched::new(now));
             }
             Word::Bound(incarnation) => {
                 if let Some(one) = watched.get_mut(&incarnation) {
                     one.bound = Some(now);
                 }
+            }
+            Word::Doubt(incarnation) => {
+                // One that is watched hasn't been told to listen.
+                let doubted = Watched { listened: true, ..Watched::new(now) };
+                watched.entry(incarnation).or_insert(doubted);
             }
             Word::Forget(incarnation) => drop(watched.remove(&incarnation)),
         }
@@ -117,15 +160,30 @@ fn pause(now: Instant, watched: &Watched) -> Duration {
     }
 }
 
-fn is_ready(diag: &mut SockDiag, homes: &Homes, incarnation: Incarnation) -> bool {
+fn listens(diag: &mut SockDiag, homes: &Homes, incarnation: Incarnation, one: &mut Watched) -> bool {
     let Some(home) = homes.get(incarnation) else { return false };
     let Some(address) = home.ready_at() else { return false };
-    let found = diag.listeners_of_port(address.port()).unwrap_or_default();
-    // Behind $PORT, on 127.0.0.1, nobody else is on the port, and a wildcard socket serves as well.
-    found.iter().any(|one| one.address == address || (!home.own && serves(one.address, address)))
-}
-
-fn serves(listening: SocketAddr, wanted: SocketAddr) -> bool {
-    let wildcard = listening.ip().is_unspecified() || listening.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    wildcard && listening.port() == wanted.port()
+    let taker = diag.taker_of(address).unwrap_or_else(|error| {
+        tracing::debug!("the kernel doesn't say who listens on {address}: {error}");
+        // An answer to this question may still be in it.
+        if let Ok(new) = SockDiag::open() {
+            *diag = new;
+        }
+        None
+    });
+    let Some(taker) = taker else { return false };
+    let is_stranger = |(inode, found): (u64, Instant)| inode == taker.inode && found.elapsed() < STRANGER_FOR;
+    if one.stranger.is_some_and(is_stranger) {
+        return false;
+    }
+    match home.owns(&taker, address) {
+        Some(seen) => {
+            homes.saw(incarnation, seen);
+            true
+        }
+        None => {
+            one.stranger = Some((taker.inode, Instant::now()));
+            false
+        }
+    }
 }

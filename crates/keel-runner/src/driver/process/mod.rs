@@ -36,9 +36,10 @@ use std::{
     time::Duration,
 };
 
-use keel_model::{ProcessSpec, Run, Service};
+use keel_model::{ProcessSpec, Run, Service, ServiceName};
 use keel_sys::{
     children,
+    claim::Claim,
     guardian::Guardian,
     mark::FileId,
     process::{kill_group, pidfd_send_signal},
@@ -47,15 +48,14 @@ use keel_sys::{
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
 use self::{
-    address::Addresses,
+    address::{Addresses, Free},
     census::Family,
     cgroup::Cgroups,
-    homes::{Home, Homes},
+    homes::{Home, Homes, Ports},
     hosts::Hosts,
     leftovers::{RunRecord, remove_tree},
-    listening::Watcher,
+    listening::{Hearing, Watcher},
     spawner::Spawner,
-    surroundings::Overlays,
     trap::Traps,
 };
 pub use self::{
@@ -95,9 +95,12 @@ struct Inner {
     guardian: Mutex<Guardian>,
     /// What a later run is to know of this one.
     record: RunRecord,
-    overlays: Overlays,
+    /// The project's `nsswitch.conf`, where the host has one.
+    nsswitch: Option<PathBuf>,
     hosts: Mutex<Hosts>,
     addresses: Mutex<Addresses>,
+    /// Addresses of services that had no ready instance, each with its claim.
+    vacancies: Mutex<BTreeMap<ServiceName, (Ipv4Addr, Option<Claim>)>>,
     output: Arc<Output>,
     cgroups: Option<Cgroups>,
     /// Why the kernel doesn't give us a namespace, and a trap.
@@ -144,29 +147,29 @@ impl Driver {
         end_leftovers(state_dir);
         let cgroups = Cgroups::open(project).ok();
         let record = RunRecord::new(cgroups.as_ref().map(|all| all.folder().to_owned()));
-        let hosts = Hosts::create(&state_dir.join("hosts"))?;
+        let nsswitch = make_nsswitch(state_dir)?;
         // The guardian is forked before anything is started, from as small a process as there will be.
-        let guardian = start_guardian(&record, hosts.path(), cgroups.as_ref())?;
+        let guardian = start_guardian(&record, state_dir, cgroups.as_ref())?;
         keel_sys::process::set_subreaper()?;
         let run = state_dir.join("run");
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&run)?;
         record.write(&state_dir.join("instances"), std::iter::empty())?;
-        let nsswitch = match std::fs::read_to_string("/etc/nsswitch.conf") {
-            Ok(host) => {
-                let path = state_dir.join("nsswitch.conf");
-                std::fs::write(&path, hosts::nsswitch(&host))?;
-                Some(path)
-            }
-            Err(_) => None,
-        };
-        let overlays = Overlays { hosts: hosts.path().to_owned(), nsswitch };
         let homes = Arc::new(Homes::default());
         let tell = told.clone();
-        let watcher = Watcher::start(Arc::clone(&homes), move |incarnation| {
-            let _ = tell.send(Told::Event(Event::Listening { incarnation }));
+        let watcher = Watcher::start(Arc::clone(&homes), move |incarnation, hearing| {
+            let _ = tell.send(Told::Event(match hearing {
+                Hearing::Listens => Event::Listening { incarnation },
+                Hearing::IsDeaf => Event::Deaf { incarnation },
+            }));
         })?;
-        let bound = watcher.clone();
-        let traps = Traps::start(Arc::clone(&homes), Box::new(move |incarnation| bound.bound(incarnation)))?;
+        let (bound, tell) = (watcher.clone(), told.clone());
+        let on_bound = move |incarnation, ports| {
+            if ports == Ports::Changed {
+                let _ = tell.send(Told::Event(Event::Moved { incarnation }));
+            }
+            bound.bound(incarnation);
+        };
+        let traps = Traps::start(Arc::clone(&homes), Box::new(on_bound))?;
         let driver = Self(Arc::new(Inner {
             project: project.into(),
             state_dir: state_dir.into(),
@@ -176,9 +179,10 @@ impl Driver {
             watcher,
             guardian: Mutex::new(guardian),
             record,
-            overlays,
-            hosts: Mutex::new(hosts),
+            nsswitch,
+            hosts: Mutex::new(Hosts::new()),
             addresses: Mutex::default(),
+            vacancies: Mutex::default(),
             output,
             cgroups,
             refused: Mutex::default(),
@@ -210,7 +214,6 @@ impl Driver {
 
     /// Gives a life an address, before it is started, so that its name resolves by then.
     pub(crate) fn settle(&self, incarnation: Incarnation, name: &str, spec: &Service) {
-        let listed = spec.ports.clone();
         let own = || {
             let mut diag = SockDiag::open().ok();
             let taken: BTreeSet<IpAddr> = diag
@@ -218,12 +221,16 @@ impl Driver {
                 .and_then(|diag| diag.all_listeners().ok())
                 .map(|all| all.into_iter().map(|one| one.address.ip()).collect())
                 .unwrap_or_default();
-            lock(&self.0.addresses).take(&self.0.project, name, |address| taken.contains(&address))
+            let claim = |address: Ipv4Addr| match taken.contains(&address.into()) {
+                true => Free::No,
+                false => claim(address),
+            };
+            lock(&self.0.addresses).take(&self.0.project, name, claim)
         };
         let refused = lock(&self.0.refused).trap.is_some();
         let home = match if refused { None } else { own() } {
-            Some(address) => Home::new(address, listed),
-            None => Home::shared(listed, free_port()),
+            Some(address) => Home::new(address, spec),
+            None => Home::shared(spec, free_port()),
         };
         self.0.homes.insert(incarnation, home);
     }
@@ -240,8 +247,34 @@ impl Driver {
         });
     }
 
+    /// Gives an address at which nobody answers, for the name of a service that has no ready instance: the name
+    /// resolves, and who connects is refused, as by a container that doesn't listen yet. `None` where the address is
+    /// another's, or nobody would refuse.
+    pub(crate) fn vacancy(&self, service: &ServiceName) -> Option<IpAddr> {
+        if lock(&self.0.refused).trap.is_some() {
+            return None;
+        }
+        let mut vacancies = lock(&self.0.vacancies);
+        if let Some((address, _)) = vacancies.get(service) {
+            return Some((*address).into());
+        }
+        let address = address::address_of_service(&self.0.project, "vacancy", &service.0);
+        let Free::Yes(claim) = claim(address) else { return None };
+        vacancies.insert(service.clone(), (address, claim));
+        self.0.homes.add_vacancy(address, service.clone());
+        Some(address.into())
+    }
+
+    /// Looks whether a life that serves listens still: requests fail there.
+    pub(crate) fn doubt(&self, incarnation: Incarnation) {
+        if self.living(incarnation).is_some_and(|living| first_tcp(&living.spec.ports).is_some()) {
+            self.0.watcher.doubt(incarnation);
+        }
+    }
+
     /// Writes which names stand for which addresses.
     pub(crate) fn write_hosts(&self, names: &BTreeMap<String, Vec<IpAddr>>) {
+        self.0.homes.set_named(names.values().flatten().copied());
         if let Err(error) = lock(&self.0.hosts).write(names) {
             tracing::warn!("names of instances can't be written: {error}");
         }
@@ -260,6 +293,7 @@ impl Driver {
             pid: living.as_ref().and_then(|living| u32::try_from(living.pid).ok()),
             address: home.address.into(),
             ports_shown: home.shown(),
+            is_watched: home.own && !home.is_on_wildcard,
             ports: home.ports,
             health: living.as_ref().and_then(|living| living.health.clone()),
             note: living.and_then(|living| living.note),
@@ -305,7 +339,8 @@ impl Driver {
 
     fn why_slow(&self, incarnation: Incarnation) -> Option<String> {
         let living = self.living(incarnation)?;
-        if living.spec.healthcheck.is_some() {
+        let passes = living.health.as_ref().is_some_and(|health| health.passed);
+        if living.spec.healthcheck.is_some() && !passes {
             return Some(match living.health {
                 Some(health) if health.output.trim().is_empty() => {
                     "its healthcheck fails and prints nothing".into()
@@ -370,6 +405,7 @@ impl Driver {
     }
 
     fn unsettle(&self, incarnation: Incarnation) {
+        lock(&self.0.hosts).forget(incarnation);
         if let Some(home) = self.0.homes.remove(incarnation) {
             lock(&self.0.addresses).release(home.address);
         }
@@ -386,8 +422,7 @@ impl Driver {
 
     /// Has another guardian take the place of one that was killed.
     fn replace_guardian(&self) -> io::Result<(u32, u32)> {
-        let hosts = self.0.overlays.hosts.clone();
-        let new = start_guardian(&self.0.record, &hosts, self.0.cgroups.as_ref())?;
+        let new = start_guardian(&self.0.record, &self.0.state_dir, self.0.cgroups.as_ref())?;
         let mut guardian = lock(&self.0.guardian);
         let old = std::mem::replace(&mut *guardian, new);
         for living in lock(&self.0.lives).values() {
@@ -437,9 +472,20 @@ impl Driver {
     }
 }
 
-fn start_guardian(record: &RunRecord, hosts: &Path, cgroups: Option<&Cgroups>) -> io::Result<Guardian> {
+fn start_guardian(record: &RunRecord, state_dir: &Path, cgroups: Option<&Cgroups>) -> io::Result<Guardian> {
     let kill = cgroups.and_then(Cgroups::open_kill);
-    Guardian::start(&record.mark(FileId::of(hosts).ok()), kill.as_ref().map(AsFd::as_fd))
+    let file = FileId::of(&state_dir.join(leftovers::MARK_FILE)).ok();
+    Guardian::start(&record.mark(file), kill.as_ref().map(AsFd::as_fd))
+}
+
+/// Makes the `nsswitch.conf` that all instances see, where the host has one. The file stays the same one from run to run.
+fn make_nsswitch(state_dir: &Path) -> io::Result<Option<PathBuf>> {
+    let Ok(host) = std::fs::read_to_string("/etc/nsswitch.conf") else { return Ok(None) };
+    let path = state_dir.join(leftovers::MARK_FILE);
+    std::fs::write(&path, hosts::nsswitch(&host))?;
+    // Whoever an instance runs as, and whatever this process's umask.
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    Ok(Some(path))
 }
 
 /// Watches over the process that watches over this one.
@@ -461,7 +507,19 @@ async fn guard_the_guardian(driver: Weak<Inner>) {
 
 /// Gives an address for a name that no instance has; nobody else's as far as the name decides it.
 pub(crate) fn seat_address(project: &str, service: &str) -> Option<IpAddr> {
-    Addresses::default().take(project, &format!("seat/{service}"), |_| false).map(IpAddr::V4)
+    Some(address::address_of_service(project, "seat", service).into())
+}
+
+/// Claims an address for all to see. Where the kernel refuses the names of claims, it is had without.
+fn claim(address: Ipv4Addr) -> Free {
+    match Claim::new(address) {
+        Ok(claim) => Free::Yes(Some(claim)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Free::No,
+        Err(error) => {
+            tracing::debug!("{address} can't be claimed: {error}");
+            Free::Yes(None)
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -20,8 +20,10 @@ use super::{
     Driver, Living, SIGKILL,
     child::{Child, Streams, reap, watch_end},
     environment,
+    homes::Role,
     launch::{Order, Stdio3},
     lock, process_of,
+    trap::Whose,
 };
 use crate::{
     Error, ExecRequest, Exit, Health, TerminalSize,
@@ -77,7 +79,7 @@ impl Driver {
             stdout: writer.try_clone().map_err(text)?.into(),
             stderr: writer.into(),
         };
-        let order = Inside { argv: &check.argv, extra: &[], group: Group::Process };
+        let order = Inside { argv: &check.argv, extra: &[], group: Group::Process, role: Role::Healthcheck };
         let pid = self.spawn_inside(incarnation, &living, &order, stdio).await?;
         let mut end = watch_end(pid, Arc::new(pidfd_open(pid).map_err(text)?), move || reap(pid));
         // Read while it runs: it would wait for ever for somebody to take what a pipe doesn't hold.
@@ -100,8 +102,12 @@ impl Driver {
         let not_running = || Error::NotRunning { name: request.name.clone() };
         let living = self.living(incarnation).ok_or_else(not_running)?;
         let (stdio, streams) = streams(request.terminal).map_err(|error| Error::Exec(error.to_string()))?;
-        let order =
-            Inside { argv: &request.argv, extra: &request.environment, group: group_of(request.terminal) };
+        let order = Inside {
+            argv: &request.argv,
+            extra: &request.environment,
+            group: group_of(request.terminal),
+            role: Role::Instance,
+        };
         let pid = self.spawn_inside(incarnation, &living, &order, stdio).await.map_err(Error::Exec)?;
         let child = Child::new(pid, streams, move || reap(pid));
         let child = child.map_err(|error| Error::Exec(error.to_string()))?;
@@ -181,7 +187,10 @@ impl Driver {
         let spawned = self.0.spawner.spawn(command, sandbox).await;
         let spawned = spawned.map_err(|error| format!("it can't be started: {}", error.source))?;
         if let Some(trap) = spawned.trap {
-            self.0.traps.add(trap, incarnation).map_err(|error| error.to_string())?;
+            self.0
+                .traps
+                .add(trap, Whose { incarnation, role: order.role })
+                .map_err(|error| error.to_string())?;
         }
         i32::try_from(spawned.child.id()).map_err(|error| error.to_string())
     }
@@ -192,6 +201,7 @@ struct Inside<'a> {
     argv: &'a [String],
     extra: &'a [(String, String)],
     group: Group,
+    role: Role,
 }
 
 fn group_of(terminal: Option<TerminalSize>) -> Group {

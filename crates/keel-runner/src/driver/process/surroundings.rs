@@ -11,11 +11,13 @@ use std::{
 use keel_model::ProcessSpec;
 use keel_sys::sandbox::{NewNamespace, c_path};
 
-/// The files of the project that are mounted over the host's.
-#[derive(Clone, Debug)]
-pub(super) struct Overlays {
-    pub(super) hosts: PathBuf,
-    pub(super) nsswitch: Option<PathBuf>,
+/// The files that are mounted over the host's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Overlays<'a> {
+    /// The life's own.
+    pub(super) hosts: &'a Path,
+    /// The project's.
+    pub(super) nsswitch: Option<&'a Path>,
 }
 
 /// What a life is given.
@@ -29,7 +31,7 @@ pub(super) struct Surroundings {
 /// Prepares a namespace. `folder` is the life's own; its `tmp` becomes `/tmp`.
 pub(super) fn prepare(
     spec: &ProcessSpec,
-    overlays: &Overlays,
+    overlays: Overlays<'_>,
     folder: &Path,
     hostname: &str,
 ) -> io::Result<Surroundings> {
@@ -39,9 +41,9 @@ pub(super) fn prepare(
         Ok(())
     };
     if Path::new("/etc/hosts").exists() {
-        over(&overlays.hosts, Path::new("/etc/hosts"))?;
+        over(overlays.hosts, Path::new("/etc/hosts"))?;
     }
-    if let Some(nsswitch) = &overlays.nsswitch {
+    if let Some(nsswitch) = overlays.nsswitch {
         over(nsswitch, Path::new("/etc/nsswitch.conf"))?;
     }
     let kept = kept_of_tmp(spec);

@@ -29,7 +29,7 @@ use rustix::{
 };
 
 use super::{
-    homes::{Hold, Homes, Tenant},
+    homes::{Hold, Home, Homes, Ports, Role, Tenant, taker_of},
     rules::{self, Bind, Connect, Instance, Kind, Request},
 };
 use crate::supervisor::Incarnation;
@@ -40,7 +40,7 @@ const BLOCKING_CONNECTS_MAX: usize = 64;
 const SOCKADDR_BYTES_MAX: usize = 128;
 
 /// Told when an instance bound a stream port.
-pub(super) type OnBound = Box<dyn Fn(Incarnation) + Send + Sync>;
+pub(super) type OnBound = Box<dyn Fn(Incarnation, Ports) + Send + Sync>;
 
 /// The handle to the thread.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub(super) struct Traps {
 
 struct Shared {
     epoll: OwnedFd,
-    traps: Mutex<HashMap<u64, (Arc<Trap>, Incarnation)>>,
+    traps: Mutex<HashMap<u64, (Arc<Trap>, Whose)>>,
     last_key: AtomicU64,
     homes: Arc<Homes>,
     on_bound: OnBound,
@@ -83,10 +83,10 @@ impl Traps {
     }
 
     /// Has it answer the calls of one more process tree.
-    pub(super) fn add(&self, trap: OwnedFd, incarnation: Incarnation) -> io::Result<()> {
+    pub(super) fn add(&self, trap: OwnedFd, whose: Whose) -> io::Result<()> {
         let key = self.shared.last_key.fetch_add(1, Ordering::Relaxed) + 1;
         let trap = Arc::new(Trap::from(trap));
-        self.shared.lock().insert(key, (Arc::clone(&trap), incarnation));
+        self.shared.lock().insert(key, (Arc::clone(&trap), whose));
         epoll::add(&self.shared.epoll, &*trap, epoll::EventData::new_u64(key), epoll::EventFlags::IN)?;
         Ok(())
     }
@@ -98,13 +98,14 @@ impl Drop for Traps {
             let data = epoll::EventData::new_u64(END);
             let _ = epoll::add(&self.shared.epoll, &event, data, epoll::EventFlags::IN);
             // Stays readable for as long as the thread needs to see it.
-            self.shared.lock().insert(END, (Arc::new(Trap::from(event)), 0));
+            let whose = Whose { incarnation: 0, role: Role::Instance };
+            self.shared.lock().insert(END, (Arc::new(Trap::from(event)), whose));
         }
     }
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Arc<Trap>, Incarnation)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Arc<Trap>, Whose)>> {
         self.traps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -124,9 +125,9 @@ impl Shared {
                 if key == END {
                     return;
                 }
-                let Some((trap, incarnation)) = self.lock().get(&key).cloned() else { continue };
+                let Some((trap, whose)) = self.lock().get(&key).cloned() else { continue };
                 if flags.contains(epoll::EventFlags::IN) {
-                    self.answer_one(&trap, incarnation);
+                    self.answer_one(&trap, whose);
                 } else if flags.intersects(epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
                     let _ = epoll::delete(&self.epoll, &*trap);
                     self.lock().remove(&key);
@@ -135,29 +136,29 @@ impl Shared {
         }
     }
 
-    fn answer_one(&self, trap: &Arc<Trap>, incarnation: Incarnation) {
+    fn answer_one(&self, trap: &Arc<Trap>, whose: Whose) {
         // The caller may be gone by now.
         let Ok(notification) = trap.receive() else { return };
-        match self.decide(trap, incarnation, &notification) {
+        match self.decide(trap, whose, &notification) {
             Ok(Decision::Answer(answer)) => drop(trap.answer(notification.id, answer)),
-            Ok(Decision::ConnectElsewhere { socket, to }) => {
-                self.connect_aside(trap, notification.id, socket, to);
-            }
+            Ok(Decision::Aside(call)) => self.answer_aside(trap, notification.id, *call),
             // What can't be looked into is done as it was asked.
             Err(error) => {
-                tracing::debug!("a trapped call of {incarnation} passes: {error}");
+                tracing::debug!("a trapped call of {} passes: {error}", whose.incarnation);
                 drop(trap.answer(notification.id, Answer::Continue));
             }
         }
     }
 
-    fn decide(&self, trap: &Trap, incarnation: Incarnation, call: &Notification) -> io::Result<Decision> {
+    fn decide(&self, trap: &Trap, whose: Whose, call: &Notification) -> io::Result<Decision> {
         let pass = Ok(Decision::Answer(Answer::Continue));
         let length = usize::try_from(call.address_bytes).unwrap_or(usize::MAX).min(SOCKADDR_BYTES_MAX);
         let mut bytes = [0; SOCKADDR_BYTES_MAX];
         let read = read_memory(call.thread, call.address, bytes.get_mut(..length).unwrap_or_default())?;
         let Some(address) = rules::parse_sockaddr(bytes.get(..read).unwrap_or_default()) else { return pass };
-        let Some(tenant) = self.homes.view(incarnation).filter(|tenant| tenant.home.own) else { return pass };
+        let Whose { incarnation, role } = whose;
+        let tenant = self.homes.view(incarnation, role).filter(|tenant| tenant.home.own);
+        let Some(tenant) = tenant else { return pass };
         let process = thread_group_of(call.thread)?;
         let socket = pidfd_getfd(pidfd_open(process)?, call.descriptor)?;
         // The memory and the descriptor are the call's only if it still waits.
@@ -177,7 +178,18 @@ impl Shared {
             }
             Call::Connect => match rules::connect(&request, &tenant) {
                 Connect::Pass => pass,
-                Connect::To(to) => connect_to(socket, to),
+                Connect::Refuse => Ok(Decision::refused()),
+                Connect::Exact => {
+                    let at = SocketAddr::new(address.ip().to_canonical(), address.port());
+                    match taker_of(at)? {
+                        Some(taker) if taker.address == at => pass,
+                        _ => Ok(Decision::refused()),
+                    }
+                }
+                Connect::Instance { address, port } => {
+                    let Some(home) = tenant.home_at(address) else { return Ok(Decision::refused()) };
+                    connect_to(socket, kind, home, port)
+                }
             },
             Call::Other => pass,
         }
@@ -210,16 +222,16 @@ impl Shared {
                         bound.map(|address: SocketAddr| address.port()).filter(|actual| *actual != port);
                     let inode = rustix::fs::fstat(socket)?.st_ino;
                     let hold = Hold { process: caller.process, descriptor: caller.descriptor, inode };
-                    self.homes.hold(caller.incarnation, port, hold, actual);
-                    (self.on_bound)(caller.incarnation);
+                    let ports = self.homes.hold(caller.incarnation, port, hold, actual);
+                    (self.on_bound)(caller.incarnation, ports);
                 }
                 Ok(answer)
             }
         }
     }
 
-    /// Connects a blocking socket without blocking this thread.
-    fn connect_aside(&self, trap: &Arc<Trap>, id: u64, socket: OwnedFd, to: SocketAddr) {
+    /// Answers a connect that may take its time without blocking this thread.
+    fn answer_aside(&self, trap: &Arc<Trap>, id: u64, call: Aside) {
         let (trap, blocking) = (Arc::clone(trap), Arc::clone(&self.blocking));
         if blocking.fetch_add(1, Ordering::Relaxed) >= BLOCKING_CONNECTS_MAX {
             blocking.fetch_sub(1, Ordering::Relaxed);
@@ -227,13 +239,20 @@ impl Shared {
             return;
         }
         let connect = move || {
-            drop(trap.answer(id, answer_of(rustix::net::connect(&socket, &to))));
+            drop(trap.answer(id, call.run()));
             blocking.fetch_sub(1, Ordering::Relaxed);
         };
         if let Err(error) = std::thread::Builder::new().name("keel-connect".into()).spawn(connect) {
             tracing::warn!("a connect of an instance can't be redirected: {error}");
         }
     }
+}
+
+/// Whose calls a trap gives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Whose {
+    pub(super) incarnation: Incarnation,
+    pub(super) role: Role,
 }
 
 #[derive(Clone, Copy)]
@@ -245,7 +264,65 @@ struct Caller {
 
 enum Decision {
     Answer(Answer),
-    ConnectElsewhere { socket: OwnedFd, to: SocketAddr },
+    /// The answer may take its time.
+    Aside(Box<Aside>),
+}
+
+impl Decision {
+    fn refused() -> Self {
+        Self::Answer(refused())
+    }
+}
+
+/// A connect to an instance that is answered on a thread of its own.
+struct Aside {
+    socket: OwnedFd,
+    to: Target,
+    /// The instance, where its processes must be looked at first.
+    doubted: Option<Home>,
+}
+
+impl Aside {
+    fn run(self) -> Answer {
+        if let Some(home) = self.doubted {
+            let taker = taker_of(self.to.at).ok().flatten();
+            if taker.is_none_or(|taker| home.owns(&taker, self.to.at).is_none()) {
+                return self.to.refuse(&self.socket);
+            }
+        }
+        self.to.connect(&self.socket)
+    }
+}
+
+/// Where an instance's connect leads.
+#[derive(Clone, Copy)]
+struct Target {
+    at: SocketAddr,
+    is_v6: bool,
+    is_nonblocking: bool,
+}
+
+impl Target {
+    fn connect(self, socket: &OwnedFd) -> Answer {
+        let to = match self.at {
+            SocketAddr::V4(at) if self.is_v6 => SocketAddr::from((at.ip().to_ipv6_mapped(), at.port())),
+            at => at,
+        };
+        answer_of(rustix::net::connect(socket, &to))
+    }
+
+    /// Refuses as the kernel does: a program that doesn't wait is told later. It is sent where nobody is.
+    fn refuse(self, socket: &OwnedFd) -> Answer {
+        const UNUSED_PORT: u16 = 1;
+        let mut nowhere = [self.at.port(), UNUSED_PORT]
+            .into_iter()
+            .map(|port| SocketAddr::new(self.at.ip(), port))
+            .filter(|at| matches!(taker_of(*at), Ok(None)));
+        match nowhere.next().filter(|_| self.is_nonblocking) {
+            Some(at) => Self { at, ..self }.connect(socket),
+            None => refused(),
+        }
+    }
 }
 
 /// An instance's own address, as a socket of either family takes it.
@@ -266,7 +343,7 @@ impl Own {
     fn is_bound(self, socket: &OwnedFd, tenant: &Tenant<'_>, port: u16) -> bool {
         let bound: Option<SocketAddr> =
             rustix::net::getsockname(socket).ok().and_then(|any| any.try_into().ok());
-        let actual = tenant.actual_port(self.address, port).unwrap_or(port);
+        let actual = tenant.actual_port(port);
         bound.is_some_and(|bound| bound.ip() == self.at(0).ip() && [port, actual].contains(&bound.port()))
     }
 }
@@ -284,6 +361,10 @@ fn bind_own(socket: &OwnedFd, own: Own, port: u16, kind: Kind, tenant: &Tenant<'
         }
         // Evenkeel's listener on the wildcard address has it too; the specific address wins.
         sockopt::set_socket_reuseport(socket, true)?;
+        // Somebody else's listener there would take what comes while this one doesn't listen.
+        if is_taken_by_a_stranger(SocketAddr::from((own.address, port))) {
+            return Ok(answer_of(rustix::net::bind(socket, &own.at(0))));
+        }
     }
     match rustix::net::bind(socket, &own.at(port)) {
         // A port that needs a privilege, or that somebody holds on the wildcard address for himself.
@@ -294,21 +375,53 @@ fn bind_own(socket: &OwnedFd, own: Own, port: u16, kind: Kind, tenant: &Tenant<'
     }
 }
 
-fn connect_to(socket: OwnedFd, to: SocketAddr) -> io::Result<Decision> {
-    let v6 = sockopt::socket_domain(&socket)? == AddressFamily::INET6;
-    let to = match to {
-        SocketAddr::V4(v4) if v6 => SocketAddr::from((v4.ip().to_ipv6_mapped(), v4.port())),
-        _ => to,
+/// Says whether another program has the port on a wildcard address. This one's listeners reset what is an instance's.
+fn is_taken_by_a_stranger(address: SocketAddr) -> bool {
+    match taker_of(address) {
+        Ok(Some(taker)) => taker.address.ip().is_unspecified() && !is_own_socket(taker.inode),
+        Ok(None) | Err(_) => false,
+    }
+}
+
+fn is_own_socket(inode: u64) -> bool {
+    let wanted = format!("socket:[{inode}]");
+    let descriptors = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let mut links = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    links.any(|link| link.as_os_str() == wanted.as_str())
+}
+
+/// Connects to a port of an instance: to a socket of its own or to none, whoever else has the port on all addresses.
+fn connect_to(socket: OwnedFd, kind: Kind, home: Home, port: u16) -> io::Result<Decision> {
+    let to = Target {
+        at: home.socket_address(port),
+        is_v6: sockopt::socket_domain(&socket)? == AddressFamily::INET6,
+        is_nonblocking: rustix::fs::fcntl_getfl(&socket)?.contains(OFlags::NONBLOCK),
     };
-    if v6 && sockopt::ipv6_v6only(&socket)? {
+    if to.is_v6 && sockopt::ipv6_v6only(&socket)? && sockopt::set_ipv6_v6only(&socket, false).is_err() {
         // The caller then tries the other family.
-        return Ok(Decision::Answer(Answer::Fail(Errno::CONNREFUSED.raw_os_error())));
+        return Ok(Decision::refused());
     }
-    let nonblocking = rustix::fs::fcntl_getfl(&socket)?.contains(OFlags::NONBLOCK);
-    if nonblocking {
-        return Ok(Decision::Answer(answer_of(rustix::net::connect(&socket, &to))));
+    if kind == Kind::Datagram {
+        return Ok(Decision::Answer(to.connect(&socket)));
     }
-    Ok(Decision::ConnectElsewhere { socket, to })
+    let is_doubted = match taker_of(to.at) {
+        Ok(Some(taker)) if taker.address == to.at => false,
+        // On a port that it was given by the kernel an instance listens on the wildcard address.
+        Ok(Some(_)) => true,
+        Ok(None) => return Ok(Decision::Answer(to.refuse(&socket))),
+        Err(error) => {
+            tracing::debug!("the kernel doesn't say who listens on {}: {error}", to.at);
+            false
+        }
+    };
+    if to.is_nonblocking && !is_doubted {
+        return Ok(Decision::Answer(to.connect(&socket)));
+    }
+    Ok(Decision::Aside(Box::new(Aside { socket, to, doubted: is_doubted.then_some(home) })))
+}
+
+fn refused() -> Answer {
+    Answer::Fail(Errno::CONNREFUSED.raw_os_error())
 }
 
 fn answer_of(result: Result<(), Errno>) -> Answer {
