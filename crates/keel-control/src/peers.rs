@@ -110,6 +110,7 @@ fn instance_peer(instance: &PoolInstance, port: u16, like: &Peer) -> Option<Peer
     Some(Peer {
         key: PeerKey { address, incarnation: instance.incarnation },
         instance: Some(instance.name.clone()),
+        is_watched: instance.is_watched,
         ..like.clone()
     })
 }

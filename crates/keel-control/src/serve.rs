@@ -145,7 +145,7 @@ impl Balancer {
             TrafficNotice::Excluded { upstream, peer } => {
                 self.discovery.doubt(&self.bindings, upstream, peer);
             }
-            TrafficNotice::DataPlaneLost | TrafficNotice::Drained { .. } => {}
+            TrafficNotice::DataPlaneLost | TrafficNotice::Drained { .. } | TrafficNotice::Doubted { .. } => {}
         }
     }
 

@@ -84,6 +84,11 @@ pub enum TrafficNotice {
         /// Which peer.
         peer: PeerKey,
     },
+    /// A connection to an instance broke: whether it still listens is to be looked at.
+    Doubted {
+        /// Which start of which instance.
+        incarnation: u64,
+    },
     /// Failures have excluded a peer for a while.
     Excluded {
         /// Whose peer.
@@ -300,6 +305,9 @@ impl Task {
             }
             DataPlaneEvent::Report(_, Report::Excluded { upstream, peer }) => {
                 drop(self.notices.send(TrafficNotice::Excluded { upstream, peer }));
+            }
+            DataPlaneEvent::Report(_, Report::Doubted { incarnation }) => {
+                drop(self.notices.send(TrafficNotice::Doubted { incarnation }));
             }
             DataPlaneEvent::Report(..) => {}
             DataPlaneEvent::Ended(id, status) => {

@@ -203,6 +203,7 @@ impl Group {
             weight: peer.weight.max(1),
             max_conns: peer.max_conns,
             limits: may_exclude.then_some(limits),
+            is_watched: peer.is_watched,
             down: peer.down,
         }
     }

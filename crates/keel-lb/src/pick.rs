@@ -84,6 +84,17 @@ impl Pick {
         standing
     }
 
+    /// Says whether the peer is an instance that somebody watches, so that a connection which breaks there is looked into at
+    /// once.
+    pub fn is_watched(&self) -> bool {
+        self.slot.is_watched
+    }
+
+    /// Counts a failure that excludes nobody: whether the peer can serve is found out elsewhere.
+    pub fn count_failure(&self) {
+        self.slot.state.count_failure();
+    }
+
     fn refresh(&self, now: Option<Instant>) {
         if let Some(group) = self.slot.group.upgrade() {
             group.refresh(&self.slot, now);

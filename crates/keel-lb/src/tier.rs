@@ -34,6 +34,8 @@ pub(crate) struct Slot {
     pub(crate) max_conns: u32,
     /// `None` where failures never exclude it.
     pub(crate) limits: Option<Limits>,
+    /// Whether it is known without its failures that it can't be connected to.
+    pub(crate) is_watched: bool,
     pub(crate) down: bool,
 }
 

@@ -79,6 +79,11 @@ pub enum Report {
         /// Which peer.
         peer: PeerKey,
     },
+    /// A connection to an instance broke: whether it still listens is to be looked at.
+    Doubted {
+        /// Which start of which instance.
+        incarnation: u64,
+    },
     /// Failures have excluded a peer for a while (`max_fails`, `fail_timeout`).
     Excluded {
         /// Whose peer.

@@ -104,6 +104,9 @@ pub struct Peer {
     pub max_fails: u32,
     /// The window of `max_fails` and how long it stays excluded. Default 10 s.
     pub fail_timeout: Duration,
+    /// Whether it is an instance of which the supervisor asks the kernel if it listens, exactly at this address. A connection
+    /// that breaks there is looked into at once, and excludes nobody.
+    pub is_watched: bool,
     /// Used only when no other peer is available.
     pub backup: bool,
     /// Never used.
@@ -121,6 +124,7 @@ impl Peer {
             max_conns: 0,
             max_fails: 1,
             fail_timeout: Duration::from_secs(10),
+            is_watched: false,
             backup: false,
             down: false,
         }

@@ -189,6 +189,10 @@ fn tells_of_one_connection(error: &io::Error) -> bool {
 }
 
 fn begin(worker: &Rc<Worker>, socket: Socket, remote: Remote, address: &Rc<Address>) {
+    if is_meant_for_an_instance(&socket, &remote, address) {
+        socket.reset_on_close();
+        return;
+    }
     worker.counters.accepted.add(1);
     let view = worker.view();
     if !worker.make_room() {
@@ -201,4 +205,14 @@ fn begin(worker: &Rc<Worker>, socket: Socket, remote: Remote, address: &Rc<Addre
     socket.keep_alive(view.snapshot.listeners[listener_at].keepalive);
     let client = Client::new(worker, view, listener_at, socket, remote, address.clone());
     downstream::spawn(worker, client);
+}
+
+/// Whether who connects meant an instance that doesn't listen just now, and came here because this listener has the port
+/// on all addresses. Nobody answers in an instance's stead. Only connections from this machine's loopback cost a look.
+fn is_meant_for_an_instance(socket: &Socket, remote: &Remote, address: &Address) -> bool {
+    let Address::Tcp(listener) = address else { return false };
+    let Remote::Tcp(remote) = remote else { return false };
+    listener.ip().is_unspecified()
+        && remote.ip().to_canonical().is_loopback()
+        && socket.local_address().is_some_and(|local| keel_sys::claim::is_claimed(local.ip()))
 }

@@ -4,8 +4,8 @@
 //! write to the channel. Workers leave what they have to say with the latter.
 //! - [`Report::Drained`] is never lost. Each stands for a peer that an order took out of its set, so there are no more
 //!   of them than such peers.
-//! - [`Report::Excluded`] is advice. What is left of it beyond [`EXCLUDED_WAITING_MAX`] is dropped; a peer that goes on
-//!   failing is excluded again.
+//! - [`Report::Excluded`] and [`Report::Doubted`] are advice. What is left of each beyond [`ADVICE_WAITING_MAX`] is dropped;
+//!   a peer that goes on failing is reported again.
 //!
 //! What still waits when the process ends needn't be said: its end tells that nothing is in flight.
 
@@ -19,8 +19,8 @@ use std::{
 use keel_model::{PeerKey, Report, UpstreamName};
 use keel_sys::Channel;
 
-/// Exclusions that may wait to be written.
-const EXCLUDED_WAITING_MAX: usize = 256;
+/// Exclusions, and doubts, that may wait to be written.
+const ADVICE_WAITING_MAX: usize = 256;
 
 /// Sends reports from any thread.
 #[derive(Clone)]
@@ -35,6 +35,7 @@ struct Shared {
 #[derive(Default)]
 struct Waiting {
     drained: VecDeque<(UpstreamName, PeerKey)>,
+    doubted: VecDeque<u64>,
     excluded: VecDeque<(UpstreamName, PeerKey)>,
     /// Nothing more will come.
     ended: bool,
@@ -45,6 +46,9 @@ impl Waiting {
     fn next(&mut self) -> Option<Report> {
         if let Some((upstream, peer)) = self.drained.pop_front() {
             return Some(Report::Drained { upstream, peer });
+        }
+        if let Some(incarnation) = self.doubted.pop_front() {
+            return Some(Report::Doubted { incarnation });
         }
         let (upstream, peer) = self.excluded.pop_front()?;
         Some(Report::Excluded { upstream, peer })
@@ -89,10 +93,21 @@ impl Reports {
         let mut waiting = self.waiting();
         let excluded = &mut waiting.excluded;
         let known = excluded.iter().any(|(of, who)| of == upstream && who == peer);
-        if known || excluded.len() >= EXCLUDED_WAITING_MAX {
+        if known || excluded.len() >= ADVICE_WAITING_MAX {
             return;
         }
         excluded.push_back((upstream.clone(), peer.clone()));
+        drop(waiting);
+        self.0.changed.notify_one();
+    }
+
+    /// Leaves word that a connection to an instance broke, unless that waits already or too much does.
+    pub(crate) fn doubted(&self, incarnation: u64) {
+        let mut waiting = self.waiting();
+        if waiting.doubted.contains(&incarnation) || waiting.doubted.len() >= ADVICE_WAITING_MAX {
+            return;
+        }
+        waiting.doubted.push_back(incarnation);
         drop(waiting);
         self.0.changed.notify_one();
     }
@@ -173,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exclusion_waits_once_and_not_without_bound() {
+    fn advice_waits_once_and_not_without_bound() {
         let (_theirs, ours) = Channel::pair().unwrap();
         // Nobody writes.
         let reports = Reports::new(ours);
@@ -182,6 +197,11 @@ mod tests {
         reports.excluded(&upstream, &peer(1));
         assert_eq!(reports.waiting().excluded.len(), 1);
         (0..MANY).for_each(|number| reports.excluded(&upstream, &peer(number)));
-        assert_eq!(reports.waiting().excluded.len(), EXCLUDED_WAITING_MAX);
+        assert_eq!(reports.waiting().excluded.len(), ADVICE_WAITING_MAX);
+        reports.doubted(1);
+        reports.doubted(1);
+        assert_eq!(reports.waiting().doubted.len(), 1);
+        (0..MANY).for_each(|number| reports.doubted(number));
+        assert_eq!(reports.waiting().doubted.len(), ADVICE_WAITING_MAX);
     }
 }

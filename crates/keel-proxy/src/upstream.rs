@@ -154,6 +154,13 @@ fn report_failure(job: &Job<'_>, pick: &Pick, failure: PeerFailure) {
     if matches!(failure, PeerFailure::Status(403 | 404)) {
         return;
     }
+    if failure == PeerFailure::Error && pick.is_watched() {
+        // The supervisor sees whether it listens. If it doesn't, it is out of the pool in a moment; if it does, others
+        // may be served by it.
+        pick.count_failure();
+        job.worker.reports.doubted(pick.key().incarnation);
+        return;
+    }
     if pick.report(Outcome::Failure, job.worker.clock.now()) == Standing::Excluded {
         job.client.log(job.worker, job.ex, LogLevel::Warn, "upstream server temporarily disabled");
         job.worker.reports.excluded(pick.upstream(), pick.key());

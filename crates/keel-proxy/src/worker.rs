@@ -6,6 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    net::SocketAddr,
     rc::Rc,
     sync::{
         Arc,
@@ -16,6 +17,7 @@ use std::{
 
 use keel_lb::{Group, Registry};
 use keel_model::{Address, LogLevel, UpstreamName};
+use keel_sys::sock_diag::SockDiag;
 use keel_telemetry::{TimeText, WorkerCounters};
 use tokio::sync::mpsc;
 
@@ -94,6 +96,8 @@ pub(crate) struct Worker {
     client_descriptors_max: Cell<u64>,
     /// When it was last said that connections are closed to make room.
     said_reusing: Cell<Option<Instant>>,
+    /// What the kernel is asked with about listening sockets.
+    diag: RefCell<Option<SockDiag>>,
 }
 
 /// What a worker is made from.
@@ -143,6 +147,7 @@ impl Worker {
             peer_connections: Rc::default(),
             client_descriptors_max: Cell::new(u64::MAX),
             said_reusing: Cell::new(None),
+            diag: RefCell::new(SockDiag::open().ok()),
         });
         worker.take_snapshot(setup.snapshot);
         while let Some(order) = setup.orders.recv().await {
@@ -307,6 +312,21 @@ impl Worker {
         let mut exchanges = self.exchanges.borrow_mut();
         if exchanges.len() < EXCHANGES_POOLED_MAX {
             exchanges.push(exchange);
+        }
+    }
+
+    /// Says whether a socket listens exactly at this address, and not one on a wildcard address that has the port as well.
+    /// Where the kernel doesn't say, it is taken to be so.
+    pub(crate) fn is_listened_at(&self, address: SocketAddr) -> bool {
+        let mut diag = self.diag.borrow_mut();
+        match diag.as_mut().map(|diag| diag.taker_of(address)) {
+            Some(Ok(taker)) => taker.is_some_and(|taker| taker.address == address),
+            Some(Err(_)) => {
+                // An answer to this question may still be in it.
+                *diag = SockDiag::open().ok();
+                true
+            }
+            None => true,
         }
     }
 

@@ -286,6 +286,10 @@ impl RunningProject {
                 self.state().drains.drained(&upstream, &peer, &self.shared.runner);
                 None
             }
+            TrafficNotice::Doubted { incarnation } => {
+                self.shared.runner.doubted(incarnation);
+                None
+            }
             TrafficNotice::Excluded { upstream, peer } => {
                 let state = self.state();
                 state.discovery.doubt(&state.bindings, &upstream, &peer);

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    io,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -9,7 +10,7 @@ use std::{
 
 use keel_http::{Progress, ResponseError};
 use keel_lb::Pick;
-use keel_model::{LogLevel, ProxyScope};
+use keel_model::{Address, LogLevel, ProxyScope};
 
 use super::{
     pool::{PeerConnection, Repeat},
@@ -26,6 +27,7 @@ use crate::{
         socket::{Peeked, Socket},
     },
     job::Job,
+    worker::Worker,
 };
 
 /// How long a client that has ended its side may wait for a response: it may have closed only that half, but most that
@@ -262,7 +264,7 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
     let mut has_left = false;
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
-            return Poll::Ready(result.map_err(|error| {
+            return Poll::Ready(result.and_then(|socket| reached(worker, pick, socket)).map_err(|error| {
                 let reason = crate::phase::files::errno_text(&error);
                 if crate::accept::is_out_of_descriptors(&error) {
                     worker.close_idle(format_args!("descriptors"));
@@ -310,6 +312,18 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
             }
             Err(attempted)
         }
+    }
+}
+
+/// Takes a connection to an instance for refused where the instance doesn't listen: somebody with the port on all addresses,
+/// this program's own listener among them, has taken it. Nothing has been sent, so any request may go elsewhere.
+fn reached(worker: &Worker, pick: &Pick, socket: Socket) -> io::Result<Socket> {
+    match pick.key().address {
+        Address::Tcp(address) if pick.is_watched() && !worker.is_listened_at(address) => {
+            socket.reset_on_close();
+            Err(rustix::io::Errno::CONNREFUSED.into())
+        }
+        _ => Ok(socket),
     }
 }
 
