@@ -71,7 +71,16 @@ fn finds(vice: Vice, cases: &[&str], expect: &str) -> Done {
 
 #[test]
 fn finds_posts_that_are_repeated() -> Done {
-    let cases = ["kill-one", "kill-data-plane", "frozen", "close-random", "cut-everywhere"];
+    let cases = [
+        "kill-one",
+        "kill-data-plane",
+        "kill-evenkeel",
+        "command-in-restart",
+        "foreign-process",
+        "frozen",
+        "close-random",
+        "cut-everywhere",
+    ];
     finds(Vice::RepeatsPosts, &cases, "a POST received more than once")
 }
 
@@ -79,7 +88,15 @@ fn finds_posts_that_are_repeated() -> Done {
 fn finds_posts_that_are_refused_under_cover_of_what_is_allowed() -> Done {
     finds(
         Vice::AnswersPosts(502),
-        &["kill-one", "kill-all", "close-random", "close-idle"],
+        &[
+            "kill-one",
+            "kill-all",
+            "kill-evenkeel",
+            "command-in-restart",
+            "foreign-process",
+            "close-random",
+            "close-idle",
+        ],
         "a POST lost: 502",
     )?;
     finds(Vice::AnswersPosts(502), &["overload"], "POSTs were refused much more than GETs")?;
@@ -89,8 +106,14 @@ fn finds_posts_that_are_refused_under_cover_of_what_is_allowed() -> Done {
 
 #[test]
 fn finds_requests_that_are_dropped() -> Done {
-    let cases = ["rolling-restart", "slow-start"];
+    let cases = ["rolling-restart", "slow-start", "slow-listen", "unread-terminal"];
     finds(Vice::Drops(25), &cases, "lost: closed without a response")
+}
+
+#[test]
+fn finds_answers_that_no_instance_gave() -> Done {
+    let cases = ["slow-listen", "foreign-process", "unread-terminal"];
+    finds(Vice::AnswersPosts(200), &cases, "answered, though no instance received it")
 }
 
 #[test]
@@ -124,7 +147,7 @@ fn finds_nothing_where_nothing_is_wrong() -> Done {
     let (output, results) = drill(&project, &["--seed", "1"])?;
     assert!(output.status.success(), "{}", said(&output));
     let cases = results["cases"].as_array().cloned().unwrap_or_default();
-    assert!(cases.len() >= 16 && cases.iter().all(|case| case["skipped"].is_null()), "{}", said(&output));
+    assert!(cases.len() >= 21 && cases.iter().all(|case| case["skipped"].is_null()), "{}", said(&output));
     let left = std::fs::read_dir(project.folder().join(".cache/evenkeel"))?.flatten();
     let left: Vec<_> = left.filter(|one| one.file_name().to_string_lossy().starts_with("drill")).collect();
     assert!(left.is_empty(), "nothing is left behind: {left:?}");

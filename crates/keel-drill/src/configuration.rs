@@ -11,6 +11,8 @@ pub(crate) struct Tuning {
     pub(crate) directives: Vec<(&'static str, String)>,
     /// Parameters that every server of the upstream gets, such as `max_conns=8`.
     pub(crate) server_parameters: Vec<(&'static str, String)>,
+    /// The port of every server of the upstream, where it isn't the project's.
+    pub(crate) port: Option<u16>,
 }
 
 /// Gives a configuration with these changes.
@@ -31,6 +33,10 @@ pub(crate) fn tuned(configuration: &[Directive], upstream: &str, tuning: &Tuning
         for server in block.iter_mut().filter(named).flat_map(|one| one.block.iter_mut().flatten()) {
             if server.name.text == "server" {
                 add_parameters(server, &tuning.server_parameters);
+                if let (Some(port), Some(address)) = (tuning.port, server.args.first_mut()) {
+                    let name = address.text.split(':').next().unwrap_or_default();
+                    address.text = format!("{name}:{port}");
+                }
             }
         }
     }
@@ -125,6 +131,7 @@ mod tests {
                 ("proxy_next_upstream", "error timeout".into()),
             ],
             server_parameters: vec![("max_conns", "8".into())],
+            port: None,
         };
         let changed = text(&tuned(&directives, "app", &tuning));
         let expect = "events {\n}\nhttp {\n    proxy_read_timeout 1s;\n    proxy_next_upstream error timeout;\n    \
@@ -132,5 +139,11 @@ mod tests {
              upstream other {\n        server c:1;\n    }\n    server {\n        listen 80;\n        location / {\n            \
              proxy_pass http://app;\n        }\n    }\n}\n";
         assert_eq!(changed, expect);
+        let moved = Tuning { port: Some(7001), ..Tuning::default() };
+        let changed = text(&tuned(&directives, "app", &moved));
+        assert!(
+            changed.contains("server a:7001 max_conns=1;") && changed.contains("server c:1;"),
+            "{changed}"
+        );
     }
 }

@@ -153,7 +153,7 @@ impl Cutters {
 
     /// Gives what the peers noted.
     pub(crate) fn ledger(&self) -> Ledger {
-        Ledger { source: Source::File, entries: self.shared.lock().entries.clone(), closings: Vec::new() }
+        Ledger { source: Source::File, entries: self.shared.lock().entries.clone(), ..Ledger::default() }
     }
 }
 

@@ -112,11 +112,11 @@ fn play(
     let began = Instant::now();
     let blank =
         results::Case { name: case.name.to_owned(), what: case.what.to_owned(), ..results::Case::default() };
-    if let Err(why) = (case.fits)(subject) {
-        return Ok(results::Case { skipped: Some(why), ..blank });
-    }
     let seed = Seed::new(options.seed).split(case.name);
     let context = Context { subject, options, ground, known, seed, number };
+    if let Err(why) = (case.fits)(&context) {
+        return Ok(results::Case { skipped: Some(why), ..blank });
+    }
     match case.play(&context) {
         Ok(mut played) => {
             if results.system.instances.is_empty() {

@@ -49,7 +49,8 @@ impl Front {
         std::fs::create_dir_all(folder.path().join("logs")).map_err(io)?;
         std::fs::write(&conf, placed(configuration, folder.path())).map_err(io)?;
         let mark = conf.to_string_lossy().into_owned();
-        let order = guard::Order { mark: mark.clone(), down: None, folders: vec![folder.path().to_owned()] };
+        let order =
+            guard::Order { marks: vec![mark.clone()], down: None, folders: vec![folder.path().to_owned()] };
         let guard = Guard::start(&ground.program, &order).map_err(io)?;
         let mut command = match program {
             Program::Evenkeel(path) => {

@@ -20,8 +20,8 @@ pub const COMMAND: &str = "drill-guard";
 /// What a guard does at the end: one argument, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
-    /// A word on the command line of everything that is to end, and of nothing else.
-    pub(crate) mark: String,
+    /// Words one of which is on the command line of everything that is to end, and of nothing else.
+    pub(crate) marks: Vec<String>,
     /// What ends it in good order, before it is killed.
     pub(crate) down: Option<Down>,
     /// Folders to be removed then.
@@ -77,7 +77,7 @@ pub fn run(order: &str) -> io::Result<()> {
         drop(down.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status());
     }
     // What didn't hear of that, because it was only starting, say.
-    end_all_of(&order.mark);
+    order.marks.iter().for_each(|mark| end_all_of(mark));
     for folder in &order.folders {
         drop(std::fs::remove_dir_all(folder));
     }

@@ -2,8 +2,9 @@
 //!
 //! The demo app and the drill's own peers append `received ID INSTANCE` to a file on receipt and `answered ID INSTANCE SUM`
 //! after answering, each by one write(2), so that a SIGKILL hides nothing. The drill's own peers also note
-//! `early ID INSTANCE` of a request that came before they were ready, and `closed FROM TO INSTANCE` of a kept connection
-//! that they closed unannounced. Of any other app there is what its own output shows of the request's URL.
+//! `early ID INSTANCE` of a request that came before they were ready, `closed FROM TO INSTANCE` of a kept connection that
+//! they closed unannounced, and `asked ASKER INSTANCE` of another one's healthcheck that came to them. A foreign process
+//! notes `foreign ID NAME` of every request that it gets. Of any other app there is what its own output shows of the request's URL.
 
 use std::{collections::HashMap, io, path::Path};
 
@@ -32,6 +33,8 @@ pub enum Event {
     Received,
     /// It came before the instance was ready.
     Early,
+    /// It came to a process that is none of the project's.
+    Foreign,
     /// Its answer was written; with the sum of the body that came with the request, where the instance counts that.
     Answered(Option<String>),
 }
@@ -58,6 +61,17 @@ pub struct Ledger {
     pub entries: Vec<Entry>,
     /// Kept connections that an instance closed unannounced: each was closed at some time between the two moments.
     pub closings: Vec<(Moment, Moment)>,
+    /// Healthchecks that another one answered than the instance that they were to check.
+    pub mistaken: Vec<Mistaken>,
+}
+
+/// A healthcheck that came to the wrong one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mistaken {
+    /// Whose it was.
+    pub asker: String,
+    /// Who answered it.
+    pub answered_by: String,
 }
 
 /// How many lines an app prints of one request.
@@ -85,7 +99,16 @@ impl Ledger {
             source: Source::File,
             entries: text.lines().filter_map(line).collect(),
             closings: text.lines().filter_map(closing).collect(),
+            mistaken: text.lines().filter_map(mistaken).collect(),
         }
+    }
+
+    /// Adds what somebody noted elsewhere, in the same words.
+    pub(crate) fn add(&mut self, text: &str) {
+        let other = Self::of_text(text);
+        self.entries.extend(other.entries);
+        self.closings.extend(other.closings);
+        self.mistaken.extend(other.mistaken);
     }
 
     /// Takes what instances printed, as `evenkeel logs` gives it: `INSTANCE | LINE`. A line that shows a request's id
@@ -96,7 +119,7 @@ impl Ledger {
             let id = shown_id(rest)?;
             Some(Entry { id, instance: instance.trim().to_owned(), event: Event::Received })
         };
-        Self { source: Source::Output, entries: lines.filter_map(entry).collect(), closings: Vec::new() }
+        Self { source: Source::Output, entries: lines.filter_map(entry).collect(), ..Self::default() }
     }
 
     /// Takes an app's lines for what they are, where it prints more than one of each request: so many lines of one
@@ -116,6 +139,11 @@ impl Ledger {
     pub fn early(&self) -> impl Iterator<Item = (Id, &str)> {
         let early = self.entries.iter().filter(|entry| entry.event == Event::Early);
         early.map(|entry| (entry.id, entry.instance.as_str()))
+    }
+
+    /// Gives requests that came to a process which is none of the project's.
+    pub fn foreign(&self) -> impl Iterator<Item = Id> {
+        self.entries.iter().filter(|entry| entry.event == Event::Foreign).map(|entry| entry.id)
     }
 
     /// Calls instances as the steps call them. The one instance of a service has the service's name, and becomes the
@@ -163,6 +191,7 @@ fn line(text: &str) -> Option<Entry> {
     let event = match event {
         "received" => Event::Received,
         "early" => Event::Early,
+        "foreign" => Event::Foreign,
         "answered" => Event::Answered(words.next().map(str::to_owned)),
         _ => return None,
     };
@@ -174,6 +203,12 @@ fn closing(text: &str) -> Option<(Moment, Moment)> {
     let mut words = text.strip_prefix("closed ")?.split(' ');
     let mut moment = || Some(Moment(words.next()?.parse().ok()?));
     Some((moment()?, moment()?))
+}
+
+/// Reads `asked ASKER INSTANCE`.
+fn mistaken(text: &str) -> Option<Mistaken> {
+    let (asker, answered_by) = text.strip_prefix("asked ")?.split_once(' ')?;
+    Some(Mistaken { asker: asker.to_owned(), answered_by: answered_by.to_owned() })
 }
 
 /// Finds `drill=ID` in a line of an app's output.
@@ -200,6 +235,20 @@ mod tests {
         assert_eq!(ledger.receipts(), HashMap::from([(id(0, 1), vec!["app1"])]));
         assert_eq!(ledger.sums(), HashMap::from([(id(0, 1), "2-9e83486d")]));
         assert_eq!(ledger.entries.len(), 3);
+    }
+
+    #[test]
+    fn reads_what_came_to_the_wrong_one() {
+        let mut ledger = Ledger::of_text("asked app2 app1\nasked app2\nreceived d0-1 app1\n");
+        ledger.add("foreign d0-2 a-foreign-process\nasked app1 a-foreign-process\n");
+        let mistaken = |asker: &str, answered_by: &str| Mistaken {
+            asker: asker.to_owned(),
+            answered_by: answered_by.to_owned(),
+        };
+        assert_eq!(ledger.mistaken, [mistaken("app2", "app1"), mistaken("app1", "a-foreign-process")]);
+        assert_eq!(ledger.foreign().collect::<Vec<_>>(), [id(0, 2)]);
+        // Nobody of the project has received that.
+        assert_eq!(ledger.receipts(), HashMap::from([(id(0, 1), vec!["app1"])]));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod checksum;
 mod configuration;
 mod cutter;
 mod drill;
+mod foreign;
 mod front;
 pub mod generator;
 pub mod guard;
@@ -35,6 +36,7 @@ mod subject;
 mod system;
 pub mod terminal;
 mod timeline;
+mod unread;
 pub mod verdict;
 
 use std::{

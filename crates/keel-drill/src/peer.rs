@@ -29,6 +29,12 @@ pub const READY_COMMAND: &str = "drill-ready";
 const READY_PATH: &str = "/drill-ready";
 /// How long a peer may take to say whether it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(10);
+/// The field in which a healthcheck says whose it is.
+const ASKER_FIELD: &str = "x-drill-asker";
+/// What a line begins with that a peer prints.
+pub(crate) const PRINTED: &str = "drill-printed";
+/// The length of a line that a peer prints.
+const LINE_BYTES: usize = 500;
 /// The longest head of a request.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
@@ -43,19 +49,22 @@ pub(crate) struct Order {
 }
 
 /// What the instances of a system do.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Script {
     /// Most of them.
     pub(crate) all: Behaviour,
     /// One of them, if it differs.
     pub(crate) one: Option<Behaviour>,
     pub(crate) seed: u64,
+    /// Whether a child of the main process serves, as with an app that a shell has started.
+    pub(crate) has_worker: bool,
 }
 
 impl Script {
-    /// Whether peers listen before they are ready, so that they have to be asked.
+    /// Whether peers are asked whether they are ready: where they listen before that, or long after they were started.
     pub(crate) fn says_when_ready(&self) -> bool {
-        !self.all.ready_after.is_zero() || self.one.as_ref().is_some_and(|one| !one.ready_after.is_zero())
+        let takes_time = |one: &Behaviour| !one.ready_after.is_zero() || !one.listens_after.is_zero();
+        takes_time(&self.all) || self.one.as_ref().is_some_and(takes_time)
     }
 }
 
@@ -64,6 +73,10 @@ impl Script {
 pub(crate) struct Behaviour {
     /// How long it takes until it is ready. It listens before, so that a request which comes too early can be seen.
     pub(crate) ready_after: Duration,
+    /// How long it takes until it listens.
+    pub(crate) listens_after: Duration,
+    /// Lines of [`LINE_BYTES`] that it prints of each request, before it answers.
+    pub(crate) prints_lines: u32,
     /// Whether it takes requests and never answers.
     pub(crate) never_answers: bool,
     /// How long a request takes.
@@ -82,7 +95,11 @@ pub(crate) struct Behaviour {
 /// # Errors
 /// When the order can't be understood, or the port or ledger not be had.
 pub fn run(order: &str) -> io::Result<()> {
-    let Order { script, port, ledger, role } = serde_json::from_str(order)?;
+    let order: Order = serde_json::from_str(order)?;
+    if order.script.has_worker {
+        return lead_worker(order);
+    }
+    let Order { script, port, ledger, role } = order;
     // Where an address of its own can't be had, an instance is told another port.
     let port = std::env::var("PORT").ok().and_then(|text| text.parse().ok()).unwrap_or(port);
     let instance = std::env::var("HOSTNAME").unwrap_or_default();
@@ -93,6 +110,7 @@ pub fn run(order: &str) -> io::Result<()> {
     }
     let behaviour = script.one.filter(|_| role.is_some()).unwrap_or(script.all);
     let seed = Seed::new(script.seed).split(&instance);
+    std::thread::sleep(behaviour.listens_after);
     let peer = Rc::new(Peer {
         permits: behaviour.at_once.map(|count| Semaphore::new(count as usize)),
         ready_at: Instant::now() + behaviour.ready_after,
@@ -113,6 +131,14 @@ pub fn run(order: &str) -> io::Result<()> {
     })
 }
 
+/// Is the main process of an instance that serves by a child, and ends when that does.
+fn lead_worker(order: Order) -> io::Result<()> {
+    let order = Order { script: Script { has_worker: false, ..order.script }, ..order };
+    let mut worker = std::process::Command::new(std::env::current_exe()?);
+    let status = worker.arg(COMMAND).arg(serde_json::to_string(&order)?).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("the worker ended with {status}"))) }
+}
+
 /// Asks the peer on a port of this machine whether it is ready. The body of a hidden command.
 ///
 /// # Errors
@@ -120,9 +146,9 @@ pub fn run(order: &str) -> io::Result<()> {
 pub fn ask_ready(port: u16) -> io::Result<()> {
     let mut stream = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(READY_WITHIN))?;
-    stream.write_all(
-        format!("GET {READY_PATH} HTTP/1.1\r\nHost: peer\r\nConnection: close\r\n\r\n").as_bytes(),
-    )?;
+    let asker = std::env::var("HOSTNAME").unwrap_or_default();
+    let head = format!("GET {READY_PATH} HTTP/1.1\r\nHost: peer\r\nConnection: close\r\n");
+    stream.write_all(format!("{head}{ASKER_FIELD}: {asker}\r\n\r\n").as_bytes())?;
     let mut line = String::new();
     io::BufRead::read_line(&mut io::BufReader::new(stream), &mut line)?;
     match line.split(' ').nth(1) {
@@ -180,7 +206,10 @@ impl Peer {
             };
             let head: Vec<u8> = bytes.drain(..head_end).collect();
             let head = String::from_utf8_lossy(&head).into_owned();
-            if head.split(' ').nth(1) == Some(READY_PATH) {
+            if let Some(asker) = asker(&head) {
+                if !asker.is_empty() && asker != self.instance {
+                    self.note(&format!("asked {asker} {}", self.instance))?;
+                }
                 return self.say_whether_ready(stream).await;
             }
             let request = Request::parse(&head);
@@ -197,6 +226,7 @@ impl Peer {
             if self.behaviour.never_answers {
                 std::future::pending::<()>().await;
             }
+            self.print(request.id);
             self.work().await;
             stream.write_all(self.response(request.id).as_bytes()).await?;
             self.note(&format!("answered {} {} {}", request.id, self.instance, Checksum::of(&body)))?;
@@ -209,6 +239,16 @@ impl Peer {
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await?;
         Ok(End::Theirs)
+    }
+
+    /// Prints as apps do: whoever doesn't read it holds up the whole of it.
+    fn print(&self, id: &str) {
+        let count = self.behaviour.prints_lines;
+        let line = |number: u32| format!("{:.<LINE_BYTES$}\n", format!("{PRINTED} {id} {number} "));
+        let text: String = (0..count).map(line).collect();
+        let mut out = io::stdout().lock();
+        // Where standard output is gone that is no reason not to serve.
+        drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
     }
 
     async fn work(&self) {
@@ -265,6 +305,17 @@ async fn read(stream: &mut TcpStream, bytes: &mut Vec<u8>, patience: Option<Dura
     Ok(if count == 0 { Read::End } else { Read::Some })
 }
 
+/// Gives whose healthcheck a request is, if it is one.
+pub(crate) fn asker(head: &str) -> Option<&str> {
+    let is_healthcheck = head.split(' ').nth(1) == Some(READY_PATH);
+    is_healthcheck.then(|| field(head, ASKER_FIELD).unwrap_or_default())
+}
+
+fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut fields = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+}
+
 /// What a peer needs to know of a request. It speaks to a proxy that frames bodies by length.
 pub(crate) struct Request<'a> {
     pub(crate) id: &'a str,
@@ -273,14 +324,10 @@ pub(crate) struct Request<'a> {
 
 impl<'a> Request<'a> {
     pub(crate) fn parse(head: &'a str) -> Self {
-        let field = |name: &str| {
-            let mut fields = head.lines().skip(1).filter_map(|line| line.split_once(':'));
-            fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
-        };
         let target = head.split(' ').nth(1).unwrap_or("-");
         Self {
-            id: field("x-request-id").unwrap_or(target),
-            length: field("content-length").and_then(|text| text.parse().ok()).unwrap_or(0),
+            id: field(head, "x-request-id").unwrap_or(target),
+            length: field(head, "content-length").and_then(|text| text.parse().ok()).unwrap_or(0),
         }
     }
 }
@@ -336,6 +383,13 @@ mod tests {
         let (response, _) = ask(Behaviour::default(), READY_PATH);
         assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
         assert!(!ask(Behaviour::default(), "d1-2").1.contains("early"));
+    }
+
+    #[test]
+    fn notes_the_healthchecks_of_others() {
+        let head = |asker: &str| format!("{READY_PATH} HTTP/1.1\r\nX-Drill-Asker: {asker}\r\nX:");
+        assert_eq!(ask(Behaviour::default(), &head("app2")).1, "asked app2 app1\n");
+        assert_eq!(ask(Behaviour::default(), &head("app1")).1, "");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr as Name, UnixListener},
@@ -17,22 +17,27 @@ use crate::Error;
 /// How many free ports are looked at, for each that is wanted.
 const TRIES_MAX: usize = 100;
 
-/// A free port of 127.0.0.1, kept from other drills until it is dropped.
+/// A free port of one address or of all, kept from other drills until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) address: SocketAddr,
     _claim: UnixListener,
 }
 
-/// Finds ports that nobody listens on.
+/// Finds ports of 127.0.0.1 that nobody listens on.
 pub(crate) fn free_ports(count: usize) -> Result<Vec<Port>, Error> {
+    free_ports_of(Ipv4Addr::LOCALHOST, count)
+}
+
+/// Finds ports of an address that nobody listens on.
+pub(crate) fn free_ports_of(ip: Ipv4Addr, count: usize) -> Result<Vec<Port>, Error> {
     let io = |source| Error::io("no free port", source);
     let mut ports = Vec::new();
     for _ in 0..count.saturating_mul(TRIES_MAX) {
         if ports.len() == count {
             break;
         }
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|held| held.local_addr()).map_err(io)?;
+        let address = TcpListener::bind((ip, 0)).and_then(|held| held.local_addr()).map_err(io)?;
         // Taken by another drill, or by this one just before.
         if let Ok(claim) = claim(address.port()) {
             ports.push(Port { address, _claim: claim });

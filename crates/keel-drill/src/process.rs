@@ -95,16 +95,46 @@ pub(crate) fn end_all_of(mark: &str) {
     }
 }
 
+/// Gives the processes that aren't dead and have this word on their command line; guards, and this process, aside.
+pub(crate) fn all_of(mark: &str) -> Vec<Pid> {
+    all().filter(|pid| bears(*pid, mark)).filter_map(Pid::from_raw).filter(|pid| lives(*pid)).collect()
+}
+
+/// Whether a process is there and isn't dead.
+pub(crate) fn lives(pid: Pid) -> bool {
+    stat(pid.as_raw_nonzero().get()).is_some_and(|stat| !is_over(stat.state))
+}
+
+/// Whether a process has this word on its command line.
+pub(crate) fn has_word(pid: Pid, word: &str) -> bool {
+    let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    line_has_word(&line, word)
+}
+
+/// Kills processes all at once: none of them can do anything once another is dead.
+pub(crate) fn kill_at_once(pids: &[Pid], stop: &Stop) -> Result<(), Error> {
+    let groups: Vec<Group> =
+        pids.iter().filter_map(|pid| Some(Group { leads: false, ..Group::of(*pid)? })).collect();
+    if groups.len() < pids.len() {
+        return Err(Error::Fault("a process that was to be killed is gone already".to_owned()));
+    }
+    groups.iter().try_for_each(|group| group.signal(Signal::STOP))?;
+    groups.iter().try_for_each(|group| group.wait_stopped(stop))?;
+    groups.iter().try_for_each(|group| group.signal(Signal::KILL))?;
+    groups.iter().try_for_each(|group| group.wait_dead(stop))
+}
+
 /// Whether a process that lives has a word on its command line, and is neither this one nor a guard.
 fn bears(pid: i32, mark: &str) -> bool {
     let own = u32::try_from(pid).is_ok_and(|pid| pid == std::process::id());
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    !own && !has_word(&line, crate::guard::COMMAND) && has_word(&line, mark)
+    !own && !line_has_word(&line, crate::guard::COMMAND) && line_has_word(&line, mark)
 }
 
-/// Whether a word stands on a command line: between zeros, or between the spaces of one that was rewritten.
-fn has_word(line: &[u8], word: &str) -> bool {
-    line.split(|byte| matches!(byte, 0 | b' ')).any(|one| one == word.as_bytes())
+/// Whether a word stands on a command line: between zeros, between the spaces of one that was rewritten, or between the
+/// quotes of an argument that is JSON.
+fn line_has_word(line: &[u8], word: &str) -> bool {
+    line.split(|byte| matches!(byte, 0 | b' ' | b'"')).any(|one| one == word.as_bytes())
 }
 
 /// Gives the processes that a process started.
@@ -163,8 +193,9 @@ mod tests {
     #[test]
     fn words_are_whole_words() {
         let line = b"evenkeel\0-p\0shop-drill-7-1\0up";
-        assert!(has_word(line, "shop-drill-7-1") && !has_word(line, "shop-drill-7"));
-        assert!(has_word(b"nginx: master process nginx -c /tmp/x/nginx.conf", "/tmp/x/nginx.conf"));
+        assert!(line_has_word(line, "shop-drill-7-1") && !line_has_word(line, "shop-drill-7"));
+        assert!(line_has_word(b"evenkeel\0drill-peer\0{\"ledger\":\"/x/1/ledger\"}", "/x/1/ledger"));
+        assert!(line_has_word(b"nginx: master process nginx -c /tmp/x/nginx.conf", "/tmp/x/nginx.conf"));
     }
 
     #[test]

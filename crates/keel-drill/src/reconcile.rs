@@ -365,7 +365,7 @@ mod tests {
         let strange =
             Entry { id: Id { step: 0, number: 0 }, instance: "app1".into(), event: Event::Received };
         let entries = received.iter().map(entry).chain([strange]).collect();
-        let ledger = Ledger { source: Source::File, entries, closings: Vec::new() };
+        let ledger = Ledger { source: Source::File, entries, ..Ledger::default() };
         let answered = answered.iter().map(|number| id(*number)).collect();
         let mut side = Side::compare(&answered, &ledger, |id| id.step >= STEP_MIN);
         side.uncounted_max = 1;

@@ -1,8 +1,11 @@
 //! A case being played: the system, the load on it, and what was done when.
 
+mod evenkeel;
+
 use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -107,6 +110,8 @@ pub(crate) struct Stage<'a> {
     source: Source,
     played: Played,
     step: u32,
+    /// What the system was, where it has ended before the case has.
+    described: Option<results::System>,
 }
 
 impl<'a> Stage<'a> {
@@ -133,6 +138,9 @@ impl<'a> Stage<'a> {
         if source.is_none_or(|source| source == Source::Output) {
             system.follow_output()?;
         }
+        // Who listens on all addresses is reached by any.
+        let ip = if address.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { address.ip() };
+        let address = SocketAddr::new(ip, address.port());
         let target = Target {
             address: options.via.unwrap_or(address),
             host: subject.route.host.clone(),
@@ -172,6 +180,7 @@ impl<'a> Stage<'a> {
             source: source.unwrap_or_default(),
             played,
             step: 0,
+            described: None,
         };
         if setup.peers.is_none() {
             stage.warm_up()?;
@@ -592,8 +601,8 @@ impl<'a> Stage<'a> {
         if self.source == Source::Output {
             self.settle()?;
         }
-        let Self { context, system, load, source, shape, mut played, .. } = self;
-        played.system = described(context.subject, &system)?;
+        let Self { context, system, load, source, shape, mut played, described: before, .. } = self;
+        played.system = before.map_or_else(|| described(context.subject, &system), Ok)?;
         played.load.rate = match shape.pace {
             Pace::Rate(rate) => Some(rate),
             Pace::InTurn | Pace::Bursts { .. } => None,
@@ -652,9 +661,9 @@ impl Setup {
                 ("proxy_send_timeout", time.clone()),
                 ("proxy_connect_timeout", time),
             ],
-            server_parameters: Vec::new(),
+            ..Tuning::default()
         };
-        Self { tuning, peers: None }
+        Self { tuning, ..Self::default() }
     }
 }
 
@@ -704,6 +713,7 @@ fn described(subject: &Subject, system: &System) -> Result<results::System, Erro
         let ip = one.address.clone().unwrap_or_default();
         let port =
             subject.services.iter().find(|service| service.name == one.service).map(|service| service.port);
+        let port = system.peer_port.or(port);
         match port {
             Some(port) if !ip.is_empty() && !ip.contains(':') => format!("{ip}:{port}"),
             _ => ip,

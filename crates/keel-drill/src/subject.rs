@@ -158,6 +158,11 @@ impl Subject {
         found
     }
 
+    /// Whether all peers of the upstream are instances of services.
+    pub(crate) fn has_services_alone(&self) -> bool {
+        self.entries().all(|entry| matches!(entry, Entry::Services { .. }))
+    }
+
     fn upstream(&self) -> Option<&keel_model::Upstream> {
         self.joined.plan.upstreams.iter().find(|upstream| upstream.name.0 == self.route.upstream)
     }

@@ -4,8 +4,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
+    fs::File,
     io::{Read, Seek, SeekFrom},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -22,12 +23,14 @@ use crate::{
     Error, Options, Stop,
     configuration::{self, Tuning},
     drill::Work,
+    foreign::Foreign,
     guard::{self, Guard},
     ledger::{Ledger, Source},
     peer::{self, Script},
-    port::{Port, free_ports},
-    process::{Group, children, end_all_of},
+    port::{Port, free_ports, free_ports_of},
+    process::{Group, all_of, children, end_all_of, has_word, lives},
     subject::Subject,
+    unread::Unread,
 };
 
 /// How long a command on the system may take.
@@ -44,6 +47,32 @@ pub(crate) struct Setup {
     pub(crate) tuning: Tuning,
     /// The drill's own peers instead of the project's programs.
     pub(crate) peers: Option<Script>,
+    /// Where these listen.
+    pub(crate) port: PeerPort,
+    /// What `up` prints to.
+    pub(crate) terminal: Terminal,
+}
+
+/// Which port the drill's peers have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum PeerPort {
+    /// That of their service.
+    #[default]
+    Own,
+    /// A free one, under which clients reach the balancer as well, on all addresses.
+    Published,
+    /// A free one, which a foreign process then has on all addresses.
+    Foreign,
+}
+
+/// What `up` prints to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Terminal {
+    /// Nothing: it goes to the background.
+    #[default]
+    None,
+    /// A pipe that nobody reads; it stays in the foreground.
+    Unread,
 }
 
 /// What every system of a drill has in common.
@@ -82,6 +111,12 @@ pub(crate) struct System {
     guard: Option<Guard>,
     phase: Phase,
     has_containers: bool,
+    /// `up` in the foreground.
+    unread: Option<Unread>,
+    /// Somebody else on the port of the peers.
+    foreign: Option<Foreign>,
+    /// The port of the peers, where it isn't their service's.
+    pub(crate) peer_port: Option<u16>,
     /// Where clients reach each port that `listen` names.
     pub(crate) listeners: BTreeMap<u16, SocketAddr>,
     /// Keeps other drills from these ports.
@@ -129,19 +164,42 @@ impl System {
         let name = format!("{}-drill-{}-{number}", subject.joined.name, std::process::id());
         let ports = subject.listen_ports();
         let mut listeners = BTreeMap::new();
-        let held = free_ports(ports.len())?;
+        let mut held = free_ports(ports.len())?;
         for (port, free) in ports.iter().zip(&held) {
             let fixed = ground.listen.filter(|_| *port == subject.route.listen);
             listeners.insert(*port, fixed.unwrap_or(free.address));
         }
-        let mut conf = configuration::tuned(&subject.configuration, &subject.route.upstream, &setup.tuning);
+        let moved = free_ports_of(Ipv4Addr::UNSPECIFIED, usize::from(setup.port != PeerPort::Own))?;
+        let mut peer_port = moved.first().map(|port| port.address.port());
+        held.extend(moved);
+        if setup.port == PeerPort::Published
+            && let Some(free) = peer_port
+        {
+            let port = ground.listen.map_or(free, |fixed| fixed.port());
+            peer_port = Some(port);
+            listeners.insert(subject.route.listen, (Ipv4Addr::UNSPECIFIED, port).into());
+        }
+        let foreign = match (setup.port, peer_port) {
+            (PeerPort::Foreign, Some(port)) => Some(Foreign::start(port).map_err(io)?),
+            _ => None,
+        };
+        let tuning = Tuning { port: peer_port, ..setup.tuning.clone() };
+        let mut conf = configuration::tuned(&subject.configuration, &subject.route.upstream, &tuning);
         if subject.joined.seat.is_none() {
             // Its ports are those that the project publishes on this host, where it may be running.
             configuration::place_listens(&mut conf, &listeners);
         }
         let conf = configuration::text(&conf);
         let (conf_path, override_path) = (folder.join("nginx.conf"), folder.join("override.yaml"));
-        let plan = Override { subject, ground, setup, ledger: &ledger, folder: &folder, conf: &conf_path };
+        let plan = Override {
+            subject,
+            ground,
+            setup,
+            ledger: &ledger,
+            folder: &folder,
+            conf: &conf_path,
+            peer_port,
+        };
         let text = plan.text(&listeners, if number == 0 { Builds::Done } else { Builds::LeftOut })?;
         std::fs::write(&conf_path, &conf).map_err(io)?;
         std::fs::write(&override_path, &text).map_err(io)?;
@@ -165,20 +223,56 @@ impl System {
             guard: None,
             phase: Phase::Starting,
             has_containers: subject.driver() != "process",
+            unread: None,
+            foreign,
+            peer_port,
             listeners,
             _held: held,
             files,
         };
         system.guard = Some(system.guarded().map_err(io)?);
-        system.run(&["up", "-d"])?;
+        match setup.terminal {
+            Terminal::None => system.run(&["up", "-d"]).map(drop)?,
+            Terminal::Unread => system.up_unread(subject)?,
+        }
         system.phase = Phase::Up;
         Ok(system)
+    }
+
+    /// Runs `up` in the foreground, and waits until all instances are ready: nobody reads what it says of that.
+    fn up_unread(&mut self, subject: &Subject) -> Result<(), Error> {
+        let unread = Unread::start(self.command(&["up"]));
+        self.unread = Some(unread.map_err(|source| Error::io("`up` can't be run", source))?);
+        let is_up = |instances: Vec<Instance>| {
+            let ready = |name: &str| {
+                let own = instances.iter().filter(|one| one.service == name && one.state == "ready");
+                u32::try_from(own.count()).unwrap_or(u32::MAX)
+            };
+            subject.services.iter().all(|service| ready(&service.name) >= service.replicas)
+        };
+        let deadline = Instant::now() + COMMAND_TIME_MAX;
+        // Before it listens for commands there is nobody to answer.
+        while !self.instances().is_ok_and(is_up) {
+            self.ground.stop.check()?;
+            let ended = self.unread.as_mut().is_some_and(|up| !up.runs());
+            if ended || Instant::now() > deadline {
+                let said = self.unread.as_mut().map(Unread::text).unwrap_or_default();
+                return Err(Error::Command { command: "up".to_owned(), said: said.trim().to_owned() });
+            }
+            std::thread::sleep(GLANCE);
+        }
+        Ok(())
+    }
+
+    /// Gives `up` in the foreground.
+    pub(crate) fn unread(&mut self) -> Result<&mut Unread, Error> {
+        self.unread.as_mut().ok_or_else(|| Error::Fault("`up` isn't in the foreground".to_owned()))
     }
 
     /// Runs a command as a user would type it, and gives its output.
     pub(crate) fn run(&self, words: &[&str]) -> Result<String, Error> {
         let failed = |said: String| Error::Command { command: words.join(" "), said };
-        let output = self.output_of(words)?;
+        let output = self.begin(words)?.wait(COMMAND_TIME_MAX)?;
         if !output.status.success() {
             return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
         }
@@ -194,8 +288,13 @@ impl System {
             environment: self.environment().map(|(name, path)| (name.to_owned(), text(&path))).to_vec(),
         };
         let folders = vec![self.runtime.path().to_owned(), self.ground.work.clone()];
-        let order = guard::Order { mark: self.name.clone(), down: Some(down), folders };
+        let order = guard::Order { marks: self.marks(), down: Some(down), folders };
         Guard::start(&self.ground.program, &order)
+    }
+
+    /// Gives words one of which is on the command line of all that belongs to the system, peers included.
+    fn marks(&self) -> Vec<String> {
+        vec![self.name.clone(), self.ledger.to_string_lossy().into_owned()]
     }
 
     /// Gives the variables by which the system's own folders are found.
@@ -219,28 +318,19 @@ impl System {
         command
     }
 
-    /// Runs a command to its end. Its output goes to files: what stays in the background may hold them longer than it runs.
-    fn output_of(&self, words: &[&str]) -> Result<Output, Error> {
+    /// Begins a command.
+    pub(crate) fn begin(&self, words: &[&str]) -> Result<Begun, Error> {
         let io = |source| Error::io(format!("`{}` can't be run", words.join(" ")), source);
-        let (mut out, mut err) = (tempfile::tempfile().map_err(io)?, tempfile::tempfile().map_err(io)?);
-        let mut command = self.command(words);
-        command.stdout(out.try_clone().map_err(io)?).stderr(err.try_clone().map_err(io)?);
-        let mut child = command.spawn().map_err(io)?;
-        let deadline = Instant::now() + COMMAND_TIME_MAX;
-        let status = loop {
-            if let Some(status) = child.try_wait().map_err(io)? {
-                break status;
-            }
-            let interrupted = self.ground.stop.check();
-            if interrupted.is_err() || Instant::now() > deadline {
-                drop(child.kill());
-                drop(child.wait());
-                interrupted?;
-                return Err(Error::TooSlow(format!("`{}` doesn't end", words.join(" "))));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        };
-        Ok(Output { status, stdout: written(&mut out).map_err(io)?, stderr: written(&mut err).map_err(io)? })
+        Begun::start(self.command(words), words.join(" "), &self.ground.stop).map_err(io)
+    }
+
+    /// Says whether a command ends well within a time.
+    pub(crate) fn answers(&self, words: &[&str], within: Duration) -> Result<bool, Error> {
+        match self.begin(words)?.wait(within) {
+            Ok(output) => Ok(output.status.success()),
+            Err(Error::TooSlow(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Gives the instances, those of the seat and of other services included.
@@ -285,17 +375,46 @@ impl System {
         names.iter().map(group).collect()
     }
 
+    fn supervisor(&self) -> Result<u32, Error> {
+        let lock = self.runtime.path().join(format!("evenkeel/{}.lock", self.name));
+        let text = std::fs::read_to_string(lock).unwrap_or_default();
+        text.trim().parse().map_err(|_| Error::Fault("the supervisor isn't to be found".to_owned()))
+    }
+
     /// Gives the data plane's process: the supervisor's child that serves connections.
     pub(crate) fn data_plane(&self) -> Result<Pid, Error> {
-        let lost = || Error::Fault("the data plane isn't to be found".to_owned());
-        let lock = self.runtime.path().join(format!("evenkeel/{}.lock", self.name));
-        let supervisor: u32 =
-            std::fs::read_to_string(lock).ok().and_then(|text| text.trim().parse().ok()).ok_or_else(lost)?;
-        let is_data_plane = |pid: &u32| {
-            std::fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == b"data-plane"))
+        let helpers = children(self.supervisor()?).into_iter().filter_map(pid);
+        let data_plane = helpers.into_iter().find(|pid| has_word(*pid, "data-plane"));
+        data_plane.ok_or_else(|| Error::Fault("the data plane isn't to be found".to_owned()))
+    }
+
+    /// Gives the processes of Evenkeel's own: the supervisor, and its children but for instances and their healthchecks.
+    pub(crate) fn own_processes(&self) -> Result<Vec<Pid>, Error> {
+        let instances: BTreeSet<i32> = self.instances()?.into_iter().filter_map(|one| one.pid).collect();
+        let is_own = |pid: &Pid| {
+            let is_peer = [peer::COMMAND, peer::READY_COMMAND].iter().any(|word| has_word(*pid, word));
+            !is_peer && !instances.contains(&pid.as_raw_nonzero().get())
         };
-        children(supervisor).into_iter().find(is_data_plane).and_then(pid).ok_or_else(lost)
+        let supervisor = self.supervisor()?;
+        let children = children(supervisor).into_iter().filter_map(pid).filter(is_own);
+        Ok(pid(supervisor).into_iter().chain(children).filter(|pid| lives(*pid)).collect())
+    }
+
+    /// Gives the processes of the drill's peers that belong to no instance: neither one's main process nor of its children.
+    pub(crate) fn leftovers(&self) -> Result<Vec<Pid>, Error> {
+        let mains: Vec<i32> = self.instances()?.into_iter().filter_map(|one| one.pid).collect();
+        let mut own: BTreeSet<i32> = mains.iter().copied().collect();
+        let mut to_see = mains;
+        while let Some(next) = to_see.pop().and_then(|pid| u32::try_from(pid).ok()) {
+            let below = children(next).into_iter().filter_map(|pid| i32::try_from(pid).ok());
+            to_see.extend(below.filter(|pid| own.insert(*pid)));
+        }
+        Ok(self.peers().into_iter().filter(|pid| !own.contains(&pid.as_raw_nonzero().get())).collect())
+    }
+
+    /// Gives the processes of the drill's peers that live.
+    pub(crate) fn peers(&self) -> Vec<Pid> {
+        all_of(&self.ledger.to_string_lossy())
     }
 
     /// Reads what instances print from now on; it is the ledger of apps that keep none.
@@ -317,13 +436,17 @@ impl System {
 
     /// Gives what instances noted so far.
     pub(crate) fn ledger(&self, source: Source) -> Result<Ledger, Error> {
-        match source {
+        let mut ledger = match source {
             Source::File => {
-                Ledger::read(&self.ledger).map_err(|error| Error::io("the ledger can't be read", error))
+                Ledger::read(&self.ledger).map_err(|error| Error::io("the ledger can't be read", error))?
             }
-            Source::Output => Ok(self.output.as_ref().map_or_else(Ledger::default, Followed::ledger)),
-            Source::None => Ok(Ledger::default()),
+            Source::Output => self.output.as_ref().map_or_else(Ledger::default, Followed::ledger),
+            Source::None => Ledger::default(),
+        };
+        if let Some(foreign) = &self.foreign {
+            ledger.add(&foreign.noted());
         }
+        Ok(ledger)
     }
 
     fn down(&mut self) {
@@ -340,8 +463,9 @@ impl System {
             drop(child.kill());
             drop(child.wait());
         }
-        // What didn't obey, or was only starting, ends with its supervisor.
-        end_all_of(&self.name);
+        // What didn't obey, was only starting, or was left by a supervisor that was killed.
+        self.marks().iter().for_each(|mark| end_all_of(mark));
+        self.unread = None;
         if self.has_containers {
             // They outlive their supervisor. Every call to the engine is bounded.
             let mut command = self.command(&["down"]);
@@ -354,6 +478,50 @@ impl System {
 impl Drop for System {
     fn drop(&mut self) {
         self.down();
+    }
+}
+
+/// A command that runs. Its output goes to files: what stays in the background may hold them longer than it runs. It is
+/// killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    child: Child,
+    words: String,
+    out: File,
+    err: File,
+    stop: Stop,
+}
+
+impl Begun {
+    fn start(mut command: Command, words: String, stop: &Stop) -> std::io::Result<Self> {
+        let (out, err) = (tempfile::tempfile()?, tempfile::tempfile()?);
+        let child = command.stdout(out.try_clone()?).stderr(err.try_clone()?).spawn()?;
+        Ok(Self { child, words, out, err, stop: stop.clone() })
+    }
+
+    /// Waits for its end, within a time.
+    pub(crate) fn wait(mut self, within: Duration) -> Result<Output, Error> {
+        let io = |source| Error::io(format!("`{}` can't be run", self.words), source);
+        let deadline = Instant::now() + within;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().map_err(io)? {
+                break status;
+            }
+            self.stop.check()?;
+            if Instant::now() > deadline {
+                return Err(Error::TooSlow(format!("`{}` doesn't end", self.words)));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        let (stdout, stderr) = (written(&mut self.out).map_err(io)?, written(&mut self.err).map_err(io)?);
+        Ok(Output { status, stdout, stderr })
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 
@@ -435,6 +603,7 @@ struct Override<'a> {
     ledger: &'a Path,
     folder: &'a Path,
     conf: &'a Path,
+    peer_port: Option<u16>,
 }
 
 impl Override<'_> {
@@ -469,16 +638,20 @@ impl Override<'_> {
         }
         for service in &self.subject.services {
             let lines = services.entry(&service.name).or_default();
+            let port = self.peer_port.unwrap_or(service.port);
+            if let Some(port) = self.peer_port {
+                _ = writeln!(lines, "    expose: !override [{}]", quoted(&port.to_string()));
+            }
             _ = writeln!(lines, "    environment: {{LEDGER: {}}}", quoted(&self.ledger.to_string_lossy()));
             if let Some(image) = &service.image {
-                lines.push_str(&self.container(service.port, image, peer_image.as_ref())?);
+                lines.push_str(&self.container(port, image, peer_image.as_ref())?);
                 continue;
             }
             match &self.setup.peers {
                 Some(script) => {
-                    let command = self.peer_command(script, service.port)?;
+                    let command = self.peer_command(script, port)?;
                     _ = writeln!(lines, "    x-process: !override {{command: {}}}", quoted(&command));
-                    lines.push_str(&self.healthcheck(script, service.port));
+                    lines.push_str(&self.healthcheck(script, port));
                 }
                 None if builds == Builds::LeftOut => lines.push_str("    x-process: {build: !reset null}\n"),
                 None => {}
@@ -529,7 +702,7 @@ impl Override<'_> {
             [&*self.ground.program.to_string_lossy(), peer::READY_COMMAND, &port.to_string()].map(quoted);
         let words = words.join(", ");
         format!(
-            "    healthcheck: !override {{test: [CMD, {words}], interval: 1s, timeout: 10s, retries: 3}}\n"
+            "    healthcheck: !override {{test: [CMD, {words}], interval: 1s, timeout: 10s, retries: 3, start_period: 1m}}\n"
         )
     }
 
@@ -601,7 +774,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// Reads what somebody else has written to a file.
-fn written(file: &mut std::fs::File) -> std::io::Result<Vec<u8>> {
+fn written(file: &mut File) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0))?;
     file.read_to_end(&mut bytes)?;

@@ -231,9 +231,13 @@ pub fn judge(records: &[Record], ledger: &Ledger, allowed: &[Allowance], steps: 
     for (id, instance) in ledger.early() {
         problems.add(format!("received by {instance} before it was ready"), id);
     }
+    for id in ledger.foreign() {
+        problems.add("passed to a process that is none of the project's", id);
+    }
     problems.strangers(records, &receipts);
     verdict.shares = steps.iter().map(|step| share(step.step, &receipts)).collect();
     verdict.findings = problems.findings();
+    verdict.findings.extend(mistaken_findings(ledger));
     for (step, share) in steps.iter().zip(&verdict.shares) {
         verdict.findings.extend(share_finding(step, share, &receipts));
     }
@@ -299,6 +303,20 @@ impl Problems {
     }
 }
 
+/// Finds healthchecks that said of one instance what was true of another. A name alone doesn't tell an instance from the
+/// one that it replaces; those are let pass.
+fn mistaken_findings(ledger: &Ledger) -> Vec<Finding> {
+    let mut count: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for one in ledger.mistaken.iter().filter(|one| !is_same(&one.asker, &one.answered_by)) {
+        *count.entry((&one.asker, &one.answered_by)).or_default() += 1;
+    }
+    let finding = |((asker, by), count): ((&str, &str), u64)| Finding {
+        what: format!("{count} × a healthcheck of {asker} answered by {by}"),
+        ids: Vec::new(),
+    };
+    count.into_iter().map(finding).collect()
+}
+
 /// Counts first receipts of one step by instance.
 fn share(step: u32, receipts: &HashMap<Id, Vec<&str>>) -> BTreeMap<String, u64> {
     let mut share = BTreeMap::new();
@@ -344,7 +362,7 @@ fn share_finding(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Entry, Event};
+    use crate::ledger::{Entry, Event, Mistaken};
 
     const OK: Outcome = Outcome::Answered { status: 200, body: Body::Whole };
 
@@ -381,7 +399,7 @@ mod tests {
         counts: [u64; 7],
         findings: &[&str],
     ) {
-        let ledger = Ledger { source: Source::File, entries: entries.to_vec(), closings: Vec::new() };
+        let ledger = Ledger { source: Source::File, entries: entries.to_vec(), ..Ledger::default() };
         let Verdict { count: c, findings: found, .. } = judge(records, &ledger, allowed, &[]);
         assert_eq!([c.sent, c.answered, c.allowed, c.lost, c.doubled, c.torn, c.repeated], counts);
         let found: Vec<String> =
@@ -494,7 +512,8 @@ mod tests {
             .map(|number| Record { sent: at(number), ended: at(number + 1), ..record(number, true, status) })
             .collect();
         let closings = closings.iter().map(|(from, to)| (Moment(*from), Moment(*to))).collect();
-        let ledger = Ledger { source: Source::File, entries: entries.to_vec(), closings };
+        let ledger =
+            Ledger { source: Source::File, entries: entries.to_vec(), closings, ..Ledger::default() };
         let allowance = Allowance {
             outcome: Allowed::Status(&[502]),
             methods: Methods::Posts,
@@ -569,9 +588,32 @@ mod tests {
     }
 
     #[test]
+    fn finds_what_came_to_the_wrong_one() {
+        check(
+            &[record(1, false, OK)],
+            &[entry(1, "a-foreign-process", Event::Foreign)],
+            &[],
+            [1, 1, 0, 0, 0, 0, 0],
+            &[
+                "1 × answered, though no instance received it (d0-1)",
+                "1 × passed to a process that is none of the project's (d0-1)",
+            ],
+        );
+        let asked = |asker: &str, answered_by: &str| Mistaken {
+            asker: asker.to_owned(),
+            answered_by: answered_by.to_owned(),
+        };
+        let mistaken = vec![asked("app-2", "app-1"), asked("app-2", "app-1"), asked("app-1", "app")];
+        let ledger = Ledger { source: Source::File, mistaken, ..Ledger::default() };
+        let found: Vec<String> =
+            judge(&[], &ledger, &[], &[]).findings.into_iter().map(|finding| finding.what).collect();
+        assert_eq!(found, ["2 × a healthcheck of app-2 answered by app-1"]);
+    }
+
+    #[test]
     fn shares_count_first_receipts() {
         let entries = [received(0, "app1"), received(1, "app2"), received(2, "app1"), received(2, "app2")];
-        let ledger = Ledger { source: Source::File, entries: entries.to_vec(), closings: Vec::new() };
+        let ledger = Ledger { source: Source::File, entries: entries.to_vec(), ..Ledger::default() };
         let records: Vec<Record> = (0..3).map(|number| record(number, false, OK)).collect();
         let expect = |counts: &[(&str, u64)]| -> BTreeMap<String, u64> {
             counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()

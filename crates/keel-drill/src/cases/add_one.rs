@@ -1,7 +1,11 @@
 //! One more instance: a service that waits to be started by name, or one more of a service that can have several.
 
 use super::{Case, Way, as_it_is};
-use crate::{Error, stage::Stage, subject::Subject};
+use crate::{
+    Error,
+    stage::{Context, Stage},
+    subject::Subject,
+};
 
 pub(super) const CASE: Case = Case {
     name: "add-one",
@@ -11,8 +15,8 @@ pub(super) const CASE: Case = Case {
     way: Way::Project { setup: as_it_is, play },
 };
 
-fn fits(subject: &Subject) -> Result<(), String> {
-    match one_more(subject) {
+fn fits(context: &Context<'_>) -> Result<(), String> {
+    match one_more(context.subject) {
         Some(_) => Ok(()),
         None => Err("every service has a fixed container_name, and none waits to be started".to_owned()),
     }

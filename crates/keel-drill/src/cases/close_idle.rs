@@ -29,7 +29,7 @@ const BURST: u32 = 24;
 
 fn setup(context: &Context<'_>) -> Setup {
     let all = Behaviour { closes_idle: Some(IDLE), ..Behaviour::default() };
-    let script = Script { all, one: None, seed: context.seed.split("peers").next() };
+    let script = Script { all, one: None, seed: context.seed.split("peers").next(), ..Script::default() };
     Setup { peers: Some(script), ..Setup::default() }
 }
 

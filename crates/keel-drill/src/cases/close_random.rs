@@ -24,7 +24,7 @@ const WITHIN: Duration = Duration::from_millis(4);
 
 fn setup(context: &Context<'_>) -> Setup {
     let all = Behaviour { closes_at_random: Some((0.3, WITHIN)), ..Behaviour::default() };
-    let script = Script { all, one: None, seed: context.seed.split("peers").next() };
+    let script = Script { all, one: None, seed: context.seed.split("peers").next(), ..Script::default() };
     Setup { peers: Some(script), ..Setup::default() }
 }
 

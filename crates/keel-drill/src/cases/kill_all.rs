@@ -1,7 +1,10 @@
 //! All instances die at once: requests wait for those that take their place.
 
 use super::{Case, Way, as_it_is};
-use crate::{Error, stage::Stage, subject::Subject};
+use crate::{
+    Error,
+    stage::{Context, Stage},
+};
 
 pub(super) const CASE: Case = Case {
     name: "kill-all",
@@ -11,8 +14,8 @@ pub(super) const CASE: Case = Case {
     way: Way::Project { setup: as_it_is, play },
 };
 
-fn fits(subject: &Subject) -> Result<(), String> {
-    match subject.services.iter().find(|service| service.replicas > 0 && !service.restarts) {
+fn fits(context: &Context<'_>) -> Result<(), String> {
+    match context.subject.services.iter().find(|service| service.replicas > 0 && !service.restarts) {
         Some(service) => {
             Err(format!("`{}` isn't started again when it dies (`restart: always`)", service.name))
         }

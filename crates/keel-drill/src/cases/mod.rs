@@ -3,24 +3,28 @@
 mod add_one;
 mod close_idle;
 mod close_random;
+mod command_in_restart;
 mod cut_everywhere;
 mod even;
+mod foreign_process;
 mod frozen;
 mod kill_all;
 mod kill_data_plane;
+mod kill_evenkeel;
 mod kill_one;
 mod never_answers;
 mod overload;
 mod reload;
 mod rolling_restart;
 mod scale;
+mod slow_listen;
 mod slow_start;
 mod stop_one;
+mod unread_terminal;
 
 use crate::{
     Error,
     stage::{Context, Played, Stage},
-    subject::Subject,
     system::Setup,
 };
 
@@ -34,7 +38,7 @@ pub struct Case {
     /// Outcomes beside success that count as right, in words.
     pub allows: &'static str,
     /// Says why a project can't be tried with it.
-    pub(crate) fits: fn(&Subject) -> Result<(), String>,
+    pub(crate) fits: fn(&Context<'_>) -> Result<(), String>,
     /// How it is played.
     pub(crate) way: Way,
 }
@@ -56,27 +60,51 @@ pub const CASES: &[&Case] = &[
     &kill_one::CASE,
     &kill_all::CASE,
     &rolling_restart::CASE,
+    &command_in_restart::CASE,
     &scale::CASE,
     &reload::CASE,
     &kill_data_plane::CASE,
+    &kill_evenkeel::CASE,
     &frozen::CASE,
     &never_answers::CASE,
     &close_random::CASE,
     &close_idle::CASE,
     &cut_everywhere::CASE,
     &slow_start::CASE,
+    &slow_listen::CASE,
+    &foreign_process::CASE,
+    &unread_terminal::CASE,
     &overload::CASE,
 ];
 
 /// Any project.
-fn any(_: &Subject) -> Result<(), String> {
+fn any(_: &Context<'_>) -> Result<(), String> {
     Ok(())
 }
 
 /// A project in which another instance can take over.
-fn several(subject: &Subject) -> Result<(), String> {
-    let instances: u32 = subject.services.iter().map(|service| service.replicas).sum();
+fn several(context: &Context<'_>) -> Result<(), String> {
+    let instances: u32 = context.subject.services.iter().map(|service| service.replicas).sum();
     if instances > 1 { Ok(()) } else { Err("there is only one instance".to_owned()) }
+}
+
+/// Evenkeel itself is tried, not who balances in its place.
+fn own(context: &Context<'_>) -> Result<(), String> {
+    match context.options.nginx {
+        Some(_) => Err("it tries what runs the instances, which is Evenkeel here, too".to_owned()),
+        None => Ok(()),
+    }
+}
+
+/// Instances of Evenkeel's whose port can be another one.
+fn movable(context: &Context<'_>) -> Result<(), String> {
+    own(context)?;
+    if context.subject.has_upstream_block() && context.subject.has_services_alone() {
+        Ok(())
+    } else {
+        Err("nginx.conf has no `upstream` block of services alone, whose port could be another one"
+            .to_owned())
+    }
 }
 
 /// The project as it is.

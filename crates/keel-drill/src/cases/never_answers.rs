@@ -24,8 +24,12 @@ const PASSES: Duration = Duration::from_secs(5);
 
 fn setup(context: &Context<'_>) -> Setup {
     let one = Behaviour { never_answers: true, ..Behaviour::default() };
-    let script =
-        Script { all: Behaviour::default(), one: Some(one), seed: context.seed.split("peers").next() };
+    let script = Script {
+        all: Behaviour::default(),
+        one: Some(one),
+        seed: context.seed.split("peers").next(),
+        ..Script::default()
+    };
     let mut setup = Setup { peers: Some(script), ..Setup::with_timeouts() };
     if context.subject.has_upstream_block() {
         setup.tuning.server_parameters =

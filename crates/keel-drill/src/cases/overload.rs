@@ -10,7 +10,6 @@ use crate::{
     record::{Outcome, Record},
     results::Finding,
     stage::{Context, Stage},
-    subject::Subject,
     system::Setup,
     verdict::{Allowance, Allowed, Reached},
 };
@@ -37,8 +36,8 @@ const ALIKE_MIN: f64 = 0.5;
 /// is too much.
 const ANSWERED_MIN: f64 = 0.3;
 
-fn fits(subject: &Subject) -> Result<(), String> {
-    if subject.has_upstream_block() {
+fn fits(context: &Context<'_>) -> Result<(), String> {
+    if context.subject.has_upstream_block() {
         Ok(())
     } else {
         Err("nginx.conf has no `upstream` block whose servers can get max_conns".to_owned())
@@ -47,7 +46,7 @@ fn fits(subject: &Subject) -> Result<(), String> {
 
 fn setup(context: &Context<'_>) -> Setup {
     let all = Behaviour { at_once: Some(AT_ONCE), takes: TAKES, ..Behaviour::default() };
-    let script = Script { all, one: None, seed: context.seed.split("peers").next() };
+    let script = Script { all, one: None, seed: context.seed.split("peers").next(), ..Script::default() };
     let mut setup = Setup { peers: Some(script), ..Setup::with_timeouts() };
     setup.tuning.server_parameters = vec![("max_conns", CONNECTIONS_MAX.to_string())];
     setup

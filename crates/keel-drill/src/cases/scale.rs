@@ -3,7 +3,7 @@
 use super::{Case, Way, as_it_is};
 use crate::{
     Error,
-    stage::Stage,
+    stage::{Context, Stage},
     subject::{Subject, Tried},
 };
 
@@ -15,8 +15,8 @@ pub(super) const CASE: Case = Case {
     way: Way::Project { setup: as_it_is, play },
 };
 
-fn fits(subject: &Subject) -> Result<(), String> {
-    scalable(subject).map(drop).ok_or_else(|| "every service has a fixed container_name".to_owned())
+fn fits(context: &Context<'_>) -> Result<(), String> {
+    scalable(context.subject).map(drop).ok_or_else(|| "every service has a fixed container_name".to_owned())
 }
 
 fn scalable(subject: &Subject) -> Option<&Tried> {

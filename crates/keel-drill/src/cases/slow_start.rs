@@ -26,7 +26,7 @@ const READY_AFTER: Duration = Duration::from_millis(1500);
 
 fn setup(context: &Context<'_>) -> Setup {
     let all = Behaviour { ready_after: READY_AFTER, ..Behaviour::default() };
-    let script = Script { all, one: None, seed: context.seed.split("peers").next() };
+    let script = Script { all, one: None, seed: context.seed.split("peers").next(), ..Script::default() };
     Setup { peers: Some(script), ..Setup::default() }
 }
 
