@@ -226,6 +226,39 @@ fn return_heeds_conditions_that_need_no_validator() -> Outcome {
 }
 
 #[test]
+fn old_browsers_are_answered_as_nginx_answers_them() -> Outcome {
+    let setup = serve(
+        "location / { return 200 x; }\n\
+         location /safari/ { keepalive_disable safari; return 200 x; }\n\
+         location /none/ { keepalive_disable none; return 200 x; }\n\
+         location /error/ { return 404; }\n\
+         location /short/ { msie_padding off; return 404; }",
+    )?;
+    let msie = "User-Agent: Mozilla/4.0 (compatible; MSIE 6.0; Windows NT 5.1)\r\n";
+    let safari = "User-Agent: Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15) Version/15.0 Safari/605.1\r\n";
+    let chrome = "User-Agent: Mozilla/5.0 (X11) Chrome/99.0 Safari/537.36\r\n";
+    for (method, path, browser, expect) in [
+        ("GET", "/", msie, "keep-alive"),
+        ("POST", "/", msie, "close"),
+        ("POST", "/", chrome, "keep-alive"),
+        ("POST", "/none/", msie, "keep-alive"),
+        ("POST", "/", safari, "keep-alive"),
+        ("GET", "/safari/", safari, "close"),
+        ("GET", "/safari/", chrome, "keep-alive"),
+    ] {
+        let fields = format!("{browser}Content-Length: 0\r\n");
+        let response = setup.ask(method, path, &fields)?;
+        assert_eq!(response.field("Connection"), Some(expect), "{method} {path} {browser}");
+    }
+    for (path, browser, length) in
+        [("/error/", "", 153), ("/error/", chrome, 555), ("/error/", msie, 555), ("/short/", chrome, 153)]
+    {
+        assert_eq!(setup.ask("GET", path, browser)?.text().len(), length, "{path} {browser}");
+    }
+    Ok(())
+}
+
+#[test]
 fn an_idle_connection_outlives_its_worker_for_keepalive_min_timeout() -> Outcome {
     let setup = serve("keepalive_min_timeout 2s; return 200 x;")?;
     let mut client = Client::connect(setup.address)?;
@@ -275,6 +308,19 @@ fn a_test_opens_the_files_that_serving_needs() -> Outcome {
     check_refused(
         "events {} http { access_log off; client_body_temp_path /dev/null/b; server { listen 127.0.0.1:1; } }",
         "mkdir() \"/dev/null/b\" failed (20: Not a directory)",
+    )
+}
+
+#[test]
+fn a_test_tries_the_addresses() -> Outcome {
+    let foreign = std::fs::read_to_string("/proc/sys/net/ipv4/ip_nonlocal_bind")?;
+    if foreign.trim() != "0" {
+        eprintln!("not run: this host lets sockets have addresses of others (net.ipv4.ip_nonlocal_bind)");
+        return Ok(());
+    }
+    check_refused(
+        "events {} http { access_log off; server { listen 192.0.2.1:8080; } }",
+        "bind() to 192.0.2.1:8080 failed (99: Cannot assign requested address)",
     )
 }
 

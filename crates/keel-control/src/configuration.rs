@@ -3,11 +3,12 @@
 use std::{
     fs::OpenOptions,
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use keel_diag::{Diagnostic, Severity, Sources};
-use keel_model::{ErrorLog, LogLevel, Plan, Resolver, User};
+use keel_model::{Address, ErrorLog, LogLevel, Plan, Resolver, User};
 use keel_nginx::{HostFiles, Loaded, MainSettings, Options};
 use keel_sys::user::user_by_name;
 
@@ -15,6 +16,7 @@ use crate::{
     discovery::Names,
     peers::{Binding, Pools},
     resolve::{Known, bind},
+    sockets::test_bind,
     traffic::{LogReaders, open_log},
 };
 
@@ -43,7 +45,7 @@ pub enum DefaultFolder {
     MustBeThere,
 }
 
-/// A file or folder that serving needs and that can't be had.
+/// A file, folder or address that serving needs and that can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// A file that can't be opened.
@@ -51,6 +53,14 @@ pub enum FileError {
     Open {
         /// Which.
         path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// An address that no socket can have.
+    #[error("bind() to {address} failed ({})", errno_text(error))]
+    Bind {
+        /// Which.
+        address: SocketAddr,
         /// What the kernel said.
         error: io::Error,
     },
@@ -111,7 +121,7 @@ impl Ready {
     }
 
     /// Opens what serving opens, as nginx does when it tests a configuration: the pid file and the logs, which are
-    /// made where they are missing, and the folders for bodies. What `logs` would hold is left alone while serving
+    /// made where they are missing, and the folders for bodies; and binds its addresses for a moment. What `logs` would hold is left alone while serving
     /// would make that folder first.
     ///
     /// # Errors
@@ -129,6 +139,12 @@ impl Ready {
         for path in self.plan.log_paths().into_iter().filter(|path| is_there(path)) {
             open_log(&path, self.plan.process.user.as_ref(), LogReaders::Everybody)
                 .map_err(|error| FileError::Open { path, error })?;
+        }
+        for listener in &self.plan.listeners {
+            if let Address::Tcp(address) = listener.address {
+                let bound = test_bind(address, &listener.options);
+                bound.map_err(|error| FileError::Bind { address, error })?;
+            }
         }
         Ok(())
     }

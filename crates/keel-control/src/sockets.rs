@@ -136,6 +136,17 @@ fn open(address: &Address, options: &SocketOptions, sharing: Sharing) -> io::Res
     }
 }
 
+/// Tries whether an address can be bound, without listening on it. One that is in use is the running balancer's, and a
+/// port that needs root is for the user who will serve: neither fails.
+pub(crate) fn test_bind(address: SocketAddr, options: &SocketOptions) -> io::Result<()> {
+    match bind_tcp(address, options, false) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
+            Ok(())
+        }
+        bound => bound.map(drop),
+    }
+}
+
 fn bind_tcp(address: SocketAddr, options: &SocketOptions, reuse_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;

@@ -174,6 +174,8 @@ pub struct CoreScope {
     pub keepalive_time: Duration,
     /// `keepalive_min_timeout`, default 0.
     pub keepalive_min_timeout: Duration,
+    /// `keepalive_disable`, default msie6.
+    pub keepalive_disable: KeepaliveDisable,
     /// `lingering_close`, default on.
     pub lingering_close: LingeringClose,
     /// `lingering_time`, default 30 s.
@@ -204,6 +206,8 @@ pub struct CoreScope {
     pub if_modified_since: IfModifiedSince,
     /// `max_ranges`: byte ranges answered in one response; `None` for no limit.
     pub max_ranges: Option<u32>,
+    /// `msie_padding`, default on.
+    pub msie_padding: bool,
     /// `log_not_found`, default on.
     pub log_not_found: bool,
     /// `error_log` of this place, where it differs from the process's. Empty means the process's.
@@ -229,6 +233,7 @@ impl Default for CoreScope {
             keepalive_requests: 1000,
             keepalive_time: Duration::from_secs(3600),
             keepalive_min_timeout: Duration::ZERO,
+            keepalive_disable: KeepaliveDisable { msie6: true, safari: false },
             lingering_close: LingeringClose::On,
             lingering_time: Duration::from_secs(30),
             lingering_timeout: Duration::from_secs(5),
@@ -244,6 +249,7 @@ impl Default for CoreScope {
             etag: true,
             if_modified_since: IfModifiedSince::Exact,
             max_ranges: None,
+            msie_padding: true,
             log_not_found: true,
             error_logs: Vec::new(),
             satisfy_any: false,
@@ -258,6 +264,15 @@ pub enum Root {
     Root(Template),
     /// `alias`: what follows the location's own prefix is appended.
     Alias(Template),
+}
+
+/// Browsers whose connections aren't kept (`keepalive_disable`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepaliveDisable {
+    /// Old Internet Explorers, after a POST.
+    pub msie6: bool,
+    /// Safari on a Mac.
+    pub safari: bool,
 }
 
 /// `lingering_close`.

@@ -330,7 +330,7 @@ const GROUPS: &[Group] = &[
     },
     Group {
         effect: Effect::Harmless("old browsers get what everybody gets"),
-        names: &["keepalive_disable", "msie_padding", "msie_refresh"],
+        names: &["msie_refresh"],
     },
     Group {
         effect: Effect::Harmless("the data plane keeps the priority that it is started with"),

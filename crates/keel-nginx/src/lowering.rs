@@ -1,9 +1,11 @@
 //! From what was read to the model: inheritance, defaults, listeners, upstreams.
 
+use std::collections::BTreeMap;
+
 use keel_diag::{Diagnostic, Span};
 use keel_model::{
-    Address, Content, Listener, Location, LogFormat, Map, PeerSet, Resolver, Rewrite, Scope, ServerId,
-    ServerName, Upstream, UpstreamKeepalive, UpstreamName, VirtualServer,
+    Address, ByteSize, Content, Listener, Location, LogFormat, Map, PeerSet, Resolver, Rewrite, Scope,
+    ServerId, ServerName, Upstream, UpstreamKeepalive, UpstreamName, VirtualServer,
 };
 
 use crate::{
@@ -13,7 +15,7 @@ use crate::{
         http_access, http_core_scope, http_headers, http_index,
         http_listen::Listen,
         http_log, http_proxy, http_rewrite,
-        http_upstream::{server_address, server_entry},
+        http_upstream::{check_zones, server_address, server_entry},
         resolver,
     },
     known::{self, CacheZones},
@@ -42,6 +44,8 @@ pub(crate) struct HttpSettings {
     pub(crate) servers: Vec<Frame>,
     /// `upstream` blocks, closed.
     pub(crate) upstreams: Vec<Frame>,
+    /// Zones of upstreams, by name: the first place, and the size that any place gives.
+    pub(crate) zones: BTreeMap<String, (Span, Option<ByteSize>)>,
     /// Zones of caches.
     pub(crate) cache_zones: CacheZones,
     /// What all that came to.
@@ -175,6 +179,7 @@ pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
     reader.diagnostics.extend(literals.diagnostics);
     reader.check_pending_variables();
     known::check_cache_zones(reader);
+    check_zones(reader);
     http.locations.clear();
     reader.http.lowered = lowered;
 }

@@ -243,6 +243,14 @@ fn arguments_of_what_has_no_effect_are_checked_as_nginx_checks_them() {
         "location / { client_body_temp_path b 0; }",
         &["[emerg] \"client_body_temp_path\" directive invalid value:2"],
     );
+    check_http("proxy_cache_path /c keys_zone=a:8k;", &[]);
+    check_http(
+        "proxy_cache_path /c keys_zone=a:4k;",
+        &["[emerg] keys zone \"keys_zone=a:4k\" is too small:2"],
+    );
+    // These may be repeated.
+    let unsupported = "[emerg] `limit_req` is not supported yet:2";
+    check_server("limit_req zone=a; limit_req zone=b;", &[unsupported, unsupported]);
     // Directives of other modules aren't nginx's to check.
     check_http("more_set_headers;", &["[emerg] `more_set_headers` is not supported yet:2"]);
 }
@@ -257,6 +265,24 @@ fn zones_of_caches_must_be_defined() {
         &[unused, "[emerg] \"proxy_cache\" zone \"two\" is unknown:2"],
     );
     check_http(&format!("proxy_cache off; {path}"), &[]);
+}
+
+#[test]
+fn zones_of_upstreams_have_one_size() {
+    let upstream =
+        |name: &str, zone: &str| format!("upstream {name} {{ server 127.0.0.1:1; zone {zone}; }} ");
+    let check = |zones: [&str; 2], expect: &[&str]| {
+        check_http(&(upstream("u", zones[0]) + &upstream("v", zones[1])), expect);
+    };
+    check(["a 64k", "a"], &[]);
+    check(["a", "a 64k"], &[]);
+    check(["a", "b 64k"], &["[emerg] zero size shared memory zone \"a\":2"]);
+    check(
+        ["a 64k", "a 1m"],
+        &[
+            "[emerg] the size 1048576 of shared memory zone \"a\" conflicts with already declared size 65536:2",
+        ],
+    );
 }
 
 #[test]

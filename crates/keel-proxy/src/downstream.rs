@@ -15,11 +15,12 @@ use std::{
 };
 
 use keel_http::host;
-use keel_model::{Address, LogLevel};
+use keel_model::{Address, KeepaliveDisable, LogLevel};
 use keel_telemetry::Entry;
 
 use crate::{
-    exchange::{Exchange, Remote},
+    browser::Browser,
+    exchange::{Exchange, Method, Remote},
     io::{
         socket::{self, Socket},
         timer::Timer,
@@ -143,7 +144,8 @@ impl Client {
         ex.keep_alive = ex.keep_alive
             && self.requests < core.keepalive_requests
             && !core.keepalive_timeout.is_zero()
-            && worker.clock.now().saturating_duration_since(self.accepted) < core.keepalive_time;
+            && worker.clock.now().saturating_duration_since(self.accepted) < core.keepalive_time
+            && !is_disabled(core.keepalive_disable, ex);
     }
 
     pub(crate) fn log_error(&self, worker: &Worker, ex: &Exchange, text: &str) {
@@ -190,6 +192,19 @@ impl Client {
             connection: Some(self.number),
             text: format_args!("{}", String::from_utf8_lossy(&line)),
         });
+    }
+}
+
+/// Says whether the browser's connections are not kept. It is looked at only where that can be.
+fn is_disabled(disable: KeepaliveDisable, ex: &Exchange) -> bool {
+    let old_msie = disable.msie6 && ex.method == Method::Post;
+    if !old_msie && !disable.safari {
+        return false;
+    }
+    match ex.field(keel_http::Name::UserAgent).map(Browser::of) {
+        Some(Browser::OldMsie) => old_msie,
+        Some(Browser::Safari) => disable.safari,
+        _ => false,
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod accept;
 mod body;
+mod browser;
 mod control;
 mod downstream;
 mod error;

@@ -10,6 +10,7 @@ use keel_http::{Lines, Message, Name, Status, Unwritable, date, encode};
 use keel_model::{Expires, ServerTokens};
 
 use crate::{
+    browser::Browser,
     error::ClientGone,
     job::{Flow, Job},
     snapshot::FieldProgram,
@@ -17,6 +18,10 @@ use crate::{
 
 /// The version of nginx whose behaviour this one has, which clients and tests that look for it are told.
 pub(crate) const NGINX_VERSION: &str = "1.31.5";
+
+/// What makes a page of an error longer, and how often.
+const PADDING_LINE: &[u8] = b"<!-- a padding to disable MSIE and Chrome friendly error page -->\r\n";
+const PADDING_LINES: usize = 6;
 
 /// What the field `Server` and error pages say.
 fn server_text(job: &Job<'_>) -> Option<Vec<u8>> {
@@ -407,10 +412,20 @@ pub(crate) async fn send_special(
         body.extend_from_slice(b"<hr><center>");
         body.extend_from_slice(&tail);
         body.extend_from_slice(b"</center>\r\n</body>\r\n</html>\r\n");
+        if status >= 400 && is_padded(job) {
+            (0..PADDING_LINES).for_each(|_| body.extend_from_slice(PADDING_LINE));
+        }
     }
     let content_type: Option<&[u8]> = if body.is_empty() { None } else { Some(b"text/html") };
     let own = Own { status: status_to_send, content_type, location, fields, body: &body, modified: None };
     send_own(job, own).await
+}
+
+/// Says whether the browser would replace a short page by its own (`msie_padding`).
+fn is_padded(job: &Job<'_>) -> bool {
+    let browser = job.ex.field(Name::UserAgent).map(Browser::of);
+    job.place().scope.core.msie_padding
+        && matches!(browser, Some(Browser::OldMsie | Browser::Msie | Browser::Chrome))
 }
 
 /// Gives the title of the page for a status that has one.

@@ -4,12 +4,12 @@ use std::{path::PathBuf, time::Duration};
 
 use keel_diag::Diagnostic;
 use keel_model::{
-    ByteSize, CoreScope, ErrorLog, ErrorPage, IfModifiedSince, LingeringClose, LocationMatcher, Root,
-    ServerTokens, Template, TryFiles,
+    ByteSize, CoreScope, ErrorLog, ErrorPage, IfModifiedSince, KeepaliveDisable, LingeringClose,
+    LocationMatcher, Root, ServerTokens, Template, TryFiles,
 };
 
 use crate::{
-    arguments::{flag, keyword, msec, number, number32, offset, size, temp_path, text},
+    arguments::{flag, keyword, keywords, msec, number, number32, offset, size, temp_path, text},
     ast::Directive,
     directives::core::error_log,
     lowering::inherit,
@@ -35,6 +35,8 @@ pub(crate) struct Slot {
     keepalive_requests: Option<u64>,
     keepalive_time: Option<Duration>,
     keepalive_min_timeout: Option<Duration>,
+    keepalive_disable: Option<KeepaliveDisable>,
+    msie_padding: Option<bool>,
     lingering_close: Option<LingeringClose>,
     lingering_time: Option<Duration>,
     lingering_timeout: Option<Duration>,
@@ -79,7 +81,8 @@ impl Slot {
         inherit!(self, outer;
             root, internal, types, default_type, client_max_body_size, client_body_buffer_size,
             client_body_timeout, client_body_temp_path, send_timeout, keepalive_timeout, keepalive_header,
-            keepalive_requests, keepalive_time, keepalive_min_timeout, lingering_close, lingering_time,
+            keepalive_requests, keepalive_time, keepalive_min_timeout, keepalive_disable, msie_padding,
+            lingering_close, lingering_time,
             lingering_timeout, reset_timedout_connection, tcp_nodelay, server_tokens, absolute_redirect,
             server_name_in_redirect, port_in_redirect, error_pages, recursive_error_pages, etag,
             if_modified_since, max_ranges, log_not_found, error_logs, satisfy_any);
@@ -107,6 +110,8 @@ impl Slot {
             keepalive_header: self.keepalive_header,
             keepalive_requests: self.keepalive_requests.unwrap_or(default.keepalive_requests),
             keepalive_time: or(self.keepalive_time, default.keepalive_time),
+            keepalive_disable: self.keepalive_disable.unwrap_or(default.keepalive_disable),
+            msie_padding: self.msie_padding.unwrap_or(default.msie_padding),
             keepalive_min_timeout: or(self.keepalive_min_timeout, default.keepalive_min_timeout),
             lingering_close: self.lingering_close.unwrap_or(default.lingering_close),
             lingering_time: or(self.lingering_time, default.lingering_time),
@@ -280,6 +285,31 @@ pub(crate) const ROWS: &[Row] = &[
               `worker_shutdown_timeout` ends it earlier.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.scope.core.keepalive_min_timeout, msec)
+        }),
+    },
+    Row {
+        name: "keepalive_disable",
+        syntax: "none | browser ...",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::Take(1, 2),
+        default: Some("msie6"),
+        doc: "Browsers whose connections are not kept: `msie6`, old Internet Explorers after a POST, and `safari`, Safari \
+              on a Mac.",
+        set: Setter::Simple(|reader, directive| {
+            let disable = keepalive_disable(reader, directive);
+            reader.frame.scope.core.keepalive_disable = Some(disable);
+        }),
+    },
+    Row {
+        name: "msie_padding",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("on"),
+        doc: "Whether Evenkeel's own pages of errors are made longer than 512 bytes for Internet Explorer and Chrome, which \
+              replace shorter ones by pages of their own.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.msie_padding, flag)
         }),
     },
     Row {
@@ -518,6 +548,11 @@ fn if_modified_since(reader: &mut Reader<'_>, directive: &Directive) -> Option<I
 
 fn satisfy(reader: &mut Reader<'_>, directive: &Directive) -> Option<bool> {
     keyword(reader, directive, &[("all", false), ("any", true)])
+}
+
+fn keepalive_disable(reader: &mut Reader<'_>, directive: &Directive) -> KeepaliveDisable {
+    let browsers = keywords(reader, directive, &[("none", 0), ("msie6", 1), ("safari", 2)]);
+    KeepaliveDisable { msie6: browsers.contains(&1), safari: browsers.contains(&2) }
 }
 
 fn keepalive_timeout(reader: &mut Reader<'_>, directive: &Directive) {

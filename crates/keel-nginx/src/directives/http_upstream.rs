@@ -316,8 +316,10 @@ fn zone(reader: &mut Reader<'_>, directive: &Directive) {
     if name.text.is_empty() {
         reader.invalid(directive, name, "invalid zone name \"\"".into(), "a name");
     }
+    let mut size = None;
     if let Some(word) = directive.args.get(1) {
-        match value::size(&word.text) {
+        size = value::size(&word.text);
+        match size {
             None => reader.invalid(
                 directive,
                 word,
@@ -335,7 +337,34 @@ fn zone(reader: &mut Reader<'_>, directive: &Directive) {
             Some(_) => {}
         }
     }
+    let declared = reader.http.zones.entry(name.text.clone()).or_insert_with(|| (directive.span(), None));
+    match (declared.1, size) {
+        (None, Some(size)) => declared.1 = Some(size),
+        (Some(first), Some(size)) if first != size => {
+            let (size, first) = (size.0, first.0);
+            let nginx = format!(
+                "the size {size} of shared memory zone \"{}\" conflicts with already declared size {first}",
+                name.text
+            );
+            reader.invalid(directive, name, nginx, "one size in all places");
+        }
+        _ => {}
+    }
     reader.frame.upstream.zone = Some(name.text.clone());
+}
+
+/// Reports zones that no place gives a size.
+pub(crate) fn check_zones(reader: &mut Reader<'_>) {
+    for (name, (span, size)) in std::mem::take(&mut reader.http.zones) {
+        if size.is_none() {
+            reader.diagnostics.push(
+                Diagnostic::error("nginx::unsized-zone", format!("the zone `{name}` has no size"))
+                    .at(span, "nginx needs one; here it means nothing")
+                    .help(format!("give it one: `zone {name} 64k;`"))
+                    .nginx(format!("zero size shared memory zone \"{name}\"")),
+            );
+        }
+    }
 }
 
 fn keepalive(reader: &mut Reader<'_>, directive: &Directive) {

@@ -12,8 +12,9 @@ use crate::{
     value::{self, Resolution},
 };
 
-/// The least shared memory that nginx takes for a zone: eight pages.
+/// The least shared memory that nginx takes for a zone: eight pages, and two for a cache's keys.
 const ZONE_BYTES_MIN: u64 = 8 * 4096;
+const KEYS_ZONE_BYTES_MIN: u64 = 2 * 4096;
 
 /// The least memory pool that nginx makes, and what its size is a multiple of.
 const POOL_BYTES_MIN: u64 = 112;
@@ -156,7 +157,7 @@ fn zone(reader: &mut Reader<'_>, directive: &Directive, mut other: impl FnMut(&m
         match word.text.strip_prefix("zone=") {
             Some(zone) => {
                 has_zone = true;
-                zone_size(reader, directive, word, zone, "zone");
+                zone_size(reader, directive, word, zone, Zone::Limit);
             }
             None => other(reader, word),
         }
@@ -167,19 +168,32 @@ fn zone(reader: &mut Reader<'_>, directive: &Directive, mut other: impl FnMut(&m
 }
 
 /// Checks `name:size`.
-fn zone_size(reader: &mut Reader<'_>, directive: &Directive, word: &Word, zone: &str, what: &str) {
-    let size = zone.split_once(':').filter(|(name, _)| !name.is_empty() || what == "zone");
+fn zone_size(reader: &mut Reader<'_>, directive: &Directive, word: &Word, zone: &str, kind: Zone) {
+    let (what, bytes_min) = match kind {
+        Zone::Limit => ("zone", ZONE_BYTES_MIN),
+        Zone::Keys => ("keys zone", KEYS_ZONE_BYTES_MIN),
+    };
+    let size = zone.split_once(':').filter(|(name, _)| !name.is_empty() || kind == Zone::Limit);
     match size.and_then(|(_, size)| value::size(size)) {
-        Some(bytes) if bytes.0 >= ZONE_BYTES_MIN => {}
+        Some(bytes) if bytes.0 >= bytes_min => {}
         Some(_) => {
             let nginx = format!("{what} \"{}\" is too small", word.text);
-            reader.invalid(directive, word, nginx, "at least 32k");
+            reader.invalid(directive, word, nginx, &format!("at least {}", value::size_text(bytes_min)));
         }
         None => {
             let nginx = format!("invalid {what} size \"{}\"", word.text);
             reader.invalid(directive, word, nginx, "`name:size`");
         }
     }
+}
+
+/// What a zone is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Zone {
+    /// `limit_req_zone` and `limit_conn_zone`.
+    Limit,
+    /// `keys_zone` of a cache.
+    Keys,
 }
 
 /// `proxy_cache_path` and its like.
@@ -194,7 +208,7 @@ pub(super) fn cache_path(reader: &mut Reader<'_>, directive: &Directive) {
         let nginx = match key {
             "keys_zone" => {
                 has_zone = true;
-                zone_size(reader, directive, word, text, "keys zone");
+                zone_size(reader, directive, word, text, Zone::Keys);
                 if let Some((zone, _)) = text.split_once(':') {
                     reader.http.cache_zones.defined.push((directive.name.text.clone(), zone.to_owned()));
                 }
