@@ -53,6 +53,26 @@ pub(crate) fn confinement(decoder: &mut Decoder<'_>, node: &Node) -> Confinement
     }
 }
 
+/// Reads `deploy.resources.limits`; as in Compose they are the same limits as `cpus`, `mem_limit` and `pids_limit`, and may
+/// not say otherwise.
+pub(crate) fn deploy_limits(decoder: &mut Decoder<'_>, limits: &Node, confinement: &mut Confinement) {
+    let get = |field: &str| limits.get(field).filter(|node| !node.is_null());
+    let cpus = get("cpus").and_then(|node| Some((node, nano_cpus(decoder, node)?)));
+    let memory = get("memory").and_then(|node| Some((node, bytes(decoder, node)?)));
+    let pids = get("pids").and_then(|node| Some((node, decoder.number::<i64>(node)?.value)));
+    let mut settle = |given: Option<(&Node, i64)>, own: &mut Option<i64>, field: &str| {
+        let Some((node, value)) = given else { return };
+        if own.is_some_and(|own| own != value) {
+            let message = format!("this limit and `{field}` differ");
+            return decoder.invalid(node.span, message, "say it in one place");
+        }
+        *own = Some(value);
+    };
+    settle(cpus, &mut confinement.nano_cpus, "cpus");
+    settle(memory, &mut confinement.memory_bytes, "mem_limit");
+    settle(pids, &mut confinement.pids_max, "pids_limit");
+}
+
 /// Gives the paths of `volumes` with `type: tmpfs`.
 fn memory_mounts(volumes: &Node) -> Vec<(String, String)> {
     let Value::Sequence(items) = &volumes.value else { return Vec::new() };

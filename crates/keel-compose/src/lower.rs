@@ -63,6 +63,7 @@ pub(crate) fn lower(tree: Node, frame: Frame, reader: &mut Reader<'_>) -> Projec
     }
     apply_links(services, &mut project, reader);
     check_names(&project, reader.report);
+    check_instance_names(&project, reader.report);
     check_circles(&project, reader.report);
     check_seats(&project, reader.report);
     for (name, service) in &mut project.services {
@@ -170,6 +171,34 @@ fn apply_links(services: &Mapping, project: &mut Project, reader: &mut Reader<'_
                 });
             }
         }
+    }
+}
+
+/// Reports container names that numbered instances of another service have: `app-2` beside two of `app`. Where two
+/// services' own names clash, their instances are numbered, as Compose numbers all.
+fn check_instance_names(project: &Project, report: &mut Report) {
+    let numbered = |service: &Service| service.container_name.is_none() && service.replicas() > 1;
+    for service in project.services.values() {
+        let Some(container) = &service.container_name else { continue };
+        let is_one_of = |other: &&Service| {
+            let number =
+                container.value.strip_prefix(&other.name.value).and_then(|rest| rest.strip_prefix('-'));
+            let number = number.filter(|number| !number.starts_with(['0', '+']));
+            number.and_then(|number| number.parse::<u32>().ok()).is_some_and(|n| n <= other.replicas())
+        };
+        let others = project.services.values().filter(|other| numbered(other));
+        let Some(other) = others.filter(|other| other.name.value != service.name.value).find(is_one_of)
+        else {
+            continue;
+        };
+        let message =
+            format!("an instance of `{}` has the container name `{}`", other.name.value, container.value);
+        let diagnostic =
+            Diagnostic::error("compose::container-name", message).at(container.span, "taken already").at(
+                other.name.span,
+                format!("{} instances, called {}-1 and so on", other.replicas(), other.name.value),
+            );
+        report.within(&service.name.value, |report| report.push(diagnostic));
     }
 }
 

@@ -242,7 +242,7 @@ impl Service {
             timeout: pick(|check| check.timeout, 30),
             retries: layers().find_map(|check| check.retries).filter(|n| *n > 0).unwrap_or(3),
             start_period: pick(|check| check.start_period, 0),
-            start_interval: pick(|check| check.start_interval, 5),
+            start_interval: layers().find_map(|check| check.start_interval).filter(|d| !d.is_zero()),
         })
     }
 

@@ -24,11 +24,13 @@ pub(crate) enum Effect {
     Read,
     /// It isn't; every response stays correct.
     Warn(&'static str),
+    /// It isn't, and these values say what holds all the same.
+    WarnUnless(&'static [&'static str], &'static str),
     /// It isn't, and the user would get something else.
     Error(&'static str),
 }
 
-use Effect::{Error, Read, Warn};
+use Effect::{Error, Read, Warn, WarnUnless};
 
 const fn read(name: &'static str) -> Field {
     Field { name, effect: Read }
@@ -36,6 +38,10 @@ const fn read(name: &'static str) -> Field {
 
 const fn warn(name: &'static str, reason: &'static str) -> Field {
     Field { name, effect: Warn(reason) }
+}
+
+const fn warn_unless(name: &'static str, defaults: &'static [&'static str], reason: &'static str) -> Field {
+    Field { name, effect: WarnUnless(defaults, reason) }
 }
 
 const fn error(name: &'static str, reason: &'static str) -> Field {
@@ -47,6 +53,14 @@ const NO_IMAGE: &str = "no image is built or pulled for a process";
 const NO_NETWORK: &str = "processes share this host's network, and containers get a plain bridge";
 const NO_NAMESPACE: &str = "the process shares it with this host";
 const HARDENING: &str = "the process has the rights of the user who runs Evenkeel";
+const OWNER: &str = "the file keeps the owner and the rights that it has on this host";
+
+/// What this machine is called as a platform.
+const PLATFORMS: &[&str] = match std::env::consts::ARCH.as_bytes() {
+    b"x86_64" => &["linux/amd64", "linux/x86_64", "linux/amd64/v1", "amd64", "linux"],
+    b"aarch64" => &["linux/arm64", "linux/aarch64", "linux/arm64/v8", "arm64", "linux"],
+    _ => &["linux"],
+};
 
 /// The top level.
 pub(crate) const TOP: &[Field] = &[
@@ -65,12 +79,12 @@ pub(crate) const TOP: &[Field] = &[
 /// `services.NAME`.
 pub(crate) const SERVICE: &[Field] = &[
     warn("annotations", "there is no container to put them on"),
-    warn("attach", "its output is shown all the same"),
+    warn_unless("attach", &["true"], "its output is shown all the same"),
     warn("blkio_config", NO_LIMIT),
     read("build"),
     warn("cap_add", HARDENING),
     warn("cap_drop", HARDENING),
-    warn("cgroup", NO_NAMESPACE),
+    warn_unless("cgroup", &["private", "host"], NO_NAMESPACE),
     warn("cgroup_parent", "the process stays in Evenkeel's own cgroup"),
     read("command"),
     error("configs", "nothing is mounted for a process, so the file is not there for it to read"),
@@ -107,8 +121,8 @@ pub(crate) const SERVICE: &[Field] = &[
     read("hostname"),
     read("image"),
     read("init"),
-    warn("ipc", NO_NAMESPACE),
-    warn("isolation", "it concerns Windows only"),
+    warn_unless("ipc", &["private", "shareable", "host"], NO_NAMESPACE),
+    warn_unless("isolation", &["default"], "it concerns Windows only"),
     warn("label_file", "labels from files are not read"),
     read("labels"),
     read("links"),
@@ -122,10 +136,10 @@ pub(crate) const SERVICE: &[Field] = &[
     read("network_mode"),
     read("networks"),
     warn("oom_kill_disable", NO_LIMIT),
-    warn("oom_score_adj", NO_LIMIT),
-    warn("pid", NO_NAMESPACE),
+    warn_unless("oom_score_adj", &["0"], NO_LIMIT),
+    warn_unless("pid", &["host"], NO_NAMESPACE),
     warn("pids_limit", NO_LIMIT),
-    warn("platform", "the process runs on this machine as it is"),
+    warn_unless("platform", PLATFORMS, "the process runs on this machine as it is"),
     read("ports"),
     error("post_start", "the hook is not run"),
     error("pre_stop", "the hook is not run"),
@@ -136,7 +150,7 @@ pub(crate) const SERVICE: &[Field] = &[
     read("pull_refresh_after"),
     warn("read_only", "the process can write where its user may"),
     read("restart"),
-    warn("runtime", "there is no container runtime"),
+    warn_unless("runtime", &["runc", "io.containerd.runc.v2"], "there is no container runtime"),
     read("scale"),
     error("secrets", "nothing is mounted for a process, so the file is not there for it to read"),
     warn("security_opt", HARDENING),
@@ -150,9 +164,9 @@ pub(crate) const SERVICE: &[Field] = &[
     warn("tty", "the process writes to a pipe, not a terminal"),
     warn("ulimits", "the limits of the user who runs Evenkeel hold"),
     error("use_api_socket", "the engine's socket and credentials are not handed to the process"),
-    warn("user", "the process runs as the user who runs Evenkeel"),
-    warn("userns_mode", NO_NAMESPACE),
-    warn("uts", NO_NAMESPACE),
+    read("user"),
+    warn_unless("userns_mode", &["host"], NO_NAMESPACE),
+    warn_unless("uts", &["private"], NO_NAMESPACE),
     read("volumes"),
     error("volumes_from", "nothing is mounted for a process"),
     read("working_dir"),
@@ -172,6 +186,7 @@ const CONTAINER: &[&str] = &[
     "pids_limit",
     "privileged",
     "read_only",
+    "resources",
     "secrets",
     "security_opt",
     "shm_size",
@@ -197,7 +212,7 @@ pub(crate) const BUILD: &[Field] = &[
     warn("network", NO_IMAGE),
     read("no_cache"),
     warn("no_cache_filter", NO_IMAGE),
-    read("platforms"),
+    warn_unless("platforms", PLATFORMS, "the image is built for this machine alone"),
     warn("privileged", NO_IMAGE),
     read("provenance"),
     read("pull"),
@@ -212,7 +227,7 @@ pub(crate) const BUILD: &[Field] = &[
 
 /// `services.NAME.deploy`.
 pub(crate) const DEPLOY: &[Field] = &[
-    warn("endpoint_mode", "requests are always balanced over the instances"),
+    warn_unless("endpoint_mode", &["vip"], "requests are always balanced over the instances"),
     read("labels"),
     read("mode"),
     warn("placement", "everything runs on this machine"),
@@ -222,6 +237,12 @@ pub(crate) const DEPLOY: &[Field] = &[
     warn("rollback_config", "a failed rollout stops where it is"),
     warn("update_config", "instances are always replaced one at a time, the new one first"),
 ];
+
+/// `services.NAME.deploy.resources`.
+pub(crate) const RESOURCES: &[Field] = &[read("limits"), warn("reservations", NO_LIMIT)];
+
+/// `services.NAME.deploy.resources.limits`.
+pub(crate) const LIMITS: &[Field] = &[read("cpus"), read("memory"), read("pids")];
 
 /// `services.NAME.deploy.restart_policy`.
 pub(crate) const RESTART_POLICY: &[Field] =
@@ -285,8 +306,13 @@ pub(crate) const ATTACHMENT: &[Field] = &[
 pub(crate) const DEPENDS_ON: &[Field] = &[read("condition"), read("required"), read("restart")];
 
 /// `services.NAME.configs[]` and `secrets[]`.
-pub(crate) const CONFIG_MOUNT: &[Field] =
-    &[read("gid"), read("mode"), read("source"), read("target"), read("uid")];
+pub(crate) const CONFIG_MOUNT: &[Field] = &[
+    warn_unless("gid", &["0"], OWNER),
+    warn_unless("mode", &["0444", "444", "0440", "0400", "292"], OWNER),
+    read("source"),
+    read("target"),
+    warn_unless("uid", &["0"], OWNER),
+];
 
 /// `services.NAME.env_file[]`.
 pub(crate) const ENV_FILE: &[Field] = &[read("format"), read("path"), read("required")];
@@ -303,9 +329,9 @@ pub(crate) const PROCESS: &[Field] = &[read("address"), read("build"), read("com
 /// `networks.NAME`.
 pub(crate) const NETWORK: &[Field] = &[
     read("attachable"),
-    warn("driver", NO_NETWORK),
+    warn_unless("driver", &["bridge", "default"], NO_NETWORK),
     warn("driver_opts", NO_NETWORK),
-    warn("enable_ipv4", NO_NETWORK),
+    warn_unless("enable_ipv4", &["true"], NO_NETWORK),
     warn("enable_ipv6", NO_NETWORK),
     read("external"),
     warn("internal", "instances reach whatever this host reaches"),
@@ -316,7 +342,11 @@ pub(crate) const NETWORK: &[Field] = &[
 
 /// `volumes.NAME`.
 pub(crate) const VOLUME: &[Field] = &[
-    warn("driver", "processes get no volume, and containers one of the engine's own kind"),
+    warn_unless(
+        "driver",
+        &["local", "default"],
+        "processes get no volume, and containers one of the engine's own kind",
+    ),
     warn("driver_opts", "processes get no volume, and containers one of the engine's own kind"),
     read("external"),
     read("labels"),
@@ -356,18 +386,18 @@ pub(crate) fn check(entries: &Mapping, fields: &[Field], what: &str, care: Care,
             }
             continue;
         };
-        if care == Care::Names || is_off(&entry.value) {
+        if care == Care::Names || is_off(&entry.value) || is_default(field, &entry.value) {
             continue;
         }
         let effect = match (care, field.effect) {
-            (Care::Container, Warn(_) | Error(_)) if CONTAINER.contains(&field.name) => Read,
-            (Care::Container, Warn(_)) => Warn("the container is made without it"),
+            (Care::Container, Warn(_) | WarnUnless(..) | Error(_)) if CONTAINER.contains(&field.name) => Read,
+            (Care::Container, Warn(_) | WarnUnless(..)) => Warn("the container is made without it"),
             (Care::Container, Error(_)) => Error("the container would be made without it"),
             (_, effect) => effect,
         };
         match effect {
             Read => {}
-            Warn(reason) => report.push(
+            Warn(reason) | WarnUnless(_, reason) => report.push(
                 Diagnostic::warning("compose::not-honoured", format!("`{name}` is not honoured: {reason}"))
                     .at(entry.key, ""),
             ),
@@ -393,7 +423,38 @@ fn is_off(node: &Node) -> bool {
     match &node.value {
         Value::Scalar(scalar) => scalar.is_null() || matches!(scalar.text.as_str(), "" | "false"),
         Value::Sequence(items) => items.iter().all(is_off),
-        Value::Mapping(entries) => entries.is_empty(),
+        Value::Mapping(entries) => entries.values().all(|entry| is_off(&entry.value)),
+    }
+}
+
+/// Options of log drivers that bound what is kept, as Evenkeel does by itself.
+const LOG_LIMITS: [&str; 3] = ["compress", "max-file", "max-size"];
+
+/// Tells whether a field asks for what holds anyway.
+fn is_default(field: &Field, node: &Node) -> bool {
+    let text = |node: &Node| match &node.value {
+        Value::Scalar(scalar) => Some(scalar.text.to_ascii_lowercase()),
+        _ => None,
+    };
+    let names = |node: Option<&Node>, known: &[&str]| match node.map(|node| &node.value) {
+        Some(Value::Mapping(entries)) => entries.keys().all(|key| known.contains(&key.as_str())),
+        _ => true,
+    };
+    let driver = |known: &[&str]| {
+        node.get("driver").is_none_or(|driver| text(driver).is_some_and(|name| known.contains(&&*name)))
+    };
+    match (field.name, field.effect, &node.value) {
+        ("logging", ..) => {
+            driver(&["json-file", "local"])
+                && names(Some(node), &["driver", "options"])
+                && names(node.get("options"), &LOG_LIMITS)
+        }
+        ("ipam", ..) => driver(&["default"]) && names(Some(node), &["driver"]),
+        (_, WarnUnless(defaults, _), Value::Sequence(items)) => {
+            items.iter().all(|item| text(item).is_some_and(|text| defaults.contains(&text.as_str())))
+        }
+        (_, WarnUnless(defaults, _), _) => text(node).is_some_and(|text| defaults.contains(&text.as_str())),
+        _ => false,
     }
 }
 
@@ -403,7 +464,20 @@ mod tests {
 
     #[test]
     fn tables_are_sorted_and_without_doubles() {
-        for table in [SERVICE, BUILD, DEPLOY, HEALTHCHECK, PORT, MOUNT, ATTACHMENT, NETWORK, VOLUME, CONFIG] {
+        for table in [
+            SERVICE,
+            BUILD,
+            DEPLOY,
+            HEALTHCHECK,
+            PORT,
+            MOUNT,
+            ATTACHMENT,
+            NETWORK,
+            VOLUME,
+            CONFIG,
+            RESOURCES,
+            LIMITS,
+        ] {
             let names: Vec<_> = table.iter().map(|field| field.name).collect();
             assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
         }

@@ -64,6 +64,9 @@ pub(crate) fn service(
     if let Some(build) = node.get("build").and_then(Node::as_mapping) {
         schema::check(build, schema::BUILD, "`build`", care, reader.report);
     }
+    if let Some(deploy) = node.get("deploy") {
+        check_deploy(deploy, care, reader);
+    }
     if care == Care::Container {
         container::check(&service, reader.report);
     } else if care == Care::Effects {
@@ -292,8 +295,12 @@ fn read_dockerfile(service: &Service, project: &Project, reader: &mut Reader<'_>
 
 fn read_deploy(decoder: &mut Decoder<'_>, node: &Node, service: &mut Service) {
     let Some(deploy) = node.get("deploy") else { return };
-    let Some(entries) = decoder.entries(deploy) else { return };
-    schema::check(entries, schema::DEPLOY, "`deploy`", Care::Effects, decoder.report);
+    if decoder.entries(deploy).is_none() {
+        return;
+    }
+    if let Some(limits) = deploy.get("resources").and_then(|resources| resources.get("limits")) {
+        container::deploy_limits(decoder, limits, &mut service.confinement);
+    }
     service.deploy_replicas = deploy.get("replicas").and_then(|node| replicas(decoder, node));
     service.deploy_restart = deploy.get("restart_policy").and_then(|node| restart_policy(decoder, node));
     let Some(mode) = deploy.get("mode").and_then(|node| decoder.text(node)) else { return };
@@ -306,6 +313,20 @@ fn read_deploy(decoder: &mut Decoder<'_>, node: &Node, service: &mut Service) {
             decoder.invalid(mode.span, message, "replicated and global are");
         }
     }
+}
+
+fn check_deploy(deploy: &Node, care: Care, reader: &mut Reader<'_>) {
+    let mut check = |node: Option<&Node>, fields, what| {
+        if let Some(entries) = node.and_then(Node::as_mapping) {
+            schema::check(entries, fields, what, care, reader.report);
+        }
+    };
+    check(Some(deploy), schema::DEPLOY, "`deploy`");
+    let resources = deploy.get("resources");
+    if care == Care::Container {
+        check(resources, schema::RESOURCES, "`resources`");
+    }
+    check(resources.and_then(|resources| resources.get("limits")), schema::LIMITS, "`limits`");
 }
 
 fn replicas(decoder: &mut Decoder<'_>, node: &Node) -> Option<Spanned<u32>> {

@@ -175,6 +175,8 @@ pub enum ContainerHealthcheck {
         retries: Option<u32>,
         /// After the start, how long failures don't count.
         start_period: Option<Duration>,
+        /// Between two checks within `start_period`.
+        start_interval: Option<Duration>,
     },
 }
 

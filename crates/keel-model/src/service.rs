@@ -26,6 +26,8 @@ pub struct Service {
     pub replicas: u32,
     /// A fixed name for its one instance (`container_name`); forbids more than one.
     pub instance_name: Option<String>,
+    /// Whether a single instance has the service's bare name, too.
+    pub numbering: Numbering,
     /// How an instance is run.
     pub run: Run,
     /// The ports an instance listens on, as known from the files. The first TCP port is `$PORT`.
@@ -45,6 +47,16 @@ pub struct Service {
     pub stop: Stop,
     /// A digest over everything that, when changed, asks for new instances.
     pub digest: String,
+}
+
+/// Which instances have a number in their names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Numbering {
+    /// Those of a service that has several.
+    #[default]
+    Several,
+    /// All: another service's instance may have the bare name.
+    All,
 }
 
 /// How an instance is run.
@@ -73,6 +85,25 @@ pub struct ProcessSpec {
     pub path_map: Vec<(PathBuf, PathBuf)>,
     /// Folders put in front of PATH (a virtual environment's `bin`).
     pub path_prefix: Vec<PathBuf>,
+    /// The machine's name as it sees it; without one the instance's name.
+    pub hostname: Option<String>,
+    /// Whom it runs as; without one as Evenkeel does.
+    pub user: Option<ProcessUser>,
+}
+
+/// The user that a process runs as.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessUser {
+    /// The login name, if this host knows the user.
+    pub name: Option<String>,
+    /// The home folder.
+    pub home: PathBuf,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
 }
 
 /// A step of a build.
@@ -134,8 +165,8 @@ pub struct Healthcheck {
     pub retries: u32,
     /// After the start, how long failures don't count. Default 0.
     pub start_period: Duration,
-    /// Between two checks within `start_period`. Default 5 s.
-    pub start_interval: Duration,
+    /// Between two checks within `start_period` until the first success. Without one Evenkeel asks more often.
+    pub start_interval: Option<Duration>,
 }
 
 /// `restart` and `deploy.restart_policy`.

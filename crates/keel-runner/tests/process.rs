@@ -566,7 +566,7 @@ async fn healthchecks_run_inside() {
         timeout: Duration::from_secs(10),
         retries: 3,
         start_period: Duration::ZERO,
-        start_interval: Duration::from_secs(5),
+        start_interval: None,
     });
     app.replicas = 2;
     let mut bench = Bench::up(vec![app]).await;
@@ -584,7 +584,7 @@ async fn a_healthcheck_may_print_more_than_a_pipe_holds_and_leave_a_process_behi
         timeout: Duration::from_secs(60),
         retries: 3,
         start_period: Duration::ZERO,
-        start_interval: Duration::from_secs(5),
+        start_interval: None,
     });
     let mut bench = Bench::up(vec![app]).await;
     bench.pool("app", 1).await;

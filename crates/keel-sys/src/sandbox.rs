@@ -36,6 +36,19 @@ pub struct Sandbox {
     pub cgroup: Option<OwnedFd>,
     /// Whether it leads a session or a process group.
     pub group: Group,
+    /// Whom it becomes, for good. Only root can say.
+    pub user: Option<User>,
+}
+
+/// A user that a child becomes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
 }
 
 /// Which files a child sees.
@@ -110,12 +123,22 @@ pub enum Step {
     WorkingDir,
     /// Entering the control group.
     Cgroup,
+    /// Becoming the user.
+    User,
     /// Anything else between fork and exec.
     Setup,
 }
 
-const STEPS: [Step; 7] =
-    [Step::Command, Step::Namespace, Step::Mount, Step::Trap, Step::WorkingDir, Step::Cgroup, Step::Setup];
+const STEPS: [Step; 8] = [
+    Step::Command,
+    Step::Namespace,
+    Step::Mount,
+    Step::Trap,
+    Step::WorkingDir,
+    Step::Cgroup,
+    Step::User,
+    Step::Setup,
+];
 
 /// Why a child couldn't be started.
 #[derive(Debug)]
@@ -181,11 +204,14 @@ fn enter(sandbox: &Sandbox, parent: rustix::process::Pid, report_to: &OwnedFd) -
         Namespace::New(new) => make_namespace(new)?,
         Namespace::Join { of, with_user } => join_namespace(of.as_fd(), *with_user)?,
     }
+    if let Some(user) = &sandbox.user {
+        become_user(user).map_err(at(Step::User))?;
+    }
     if let Some(working_dir) = &sandbox.working_dir {
         rustix::process::chdir(working_dir.as_c_str()).map_err(at(Step::WorkingDir))?;
     }
     close_all_on_exec().map_err(at(Step::Setup))?;
-    // Entering a user namespace cleared it, so it comes after that.
+    // Entering a user namespace and becoming another user clear it, so it comes after both.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(at(Step::Setup))?;
     if rustix::process::getppid() != Some(parent) {
         return Err((Step::Setup, io::Error::from_raw_os_error(libc::ECHILD)));
@@ -195,6 +221,36 @@ fn enter(sandbox: &Sandbox, parent: rustix::process::Pid, report_to: &OwnedFd) -
         report(report_to, Step::Trap, Some(&trap));
     }
     Ok(())
+}
+
+/// Becomes another user: groups first, as without root they can't be set any more. The pipes that it writes to become
+/// its own, so that it may open them again by /dev/stdout.
+fn become_user(user: &User) -> Result<(), rustix::io::Errno> {
+    let (uid, gid) = (rustix::process::Uid::from_raw(user.uid), rustix::process::Gid::from_raw(user.gid));
+    for stream in [1, 2] {
+        // SAFETY: the standard library has just put the standard streams there.
+        let stream = unsafe { BorrowedFd::borrow_raw(stream) };
+        let stat = rustix::fs::fstat(stream)?;
+        if rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo {
+            rustix::fs::fchown(stream, Some(uid), Some(gid))?;
+        }
+    }
+    // A child has one thread, so what is set for the thread is set for the process.
+    set_groups(&user.groups)?;
+    rustix::thread::set_thread_gid(gid)?;
+    rustix::thread::set_thread_uid(uid)
+}
+
+fn set_groups(groups: &[u32]) -> Result<(), rustix::io::Errno> {
+    // SAFETY: the pointer and the length are those of one slice.
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    match result {
+        0 => Ok(()),
+        _ => {
+            Err(rustix::io::Errno::from_io_error(&io::Error::last_os_error())
+                .unwrap_or(rustix::io::Errno::PERM))
+        }
+    }
 }
 
 fn install_trap() -> io::Result<OwnedFd> {
@@ -367,6 +423,28 @@ mod tests {
         assert_eq!(spawn(sh("true"), missing).unwrap_err().step, Step::WorkingDir);
         let error = spawn(Command::new("/no/such/program"), Sandbox::default()).unwrap_err();
         assert_eq!((error.step, error.source.kind()), (Step::Command, io::ErrorKind::NotFound));
+    }
+
+    #[test]
+    fn becomes_another_user_for_good() {
+        if !rustix::process::geteuid().is_root() {
+            return eprintln!("skipped: becomes_another_user_for_good: only root can");
+        }
+        let user = User { uid: 4321, gid: 8765, groups: vec![8765, 99] };
+        let trap = TrapMode::On;
+        let sandbox =
+            Sandbox { user: Some(user), trap, working_dir: Some(c"/".into()), ..Sandbox::default() };
+        let script = "id -u; id -g; id -G; echo again > /dev/stdout; cat /etc/shadow 2>/dev/null";
+        let spawned = spawn(sh(script), sandbox).unwrap();
+        assert_eq!(output_of(spawned.child), "4321\n8765\n8765 99\nagain\n");
+        let secret = std::env::temp_dir().join(format!("keel-sys-secret-{}", std::process::id()));
+        std::fs::create_dir_all(&secret).unwrap();
+        let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(&secret, closed).unwrap();
+        let user = Some(User { uid: 4321, gid: 8765, groups: Vec::new() });
+        let sandbox = Sandbox { user, working_dir: c_path(&secret).ok(), ..Sandbox::default() };
+        assert_eq!(spawn(sh("true"), sandbox).unwrap_err().step, Step::WorkingDir);
+        std::fs::remove_dir(&secret).unwrap();
     }
 
     #[test]

@@ -67,6 +67,30 @@ pub fn group_by_name(name: &str) -> io::Result<Option<u32>> {
     }
 }
 
+/// Most groups that one user may be in.
+const GROUPS_MAX: usize = 65_536;
+
+/// Gives the groups that a user is in, `gid` among them: getgrouplist(3).
+///
+/// # Errors
+/// When the name holds a zero byte, or the user is in more groups than Linux allows.
+pub fn groups_of(name: &str, gid: u32) -> io::Result<Vec<u32>> {
+    let name = c_string(name)?;
+    let mut room = 32;
+    while room <= GROUPS_MAX {
+        let mut groups: Vec<libc::gid_t> = vec![0; room];
+        let mut count = libc::c_int::try_from(room).map_err(io::Error::other)?;
+        // SAFETY: all pointers are valid for the call, and `count` is the room of the list.
+        let found = unsafe { libc::getgrouplist(name.as_ptr(), gid, groups.as_mut_ptr(), &raw mut count) };
+        if found >= 0 {
+            groups.truncate(usize::try_from(count).unwrap_or(0));
+            return Ok(groups);
+        }
+        room *= 2;
+    }
+    Err(io::Error::other("the user is in too many groups"))
+}
+
 fn find_user(
     ask: impl Fn(*mut libc::passwd, &mut [libc::c_char], *mut *mut libc::passwd) -> libc::c_int,
 ) -> io::Result<Option<Account>> {
@@ -133,6 +157,8 @@ mod tests {
         assert_eq!((root.uid, root.gid, root.home.as_str()), (0, 0, "/root"));
         assert_eq!(user_by_id(0).unwrap().unwrap(), root);
         assert_eq!(group_by_name("root").unwrap(), Some(0));
+        assert!(groups_of("root", 0).unwrap().contains(&0));
+        assert_eq!(groups_of("no-such-user-here", 77).unwrap(), [77]);
         assert_eq!(user_by_name("no-such-user-here").unwrap(), None);
         assert_eq!(group_by_name("no-such-group-here").unwrap(), None);
         assert!(user_by_name("a\0b").is_err());

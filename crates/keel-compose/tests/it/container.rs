@@ -93,3 +93,26 @@ services:
     };
     assert_eq!(app.confinement, expect);
 }
+
+#[test]
+fn limits_of_deploy_are_those_of_the_service() {
+    let app = |lines: &str| {
+        let text = format!("x-driver: docker\nservices: {{app: {{image: a, {lines}}}}}");
+        let (project, said) = Case::compose(&text).both();
+        (project.services["app"].confinement.clone(), said)
+    };
+    let (limits, said) = app("deploy: {resources: {limits: {cpus: '0.5', memory: 50M, pids: 7}}}");
+    assert_eq!(
+        (limits.nano_cpus, limits.memory_bytes, limits.pids_max),
+        (Some(500_000_000), Some(50 << 20), Some(7))
+    );
+    assert_eq!(said, "");
+    let (_, said) = app("mem_limit: 1g, cpus: 0.5, deploy: {resources: {limits: {cpus: 0.50, memory: 50M}}}");
+    insta::assert_snapshot!(said, @"
+    error[compose::invalid-value]: this limit and `mem_limit` differ
+      compose.yaml:2:104 `50M` not understood
+      help: say it in one place
+    ");
+    let (_, said) = app("deploy: {resources: {reservations: {memory: 1g}}}");
+    assert!(said.contains("`reservations` is not honoured: the container is made without it"), "{said}");
+}

@@ -110,7 +110,10 @@ fn healthchecks() {
     let check = |lines: &str| app(lines).effective_healthcheck();
     let full = check("healthcheck: {test: curl -f http://localhost/, interval: 1m30s, timeout: 5s, retries: '5', start_period: 2s, start_interval: 500ms}").unwrap();
     assert_eq!(full.argv, ["/bin/sh", "-c", "curl -f http://localhost/"]);
-    assert_eq!((full.interval.as_secs(), full.retries, full.start_interval.as_millis()), (90, 5, 500));
+    assert_eq!(
+        (full.interval.as_secs(), full.retries, full.start_interval.unwrap().as_millis()),
+        (90, 5, 500)
+    );
     let plain = check("healthcheck: {test: [CMD, ./ok, now]}").unwrap();
     assert_eq!((plain.argv.join(" "), plain.interval.as_secs(), plain.retries), ("./ok now".into(), 30, 3));
     assert_eq!(check("healthcheck: {test: [CMD-SHELL, 'a | b']}").unwrap().argv[2], "a | b");
@@ -521,8 +524,6 @@ networks: {default: {ipv4_address: 172.16.0.2}}").says(), @"
     error[compose::not-honoured]: `network_mode: host` can't be honoured for a process
       compose.yaml:8:19 `host` an instance listens on an address of its own
       help: publish what it listens on with `ports`; other services reach it by its name
-    warning[compose::not-honoured]: `user` is not honoured: the process runs as the user who runs Evenkeel
-      compose.yaml:9:5 `user` 
     error[compose::undefined]: there is no volume `data`
       compose.yaml:12:15 `'data:/var/lib/data'` named here
       help: declare it at top level, under `volumes:`
@@ -607,6 +608,38 @@ fn yaml_that_grows_without_end() {
     assert!(said.contains("nested more than 64 deep"), "{said}");
     let said = Case::compose("a: &a [*a]").says();
     assert!(said.contains("stands inside what it refers to"), "{said}");
+}
+
+#[test]
+fn defaults_are_nothing_to_talk_about() {
+    let quiet = "
+services:
+  app:
+    build: {context: ., platforms: [linux]}
+    command: [x]
+    platform: linux
+    logging: {driver: json-file, options: {max-size: 10m, max-file: '3'}}
+    attach: true
+    runtime: runc
+    deploy: {endpoint_mode: vip, resources: {limits: {}}}
+    networks: [n]
+networks: {n: {driver: bridge, enable_ipv4: true, internal: false, ipam: {driver: default}}, m: {driver: default}}
+volumes: {v: {driver: local}}
+";
+    let loud = quiet
+        .replace("bridge", "overlay")
+        .replace("local", "nfs")
+        .replace("json-file", "syslog")
+        .replace("vip", "dnsrr")
+        .replace("limits: {}", "limits: {memory: 50M}")
+        .replace("[linux]", "[plan9]");
+    let case = |text: &str| Case::new(&[("compose.yaml", text), ("Dockerfile", "FROM a")]).says();
+    assert_eq!(case(quiet), "");
+    let said = case(&loud);
+    for field in ["driver", "logging", "endpoint_mode", "resources", "platforms"] {
+        assert!(said.contains(&format!("`{field}` is not honoured")), "{field}: {said}");
+    }
+    assert_eq!(said.matches("warning").count(), 6, "{said}");
 }
 
 /// go-yaml and libyaml read these, so Compose does.

@@ -180,6 +180,7 @@ fn healthcheck(service: &Service) -> ContainerHealthcheck {
         timeout: check.timeout,
         retries: check.retries,
         start_period: check.start_period,
+        start_interval: check.start_interval,
     }
 }
 
@@ -282,6 +283,7 @@ services:
                 timeout: None,
                 retries: Some(2),
                 start_period: None,
+                start_interval: None,
             },
         );
     }

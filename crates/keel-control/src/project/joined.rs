@@ -10,7 +10,8 @@ use std::{
 use keel_compose::{Project, SeatFiles, balancer_seat, is_balancer_seat};
 use keel_diag::{Diagnostic, Severity, Sources, Span};
 use keel_model::{
-    Address, BuildStep, Dependency, Driver, HostPort, Plan, Port, Protocol, Run, Service, ServiceName,
+    Address, BuildStep, Dependency, Driver, HostPort, Numbering, Plan, Port, Protocol, Run, Service,
+    ServiceName,
 };
 use keel_nginx::{Files, HostFiles, MainSettings};
 use sha2::{Digest, Sha256};
@@ -21,6 +22,7 @@ use super::{
     left_out::{self, LeftOut, left_out},
     merge::append,
     process::{hex, process_spec},
+    published::ChosenPorts,
     seat::{ImageFiles, place_listeners, place_paths, published},
 };
 use crate::{
@@ -104,6 +106,7 @@ impl ProjectOptions {
                 reading: &mut reading,
                 published_at: BTreeMap::new(),
                 balanced: BTreeSet::new(),
+                chosen: ChosenPorts::default(),
                 left_out: left_out(&project, keel_runner::engine_answers),
             };
             let joined = reader.join();
@@ -140,6 +143,8 @@ struct Reader<'a> {
     balanced: BTreeSet<ServiceName>,
     /// The services that have only an image and that nobody runs.
     left_out: LeftOut,
+    /// Ports of this host where the files leave the choice.
+    chosen: ChosenPorts,
 }
 
 impl Reader<'_> {
@@ -227,9 +232,15 @@ impl Reader<'_> {
         };
         let mut configuration = self.load_nginx(&options, &ImageFiles { files: &files })?;
         let own = seat.and_then(|seat| seat.address);
+        let mut settled = service.clone();
+        for mapping in &mut settled.ports {
+            if let Some(chosen) = self.chosen.settle(self.project, &service.name.value, mapping) {
+                *mapping = chosen;
+            }
+        }
         self.reading.diagnostics.extend(place_listeners(
             &mut configuration.plan,
-            service,
+            &settled,
             own,
             &mut self.published_at,
         ));
@@ -287,7 +298,7 @@ impl Reader<'_> {
         for service in self.project.services.values() {
             let name = ServiceName(service.name.value.clone());
             if let Some(seat) = seat.filter(|seat| seat.service == name.0) {
-                services.extend(seat_as_service(service, seat));
+                services.extend(seat_as_service(self.project, service, seat));
                 continue;
             }
             // A second balancer would be run by nobody, and its image can't be.
@@ -302,7 +313,8 @@ impl Reader<'_> {
             if !service.enabled {
                 dormant.insert(name.clone(), replicas);
             }
-            let lowered = lower(service, run, if service.enabled { replicas } else { 0 });
+            let replicas = if service.enabled { replicas } else { 0 };
+            let lowered = lower(self.project, service, run, replicas);
             services.push(lowered);
         }
         drop_missing_dependencies(&mut services);
@@ -396,7 +408,9 @@ impl Reader<'_> {
                 continue;
             }
             for mapping in service.ports.iter().filter(|mapping| mapping.protocol == Protocol::Tcp) {
-                let listen: Vec<String> = published(mapping).iter().map(SocketAddr::to_string).collect();
+                let settled = self.chosen.settle(self.project, &service.name.value, mapping);
+                let listen = settled.as_ref().map(published).unwrap_or_default();
+                let listen: Vec<String> = listen.iter().map(SocketAddr::to_string).collect();
                 if !listen.is_empty() {
                     ports.push((
                         mapping.span,
@@ -523,15 +537,30 @@ fn is_seat(service: &Service, seat: Option<&Seat>) -> bool {
 }
 
 /// The seat as the runner sees it: found at its address, run by nobody.
-fn seat_as_service(service: &keel_compose::Service, seat: &Seat) -> Option<Service> {
+fn seat_as_service(project: &Project, service: &keel_compose::Service, seat: &Seat) -> Option<Service> {
     let port = service.container_ports().first().map_or(80, |port| port.number);
     let address = SocketAddr::new(seat.address?, port);
-    let mut lowered = lower(service, Run::External(address), 1);
+    let mut lowered = lower(project, service, Run::External(address), 1);
     lowered.depends_on.clear();
     Some(lowered)
 }
 
-fn lower(service: &keel_compose::Service, run: Run, replicas: u32) -> Service {
+/// Tells which of a service's instances are numbered: all where the service is called as another's instance is or may be
+/// called, so that no two ever share a name.
+fn numbering(project: &Project, service: &keel_compose::Service) -> Numbering {
+    let name = service.name.value.as_str();
+    let number = |text: &str| text.parse::<u32>().is_ok_and(|n| n > 0) && !text.starts_with(['0', '+']);
+    let may_be_called_so = |other: &keel_compose::Service| match &other.container_name {
+        Some(container) => container.value == name,
+        None => {
+            name.strip_prefix(&other.name.value).and_then(|rest| rest.strip_prefix('-')).is_some_and(number)
+        }
+    };
+    let mut others = project.services.values().filter(|other| other.name.value != name);
+    if others.any(may_be_called_so) { Numbering::All } else { Numbering::Several }
+}
+
+fn lower(project: &Project, service: &keel_compose::Service, run: Run, replicas: u32) -> Service {
     let dependency = |one: &keel_compose::DependsOn| Dependency {
         service: ServiceName(one.service.value.clone()),
         condition: one.condition,
@@ -542,6 +571,7 @@ fn lower(service: &keel_compose::Service, run: Run, replicas: u32) -> Service {
         name: ServiceName(service.name.value.clone()),
         replicas,
         instance_name: service.container_name.as_ref().map(|name| name.value.clone()),
+        numbering: numbering(project, service),
         run,
         ports: service.container_ports(),
         aliases: service.aliases().map(str::to_owned).collect(),

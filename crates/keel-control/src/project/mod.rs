@@ -8,6 +8,8 @@ mod left_out;
 mod merge;
 mod path_map;
 mod process;
+mod published;
+mod run_as;
 mod seat;
 mod supervise;
 

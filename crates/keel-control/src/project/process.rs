@@ -14,7 +14,10 @@ use keel_diag::{Diagnostic, Span};
 use keel_model::{BuildStep, DockerfileSource, ProcessSpec};
 use sha2::{Digest, Sha256};
 
-use super::path_map::PathMap;
+use super::{
+    path_map::PathMap,
+    run_as::{RunAs, run_as},
+};
 
 /// Makes the process that stands for a service. `None` if it can't run here; the diagnostics say why.
 pub(super) fn process_spec(
@@ -61,7 +64,8 @@ pub(super) fn process_spec(
     let program = Program { argv: &argv, span: argv_span, path: environment.get("PATH") };
     check_program(service, &program, &working_dir, &build, diagnostics)?;
     build.extend(context(service));
-    if let Some(user) = dockerfile.and_then(|dockerfile| dockerfile.user.as_ref()) {
+    let built = dockerfile.and_then(|dockerfile| dockerfile.user.as_ref());
+    if let Some(user) = built.filter(|_| service.user.is_none()) {
         diagnostics.push(
             Diagnostic::warning(
                 "process::user",
@@ -73,7 +77,13 @@ pub(super) fn process_spec(
             .at(user.span, "USER isn't honoured for local processes"),
         );
     }
-    Some(ProcessSpec { argv, environment, working_dir, build, path_map: map.into_entries(), path_prefix })
+    let user = match run_as(service, diagnostics)? {
+        RunAs::Ourselves => None,
+        RunAs::Other(user) => Some(user),
+    };
+    let hostname = service.hostname.as_ref().map(|name| name.value.clone());
+    let path_map = map.into_entries();
+    Some(ProcessSpec { argv, environment, working_dir, build, path_map, path_prefix, hostname, user })
 }
 
 /// Says which files the service is made of, where its Dockerfile can be read.

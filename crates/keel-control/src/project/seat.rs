@@ -93,8 +93,8 @@ pub(super) fn place_listeners(
             );
         } else if mapping.published.is_none() {
             diagnostics.push(
-                Diagnostic::error("join::no-published-port", "a port must be published under a number")
-                    .at(mapping.span, "Compose would choose one at random")
+                Diagnostic::error("join::no-published-port", "no port of this host is free for this one")
+                    .at(mapping.span, "leaves the choice")
                     .help(format!("write \"8080:{}\"", mapping.target)),
             );
         }

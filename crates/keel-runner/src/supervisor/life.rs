@@ -362,6 +362,9 @@ impl Supervisor {
         let (interval, retries) = (check.interval, check.retries.max(1));
         let is_container = matches!(life.spec.run, Run::Container(_));
         let first = if is_container { FIRST_CONTAINER_PROBES_EVERY } else { FIRST_PROBES_EVERY };
+        // As in Docker, `start_interval` holds within `start_period`.
+        let is_young = now < life.started + check.start_period;
+        let first = check.start_interval.filter(|_| is_young).unwrap_or(first);
         let wait = if passed || life.served { interval } else { first };
         // The engine goes on with it from there, and says what comes of it; but not that what it calls unhealthy
         // fails once more.

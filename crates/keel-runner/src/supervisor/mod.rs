@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keel_model::{Handover, RestartCondition, Run, Service, ServiceName};
+use keel_model::{Handover, Numbering, RestartCondition, Run, Service, ServiceName};
 
 use command::Patience;
 pub(crate) use command::{Command, CommandId};
@@ -537,7 +537,9 @@ impl Supervisor {
         };
         match &entry.spec.instance_name {
             Some(name) if id.ordinal == 1 => name.clone(),
-            _ if entry.replicas <= 1 && id.ordinal == 1 => id.service.to_string(),
+            _ if entry.replicas <= 1 && id.ordinal == 1 && entry.spec.numbering == Numbering::Several => {
+                id.service.to_string()
+            }
             _ => format!("{}-{}", id.service, id.ordinal),
         }
     }

@@ -365,7 +365,7 @@ impl World {
                 timeout: Duration::from_secs(1),
                 retries: 2,
                 start_period: Duration::ZERO,
-                start_interval: Duration::from_secs(1),
+                start_interval: None,
             });
         }
     }

@@ -16,6 +16,7 @@ pub(crate) fn service(name: &str, replicas: u32) -> Service {
         name: ServiceName(name.into()),
         replicas,
         instance_name: None,
+        numbering: Numbering::Several,
         run: Run::Process(ProcessSpec {
             argv: vec!["app".into()],
             environment: BTreeMap::new(),
@@ -23,6 +24,8 @@ pub(crate) fn service(name: &str, replicas: u32) -> Service {
             build: Vec::new(),
             path_map: Vec::new(),
             path_prefix: Vec::new(),
+            hostname: None,
+            user: None,
         }),
         ports: vec![Port { number: 5000, protocol: Protocol::Tcp }],
         aliases: Vec::new(),
@@ -78,7 +81,7 @@ fn healthcheck() -> Healthcheck {
         timeout: Duration::from_secs(30),
         retries: 3,
         start_period: Duration::ZERO,
-        start_interval: Duration::from_secs(5),
+        start_interval: None,
     }
 }
 

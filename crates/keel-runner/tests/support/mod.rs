@@ -55,6 +55,7 @@ pub(crate) fn service(name: &str, argv: &[&str], port: Option<u16>) -> Service {
         name: ServiceName(name.into()),
         replicas: 1,
         instance_name: None,
+        numbering: keel_model::Numbering::Several,
         run: Run::Process(ProcessSpec {
             argv: argv.iter().map(|text| (*text).to_owned()).collect(),
             environment: BTreeMap::new(),
@@ -62,6 +63,8 @@ pub(crate) fn service(name: &str, argv: &[&str], port: Option<u16>) -> Service {
             build: Vec::new(),
             path_map: Vec::new(),
             path_prefix: Vec::new(),
+            hostname: None,
+            user: None,
         }),
         ports: port.into_iter().map(|number| Port { number, protocol: Protocol::Tcp }).collect(),
         aliases: Vec::new(),

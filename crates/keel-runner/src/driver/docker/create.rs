@@ -338,7 +338,7 @@ fn health_config(healthcheck: &ContainerHealthcheck) -> Option<HealthConfig> {
         ContainerHealthcheck::Off => {
             Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() })
         }
-        ContainerHealthcheck::Own { test, interval, timeout, retries, start_period } => {
+        ContainerHealthcheck::Own { test, interval, timeout, retries, start_period, start_interval } => {
             let nanos = |duration: &Option<std::time::Duration>| {
                 duration.and_then(|duration| i64::try_from(duration.as_nanos()).ok())
             };
@@ -348,7 +348,7 @@ fn health_config(healthcheck: &ContainerHealthcheck) -> Option<HealthConfig> {
                 timeout: nanos(timeout),
                 retries: retries.map(i64::from),
                 start_period: nanos(start_period),
-                start_interval: None,
+                start_interval: nanos(start_interval),
             })
         }
     }

@@ -197,11 +197,11 @@ fn healthcheck(
     known: Option<Healthcheck>,
 ) -> Option<Healthcheck> {
     let given = image.healthcheck.as_ref();
-    let (test, interval, timeout, retries, start_period) = match own {
+    let (test, interval, timeout, retries, start_period, start_interval) = match own {
         ContainerHealthcheck::Off => return None,
-        ContainerHealthcheck::Image => (None, None, None, None, None),
-        ContainerHealthcheck::Own { test, interval, timeout, retries, start_period } => {
-            (test.clone(), *interval, *timeout, *retries, *start_period)
+        ContainerHealthcheck::Image => (None, None, None, None, None, None),
+        ContainerHealthcheck::Own { test, interval, timeout, retries, start_period, start_interval } => {
+            (test.clone(), *interval, *timeout, *retries, *start_period, *start_interval)
         }
     };
     let test = test.or_else(|| given?.test.clone()).and_then(argv);
@@ -221,7 +221,9 @@ fn healthcheck(
         timeout: pick(timeout, given.and_then(|given| given.timeout), 30),
         retries: retries.or(given_retries).unwrap_or(3),
         start_period: pick(start_period, given.and_then(|given| given.start_period), 0),
-        start_interval: Duration::from_secs(5),
+        start_interval: start_interval
+            .filter(|own| !own.is_zero())
+            .or_else(|| nanos(given.and_then(|given| given.start_interval))),
     })
 }
 
@@ -267,6 +269,7 @@ mod tests {
             timeout: Some(Duration::from_secs(1)),
             retries: Some(7),
             start_period: None,
+            start_interval: None,
         };
         let check = healthcheck(&own, &postgres, None).unwrap();
         assert_eq!(check.argv, ["true"]);

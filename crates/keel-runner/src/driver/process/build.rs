@@ -242,6 +242,8 @@ mod tests {
             build: vec![step],
             path_map: Vec::new(),
             path_prefix: Vec::new(),
+            hostname: None,
+            user: None,
         };
         let mut service = crate::supervisor::test_service("app", 1);
         service.run = Run::Process(process);

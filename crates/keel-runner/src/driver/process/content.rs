@@ -202,6 +202,8 @@ mod tests {
                 build: vec![BuildStep::Context { build, patterns }],
                 path_map: Vec::new(),
                 path_prefix: Vec::new(),
+                hostname: None,
+                user: None,
             };
             digest(&process).unwrap().unwrap()
         }

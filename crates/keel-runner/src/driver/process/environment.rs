@@ -39,7 +39,14 @@ pub(super) fn environment(
         environment.remove(std::ffi::OsStr::new("TMPDIR"));
     }
     environment.insert("PYTHONUNBUFFERED".into(), "1".into());
-    environment.insert("HOSTNAME".into(), own.instance.into());
+    environment.insert("HOSTNAME".into(), spec.hostname.as_deref().unwrap_or(own.instance).into());
+    if let Some(user) = &spec.user {
+        environment.insert("HOME".into(), user.home.clone().into());
+        match &user.name {
+            Some(name) => drop(environment.insert("USER".into(), name.into())),
+            None => drop(environment.remove(std::ffi::OsStr::new("USER"))),
+        }
+    }
     if let Some(port) = own.port {
         environment.insert("PORT".into(), port.to_string().into());
     }
@@ -99,6 +106,8 @@ mod tests {
             build: Vec::new(),
             path_map: Vec::new(),
             path_prefix: path_prefix.iter().map(PathBuf::from).collect(),
+            hostname: None,
+            user: None,
         }
     }
 
@@ -120,6 +129,25 @@ mod tests {
             "TZ=CET",
         ];
         assert_eq!(made, expect);
+    }
+
+    #[test]
+    fn says_which_machine_and_user_it_is() {
+        let host = [("HOME", "/root"), ("USER", "root")].into_iter().map(|(k, v)| (k.into(), v.into()));
+        let own = Own { instance: "app1", port: None, private_tmp: false };
+        let mut spec = spec(&[], &[]);
+        spec.hostname = Some("node-a".into());
+        let user = keel_model::ProcessUser {
+            name: None,
+            home: "/".into(),
+            uid: 1000,
+            gid: 1000,
+            groups: Vec::new(),
+        };
+        spec.user = Some(user);
+        let made = environment(host, &own, &spec);
+        let get = |name: &str| made.get(std::ffi::OsStr::new(name)).and_then(|value| value.to_str());
+        assert_eq!((get("HOSTNAME"), get("HOME"), get("USER")), (Some("node-a"), Some("/"), None));
     }
 
     #[test]

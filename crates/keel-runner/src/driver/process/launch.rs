@@ -14,7 +14,7 @@ use std::{
 use keel_model::{ProcessSpec, Service};
 use keel_sys::{
     process::{kill_group, pidfd_open},
-    sandbox::{Group, Namespace, Sandbox, SpawnError, Spawned, Step, TrapMode, c_path},
+    sandbox::{Group, Namespace, Sandbox, SpawnError, Spawned, Step, TrapMode, User, c_path},
 };
 
 use super::{
@@ -132,6 +132,7 @@ impl Driver {
                 trap: if refused.trap.is_some() { TrapMode::Off } else { TrapMode::On },
                 cgroup: cgroup_procs,
                 group: order.group,
+                user: user_of(process),
             };
             let error = match self.0.spawner.spawn(command, sandbox).await {
                 Ok(spawned) => {
@@ -181,6 +182,9 @@ impl Driver {
             }
             Step::WorkingDir => {
                 return Err(format!("its working directory can't be entered: {}", error.source));
+            }
+            Step::User => {
+                return Err(format!("it can't run as the user that it is given: {}", error.source));
             }
             Step::Command | Step::Setup | Step::Cgroup => {
                 return Err(format!("its command can't be started: {}", error.source));
@@ -261,10 +265,18 @@ impl Driver {
         let refused = lock(&self.0.refused).clone();
         let trap = refused.trap.filter(|_| first_tcp(&spec.ports).is_some());
         let trap = trap.map(|why| format!("no address of its own, must listen on $PORT: {why}"));
-        let names = refused.namespace.map(|why| format!("names of services don't resolve in it: {why}"));
+        let hostname = process_of(spec).is_some_and(|process| process.hostname.is_some());
+        let what = if hostname { "names of services, its hostname included," } else { "names of services" };
+        let names = refused.namespace.map(|why| format!("{what} don't resolve in it: {why}"));
         let all: Vec<String> = trap.into_iter().chain(names).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
+}
+
+/// Gives the user that a child becomes.
+pub(super) fn user_of(process: &ProcessSpec) -> Option<User> {
+    let user = process.user.as_ref()?;
+    Some(User { uid: user.uid, gid: user.gid, groups: user.groups.clone() })
 }
 
 struct Life<'a> {

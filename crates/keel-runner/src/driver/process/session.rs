@@ -21,7 +21,7 @@ use super::{
     child::{Child, Streams, reap, watch_end},
     environment,
     homes::Role,
-    launch::{Order, Stdio3},
+    launch::{Order, Stdio3, user_of},
     lock, process_of,
     trap::Whose,
 };
@@ -183,6 +183,7 @@ impl Driver {
             trap: if refused { TrapMode::Off } else { TrapMode::On },
             cgroup: None,
             group: order.group,
+            user: user_of(process),
         };
         let spawned = self.0.spawner.spawn(command, sandbox).await;
         let spawned = spawned.map_err(|error| format!("it can't be started: {}", error.source))?;

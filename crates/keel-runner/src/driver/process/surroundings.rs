@@ -65,6 +65,7 @@ pub(super) fn prepare(
     }
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
     let map_user = (!uid.is_root()).then(|| (uid.as_raw(), gid.as_raw()));
+    let hostname = spec.hostname.as_deref().unwrap_or(hostname);
     let hostname = CString::new(hostname.get(..64).unwrap_or(hostname)).ok();
     Ok(Surroundings { namespace: NewNamespace { map_user, binds, hostname }, private_tmp })
 }
@@ -100,6 +101,8 @@ mod tests {
                 build: Vec::new(),
                 path_map: vec![("/app".into(), "/srv/app".into())],
                 path_prefix: vec!["/tmp/venvs/x/bin".into()],
+                hostname: None,
+                user: None,
             };
             let expect = expect.map(|names| names.iter().map(PathBuf::from).collect());
             assert_eq!(kept_of_tmp(&spec), expect, "{working_dir} {program}");
