@@ -107,7 +107,17 @@ pub(crate) fn reload(project: &ProjectArgs) -> anyhow::Result<ExitCode> {
 
 pub(crate) fn down(project: &ProjectArgs, args: &DownArgs) -> anyhow::Result<ExitCode> {
     let request = args.ending.request(Vec::new());
-    let client = project.client()?;
+    let client = match project.client() {
+        // Containers outlive a supervisor that was killed, and so may processes if its guardian was, too.
+        #[cfg(feature = "up")]
+        Err(error) if matches!(error.downcast_ref(), Some(ClientError::NotRunning)) => {
+            return match block_on(crate::up::end_leftovers(project))? {
+                true => Ok(ExitCode::SUCCESS),
+                false => Err(error),
+            };
+        }
+        client => client?,
+    };
     block_on(async {
         match client.command("/v1/down", &request, show_message).await {
             // The supervisor is gone: its last word may have been lost on the way.

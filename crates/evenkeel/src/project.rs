@@ -8,10 +8,11 @@ use std::{
 };
 
 use keel_admin::{
-    Client, ClientError, Paths,
-    api::{FileChoice, Message},
+    ClaimError, Client, ClientError, Found, PathError,
+    api::{FileChoice, Message, ProjectInfo},
+    find,
 };
-use keel_control::project::{ProjectOptions, Reading};
+use keel_control::project::{Identity, ProjectOptions, Reading};
 use keel_diag::{Color, Format};
 use keel_telemetry::left_out_text;
 
@@ -61,11 +62,60 @@ impl ProjectArgs {
         Ok(ProjectOptions::from(self.choice()?).read())
     }
 
-    /// Finds the supervisor of this project. The project's name is all that is needed of the files.
+    /// Finds the supervisor of this project. Its name and its folder are all that is needed of the files.
+    ///
+    /// # Errors
+    /// [`ClientError::NotRunning`], or that a project of this name runs from another folder.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
-        let name = ProjectOptions::from(self.choice()?).project_name()?;
-        Ok(Client::new(Paths::of(&name)?.socket))
+        let identity = self.identity()?;
+        match block_on(async { Ok(find(&identity).await) })? {
+            Found::Here(client) => Ok(client),
+            Found::Nowhere { elsewhere, moved_from } => Err(nowhere(&identity, &elsewhere, moved_from)),
+        }
     }
+
+    /// Says which project is meant.
+    pub(crate) fn identity(&self) -> anyhow::Result<Identity> {
+        Ok(ProjectOptions::from(self.choice()?).identity()?)
+    }
+}
+
+/// Says why no supervisor is this project's.
+fn nowhere(identity: &Identity, elsewhere: &[ProjectInfo], moved_from: Option<String>) -> anyhow::Error {
+    match (elsewhere, moved_from) {
+        ([], None) => ClientError::NotRunning.into(),
+        ([], Some(name)) => Hinted::new(
+            format!("this folder's project runs under the name that the folder had before, `{name}`"),
+            format!("`evenkeel -p {name} ...` acts on it"),
+        )
+        .into(),
+        ([other], _) => elsewhere_error(other),
+        (several, _) => {
+            let folders: Vec<String> = several.iter().map(|info| info.folder.display().to_string()).collect();
+            Hinted::new(
+                format!("projects called `{}` run from other folders: {}", identity.name, folders.join(", ")),
+                "run the command in the folder that you mean, or name it with --project-directory",
+            )
+            .into()
+        }
+    }
+}
+
+/// Says that a project's name belongs to what runs from another folder.
+pub(crate) fn elsewhere_error(other: &ProjectInfo) -> anyhow::Error {
+    let (name, folder, pid) = (&other.name, other.folder.display(), other.pid);
+    if other.folder.exists() {
+        Hinted::new(
+            format!("the project `{name}` runs from another folder, {folder} (pid {pid})"),
+            format!("`evenkeel --project-directory {folder} ...` acts on that one"),
+        )
+    } else {
+        Hinted::new(
+            format!("the project `{name}` runs from a folder that is gone, {folder} (pid {pid})"),
+            format!("`evenkeel -p {name} down`, called where no Compose file is, ends it"),
+        )
+    }
+    .into()
 }
 
 /// Runs a future to its end on a runtime of its own.
@@ -99,6 +149,12 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     say!("error: {}", keel_control::chain(error.as_ref()));
     if let Some(hinted) = error.downcast_ref::<Hinted>() {
         say!("hint: {}", hinted.hint);
+    }
+    if let Some(path) = error.downcast_ref::<PathError>() {
+        say!("hint: {}", path.remedy);
+    }
+    if let Some(ClaimError::Io { .. }) = error.downcast_ref::<ClaimError>() {
+        say!("hint: set XDG_RUNTIME_DIR to a folder of your own that you can write to");
     }
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::NotRunning) => say!("hint: `evenkeel up` starts it"),

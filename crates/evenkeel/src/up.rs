@@ -2,23 +2,24 @@
 
 use std::{
     io,
-    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use keel_admin::{
-    Claim, ClaimError, Client, ClientError, Describe, Paths, Shown,
+    Claim, ClaimError, Client, ClientError, Describe, Found, Paths, Shown,
     api::{FileChoice, ProjectInfo, UpRequest},
-    remedies,
+    find, remedies,
 };
 use keel_control::{
     DataPlaneCommand, Sharing, Traffic,
-    project::{Joined, ProjectError, ProjectOptions, Reading, RunningProject, UpError, UpOptions},
+    project::{
+        Identity, Joined, ProjectError, ProjectOptions, Reading, RunningProject, UpError, UpOptions, place,
+    },
 };
 use keel_diag::{Color, Format, Severity};
-use keel_model::{DriverChoice, ServiceName};
+use keel_model::{DriverChoice, Run, ServiceName};
 use keel_runner::{Follower, LogNews};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -29,7 +30,7 @@ use crate::{
     detach::{self, Side, Word},
     instances::parse_scale,
     output::Prefixes,
-    project::{Hinted, ProjectArgs, block_on, show_message, show_reading},
+    project::{ProjectArgs, block_on, elsewhere_error, show_message, show_reading},
     terminal::{self, say},
 };
 
@@ -76,8 +77,15 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
         show_reading(&reading, Format::Human);
     }
     let Some(joined) = &reading.joined else { return Ok(ExitCode::from(2)) };
-    let paths = Paths::of(&joined.name)?;
-    match find_role(&paths)? {
+    let paths = Paths::of(&joined.name, &joined.folder);
+    let role = match find_other(joined, &paths)? {
+        Some(client) => Role::Client(client),
+        None => {
+            paths.make(&joined.name)?;
+            find_role(&paths)?
+        }
+    };
+    match role {
         Role::Supervisor(claim) if args.detach && side == Side::Foreground => {
             drop(claim);
             Ok(detach::start_detached())
@@ -88,7 +96,7 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
             let supervisor = Supervisor { args, options, paths, side, in_part };
             block_on(supervisor.run(claim, joined))
         }
-        Role::Client(client, info) => {
+        Role::Client(client) => {
             let request = UpRequest {
                 files: choice,
                 force_recreate: args.force_recreate,
@@ -96,7 +104,6 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
                 scale: args.scale.clone(),
                 services: args.services.clone(),
             };
-            check_folder(&info, &request.files)?;
             block_on(async {
                 // Warnings have been shown above, from the same files.
                 client
@@ -118,7 +125,7 @@ enum Role {
     /// Nobody supervises it: this one does from now on.
     Supervisor(Claim),
     /// Somebody does, and answers.
-    Client(Client, Box<ProjectInfo>),
+    Client(Client),
 }
 
 /// Finds out who supervises a project. Who is just beginning or, as after `evenkeel down`, just ending has the claim and
@@ -133,7 +140,7 @@ fn find_role(paths: &Paths) -> anyhow::Result<Role> {
         let client = Client::new(&paths.socket);
         let asked = block_on(async { Ok(client.get::<ProjectInfo>("/v1/project").await) })?;
         match asked {
-            Ok(info) => return Ok(Role::Client(client, Box::new(info))),
+            Ok(_) => return Ok(Role::Client(client)),
             Err(ClientError::Failed(failure)) => return Err(failure.into()),
             Err(_) if since.elapsed() >= SILENT_MAX => return Err(taken.into()),
             Err(_) => std::thread::sleep(ASK_EVERY),
@@ -141,29 +148,33 @@ fn find_role(paths: &Paths) -> anyhow::Result<Role> {
     }
 }
 
-/// Makes sure that the supervisor behind a project's name is this folder's.
-fn check_folder(info: &ProjectInfo, choice: &FileChoice) -> anyhow::Result<()> {
-    let same = |a: &PathBuf, b: &PathBuf| a.canonicalize().ok() == b.canonicalize().ok();
-    let inside = choice.folder.ancestors().any(|folder| same(&folder.to_owned(), &info.folder));
-    if inside || !choice.files.is_empty() {
-        return Ok(());
+/// Finds a supervisor of this folder that isn't reached by its own socket: one of an earlier version, or from before the
+/// folder was moved. Containers and networks of two folders would have the same names.
+fn find_other(joined: &Joined, paths: &Paths) -> anyhow::Result<Option<Client>> {
+    let identity = Identity { name: joined.name.clone(), folder: Some(joined.folder.clone()) };
+    match block_on(async { Ok(find(&identity).await) })? {
+        Found::Here(client) => Ok(Some(client).filter(|client| client.socket() != paths.socket)),
+        Found::Nowhere { elsewhere, .. } => {
+            let has_containers =
+                joined.services.iter().any(|service| matches!(service.run, Run::Container(_)));
+            match elsewhere.iter().find(|other| has_containers && other.has_containers) {
+                Some(other) => Err(elsewhere_error(other)
+                    .context("containers of both would have the same names: give this one another with -p")),
+                None => Ok(None),
+            }
+        }
     }
-    Err(Hinted::new(
-        format!(
-            "the project `{}` runs from another folder, {} (pid {})",
-            info.name,
-            info.folder.display(),
-            info.pid
-        ),
-        "give this one another name with -p, or run `evenkeel down` there",
-    )
-    .into())
 }
 
-/// Ends containers whose supervisor is gone. Tells whether there may have been some.
+/// Ends what is left of a project whose supervisor is gone. Tells whether there may have been something.
 pub(crate) async fn end_leftovers(project: &ProjectArgs) -> anyhow::Result<bool> {
-    let name = ProjectOptions::from(project.choice()?).project_name()?;
-    Ok(keel_runner::end_leftovers(&name, &Paths::of(&name)?.state).await?)
+    let Identity { name, folder: Some(folder) } = project.identity()? else { return Ok(false) };
+    let paths = Paths::of(&name, &folder);
+    if !paths.has_state(&name) {
+        return Ok(false);
+    }
+    paths.make(&name)?;
+    Ok(keel_runner::end_leftovers(&name, &paths.state).await?)
 }
 
 /// Whether something in the files can't be run here. The rest is.
@@ -195,7 +206,8 @@ struct Supervisor<'a> {
 impl Supervisor<'_> {
     async fn run(self, mut claim: Claim, joined: &Joined) -> anyhow::Result<ExitCode> {
         let mut signals = Signals::listen()?;
-        let settings = keel_runner::Settings::new(&joined.name, &self.paths.state);
+        let mut settings = keel_runner::Settings::new(&joined.name, &self.paths.state);
+        settings.place = place(&joined.name, &joined.folder);
         let (runner, notices) = keel_runner::start(settings)?;
         // The guardian has been forked; before, this process must have no threads.
         terminal::never_wait();
@@ -205,7 +217,13 @@ impl Supervisor<'_> {
         let project = RunningProject::start(runner, notices, traffic, traffic_notices);
         let ended = Arc::new(Notify::new());
         if let Some(listener) = claim.listener() {
-            let served = keel_admin::serve(listener, project.clone(), ended.clone(), Arc::new(Plain));
+            let served = keel_admin::serve(
+                listener,
+                project.clone(),
+                joined.folder.clone(),
+                ended.clone(),
+                Arc::new(Plain),
+            );
             tokio::spawn(async move {
                 if let Err(error) = served.await {
                     tracing::error!("the control socket failed: {error}");

@@ -14,6 +14,12 @@ pub struct ProjectInfo {
     pub name: String,
     /// Its folder.
     pub folder: PathBuf,
+    /// What stays of its folder when it is moved.
+    #[serde(default)]
+    pub folder_id: Option<FolderId>,
+    /// Whether some of it runs in a container engine, where names have no folder.
+    #[serde(default = "is_assumed")]
+    pub has_containers: bool,
     /// The Compose files in effect.
     pub files: Vec<PathBuf>,
     /// The supervisor's process.
@@ -24,6 +30,20 @@ pub struct ProjectInfo {
     pub listeners: Vec<String>,
     /// The service whose seat Evenkeel takes, if any.
     pub balancer: Option<String>,
+}
+
+/// A folder, by whatever path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderId {
+    /// The device that it is on.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
+/// What a supervisor of an earlier version doesn't say.
+fn is_assumed() -> bool {
+    true
 }
 
 /// `GET /v1/instances`: one of a list.

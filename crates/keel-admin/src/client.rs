@@ -40,6 +40,11 @@ impl Client {
         Self { socket: socket.as_ref().to_owned() }
     }
 
+    /// Gives the socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// Asks for a value.
     ///
     /// # Errors

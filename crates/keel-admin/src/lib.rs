@@ -8,6 +8,7 @@
 pub mod api;
 mod client;
 mod exec;
+mod find;
 mod paths;
 mod server;
 mod socket;
@@ -15,7 +16,8 @@ mod text;
 
 pub use client::{Client, ClientError, Lines};
 pub use exec::{ExecOpen, Frame, FrameReader, FrameWriter};
-pub use paths::{Paths, runtime_folder};
+pub use find::{Found, find};
+pub use paths::{PathError, Paths, runtime_folder};
 pub use server::{Shown, remedies, serve};
 pub use socket::{Claim, ClaimError};
 pub use text::Describe;

@@ -6,49 +6,112 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use keel_control::project::ProjectOptions;
+use keel_control::project::{ProjectOptions, place};
+use rustix::fs::Access;
 
 use crate::api::FileChoice;
 
 /// The longest path a unix socket can have on Linux, in bytes, without the closing zero.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// The folders of one project, made when first asked for.
+/// The folders of one project.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     /// The control socket: mode 0600 in a folder of mode 0700.
     pub socket: PathBuf,
     /// Held while a supervisor of this project lives.
     pub lock: PathBuf,
-    /// Logs and what else outlives a supervisor: `$XDG_STATE_HOME/evenkeel/PROJECT`. Mode 0700; as root 0711.
+    /// Logs and what else outlives a supervisor: `$XDG_STATE_HOME/evenkeel/NAME-HASH`, the hash of the project's folder. Mode
+    /// 0700; as root 0711.
     pub state: PathBuf,
     /// What can be made again: `$XDG_CACHE_HOME/evenkeel`, shared by all projects of a user.
     pub cache: PathBuf,
 }
 
+/// A folder or file that can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("can't use {}", path.display())]
+pub struct PathError {
+    path: PathBuf,
+    /// What is to be done about it.
+    pub remedy: String,
+    #[source]
+    source: io::Error,
+}
+
 impl Paths {
-    /// Finds the folders for a project and makes them.
+    /// Gives the folders of a project.
+    pub fn of(project: &str, folder: &Path) -> Self {
+        let place = place(project, folder);
+        let socket = Self::socket_of(project, folder);
+        Self {
+            lock: socket.with_extension("lock"),
+            socket,
+            state: state_folder().join(place),
+            cache: cache_folder(),
+        }
+    }
+
+    /// Tells whether something of the project was kept, by an earlier version too.
+    pub fn has_state(&self, project: &str) -> bool {
+        self.state.is_dir() || state_folder().join(project).is_dir()
+    }
+
+    /// Gives the control socket of a project.
+    pub(crate) fn socket_of(project: &str, folder: &Path) -> PathBuf {
+        runtime_folder().join(format!("{}.sock", place(project, folder)))
+    }
+
+    /// Makes the folders. What an earlier version kept for the project's name becomes this project's, unless its supervisor
+    /// still runs.
     ///
     /// # Errors
-    /// When one can't be made, or the runtime folder belongs to somebody else.
-    pub fn of(project: &str) -> io::Result<Self> {
-        let runtime = runtime_folder();
-        make_private(&runtime)?;
-        let (state, cache) = (state_folder().join(project), cache_folder());
-        fs::create_dir_all(&cache)?;
-        make_closed(&state)?;
-        let socket = runtime.join(format!("{project}.sock"));
-        if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!(
-                    "the socket's path {} is longer than {SOCKET_PATH_BYTES_MAX} bytes",
-                    socket.display()
-                ),
-            ));
+    /// When one can't be made or written to, or the runtime folder belongs to somebody else.
+    pub fn make(&self, project: &str) -> Result<(), PathError> {
+        if self.socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            let text = format!("a socket's path has {SOCKET_PATH_BYTES_MAX} bytes at most");
+            return Err(PathError::of(&self.socket, "XDG_RUNTIME_DIR")(io::Error::other(text)));
         }
-        Ok(Self { lock: runtime.join(format!("{project}.lock")), socket, state, cache })
+        let runtime = runtime_folder();
+        make_private(&runtime).map_err(PathError::of(&runtime, "XDG_RUNTIME_DIR"))?;
+        let before = state_folder().join(project);
+        if !self.state.exists() && before.is_dir() && !is_locked(&before.join("lock")) {
+            fs::rename(&before, &self.state).map_err(PathError::of(&before, "XDG_STATE_HOME"))?;
+        }
+        for (folder, variable) in [(&self.state, "XDG_STATE_HOME"), (&self.cache, "XDG_CACHE_HOME")] {
+            make_closed(folder)
+                .and_then(|()| Ok(rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)?))
+                .map_err(PathError::of(folder, variable))?;
+        }
+        Ok(())
     }
+}
+
+impl PathError {
+    /// Makes an error of what the kernel says about a path below the folder that a variable names.
+    fn of(path: &Path, variable: &str) -> impl Fn(io::Error) -> Self {
+        let (path, variable) = (path.to_owned(), variable.to_owned());
+        move |source| {
+            let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+            let owner = fs::metadata(there).map(|meta| meta.uid()).unwrap_or_default();
+            let me = rustix::process::getuid().as_raw();
+            let remedy = if owner == 0 && me != 0 && there.starts_with(home()) && there != home() {
+                format!(
+                    "{} belongs to root, as after `sudo`: `sudo chown -R {me} {0}` gives it back",
+                    there.display()
+                )
+            } else {
+                format!("set {variable} to a folder that you can write to, and that has room")
+            };
+            Self { path: path.clone(), remedy, source }
+        }
+    }
+}
+
+/// Tells whether a process holds a lock.
+fn is_locked(lock: &Path) -> bool {
+    let Ok(file) = fs::File::open(lock) else { return false };
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
 }
 
 impl From<FileChoice> for ProjectOptions {
@@ -119,8 +182,7 @@ fn make_private(folder: &Path) -> io::Result<()> {
     let meta = fs::symlink_metadata(folder)?;
     let me = rustix::process::getuid().as_raw();
     if !meta.is_dir() || meta.uid() != me {
-        let message = format!("{} belongs to somebody else; set XDG_RUNTIME_DIR", folder.display());
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to somebody else"));
     }
     if meta.mode() & 0o077 != 0 {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;

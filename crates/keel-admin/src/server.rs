@@ -3,6 +3,8 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     convert::Infallible,
+    fs::File,
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -17,7 +19,7 @@ use axum::{
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use keel_control::project::{ProjectError, ProjectEvent, RunningProject, UpError, UpOptions};
-use keel_model::ServiceName;
+use keel_model::{Run, ServiceName};
 use keel_runner::{CommandError, InstanceState, InstanceStatus, LogLine, LogNews, Notice};
 use serde::Deserialize;
 use tokio::{
@@ -29,6 +31,7 @@ use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use crate::{
     api::{Failure, InstanceInfo, InstanceRequest, Message, ProjectInfo, UpRequest},
     exec,
+    find::folder_id,
     text::Describe,
 };
 
@@ -42,18 +45,22 @@ pub(crate) struct Server {
     /// Called when `down` was asked for over the socket.
     ended: Arc<Notify>,
     describe: Arc<dyn Describe>,
+    /// The project's folder, held open so that no other one can get its number.
+    folder: Arc<Option<File>>,
 }
 
 /// Serves the control socket until the task is dropped.
 ///
-/// `ended` is notified once a client's `down` has been carried out. `describe` turns diagnostics into text.
+/// `folder` is the project's. `ended` is notified once a client's `down` has been carried out. `describe` turns diagnostics into text.
 pub async fn serve(
     listener: UnixListener,
     project: RunningProject,
+    folder: PathBuf,
     ended: Arc<Notify>,
     describe: Arc<dyn Describe>,
 ) -> std::io::Result<()> {
-    let server = Server { project, ended, describe };
+    let folder = Arc::new(File::open(folder).ok());
+    let server = Server { project, ended, describe, folder };
     let v1 = Router::new()
         .route("/project", get(project_info))
         .route("/instances", get(instances))
@@ -79,6 +86,8 @@ async fn project_info(State(server): State<Server>) -> Response {
     let info = ProjectInfo {
         name: joined.name,
         folder: joined.folder,
+        folder_id: server.folder.as_ref().as_ref().and_then(|folder| folder_id(folder).ok()),
+        has_containers: joined.services.iter().any(|service| matches!(service.run, Run::Container(_))),
         files: joined.files,
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),

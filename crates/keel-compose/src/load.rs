@@ -46,6 +46,8 @@ pub struct Loaded {
     /// The project's name as far as it is known without the files' content: what `-p` or the environment says, else the
     /// folder's. `None` where there is no file.
     pub likely_name: Option<String>,
+    /// The project's folder. `None` where there is no file.
+    pub likely_folder: Option<PathBuf>,
     /// Everything there is to say, by file and place.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -55,9 +57,9 @@ pub struct Loaded {
 /// Texts that are read go into `sources`, so that diagnostics can be shown.
 pub fn load(options: &Options, sources: &mut Sources) -> Loaded {
     let mut report = Report::default();
-    let mut likely_name = None;
-    let project = load_into(options, Reader::new(sources, &mut report), &mut likely_name);
-    Loaded { project, likely_name, diagnostics: report.into_diagnostics() }
+    let mut likely = None;
+    let project = load_into(options, Reader::new(sources, &mut report), &mut likely);
+    loaded(project, likely, report)
 }
 
 /// Reads a project from a text, as if it were the compose.yaml of the options' folder. Files that it names are read as
@@ -68,16 +70,24 @@ pub fn load_text(text: &str, options: &Options, sources: &mut Sources) -> Loaded
     let options = Options { files: vec![path.clone()], ..options.clone() };
     let mut reader = Reader::new(sources, &mut report);
     reader.hold(path, text);
-    let mut likely_name = None;
-    let project = load_into(&options, reader, &mut likely_name);
-    Loaded { project, likely_name, diagnostics: report.into_diagnostics() }
+    let mut likely = None;
+    let project = load_into(&options, reader, &mut likely);
+    loaded(project, likely, report)
+}
+
+/// Name and folder, as far as they are known without the files' content.
+type Likely = Option<(String, PathBuf)>;
+
+fn loaded(project: Option<Project>, likely: Likely, report: Report) -> Loaded {
+    let (likely_name, likely_folder) = likely.unzip();
+    Loaded { project, likely_name, likely_folder, diagnostics: report.into_diagnostics() }
 }
 
 fn start(options: &Options) -> PathBuf {
     crate::decode::tidy(&std::path::absolute(&options.folder).unwrap_or_default())
 }
 
-fn load_into(options: &Options, mut reader: Reader<'_>, likely_name: &mut Option<String>) -> Option<Project> {
+fn load_into(options: &Options, mut reader: Reader<'_>, likely: &mut Likely) -> Option<Project> {
     let start = start(options);
     let mut variables = environment(options, &start, &mut reader);
     let found = files::find(options, &start, &variables, &mut reader)?;
@@ -91,7 +101,7 @@ fn load_into(options: &Options, mut reader: Reader<'_>, likely_name: &mut Option
     let from_env = variables.get(NAME).filter(|name| !name.is_empty());
     let given = options.project_name.as_ref().or(from_env).cloned();
     let seen = given.clone().unwrap_or_else(|| files::normal_name(&found.folder));
-    *likely_name = Some(seen.clone());
+    *likely = Some((seen.clone(), found.folder.clone()));
     variables.insert(NAME.to_owned(), seen);
 
     let tree = reader.project_tree(&found.files, &found.folder, &variables)?;

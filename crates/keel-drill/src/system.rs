@@ -376,8 +376,8 @@ impl System {
     }
 
     fn supervisor(&self) -> Result<u32, Error> {
-        let lock = self.runtime.path().join(format!("evenkeel/{}.lock", self.name));
-        let text = std::fs::read_to_string(lock).unwrap_or_default();
+        let lock = lock_in(&self.runtime.path().join("evenkeel"));
+        let text = lock.and_then(|lock| std::fs::read_to_string(lock).ok()).unwrap_or_default();
         text.trim().parse().map_err(|_| Error::Fault("the supervisor isn't to be found".to_owned()))
     }
 
@@ -783,4 +783,10 @@ fn written(file: &mut File) -> std::io::Result<Vec<u8>> {
 
 pub(crate) fn pid(id: u32) -> Option<Pid> {
     i32::try_from(id).ok().and_then(Pid::from_raw)
+}
+
+/// Gives the lock of the only supervisor that has its runtime files in a folder.
+fn lock_in(runtime: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(runtime).into_iter().flatten().filter_map(Result::ok);
+    entries.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|kind| kind == "lock"))
 }

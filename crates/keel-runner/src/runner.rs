@@ -25,8 +25,10 @@ use crate::{
 /// What a runner needs to know.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The project's name; addresses follow from it.
+    /// The project's name; names of containers and networks follow from it.
     pub project: String,
+    /// What tells the project from others of its name; addresses follow from it. Default the name.
+    pub place: String,
     /// A folder of the project's own: files of instances, what they print, what is built.
     pub state_dir: PathBuf,
     /// How long a drain may take where a command says nothing. Default 30 s.
@@ -36,8 +38,10 @@ pub struct Settings {
 impl Settings {
     /// Makes settings with defaults.
     pub fn new(project: impl Into<String>, state_dir: impl Into<PathBuf>) -> Self {
+        let project = project.into();
         Self {
-            project: project.into(),
+            place: project.clone(),
+            project,
             state_dir: state_dir.into(),
             drain_timeout_default: Duration::from_secs(30),
         }
@@ -74,7 +78,7 @@ pub struct Runner {
 /// # Errors
 /// When the state folder can't be used or is in use, or the system refuses what no instance can do without.
 pub fn start(settings: Settings) -> Result<(Runner, mpsc::UnboundedReceiver<Notice>), Error> {
-    let Settings { project, state_dir, drain_timeout_default } = settings;
+    let Settings { project, place, state_dir, drain_timeout_default } = settings;
     let unusable = |source| Error::StateDir { path: state_dir.clone(), source };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&state_dir).map_err(unusable)?;
     // Instances enter it through mounts: it must be named from the root.
@@ -83,8 +87,9 @@ pub fn start(settings: Settings) -> Result<(Runner, mpsc::UnboundedReceiver<Noti
     let output = Output::new(state_dir.join("logs")).map_err(unusable)?;
     let output = Arc::new(output);
     let (told, hears) = mpsc::unbounded_channel();
-    let driver =
-        Driver::start(&project, &state_dir, Arc::clone(&output), told.clone()).map_err(Error::System)?;
+    let containers = docker::Driver::new(&project, &state_dir, Arc::clone(&output), told.clone());
+    let processes = process::Driver::start(&place, &state_dir, Arc::clone(&output), told.clone());
+    let driver = Driver::of(processes.map_err(Error::System)?, containers);
     let (notices, noticed) = mpsc::unbounded_channel();
     let (requests, received) = mpsc::unbounded_channel();
     let (containers, processes) = (driver.containers().clone(), driver.processes().clone());
@@ -97,8 +102,8 @@ pub fn start(settings: Settings) -> Result<(Runner, mpsc::UnboundedReceiver<Noti
 }
 
 /// Gives the address on which the balancer's seat of a project is found by its instances. The same on every run.
-pub fn seat_address(project: &str, service: &str) -> Option<IpAddr> {
-    process::seat_address(project, service)
+pub fn seat_address(place: &str, service: &str) -> Option<IpAddr> {
+    process::seat_address(place, service)
 }
 
 /// Tells whether a container engine answers. May take seconds where one is there and silent.

@@ -69,8 +69,17 @@ impl Project {
     }
 
     /// Gives the supervisor's lock file, which holds its process id.
-    pub fn lock_file(&self) -> PathBuf {
-        self.folder().join(format!(".run/evenkeel/{}.lock", self.name))
+    ///
+    /// # Errors
+    /// When there was none yet.
+    pub fn lock_file(&self) -> anyhow::Result<PathBuf> {
+        let entries = std::fs::read_dir(self.folder().join(".run/evenkeel"))?.filter_map(Result::ok);
+        let mut locks = entries.map(|entry| entry.path());
+        let is_ours = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with(&format!("{}-", self.name)) && name.ends_with(".lock")
+        };
+        locks.find(is_ours).context("no supervisor was started")
     }
 
     /// Gives the supervisor's process id.
@@ -78,7 +87,7 @@ impl Project {
     /// # Errors
     /// When there was none yet.
     pub fn supervisor(&self) -> anyhow::Result<u32> {
-        Ok(std::fs::read_to_string(self.lock_file())?.trim().parse()?)
+        Ok(std::fs::read_to_string(self.lock_file()?)?.trim().parse()?)
     }
 
     /// Gives a command of the binary on this project.

@@ -21,6 +21,7 @@ use super::{
     direct::{DirectPort, direct_configuration},
     left_out::{self, LeftOut, left_out},
     merge::append,
+    place::{Identity, place},
     process::{hex, process_spec},
     published::ChosenPorts,
     seat::{ImageFiles, place_listeners, place_paths, published},
@@ -98,9 +99,11 @@ impl ProjectOptions {
         let loaded = keel_compose::load(&self.compose, &mut reading.sources);
         reading.diagnostics = loaded.diagnostics;
         if let Some(project) = loaded.project.filter(|project| project.sound) {
-            let state = self.state.join(&project.name);
+            let place = place(&project.name, &project.folder);
+            let state = self.state.join(&place);
             let reader = Reader {
                 project: &project,
+                place: &place,
                 state,
                 cache: &self.cache,
                 reading: &mut reading,
@@ -115,15 +118,18 @@ impl ProjectOptions {
         reading
     }
 
-    /// Gives the project's name, even if much else in the files is wrong.
+    /// Says which project is meant, even if much in the files is wrong.
     ///
     /// # Errors
-    /// When there is no Compose file.
-    pub fn project_name(&self) -> io::Result<String> {
+    /// When there is neither a Compose file nor a name.
+    pub fn identity(&self) -> io::Result<Identity> {
         let loaded = keel_compose::load(&self.compose, &mut Sources::default());
+        let folder = loaded.project.as_ref().map(|project| project.folder.clone()).or(loaded.likely_folder);
+        let from_environment = || self.compose.environment.get("COMPOSE_PROJECT_NAME").cloned();
+        let given = self.compose.project_name.clone().or_else(from_environment);
         let name = loaded.project.map(|project| project.name).or(loaded.likely_name);
-        match name.or(self.compose.project_name.clone()) {
-            Some(name) => Ok(name),
+        match name.or(given.filter(|name| !name.is_empty())) {
+            Some(name) => Ok(Identity { name, folder }),
             None => {
                 let first = loaded.diagnostics.into_iter().find(|one| one.severity == Severity::Error);
                 let message = first.map_or_else(|| "no Compose file here".to_owned(), |one| one.message);
@@ -135,6 +141,7 @@ impl ProjectOptions {
 
 struct Reader<'a> {
     project: &'a Project,
+    place: &'a str,
     state: PathBuf,
     cache: &'a Path,
     reading: &'a mut Reading,
@@ -153,7 +160,7 @@ impl Reader<'_> {
         let seat_service = balancer_seat(project);
         let seat = seat_service.map(|service| Seat {
             service: service.name.value.clone(),
-            address: keel_runner::seat_address(&project.name, &service.name.value),
+            address: keel_runner::seat_address(self.place, &service.name.value),
         });
         let names = service_names(project, seat.as_ref());
         let errors_before = self.errors();

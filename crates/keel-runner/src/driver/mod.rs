@@ -11,14 +11,11 @@ pub(crate) mod process;
 
 use std::{
     collections::BTreeMap,
-    io,
     net::{IpAddr, SocketAddr},
-    path::Path,
     sync::Arc,
 };
 
 use keel_model::{HostPort, Run, Service, ServiceName};
-use tokio::sync::mpsc::UnboundedSender;
 
 pub(crate) use self::output::Output;
 pub use self::{
@@ -74,15 +71,9 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// Prepares everything that instances share, and ends the processes that an earlier run left behind.
-    pub(crate) fn start(
-        project: &str,
-        state_dir: &Path,
-        output: Arc<Output>,
-        told: UnboundedSender<Told>,
-    ) -> io::Result<Self> {
-        let containers = docker::Driver::new(project, state_dir, Arc::clone(&output), told.clone());
-        Ok(Self { processes: process::Driver::start(project, state_dir, output, told)?, containers })
+    /// Joins those for processes and for containers.
+    pub(crate) fn of(processes: process::Driver, containers: docker::Driver) -> Self {
+        Self { processes, containers }
     }
 
     /// Gives the one for containers.

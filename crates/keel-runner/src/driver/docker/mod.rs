@@ -151,7 +151,7 @@ impl Living {
 }
 
 impl Driver {
-    pub(super) fn new(
+    pub(crate) fn new(
         project: &str,
         state_dir: &Path,
         output: Arc<Output>,
