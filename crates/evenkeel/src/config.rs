@@ -78,7 +78,8 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
             PlanFormat::Yaml => write!(out, "{}", serde_saphyr::to_string(&readable(&document)?)?)?,
         }
     }
-    Ok(ExitCode::SUCCESS)
+    out.flush()?;
+    Ok(if reading.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Gives a document as a person wants to read it.

@@ -153,6 +153,9 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
     if let Some(path) = error.downcast_ref::<PathError>() {
         say!("hint: {}", path.remedy);
     }
+    if let Some(hint) = error.downcast_ref::<keel_runner::Error>().and_then(where_to_write) {
+        say!("hint: {hint}");
+    }
     if let Some(ClaimError::Io { .. }) = error.downcast_ref::<ClaimError>() {
         say!("hint: set XDG_RUNTIME_DIR to a folder of your own that you can write to");
     }
@@ -164,6 +167,23 @@ pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
         _ => {}
     }
     ExitCode::FAILURE
+}
+
+/// Says what helps where the runner can't write its files.
+fn where_to_write(error: &keel_runner::Error) -> Option<&'static str> {
+    let (keel_runner::Error::StateDir { source, .. } | keel_runner::Error::System(source)) = error else {
+        return None;
+    };
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => Some(
+            "after a run with `sudo` such files are root's: `sudo chown -R $USER` on the folder gives them back; or set \
+             XDG_STATE_HOME to a folder that you can write to",
+        ),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
+            Some("make room there, or set XDG_STATE_HOME to a folder that has some")
+        }
+        _ => None,
+    }
 }
 
 /// Shows what happens while a command runs, on standard error.

@@ -92,7 +92,7 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
         }
         Role::Supervisor(claim) => {
             let options = args.options(ProjectOptions::from(choice));
-            let in_part = has_errors(&reading);
+            let in_part = reading.has_errors();
             let supervisor = Supervisor { args, options, paths, side, in_part };
             block_on(supervisor.run(claim, joined))
         }
@@ -113,7 +113,8 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
                         }
                     })
                     .await?;
-                Ok(if has_errors(&reading) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+                say_not_run(joined);
+                Ok(if reading.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
             })
         }
     }
@@ -177,9 +178,14 @@ pub(crate) async fn end_leftovers(project: &ProjectArgs) -> anyhow::Result<bool>
     Ok(keel_runner::end_leftovers(&name, &paths.state).await?)
 }
 
-/// Whether something in the files can't be run here. The rest is.
-fn has_errors(reading: &Reading) -> bool {
-    reading.diagnostics.iter().any(|one| one.severity == Severity::Error)
+/// Says at the end what of the files isn't run: why stands far above.
+fn say_not_run(joined: &Joined) {
+    let names: Vec<String> = joined.not_run.iter().map(|name| format!("`{name}`")).collect();
+    match names.as_slice() {
+        [] => {}
+        [one] => say!("{one} isn't run, see above"),
+        several => say!("{} aren't run, see above", several.join(", ")),
+    }
 }
 
 impl Args {
@@ -278,8 +284,12 @@ impl Supervisor<'_> {
         if let Err(error) = first {
             say!("error: {}", explain(error));
             // In the foreground it stands above.
-            remedies(error).iter().filter(|_| detached).for_each(|hint| say!("hint: {hint}"));
+            remedies(error, project.runner())
+                .iter()
+                .filter(|_| detached)
+                .for_each(|hint| say!("hint: {hint}"));
         }
+        say_not_run(joined);
         say!("{}", listening(joined, self.args.detach));
         if detached {
             detach::release(word, Some(&self.paths.state.join("supervisor.log")))?;
@@ -290,7 +300,7 @@ impl Supervisor<'_> {
             output.end().await;
         }
         drop(claim);
-        Ok(code)
+        Ok(if word == Word::UpInPart { ExitCode::FAILURE } else { code })
     }
 
     async fn serve(

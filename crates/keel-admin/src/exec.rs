@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{
     api::Failure,
-    server::{Server, fail, on_upgrade, runner_failure},
+    server::{Server, fail, on_upgrade},
 };
 
 /// The protocol's name in `Upgrade`.
@@ -198,7 +198,7 @@ where
     let exec = match start(request).await {
         Ok(exec) => exec,
         Err(error) => {
-            let failure: Failure = runner_failure(error);
+            let failure = Failure { text: keel_control::chain(&error), hints: Vec::new() };
             return (StatusCode::UNPROCESSABLE_ENTITY, Json(failure)).into_response();
         }
     };

@@ -18,9 +18,9 @@ use axum::{
 };
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
-use keel_control::project::{ProjectError, ProjectEvent, RunningProject, UpError, UpOptions};
+use keel_control::project::{ProjectError, ProjectEvent, Reading, RunningProject, UpError, UpOptions};
 use keel_model::{Run, ServiceName};
-use keel_runner::{CommandError, InstanceState, InstanceStatus, LogLine, LogNews, Notice};
+use keel_runner::{CommandError, InstanceState, InstanceStatus, LogLine, LogNews, Notice, Runner};
 use serde::Deserialize;
 use tokio::{
     net::UnixListener,
@@ -221,7 +221,7 @@ async fn start(State(server): State<Server>, Json(request): Json<InstanceRequest
             .project
             .start_instances(request.names)
             .await
-            .map(|()| Vec::new())
+            .map(|()| Said::default())
             .map_err(|error| server.failure(error))
     })
 }
@@ -251,7 +251,7 @@ async fn kill(State(server): State<Server>, Json(request): Json<InstanceRequest>
 async fn scale(State(server): State<Server>, Json(request): Json<InstanceRequest>) -> Response {
     run(server, move |server| async move {
         let outcome = server.project.scale(&services(request.scale)).await;
-        outcome.map(|()| Vec::new()).map_err(|error| server.failure(error))
+        outcome.map(|()| Said::default()).map_err(|error| server.failure(error))
     })
 }
 
@@ -259,7 +259,7 @@ async fn down(State(server): State<Server>, Json(request): Json<InstanceRequest>
     run(server, move |server| async move {
         let outcome = server.project.down(request.ending()).await;
         server.ended.notify_one();
-        outcome.map(|()| Vec::new()).map_err(runner_failure)
+        outcome.map(|()| Said::default()).map_err(|error| runner_failure(error, server.project.runner()))
     })
 }
 
@@ -267,38 +267,43 @@ fn services(scale: Vec<(String, u32)>) -> BTreeMap<ServiceName, u32> {
     scale.into_iter().map(|(name, replicas)| (ServiceName(name), replicas)).collect()
 }
 
-pub(crate) fn runner_failure(error: keel_runner::Error) -> Failure {
-    Failure { text: keel_control::chain(&error), hints: where_to_look(&error) }
+fn runner_failure(error: keel_runner::Error, runner: &Runner) -> Failure {
+    Failure { text: keel_control::chain(&error), hints: where_to_look(&error, runner) }
 }
 
 /// Says what may help against an error.
-pub fn remedies(error: &UpError) -> Vec<String> {
+pub fn remedies(error: &UpError, runner: &Runner) -> Vec<String> {
     match error {
-        UpError::Project(ProjectError::Runner(error)) => where_to_look(error),
+        UpError::Project(ProjectError::Runner(error)) => where_to_look(error, runner),
         _ => Vec::new(),
     }
 }
 
 /// Says where to look for why instances failed.
-fn where_to_look(error: &keel_runner::Error) -> Vec<String> {
+fn where_to_look(error: &keel_runner::Error, runner: &Runner) -> Vec<String> {
     let failures = match error {
         keel_runner::Error::Command(CommandError::Failed { failures })
         | keel_runner::Error::Build { rest: Some(CommandError::Failed { failures }), .. } => failures,
         _ => return Vec::new(),
     };
-    let names: Vec<&str> = failures.iter().map(|failure| failure.instance.as_str()).collect();
+    // What never ran printed nothing.
+    let ran = failures.iter().filter(|failure| runner.has_printed(&failure.instance));
+    let names: Vec<&str> = ran.map(|failure| failure.instance.as_str()).collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
     vec![format!("`evenkeel logs {}` shows what it printed", names.join(" "))]
 }
 
 impl Server {
     /// Ends a command: its outcome holds once traffic follows it.
-    async fn settled(&self, outcome: Result<(), keel_runner::Error>) -> Result<Vec<String>, Failure> {
+    async fn settled(&self, outcome: Result<(), keel_runner::Error>) -> Result<Said, Failure> {
         self.project.settle().await;
         match outcome {
-            Ok(()) => Ok(Vec::new()),
+            Ok(()) => Ok(Said::default()),
             Err(error) => {
                 let near = self.near_names(&error).await;
-                let mut failure = runner_failure(error);
+                let mut failure = runner_failure(error, self.project.runner());
                 failure.hints.extend(near);
                 Err(failure)
             }
@@ -316,14 +321,18 @@ impl Server {
         near.iter().map(|near| format!("did you mean `{near}`?")).collect()
     }
 
-    fn read_outcome(
-        &self,
-        outcome: Result<keel_control::project::Reading, UpError>,
-    ) -> Result<Vec<String>, Failure> {
-        match outcome {
-            Ok(reading) => Ok(self.describe.diagnostics(&reading)),
-            Err(error) => Err(self.failure(error)),
-        }
+    fn read_outcome(&self, outcome: Result<Reading, UpError>) -> Result<Said, Failure> {
+        let reading = outcome.map_err(|error| self.failure(error))?;
+        let not_run = reading.joined.iter().flat_map(|joined| &joined.not_run);
+        let names: Vec<String> = not_run.map(|name| format!("`{name}`")).collect();
+        let text = match names.as_slice() {
+            _ if !reading.has_errors() => None,
+            [] => Some("the files have errors, see above; the rest is in effect".to_owned()),
+            [one] => Some(format!("{one} isn't run, see above; the rest is in effect")),
+            several => Some(format!("{} aren't run, see above; the rest is in effect", several.join(", "))),
+        };
+        let failure = text.map(|text| Failure { text, hints: Vec::new() });
+        Ok(Said { warnings: self.describe.diagnostics(&reading), failure })
     }
 
     fn failure(&self, error: UpError) -> Failure {
@@ -343,16 +352,27 @@ impl Server {
                 text: error.to_string(),
                 hints: vec!["remove `container_name`, so that instances are named by number".into()],
             },
-            other => Failure { text: keel_control::chain(other), hints: remedies(other) },
+            other => {
+                Failure { text: keel_control::chain(other), hints: remedies(other, self.project.runner()) }
+            }
         }
     }
+}
+
+/// What is said when a command has been carried out.
+#[derive(Default)]
+struct Said {
+    /// Of the files.
+    warnings: Vec<String>,
+    /// What of them isn't in effect, if something isn't.
+    failure: Option<Failure>,
 }
 
 /// Runs a command, with what happens on the way as lines before its outcome. The command goes on if the client leaves.
 fn run<F, Fut>(server: Server, command: F) -> Response
 where
     F: FnOnce(Server) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<Vec<String>, Failure>> + Send + 'static,
+    Fut: Future<Output = Result<Said, Failure>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(LINES_MAX);
     let mut events = server.project.events();
@@ -401,16 +421,16 @@ impl Told {
     }
 
     /// The outcome is waited for with; a client that has left is no reason to.
-    async fn end(self, outcome: Result<Vec<String>, Failure>) {
+    async fn end(self, outcome: Result<Said, Failure>) {
         if self.left_out > 0 {
             drop(self.sender.send(Message::LeftOut { lines: self.left_out }).await);
         }
         let last = match outcome {
-            Ok(warnings) => {
+            Ok(Said { warnings, failure }) => {
                 for text in warnings {
                     drop(self.sender.send(Message::Warning { text }).await);
                 }
-                Message::Done
+                failure.map_or(Message::Done, Message::Failed)
             }
             Err(failure) => Message::Failed(failure),
         };

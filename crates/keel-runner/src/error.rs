@@ -1,6 +1,9 @@
 //! What can go wrong between the runner and who uses it.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::{BuildError, CommandError};
 
@@ -52,6 +55,12 @@ pub enum Error {
     /// The runner has ended.
     #[error("the runner has ended")]
     Ended,
+}
+
+/// Names the path in what the system says about it.
+pub(crate) fn at(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    let path = path.to_owned();
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 fn all(failures: &[BuildError], rest: Option<&CommandError>) -> String {

@@ -18,7 +18,7 @@ use crate::{
     BuildError, Exec, ExecRequest, Follower, InstanceStatus, LogLine, Notice, Recreate,
     driver::{Driver, Output, docker, process},
     engine::{Engine, Request},
-    error::Error,
+    error::{Error, at},
     supervisor::{Command, CommandError, CommandId, Ending},
 };
 
@@ -84,7 +84,8 @@ pub fn start(settings: Settings) -> Result<(Runner, mpsc::UnboundedReceiver<Noti
     // Instances enter it through mounts: it must be named from the root.
     let state_dir = state_dir.canonicalize().map_err(unusable)?;
     let lock = lock(&state_dir)?;
-    let output = Output::new(state_dir.join("logs")).map_err(unusable)?;
+    let logs = state_dir.join("logs");
+    let output = Output::new(logs.clone()).map_err(|source| Error::StateDir { path: logs, source })?;
     let output = Arc::new(output);
     let (told, hears) = mpsc::unbounded_channel();
     let containers = docker::Driver::new(&project, &state_dir, Arc::clone(&output), told.clone());
@@ -136,11 +137,11 @@ fn lock(state_dir: &Path) -> Result<File, Error> {
     let path = state_dir.join("lock");
     let unusable = |source| Error::StateDir { path: state_dir.to_owned(), source };
     let options = File::options().create(true).read(true).write(true).truncate(false).mode(0o600).open(&path);
-    let file = options.map_err(unusable)?;
+    let file = options.map_err(at(&path)).map_err(unusable)?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
             let mine = std::process::id().to_string();
-            std::fs::write(&path, mine).map_err(unusable)?;
+            std::fs::write(&path, mine).map_err(at(&path)).map_err(unusable)?;
             Ok(file)
         }
         Err(rustix::io::Errno::AGAIN) => {
@@ -353,6 +354,11 @@ impl Runner {
                 || names.iter().any(|name| *name == line.service || *name == line.instance)
         };
         Ok(self.output.follow(&found, tail, is_meant))
+    }
+
+    /// Tells whether anything that an instance printed is kept.
+    pub fn has_printed(&self, instance: &str) -> bool {
+        self.output.has_any(instance)
     }
 
     /// Runs a command in an instance: its environment, names, files and address.

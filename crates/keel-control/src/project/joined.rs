@@ -75,6 +75,8 @@ pub struct Joined {
     pub dormant: BTreeMap<ServiceName, u32>,
     /// Services that an engine would run, if one answered. Those that it runs already stay.
     pub without_engine: Vec<ServiceName>,
+    /// Services of the files that a profile enables, or need none, and that aren't run; why is among the diagnostics.
+    pub not_run: Vec<ServiceName>,
     /// The balancer's seat, if a service has it.
     pub seat: Option<Seat>,
     /// Which line of the Compose file publishes which address.
@@ -90,6 +92,13 @@ pub struct Seat {
     pub service: String,
     /// Its own loopback address, where instances reach it.
     pub address: Option<IpAddr>,
+}
+
+impl Reading {
+    /// Tells whether something in the files can't be run as they say.
+    pub fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(|one| one.severity == Severity::Error)
+    }
 }
 
 impl ProjectOptions {
@@ -193,7 +202,12 @@ impl Reader<'_> {
         self.name_what_is_on_this_host(&mut services);
         // Everything is known of them by now.
         services.iter_mut().for_each(|service| service.digest = digest(service));
+        let is_run = |name: &str| services.iter().any(|service| service.name.0 == name);
+        let enabled = project.services.values().filter(|service| service.enabled);
+        let names = enabled.map(|service| service.name.value.clone()).filter(|name| !is_run(name));
+        let not_run = names.map(ServiceName).collect();
         Some(Joined {
+            not_run,
             name: project.name.clone(),
             folder: project.folder.clone(),
             files: project.files.clone(),

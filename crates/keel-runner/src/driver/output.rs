@@ -16,7 +16,7 @@ use keel_telemetry::left_out_text;
 use tokio::{io::AsyncReadExt, net::unix::pipe};
 
 use super::followers::{Follower, Followers};
-use crate::engine::Named;
+use crate::{engine::Named, error::at};
 
 /// One file's size at which the next is begun; two are kept.
 const FILE_BYTES_MAX: u64 = 5 << 20;
@@ -77,6 +77,11 @@ impl Output {
         let mut lines: Vec<LogLine> = tails.collect();
         lines.sort_by_key(|line| line.time);
         (lines, followers.add(is_meant))
+    }
+
+    /// Tells whether anything of an instance is kept.
+    pub(crate) fn has_any(&self, instance: &str) -> bool {
+        std::fs::metadata(self.paths(instance).0).is_ok_and(|meta| meta.len() > 0)
     }
 
     fn tail(&self, service: &str, instance: &str, lines_max: Option<usize>) -> Vec<LogLine> {
@@ -176,7 +181,7 @@ impl SinkFile {
             Err(error) => {
                 if self.lost == 0 {
                     let path = self.path.display();
-                    tracing::warn!("output of {instance} isn't kept, as {path} can't be written: {error}");
+                    tracing::warn!("output of {instance} isn't kept: {path}: {error}");
                 }
                 self.lost += u64::try_from(lines.len()).unwrap_or(u64::MAX);
             }
@@ -203,11 +208,11 @@ impl SinkFile {
 /// pipe in its place, which is not waited for.
 fn append_to(path: &Path) -> io::Result<File> {
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file =
-        OpenOptions::new().create(true).append(true).read(true).mode(0o600).custom_flags(flags).open(path);
-    let file = file?;
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).read(true).mode(0o600).custom_flags(flags);
+    let file = options.open(path).map_err(at(path))?;
     if file.metadata()?.permissions().mode() & 0o077 != 0 {
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(at(path))?;
     }
     Ok(file)
 }

@@ -146,7 +146,9 @@ impl Driver {
 
 fn why_not_made(error: &EngineError, spec: &ContainerSpec, name: &str) -> String {
     if error.is_missing() {
-        return format!("its image {} isn't in the engine; `evenkeel up --build` makes it", spec.image);
+        let remedy =
+            if spec.build.is_some() { "`evenkeel up --build` makes it" } else { "`evenkeel up` pulls it" };
+        return format!("its image {} isn't in the engine; {remedy}", spec.image);
     }
     if error.is_conflict() {
         return format!(

@@ -133,8 +133,7 @@ async fn pull(docker: &Docker, image: &str, progress: &impl Fn(String)) -> Resul
     let cant = |why: &str| {
         format!(
             "the image {image} isn't in the engine and can't be pulled: {why}\n    \
-             get it with `docker pull {image}` (and `docker login` where it is private), or say how it is built with \
-             `build:`"
+             compare its name and tag with what the registry has, and `docker login` where it is private"
         )
     };
     // Without a tag or digest the engine would pull every tag there is.

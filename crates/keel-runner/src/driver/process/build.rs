@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::content;
+use crate::error::at;
 
 /// The file in a virtual environment that says it is complete.
 const COMPLETE: &str = ".evenkeel-complete";
@@ -78,8 +79,8 @@ pub(crate) async fn build(
                     progress(format!("building: {command}"));
                     let argv = ["/bin/sh".into(), "-c".into(), command.clone()];
                     run(&service.name, command, &argv, working_dir, &progress).await?;
-                    std::fs::create_dir_all(marks).map_err(io)?;
-                    std::fs::write(&mark, "").map_err(io)?;
+                    std::fs::create_dir_all(marks).map_err(at(marks)).map_err(io)?;
+                    std::fs::write(&mark, "").map_err(at(&mark)).map_err(io)?;
                 }
             }
             BuildStep::Pip { installs, venv, working_dir } => {
@@ -129,10 +130,10 @@ async fn make_venv(
     let io = |source| BuildError::Io { service: service.clone(), source };
     // What an interrupted build left isn't to be trusted.
     if venv.exists() {
-        std::fs::remove_dir_all(venv).map_err(io)?;
+        std::fs::remove_dir_all(venv).map_err(at(venv)).map_err(io)?;
     }
     if let Some(parent) = venv.parent() {
-        std::fs::create_dir_all(parent).map_err(io)?;
+        std::fs::create_dir_all(parent).map_err(at(parent)).map_err(io)?;
     }
     progress("making a virtual environment".into());
     let venv_text = venv.to_string_lossy().into_owned();

@@ -71,6 +71,7 @@ pub(in crate::driver) use self::{census::members_of_group, child::Child};
 use super::{Facts, Told, output::Output};
 use crate::{
     Health,
+    error::at,
     supervisor::{Event, Incarnation},
 };
 
@@ -152,8 +153,9 @@ impl Driver {
         let guardian = start_guardian(&record, state_dir, cgroups.as_ref())?;
         keel_sys::process::set_subreaper()?;
         let run = state_dir.join("run");
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&run)?;
-        record.write(&state_dir.join("instances"), std::iter::empty())?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&run).map_err(at(&run))?;
+        let instances = state_dir.join("instances");
+        record.write(&instances, std::iter::empty()).map_err(at(&instances))?;
         let homes = Arc::new(Homes::default());
         let tell = told.clone();
         let watcher = Watcher::start(Arc::clone(&homes), move |incarnation, hearing| {
@@ -482,9 +484,9 @@ fn start_guardian(record: &RunRecord, state_dir: &Path, cgroups: Option<&Cgroups
 fn make_nsswitch(state_dir: &Path) -> io::Result<Option<PathBuf>> {
     let Ok(host) = std::fs::read_to_string("/etc/nsswitch.conf") else { return Ok(None) };
     let path = state_dir.join(leftovers::MARK_FILE);
-    std::fs::write(&path, hosts::nsswitch(&host))?;
+    std::fs::write(&path, hosts::nsswitch(&host)).map_err(at(&path))?;
     // Whoever an instance runs as, and whatever this process's umask.
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(at(&path))?;
     Ok(Some(path))
 }
 

@@ -11,6 +11,8 @@ use std::{
 use keel_model::ProcessSpec;
 use keel_sys::sandbox::{NewNamespace, c_path};
 
+use crate::error::at;
+
 /// The files that are mounted over the host's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Overlays<'a> {
@@ -50,13 +52,13 @@ pub(super) fn prepare(
     let private_tmp = kept.is_some();
     if let Some(kept) = kept {
         let tmp = folder.join("tmp");
-        fs::create_dir_all(&tmp)?;
-        fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777))?;
+        fs::create_dir_all(&tmp).map_err(at(&tmp))?;
+        fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777)).map_err(at(&tmp))?;
         for name in kept {
             let (source, target) = (Path::new("/tmp").join(&name), tmp.join(&name));
             match fs::metadata(&source) {
-                Ok(metadata) if metadata.is_dir() => fs::create_dir_all(&target)?,
-                Ok(_) => drop(fs::File::create(&target)?),
+                Ok(metadata) if metadata.is_dir() => fs::create_dir_all(&target).map_err(at(&target))?,
+                Ok(_) => drop(fs::File::create(&target).map_err(at(&target))?),
                 Err(_) => continue,
             }
             over(&source, &target)?;
