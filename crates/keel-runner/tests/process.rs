@@ -231,7 +231,7 @@ async fn its_own_name_is_itself_and_a_services_name_is_who_is_ready() {
     app.aliases = vec!["web".into()];
     let mut bench = Bench::up(vec![app]).await;
     let first = bench.pool("app", 1).await.remove(0);
-    within(bench.runner.restart(vec!["app".into()], Some(Duration::ZERO))).await.unwrap();
+    within(bench.runner.restart(vec!["app".into()], Ending::drain(Duration::ZERO))).await.unwrap();
     let second = bench.status("app").await.address.unwrap();
     let lines = bench.printed_until("app", &format!("web {}", first.address)).await;
     assert!(lines.contains(&format!("app {second}")), "{second}: {lines:?}");
@@ -288,7 +288,7 @@ fn often() -> Healthcheck {
         timeout: Duration::from_secs(10),
         retries: 300,
         start_period: Duration::ZERO,
-        start_interval: Duration::from_secs(5),
+        start_interval: None,
     }
 }
 
