@@ -52,6 +52,7 @@ const NO_LIMIT: &str = "the process isn't limited";
 const NO_IMAGE: &str = "no image is built or pulled for a process";
 const NO_NETWORK: &str = "processes share this host's network, and containers get a plain bridge";
 const NO_NAMESPACE: &str = "the process shares it with this host";
+const OWN_IPC: &str = "each instance has shared memory and semaphores of its own";
 const HARDENING: &str = "the process has the rights of the user who runs Evenkeel";
 const OWNER: &str = "the file keeps the owner and the rights that it has on this host";
 
@@ -121,7 +122,7 @@ pub(crate) const SERVICE: &[Field] = &[
     read("hostname"),
     read("image"),
     read("init"),
-    warn_unless("ipc", &["private", "shareable", "host"], NO_NAMESPACE),
+    warn_unless("ipc", &["private", "shareable"], OWN_IPC),
     warn_unless("isolation", &["default"], "it concerns Windows only"),
     warn("label_file", "labels from files are not read"),
     read("labels"),

@@ -166,6 +166,12 @@ impl Engine {
                     self.tell_status(&slot);
                 }
             }
+            Told::Remark(incarnation, text) => self.driver.note(incarnation, &text),
+            Told::Obstacle(incarnation, why) => {
+                if let Some(slot) = self.machine.slot_of(incarnation) {
+                    self.notify(Notice::Slow { instance: self.machine.name_of(slot), why });
+                }
+            }
             Told::Slow { instance, why } => self.notify(Notice::Slow { instance, why }),
         }
     }

@@ -653,6 +653,48 @@ import time; time.sleep(1000)
     assert_eq!(text, [own, "0.0.0.0".into()]);
 }
 
+/// The file lists none of what these servers have: each still has it, or it is said that it doesn't.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_file_does_not_list_ties_no_instances_together() {
+    let port = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port();
+    let name = format!("keel-test-{}", std::process::id() * 7 + u32::from(is_root()));
+    let script = format!(
+        r#"
+import ctypes, errno, os, socket
+def udp():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("0.0.0.0", {port})); return s
+first = udp()
+try: udp(); print("bound twice")
+except OSError as e: assert e.errno == errno.EADDRINUSE, e
+os.close(os.open("/dev/shm/{name}", os.O_CREAT | os.O_EXCL))
+IPC_CREAT, IPC_EXCL = 0o1000, 0o2000
+assert ctypes.CDLL(None).shmget(0x6b65656c, 4096, IPC_CREAT | IPC_EXCL | 0o600) >= 0
+named = socket.socket(socket.AF_UNIX)
+try: named.bind("\0{name}"); named.listen()
+except OSError as e: assert e.errno == errno.EADDRINUSE, e
+HOST, PORT = "0.0.0.0", 5000
+{SERVER}"#
+    );
+    let mut app = python("app", &script, Some(5000));
+    app.replicas = 2;
+    let mut bench = Bench::up(vec![app]).await;
+    let said = format!("another has the abstract socket @{name}, which is one for all of this host");
+    bench.until(|notice| matches!(notice, Notice::Slow { why, .. } if *why == said).then_some(())).await;
+    within(bench.runner.restart(vec!["app".into()], Some(Duration::ZERO))).await.unwrap();
+    for instance in ["app-1", "app-2"] {
+        let lines = bench.printed_until(instance, "listening").await;
+        assert!(!lines.contains(&"bound twice".to_owned()), "{lines:?}");
+        assert_eq!(bench.sh(instance, "ls /dev/shm").await.0, name, "a command in it sees what it has");
+    }
+    assert!(!std::path::Path::new("/dev/shm").join(&name).exists());
+    let mut notes = Vec::new();
+    for instance in ["app-1", "app-2"] {
+        notes.push(bench.status(instance).await.note.unwrap_or_default());
+    }
+    let at_own = format!("has UDP port {port} at its own address only");
+    assert!(notes.iter().any(|note| note.contains(&at_own)), "{notes:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_is_one_and_run_is_apart() {
     let bench = Bench::up(vec![server("app", "0.0.0.0", 5000)]).await;

@@ -17,7 +17,7 @@ use std::{
 
 use rustix::{
     fs::{CWD, Mode, OFlags},
-    mount::{MountPropagationFlags, mount_bind_recursive, mount_change},
+    mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change},
     net::{AddressFamily, SocketFlags, SocketType},
     process::{Signal, set_parent_process_death_signal},
     thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces},
@@ -68,13 +68,15 @@ pub enum Namespace {
     },
 }
 
-/// A private copy of the parent's mounts.
+/// A private copy of the parent's mounts, and inter-process communication (System V's and POSIX message queues) of its own.
 #[derive(Debug, Default)]
 pub struct NewNamespace {
     /// For a parent without rights: user and group id to appear as, the parent's own.
     pub map_user: Option<(u32, u32)>,
     /// What is mounted over what, in this order: source, then target.
     pub binds: Vec<(CString, CString)>,
+    /// A folder that becomes an empty one in memory, for all to write to: where POSIX shared memory is.
+    pub shared_memory: Option<CString>,
     /// The name that the child sees as the machine's.
     pub hostname: Option<CString>,
 }
@@ -265,7 +267,7 @@ fn install_trap() -> io::Result<OwnedFd> {
 
 fn make_namespace(new: &NewNamespace) -> Result<(), Failed> {
     let failed = at::<rustix::io::Errno>(Step::Namespace);
-    let flags = UnshareFlags::NEWNS | UnshareFlags::NEWUTS;
+    let flags = UnshareFlags::NEWNS | UnshareFlags::NEWUTS | UnshareFlags::NEWIPC;
     let flags = if new.map_user.is_some() { flags | UnshareFlags::NEWUSER } else { flags };
     // SAFETY: the child has one thread, and none of the flags touches its descriptor table.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(&failed)?;
@@ -280,6 +282,10 @@ fn make_namespace(new: &NewNamespace) -> Result<(), Failed> {
     for (source, target) in &new.binds {
         mount_bind_recursive(source.as_c_str(), target.as_c_str()).map_err(at(Step::Mount))?;
     }
+    if let Some(folder) = &new.shared_memory {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        mount(c"tmpfs", folder.as_c_str(), c"tmpfs", flags, c"mode=1777").map_err(at(Step::Mount))?;
+    }
     if let Some(hostname) = &new.hostname {
         rustix::system::sethostname(hostname.to_bytes()).map_err(at(Step::Namespace))?;
     }
@@ -287,8 +293,10 @@ fn make_namespace(new: &NewNamespace) -> Result<(), Failed> {
 }
 
 fn join_namespace(of: BorrowedFd<'_>, with_user: bool) -> Result<(), Failed> {
-    let files = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
-    let kinds = if with_user { files | ThreadNameSpaceType::USER } else { files };
+    let own = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION;
+    let kinds = if with_user { own | ThreadNameSpaceType::USER } else { own };
     move_into_thread_name_spaces(of, kinds).map_err(at(Step::Namespace))
 }
 
@@ -458,6 +466,7 @@ mod tests {
         let new = NewNamespace {
             map_user: (!root).then_some(ids),
             binds: vec![(c_path(&file).unwrap(), c"/etc/hosts".into())],
+            shared_memory: None,
             hostname: Some(c"app1".into()),
         };
         let script = "cat /etc/hosts; uname -n; exec sleep 60";

@@ -35,6 +35,10 @@ pub(crate) enum Told {
     Event(Event),
     /// Something about an instance is known now that its status shows.
     Noted(Incarnation),
+    /// Something to note about a local process.
+    Remark(Incarnation, String),
+    /// What may keep a local process from starting.
+    Obstacle(Incarnation, String),
     /// Why an instance is slow.
     Slow { instance: String, why: String },
 }
@@ -189,6 +193,11 @@ impl Driver {
         if !self.containers.has(incarnation) {
             self.processes.note_escaped(incarnation);
         }
+    }
+
+    /// Notes something about a local process that its status shows.
+    pub(crate) fn note(&self, incarnation: Incarnation, text: &str) {
+        self.processes.note(incarnation, text);
     }
 
     /// Runs a command in a running instance.

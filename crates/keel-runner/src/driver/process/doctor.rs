@@ -41,7 +41,7 @@ pub fn doctor() -> Vec<Finding> {
         finding(
             namespaces,
             try_namespace(root),
-            "without them names of services don't resolve in instances and /tmp is shared; \
+            "without them names of services don't resolve in instances, and /tmp and shared memory are shared; \
              sysctl kernel.apparmor_restrict_unprivileged_userns=0 or user.max_user_namespaces=10000 allows them",
         ),
         finding(
@@ -66,6 +66,11 @@ pub fn doctor() -> Vec<Finding> {
             "process descriptors (pidfd)",
             i32::try_from(std::process::id()).map_err(io::Error::other).and_then(pidfd_open).map(drop),
             "instances can't be run without them; they need Linux 5.6",
+        ),
+        finding(
+            "one for all instances: UDP ports that the file doesn't list, abstract unix sockets (ps notes who has one)",
+            Ok(()),
+            "",
         ),
         finding(
             "socket diagnostics (sock_diag)",

@@ -35,6 +35,8 @@ pub(super) struct Home {
     pub(super) ports: BTreeMap<u16, u16>,
     /// Stream ports that were bound, by the port asked for.
     held: BTreeMap<u16, VecDeque<Hold>>,
+    /// UDP ports that the file doesn't list and that were bound.
+    held_udp: BTreeMap<u16, Hold>,
     /// Whether the address is its own. Otherwise it is on 127.0.0.1 and serves `$PORT`.
     pub(super) own: bool,
     /// Whether it was seen to listen on a wildcard address, past the trap.
@@ -49,6 +51,15 @@ pub(super) struct Hold {
     pub(super) process: i32,
     pub(super) descriptor: i32,
     pub(super) inode: u64,
+}
+
+impl Hold {
+    /// Whether the descriptor still is that socket.
+    fn is_open(&self) -> bool {
+        let path = format!("/proc/{}/fd/{}", self.process, self.descriptor);
+        let link = std::fs::read_link(path).unwrap_or_default();
+        link.to_string_lossy() == format!("socket:[{}]", self.inode)
+    }
 }
 
 /// Whether a bind changed where an instance's ports are.
@@ -78,6 +89,7 @@ impl Home {
             container_ports: Arc::new(listed.chain(asked).collect()),
             ports: BTreeMap::new(),
             held: BTreeMap::new(),
+            held_udp: BTreeMap::new(),
             own: true,
             is_on_wildcard: false,
             family: None,
@@ -215,6 +227,13 @@ impl Homes {
         if before == actual { Ports::Same } else { Ports::Changed }
     }
 
+    /// Notes that a UDP port was bound that the file doesn't list.
+    pub(super) fn hold_udp(&self, incarnation: Incarnation, port: u16, hold: Hold) {
+        if let Some(home) = self.lock().get_mut(&incarnation) {
+            home.held_udp.insert(port, hold);
+        }
+    }
+
     /// Gives what the rules ask about, as it is now.
     pub(super) fn view(&self, incarnation: Incarnation, role: Role) -> Option<Tenant<'_>> {
         let home = self.get(incarnation)?;
@@ -251,6 +270,11 @@ impl Tenant<'_> {
         taker_of(address).is_ok_and(|taker| taker.is_some_and(|taker| taker.address == address))
     }
 
+    /// Whether a socket of it holds this UDP port, which the file doesn't list.
+    pub(super) fn holds_udp(&self, port: u16) -> bool {
+        self.home.held_udp.get(&port).is_some_and(Hold::is_open)
+    }
+
     /// Gives the home of the instance that has an address.
     pub(super) fn home_at(&self, address: Ipv4Addr) -> Option<Home> {
         if address == self.home.address {
@@ -272,13 +296,8 @@ impl rules::Instance for Tenant<'_> {
 
     fn holds(&self, port: u16) -> bool {
         // Bound and not yet listening is nowhere to be asked: whether the descriptor still is that socket tells.
-        let bound = |hold: &Hold| {
-            let path = format!("/proc/{}/fd/{}", hold.process, hold.descriptor);
-            let link = std::fs::read_link(path).unwrap_or_default();
-            link.to_string_lossy() == format!("socket:[{}]", hold.inode)
-        };
         let held = self.home.held.get(&port);
-        held.is_some_and(|holds| holds.iter().rev().any(bound) || self.listens(port))
+        held.is_some_and(|holds| holds.iter().rev().any(Hold::is_open) || self.listens(port))
     }
 
     fn lists_udp(&self, port: u16) -> bool {

@@ -56,7 +56,7 @@ use self::{
     leftovers::{RunRecord, remove_tree},
     listening::{Hearing, Watcher},
     spawner::Spawner,
-    trap::Traps,
+    trap::{Found, Traps},
 };
 pub use self::{
     build::BuildError,
@@ -165,13 +165,17 @@ impl Driver {
             }));
         })?;
         let (bound, tell) = (watcher.clone(), told.clone());
-        let on_bound = move |incarnation, ports| {
-            if ports == Ports::Changed {
-                let _ = tell.send(Told::Event(Event::Moved { incarnation }));
+        let on_found = move |incarnation, found| match found {
+            Found::Bound(ports) => {
+                if ports == Ports::Changed {
+                    let _ = tell.send(Told::Event(Event::Moved { incarnation }));
+                }
+                bound.bound(incarnation);
             }
-            bound.bound(incarnation);
+            Found::Remark(text) => drop(tell.send(Told::Remark(incarnation, text))),
+            Found::Obstacle(why) => drop(tell.send(Told::Obstacle(incarnation, why))),
         };
-        let traps = Traps::start(Arc::clone(&homes), Box::new(on_bound))?;
+        let traps = Traps::start(Arc::clone(&homes), Box::new(on_found))?;
         let driver = Self(Arc::new(Inner {
             project: project.into(),
             state_dir: state_dir.into(),
@@ -383,7 +387,8 @@ impl Driver {
         }
     }
 
-    fn note(&self, incarnation: Incarnation, text: &str) {
+    /// Notes something about a life that its status shows.
+    pub(crate) fn note(&self, incarnation: Incarnation, text: &str) {
         if let Some(living) = lock(&self.0.lives).get_mut(&incarnation) {
             let note = living.note.get_or_insert_default();
             if note.contains(text) {

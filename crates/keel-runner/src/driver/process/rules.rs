@@ -62,6 +62,8 @@ pub(super) enum Bind {
     Pass,
     /// It goes to this port of the instance's address.
     Move { port: u16 },
+    /// The kernel does it as it is or, where another instance has the port, at the instance's address.
+    Share { port: u16 },
     /// The second family of a server that has the first: it is given a port that nobody asks for.
     Aside,
 }
@@ -72,7 +74,8 @@ pub(super) fn bind(request: &Request, instance: &impl Instance) -> Bind {
         return Bind::Pass;
     }
     match request.kind {
-        Kind::Datagram if !instance.lists_udp(port) => Bind::Pass,
+        // At the instance's address it could send to no other machine.
+        Kind::Datagram if !instance.lists_udp(port) => Bind::Share { port },
         Kind::Stream if is_second_family(ip) && instance.holds(port) => Bind::Aside,
         Kind::Stream | Kind::Datagram => Bind::Move { port },
     }
@@ -161,6 +164,18 @@ fn leading_number(text: &str) -> Option<u16> {
     text.get(..end)?.parse().ok()
 }
 
+/// Reads the name of an abstract unix socket out of a `struct sockaddr`.
+pub(super) fn abstract_name(bytes: &[u8]) -> Option<&[u8]> {
+    let family = u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?);
+    bytes.get(2..)?.strip_prefix(b"\0").filter(|name| family == 1 && !name.is_empty())
+}
+
+/// Writes such a name as a person reads it.
+pub(super) fn shown_name(name: &[u8]) -> String {
+    const NAME_BYTES_MAX: usize = 40;
+    format!("@{}", name.get(..NAME_BYTES_MAX).unwrap_or(name).escape_ascii())
+}
+
 /// Reads a `struct sockaddr`; `None` for other families and for what is too short.
 pub(super) fn parse_sockaddr(bytes: &[u8]) -> Option<SocketAddr> {
     let array = |at: usize, to: usize| bytes.get(at..to);
@@ -235,7 +250,9 @@ mod tests {
         check(Kind::Stream, "192.168.1.1:8000", Bind::Pass);
         check(Kind::Stream, "[fe80::1]:8000", Bind::Pass);
         check(Kind::Datagram, "0.0.0.0:53", Bind::Move { port: 53 });
-        check(Kind::Datagram, "0.0.0.0:8000", Bind::Pass);
+        check(Kind::Datagram, "0.0.0.0:8000", Bind::Share { port: 8000 });
+        check(Kind::Datagram, "[::1]:8000", Bind::Share { port: 8000 });
+        check(Kind::Datagram, "192.168.1.1:8000", Bind::Pass);
         check(Kind::Datagram, "0.0.0.0:0", Bind::Pass);
     }
 
@@ -297,6 +314,20 @@ mod tests {
         check("curl http://localhost/1234", &[80]);
         check("curl http://localhost:99999/", &[]);
         check("redis-cli ping", &[]);
+    }
+
+    #[test]
+    fn reads_abstract_names() {
+        let check = |bytes: &[u8], expect: Option<&str>| {
+            assert_eq!(abstract_name(bytes).map(shown_name).as_deref(), expect, "{bytes:?}");
+        };
+        check(b"\x01\0\0myapp", Some("@myapp"));
+        check(b"\x01\0\0a\x1b\0b", Some("@a\\x1b\\x00b"));
+        check(b"\x01\0/run/app", None);
+        check(b"\x01\0\0", None);
+        check(b"\x01\0", None);
+        check(b"\x02\0\0abc", None);
+        check(b"", None);
     }
 
     #[test]

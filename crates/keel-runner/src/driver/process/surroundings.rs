@@ -1,4 +1,4 @@
-//! The files that an instance sees otherwise than the host: `/etc/hosts`, `/etc/nsswitch.conf`, `/tmp`.
+//! The files that an instance sees otherwise than the host: `/etc/hosts`, `/etc/nsswitch.conf`, `/tmp`, `/dev/shm`.
 
 use std::{
     collections::BTreeSet,
@@ -12,6 +12,9 @@ use keel_model::ProcessSpec;
 use keel_sys::sandbox::{NewNamespace, c_path};
 
 use crate::error::at;
+
+/// Where POSIX shared memory and semaphores are.
+const SHARED_MEMORY: &str = "/dev/shm";
 
 /// The files that are mounted over the host's.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +72,15 @@ pub(super) fn prepare(
     let map_user = (!uid.is_root()).then(|| (uid.as_raw(), gid.as_raw()));
     let hostname = spec.hostname.as_deref().unwrap_or(hostname);
     let hostname = CString::new(hostname.get(..64).unwrap_or(hostname)).ok();
-    Ok(Surroundings { namespace: NewNamespace { map_user, binds, hostname }, private_tmp })
+    let shared_memory =
+        Some(SHARED_MEMORY).filter(|folder| Path::new(folder).is_dir() && !is_mapped(spec, folder));
+    let shared_memory = shared_memory.map(|folder| c_path(Path::new(folder))).transpose()?;
+    Ok(Surroundings { namespace: NewNamespace { map_user, binds, shared_memory, hostname }, private_tmp })
+}
+
+/// Whether the file has the service use something of this folder of the host.
+fn is_mapped(spec: &ProcessSpec, folder: &str) -> bool {
+    spec.path_map.iter().any(|(_, host)| host.starts_with(folder))
 }
 
 /// Gives which entries of the host's `/tmp` the service needs; `None` when that is all of it.
@@ -92,6 +103,21 @@ fn kept_of_tmp(spec: &ProcessSpec) -> Option<BTreeSet<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shared_memory_is_its_own_unless_the_file_mounts_it() {
+        let spec = |host: &str| ProcessSpec {
+            argv: vec!["app".into()],
+            environment: Default::default(),
+            working_dir: "/".into(),
+            build: Vec::new(),
+            path_map: vec![("/data".into(), host.into())],
+            path_prefix: Vec::new(),
+        };
+        assert!(is_mapped(&spec("/dev/shm"), SHARED_MEMORY));
+        assert!(is_mapped(&spec("/dev/shm/cache"), SHARED_MEMORY));
+        assert!(!is_mapped(&spec("/dev/shm2"), SHARED_MEMORY));
+    }
 
     #[test]
     fn keeps_of_tmp_what_the_service_needs() {

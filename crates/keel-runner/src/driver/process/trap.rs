@@ -25,7 +25,7 @@ use rustix::{
     event::epoll,
     fs::OFlags,
     io::Errno,
-    net::{AddressFamily, SocketType, sockopt},
+    net::{AddressFamily, SocketAddrUnix, SocketType, sockopt},
 };
 
 use super::{
@@ -39,8 +39,19 @@ const BLOCKING_CONNECTS_MAX: usize = 64;
 /// The longest address that is looked at: `struct sockaddr_storage`.
 const SOCKADDR_BYTES_MAX: usize = 128;
 
-/// Told when an instance bound a stream port.
-pub(super) type OnBound = Box<dyn Fn(Incarnation, Ports) + Send + Sync>;
+/// What a trapped bind brings to light.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A stream port was bound.
+    Bound(Ports),
+    /// Something that its user should know.
+    Remark(String),
+    /// Something that may keep it from starting.
+    Obstacle(String),
+}
+
+/// Told of it.
+pub(super) type OnFound = Box<dyn Fn(Incarnation, Found) + Send + Sync>;
 
 /// The handle to the thread.
 #[derive(Debug)]
@@ -53,7 +64,7 @@ struct Shared {
     traps: Mutex<HashMap<u64, (Arc<Trap>, Whose)>>,
     last_key: AtomicU64,
     homes: Arc<Homes>,
-    on_bound: OnBound,
+    on_found: OnFound,
     blocking: Arc<AtomicUsize>,
 }
 
@@ -68,13 +79,13 @@ const END: u64 = 0;
 
 impl Traps {
     /// Starts the thread.
-    pub(super) fn start(homes: Arc<Homes>, on_bound: OnBound) -> io::Result<Self> {
+    pub(super) fn start(homes: Arc<Homes>, on_found: OnFound) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             traps: Mutex::default(),
             last_key: AtomicU64::new(END),
             homes,
-            on_bound,
+            on_found,
             blocking: Arc::default(),
         });
         let thread = Arc::clone(&shared);
@@ -155,7 +166,11 @@ impl Shared {
         let length = usize::try_from(call.address_bytes).unwrap_or(usize::MAX).min(SOCKADDR_BYTES_MAX);
         let mut bytes = [0; SOCKADDR_BYTES_MAX];
         let read = read_memory(call.thread, call.address, bytes.get_mut(..length).unwrap_or_default())?;
-        let Some(address) = rules::parse_sockaddr(bytes.get(..read).unwrap_or_default()) else { return pass };
+        let bytes = bytes.get(..read).unwrap_or_default();
+        if let (Call::Bind, Some(name)) = (call.call, rules::abstract_name(bytes)) {
+            return self.bind_abstract(trap, whose.incarnation, call, name).map(Decision::Answer);
+        }
+        let Some(address) = rules::parse_sockaddr(bytes) else { return pass };
         let Whose { incarnation, role } = whose;
         let tenant = self.homes.view(incarnation, role).filter(|tenant| tenant.home.own);
         let Some(tenant) = tenant else { return pass };
@@ -195,6 +210,81 @@ impl Shared {
         }
     }
 
+    /// Binds a unix socket to an abstract name. All of a host share these: what can't be had is said, and what another instance
+    /// won't have. A name with the process id in it is meant to be the only one.
+    fn bind_abstract(
+        &self,
+        trap: &Trap,
+        incarnation: Incarnation,
+        call: &Notification,
+        name: &[u8],
+    ) -> io::Result<Answer> {
+        let process = thread_group_of(call.thread)?;
+        let socket = pidfd_getfd(pidfd_open(process)?, call.descriptor)?;
+        if !trap.is_valid(call.id) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let bound = rustix::net::bind(&socket, &SocketAddrUnix::new_abstract_name(name)?);
+        let shown = rules::shown_name(name);
+        match bound {
+            Err(Errno::ADDRINUSE) => {
+                let why =
+                    format!("another has the abstract socket {shown}, which is one for all of this host");
+                (self.on_found)(incarnation, Found::Obstacle(why));
+            }
+            Ok(()) if !shown.contains(&process.to_string()) => {
+                let text = format!("its abstract socket {shown} is one for all of this host");
+                (self.on_found)(incarnation, Found::Remark(text));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        Ok(answer_of(bound))
+    }
+
+    /// Binds a UDP port that the file doesn't list.
+    fn bind_shared(
+        &self,
+        socket: &OwnedFd,
+        port: u16,
+        request: &Request,
+        tenant: &Tenant<'_>,
+        caller: Caller,
+    ) -> io::Result<Answer> {
+        let hold = |socket: &OwnedFd| -> io::Result<()> {
+            let inode = rustix::fs::fstat(socket)?.st_ino;
+            let hold = Hold { process: caller.process, descriptor: caller.descriptor, inode };
+            self.homes.hold_udp(caller.incarnation, port, hold);
+            Ok(())
+        };
+        match rustix::net::bind(socket, &request.address) {
+            Ok(()) => {
+                // So that other instances can have the port at addresses of their own.
+                let _ = sockopt::set_socket_reuseaddr(socket, true);
+                hold(socket)?;
+                Ok(Answer::Done)
+            }
+            Err(Errno::ADDRINUSE) if !tenant.holds_udp(port) => {
+                let own = Own {
+                    address: tenant.address(),
+                    v6: sockopt::socket_domain(socket)? == AddressFamily::INET6,
+                };
+                let reuse = sockopt::socket_reuseaddr(socket)?;
+                sockopt::set_socket_reuseaddr(socket, true)?;
+                let answer = bind_own(socket, own, port, Kind::Datagram, tenant)?;
+                if answer == Answer::Done {
+                    hold(socket)?;
+                    let text =
+                        format!("has UDP port {port} at its own address only: another has it on this host");
+                    (self.on_found)(caller.incarnation, Found::Remark(text));
+                } else {
+                    sockopt::set_socket_reuseaddr(socket, reuse)?;
+                }
+                Ok(answer)
+            }
+            result => Ok(answer_of(result)),
+        }
+    }
+
     fn bind(
         &self,
         socket: &OwnedFd,
@@ -204,6 +294,7 @@ impl Shared {
     ) -> io::Result<Answer> {
         match rules::bind(request, tenant) {
             Bind::Pass => Ok(Answer::Continue),
+            Bind::Share { port } => self.bind_shared(socket, port, request, tenant, caller),
             Bind::Aside => {
                 let aside = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
                 Ok(answer_of(rustix::net::bind(socket, &aside)))
@@ -223,7 +314,7 @@ impl Shared {
                     let inode = rustix::fs::fstat(socket)?.st_ino;
                     let hold = Hold { process: caller.process, descriptor: caller.descriptor, inode };
                     let ports = self.homes.hold(caller.incarnation, port, hold, actual);
-                    (self.on_bound)(caller.incarnation, ports);
+                    (self.on_found)(caller.incarnation, Found::Bound(ports));
                 }
                 Ok(answer)
             }
