@@ -27,12 +27,16 @@ RUN find . -name '*.rs' -exec touch {} + \
  && cargo build --profile image --locked --target "$(cat /target)" -p evenkeel --no-default-features \
  && cp "target/$(cat /target)/image/evenkeel" /evenkeel
 
-# What the image `nginx` has, as far as configurations count on it: its paths, its user, its logs on standard output.
+# What the image `nginx` has, as far as configurations count on it: its paths, its default site, its user, its logs on
+# standard output.
 WORKDIR /image
 RUN mkdir -p usr/sbin etc/nginx/conf.d var/log/nginx var/cache/nginx run tmp usr/share/nginx/html usr/share/nginx/client_body_temp \
         usr/share/nginx/proxy_temp \
  && cp /evenkeel usr/sbin/evenkeel && ln -s evenkeel usr/sbin/nginx \
  && cp /src/crates/keel-nginx/src/image.conf etc/nginx/nginx.conf \
+ && cp /src/crates/keel-nginx/src/image-default.conf etc/nginx/conf.d/default.conf \
+ && cp /src/crates/keel-nginx/src/image-index.html usr/share/nginx/html/index.html \
+ && cp /src/crates/keel-nginx/src/image-50x.html usr/share/nginx/html/50x.html \
  && ln -s /dev/stdout var/log/nginx/access.log && ln -s /dev/stderr var/log/nginx/error.log \
  && ln -s /var/log/nginx usr/share/nginx/logs && ln -s /run var/run \
  && printf 'root:x:0:0::/:\nnginx:x:101:101::/nonexistent:\nnobody:x:65534:65534::/nonexistent:\n' > etc/passwd \

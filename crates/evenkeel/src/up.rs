@@ -407,15 +407,11 @@ async fn show_events(project: RunningProject) {
 }
 
 fn listening(joined: &Joined, detach: bool) -> String {
-    let own = joined.seat.as_ref().and_then(|seat| seat.address);
     let addresses: Vec<String> = joined
         .plan
         .listeners
         .iter()
-        .filter(|listener| match &listener.address {
-            keel_model::Address::Tcp(address) => Some(address.ip()) != own,
-            keel_model::Address::Unix(_) => true,
-        })
+        .filter(|listener| !joined.is_own(&listener.address))
         .map(|listener| listener.address.to_string())
         .collect();
     let how = if detach { "`evenkeel down` stops" } else { "Ctrl-C stops" };

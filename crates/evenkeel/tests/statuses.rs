@@ -1,7 +1,5 @@
 //! What a command ends with when the files have an error, and what it says at the end.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where it can't go on")]
-
 use keel_testkit::{Binary, Project};
 
 type Done = anyhow::Result<()>;

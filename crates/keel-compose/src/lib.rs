@@ -39,4 +39,7 @@ pub use project::{
     Build, Config, ConfigMount, DependsOn, HealthTest, Healthcheck, Mount, MountSource, NamedVolume, Network,
     NetworkAttachment, Origin, PortMapping, PortRange, Process, Project, Service, Spanned,
 };
-pub use seat::{SeatFile, SeatFiles, balancer_seat, is_balancer_seat};
+pub use seat::{
+    ImageTexts, Invocation, Layer, SeatFile, SeatFiles, SeatImage, balancer_seats, is_balancer_seat,
+    is_named_seat,
+};

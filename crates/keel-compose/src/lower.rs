@@ -14,7 +14,6 @@ use crate::{
     mounts::undefined,
     report::Report,
     schema::{self, Care, Field},
-    seat::{balancer_seat, is_balancer_seat},
     service,
     yaml::{Entry, Mapping, Node},
 };
@@ -65,7 +64,6 @@ pub(crate) fn lower(tree: Node, frame: Frame, reader: &mut Reader<'_>) -> Projec
     check_names(&project, reader.report);
     check_instance_names(&project, reader.report);
     check_circles(&project, reader.report);
-    check_seats(&project, reader.report);
     for (name, service) in &mut project.services {
         service.faulty = reader.report.is_faulty(name);
     }
@@ -259,23 +257,6 @@ fn check_dependency(project: &Project, service: &Service, dependency: &DependsOn
             );
         }
         Some(_) => {}
-    }
-}
-
-/// Says which of several balancers is the one whose place is taken.
-fn check_seats(project: &Project, report: &mut Report) {
-    let Some(seat) = balancer_seat(project) else { return };
-    let others = project.services.values().filter(|service| service.enabled && is_balancer_seat(service));
-    for other in others.filter(|other| other.name.value != seat.name.value) {
-        let (name, taken) = (&other.name, &seat.name);
-        let message = format!("`{}` looks like a second balancer and is not run", name.value);
-        report.push(
-            Diagnostic::warning("compose::several-seats", message)
-                .at(name.span, "not run")
-                .at(taken.span, "Evenkeel takes the place of this one")
-                .help("the label `evenkeel.role: balancer` says which one it is")
-                .help("`x-process: {command: ...}` says how another one is run"),
-        );
     }
 }
 

@@ -61,6 +61,10 @@ pub enum Numbering {
 
 /// How an instance is run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each service, and none on the path of a request"
+)]
 pub enum Run {
     /// As local processes.
     Process(ProcessSpec),

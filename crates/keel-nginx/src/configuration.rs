@@ -136,8 +136,13 @@ pub fn load(options: &Options, files: &dyn Files, sources: &mut Sources) -> Load
     }
     let (main, plan, upstreams) = finish(&mut reader);
     diagnostics.append(&mut reader.diagnostics);
-    let diagnostics = keel_diag::fold(diagnostics);
+    let mut diagnostics = keel_diag::fold(diagnostics);
     let usable = diagnostics.iter().all(|found| found.severity != Severity::Error);
+    if usable && plan.listeners.is_empty() {
+        let message = format!("{} has no listener: nobody can connect", conf_path.display());
+        let found = Diagnostic::warning("nginx::no-listener", message);
+        diagnostics.push(found.help("add a `server` block with a `listen` directive inside `http`"));
+    }
     let configuration = usable.then_some(Configuration { main, plan, upstreams });
     Loaded { configuration, diagnostics, dump }
 }

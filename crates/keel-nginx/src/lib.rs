@@ -29,7 +29,7 @@ mod value;
 mod variables;
 
 pub use ast::{Directive, Word};
-pub use builtin::IMAGE_NGINX_CONF;
+pub use builtin::{IMAGE_DEFAULT_CONF, IMAGE_ERROR_PAGE, IMAGE_NGINX_CONF, IMAGE_PAGE};
 pub use configuration::{
     Configuration, Loaded, MainSettings, Options, ServerAddress, ServerEntry, UpstreamSource,
     WorkerProcesses, load,

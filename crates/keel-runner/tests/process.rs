@@ -680,7 +680,7 @@ HOST, PORT = "0.0.0.0", 5000
     let mut bench = Bench::up(vec![app]).await;
     let said = format!("another has the abstract socket @{name}, which is one for all of this host");
     bench.until(|notice| matches!(notice, Notice::Slow { why, .. } if *why == said).then_some(())).await;
-    within(bench.runner.restart(vec!["app".into()], Some(Duration::ZERO))).await.unwrap();
+    within(bench.runner.restart(vec!["app".into()], Ending::drain(Duration::ZERO))).await.unwrap();
     for instance in ["app-1", "app-2"] {
         let lines = bench.printed_until(instance, "listening").await;
         assert!(!lines.contains(&"bound twice".to_owned()), "{lines:?}");

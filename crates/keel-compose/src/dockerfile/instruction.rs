@@ -252,7 +252,7 @@ impl<'a> Interpreter<'a> {
             open.image.base = Some(from.clone());
         }
         let triggers = std::mem::take(&mut open.triggers);
-        self.names.push(Stage { name, from });
+        self.names.push(Stage { name, from, copies: Vec::new() });
         self.stages.push(open);
         // Docker refuses these two as triggers, and ONBUILD in another one.
         for trigger in triggers.iter().filter(|line| !matches!(&*line.keyword, "FROM" | "ONBUILD")) {
@@ -504,6 +504,9 @@ impl<'a> Interpreter<'a> {
         if self.stages.is_empty() {
             let start = Span::new(self.source, 0..0);
             self.error("dockerfile::no-from", start, "this Dockerfile has no FROM", "");
+        }
+        for (name, stage) in self.names.iter_mut().zip(&self.stages) {
+            name.copies.clone_from(&stage.image.copies);
         }
         let chosen = at.and_then(|at| self.stages.get_mut(at)).map(std::mem::take);
         let image = Dockerfile { stages: self.names, ..chosen.unwrap_or_default().image };

@@ -73,6 +73,8 @@ pub struct Stage {
     pub name: Option<String>,
     /// The image or the earlier stage.
     pub from: Spanned<String>,
+    /// COPY and ADD in it, those that it inherits included.
+    pub copies: Vec<Copy>,
 }
 
 /// A COPY or ADD.

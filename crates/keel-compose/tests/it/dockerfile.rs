@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use crate::common::{Case, pairs};
 use keel_compose::{
-    BuildInputs, CopySource, Dockerfile, Origin, RunCommand, SeatFiles, balancer_seat, is_balancer_seat,
+    BuildInputs, CopySource, Dockerfile, Origin, RunCommand, SeatFiles, balancer_seats, is_balancer_seat,
 };
 use keel_diag::Sources;
 
@@ -192,7 +192,7 @@ fn the_seat_is_found_by_from_image_and_label() {
             ("web/Dockerfile", dockerfile),
         ]);
         let (project, _) = case.both();
-        balancer_seat(&project).map(|service| service.name.value.clone())
+        balancer_seats(&project).first().map(|service| service.name.value.clone())
     };
     assert_eq!(seat(SEAT, "FROM node AS b\nFROM registry:5000/x/nginx:alpine").as_deref(), Some("web"));
     assert_eq!(seat(SEAT, "FROM nginx AS b\nFROM node"), None);
@@ -207,14 +207,7 @@ fn the_seat_is_found_by_from_image_and_label() {
     assert_eq!(image("nginx", ", x-process: {command: nginx -c x}"), None);
     assert_eq!(image("nginx", ", profiles: [later]"), None);
     let two = "services: {a: {image: nginx}, b: {image: nginx, ports: ['80:80']}}";
-    assert_eq!(seat(two, "FROM a").as_deref(), Some("b"));
-    insta::assert_snapshot!(Case::compose(two).says(), @r#"
-    warning[compose::several-seats]: `a` looks like a second balancer and is not run
-      compose.yaml:1:12 `a` not run
-      compose.yaml:1:31 `b` Evenkeel takes the place of this one
-      help: the label `evenkeel.role: balancer` says which one it is
-      help: `x-process: {command: ...}` says how another one is run
-    "#);
+    assert_eq!(balancer_seats(&Case::compose(two).project()).len(), 2);
 }
 
 #[test]

@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
-use keel_compose::{Options, Project, balancer_seat, load};
+use keel_compose::{Options, Project, Service, balancer_seats, load};
 use keel_diag::Sources;
+
+fn balancer_seat(project: &Project) -> Option<&Service> {
+    balancer_seats(project).into_iter().next()
+}
 
 #[track_caller]
 fn project(folder: &str, profiles: &[&str]) -> Project {

@@ -122,6 +122,11 @@ impl RunningProject {
         if let Some(name) = options.only.iter().find(|name| !known(name)) {
             return Err(unknown(name, &joined));
         }
+        for file in &joined.placed_files {
+            if let Err(error) = file.put() {
+                tracing::warn!("{} isn't served: {error}", file.path.display());
+            }
+        }
         let mut outcome = self.apply_traffic(&joined, &options.only).await;
         if let Err(ProjectError::Traffic(ApplyError::Listen(errors))) = &outcome
             && give_up_own_addresses(&mut joined, errors)
@@ -130,7 +135,7 @@ impl RunningProject {
         }
         match outcome {
             Err(ProjectError::Traffic(ApplyError::Listen(errors))) => {
-                let others = errors.iter().filter(|error| !is_own(&joined, &error.address));
+                let others = errors.iter().filter(|error| !joined.is_own(&error.address));
                 reading.diagnostics = others.map(|error| cannot_listen(error, &joined)).collect();
                 return Err(UpError::Files(Box::new(reading)));
             }
@@ -275,23 +280,18 @@ fn keep_containers(joined: &mut Joined, before: &Joined) {
 /// Does without the listeners at a seat's own address that can't be opened: only this project's services would use them.
 /// Tells whether that is all that is wrong.
 fn give_up_own_addresses(joined: &mut Joined, errors: &[ListenError]) -> bool {
-    if !errors.iter().all(|error| is_own(joined, &error.address)) {
+    if !errors.iter().all(|error| joined.is_own(&error.address)) {
         return false;
     }
     for error in errors {
         let Address::Tcp(address) = &error.address else { continue };
-        let seat = joined.seat.as_ref().map_or("the balancer", |seat| seat.service.as_str());
-        let port = address.port();
+        let mut seats = joined.seat.iter().chain(&joined.sites);
+        let seat = seats.find(|seat| seat.address == Some(address.ip()));
+        let (seat, port) = (seat.map_or("the balancer", |seat| seat.service.as_str()), address.port());
         tracing::warn!("the services of this project don't reach {seat}:{port}: {error}: {}", error.source);
     }
     joined.plan.listeners.retain(|listener| errors.iter().all(|error| error.address != listener.address));
     true
-}
-
-/// Whether an address is a seat's own, which nothing but this project uses.
-fn is_own(joined: &Joined, address: &Address) -> bool {
-    let own = joined.seat.as_ref().and_then(|seat| seat.address);
-    matches!(address, Address::Tcp(address) if Some(address.ip()) == own)
 }
 
 /// `up SERVICE` leaves alone what it doesn't name and nothing named depends on.

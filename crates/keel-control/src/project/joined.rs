@@ -1,17 +1,18 @@
 //! Both files as one: what runs, and how traffic reaches it.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
-use keel_compose::{Project, SeatFiles, balancer_seat, is_balancer_seat};
+use keel_compose::{Project, SeatFiles, balancer_seats, is_balancer_seat};
 use keel_diag::{Diagnostic, Severity, Sources, Span};
 use keel_model::{
-    Address, BuildStep, Dependency, Driver, HostPort, Numbering, Plan, Port, Protocol, Run, Service,
-    ServiceName,
+    Address, BuildStep, Dependency, Driver, DriverChoice, HostPort, Numbering, Plan, Port, Protocol, Run,
+    Service, ServiceName,
 };
 use keel_nginx::{Files, HostFiles, MainSettings};
 use sha2::{Digest, Sha256};
@@ -24,7 +25,8 @@ use super::{
     place::{Identity, place},
     process::{hex, process_spec},
     published::ChosenPorts,
-    seat::{ImageFiles, place_listeners, place_paths, published},
+    seat::{PlacedFile, name_unserved, own_port, place_listeners, place_paths, published},
+    seats::{self, Balancer, Places},
 };
 use crate::{
     configuration::{MissingUser, settle_user},
@@ -79,6 +81,10 @@ pub struct Joined {
     pub not_run: Vec<ServiceName>,
     /// The balancer's seat, if a service has it.
     pub seat: Option<Seat>,
+    /// Other services of nginx that Evenkeel serves: static sites, as a rule.
+    pub sites: Vec<Seat>,
+    /// Files of their images that are put together on this host.
+    pub placed_files: Vec<PlacedFile>,
     /// Which line of the Compose file publishes which address.
     pub published_at: BTreeMap<Address, Span>,
     /// The nginx.conf that Evenkeel wrote for published ports, if it did.
@@ -101,6 +107,14 @@ impl Reading {
     }
 }
 
+impl Joined {
+    /// Tells whether an address is a balancer's own, which only this project's services use.
+    pub fn is_own(&self, address: &Address) -> bool {
+        let Address::Tcp(address) = address else { return false };
+        self.seat.iter().chain(&self.sites).any(|seat| seat.address == Some(address.ip()))
+    }
+}
+
 impl ProjectOptions {
     /// Reads and joins the files.
     pub fn read(&self) -> Reading {
@@ -110,6 +124,8 @@ impl ProjectOptions {
         if let Some(project) = loaded.project.filter(|project| project.sound) {
             let place = place(&project.name, &project.folder);
             let state = self.state.join(&place);
+            // Asked once, and only if it matters: one that is silent takes its time.
+            let engine = LazyCell::new(keel_runner::engine_answers as fn() -> bool);
             let reader = Reader {
                 project: &project,
                 place: &place,
@@ -119,7 +135,8 @@ impl ProjectOptions {
                 published_at: BTreeMap::new(),
                 balanced: BTreeSet::new(),
                 chosen: ChosenPorts::default(),
-                left_out: left_out(&project, keel_runner::engine_answers),
+                left_out: left_out(&project, || *engine),
+                engine: &engine,
             };
             let joined = reader.join();
             reading.joined = joined;
@@ -148,6 +165,15 @@ impl ProjectOptions {
     }
 }
 
+/// The configurations of all balancers, joined.
+#[derive(Default)]
+struct Served {
+    /// The seat, then the others that are served.
+    seats: Vec<Seat>,
+    loaded: Option<(keel_nginx::Configuration, MainSettings)>,
+    placed_files: Vec<PlacedFile>,
+}
+
 struct Reader<'a> {
     project: &'a Project,
     place: &'a str,
@@ -161,28 +187,36 @@ struct Reader<'a> {
     left_out: LeftOut,
     /// Ports of this host where the files leave the choice.
     chosen: ChosenPorts,
+    /// Whether a container engine answers.
+    engine: &'a LazyCell<bool, fn() -> bool>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn join(mut self) -> Option<Joined> {
         let project = self.project;
-        let seat_service = balancer_seat(project);
-        let seat = seat_service.map(|service| Seat {
-            service: service.name.value.clone(),
-            address: keel_runner::seat_address(self.place, &service.name.value),
-        });
-        let names = service_names(project, seat.as_ref());
-        let errors_before = self.errors();
-        let mut loaded = self.read_nginx(seat_service, seat.as_ref());
-        let nginx_failed = self.errors() > errors_before;
+        let balancers = self.balancers();
+        let has_seat = !balancers.is_empty();
+        let served = self.serve(balancers);
+        let seat = served.seats.first().cloned();
+        let sites: Vec<Seat> = served.seats.iter().skip(1).cloned().collect();
+        let mut placed_files = served.placed_files;
+        let names = service_names(project, &served.seats);
+        let mut loaded = match has_seat {
+            true => served.loaded,
+            false => self.read_loose_nginx(&mut placed_files),
+        };
+        let nginx_failed = loaded.is_none() && (has_seat || self.has_loose_nginx());
         self.balanced = balanced(&names, loaded.as_ref());
-        let (mut services, dormant) = self.services(seat.as_ref());
-        let extra_hosts = self.extra_hosts(seat.as_ref());
+        let (mut services, dormant) = self.services(&served.seats);
+        let extra_hosts = self.extra_hosts(&served.seats);
         let said = left_out::diagnose(project, &self.left_out, |name| self.balanced.contains(name));
         self.reading.diagnostics.extend(said);
-        let nothing_runs = services.iter().all(|service| is_seat(service, seat.as_ref()));
-        let running: BTreeSet<&ServiceName> = services.iter().map(|service| &service.name).collect();
-        let written_configuration = self.direct_ports(seat_service, &running, &mut loaded);
+        let is_served = |name: &str| served.seats.iter().any(|seat| seat.service == name);
+        let nothing_runs = services.iter().all(|service| is_served(&service.name.0))
+            && (loaded.is_none() || !self.balanced.is_empty());
+        let running: BTreeSet<&ServiceName> =
+            services.iter().map(|service| &service.name).filter(|name| !is_served(&name.0)).collect();
+        let written_configuration = self.direct_ports(&running, &mut loaded);
         // The causes stand before it.
         if nothing_runs && !nginx_failed {
             let message = "no service can be run here";
@@ -218,6 +252,8 @@ impl Reader<'_> {
             dormant,
             without_engine: left_out::without_engine(&self.left_out),
             seat,
+            sites,
+            placed_files,
             published_at: self.published_at,
             written_configuration,
         })
@@ -227,46 +263,135 @@ impl Reader<'_> {
         self.reading.diagnostics.iter().filter(|one| one.severity == Severity::Error).count()
     }
 
-    /// Reads the seat's nginx.conf, or one that lies in the folder although no service has the seat.
-    fn read_nginx(
-        &mut self,
-        service: Option<&keel_compose::Service>,
-        seat: Option<&Seat>,
-    ) -> Option<(keel_nginx::Configuration, MainSettings)> {
-        let Some(service) = service else {
-            let path = self.project.folder.join("nginx.conf");
-            let options = keel_nginx::Options {
-                prefix: self.project.folder.clone(),
-                conf_path: path.clone(),
-                globals: Vec::new(),
-            };
-            let mut configuration = if path.exists() { self.load_nginx(&options, &HostFiles) } else { None }?;
-            let main = configuration.main.clone();
-            place_paths(&mut configuration.plan, "balancer", &SeatFiles::default(), &self.state);
-            return Some((configuration, main));
+    /// Reads what the containers in nginx's seat would; the one whose place Evenkeel takes comes first. Those that the
+    /// engine runs are left to it.
+    fn balancers(&mut self) -> Vec<Balancer<'a>> {
+        let project = self.project;
+        let volumes = seats::volume_folders(project);
+        let services = balancer_seats(project).into_iter().filter(|service| !service.faulty);
+        let answers = self.engine;
+        let sources = &mut self.reading.sources;
+        let mut found: Vec<Balancer<'a>> =
+            services.map(|service| Balancer::read(self.place, service, &volumes, sources)).collect();
+        let Some(chosen) = seats::choose(project, &found) else { return Vec::new() };
+        let mut balancers = vec![found.remove(chosen)];
+        let engine = |service: &keel_compose::Service| match service.driver {
+            Driver::Process => false,
+            Driver::Docker => service.driver_choice != DriverChoice::Auto || **answers,
         };
-        let files = SeatFiles::of(service);
-        let options = keel_nginx::Options {
-            prefix: "/etc/nginx".into(),
-            conf_path: "/etc/nginx/nginx.conf".into(),
-            globals: Vec::new(),
-        };
-        let mut configuration = self.load_nginx(&options, &ImageFiles { files: &files })?;
-        let own = seat.and_then(|seat| seat.address);
+        balancers.extend(found.into_iter().filter(|one| !engine(one.service)));
+        balancers
+    }
+
+    /// Puts the balancers' listeners and paths on this host and joins their configurations.
+    fn serve(&mut self, balancers: Vec<Balancer<'a>>) -> Served {
+        let all: Vec<&Balancer<'_>> = balancers.iter().collect();
+        let places = Places::of(self.project, &all);
+        let mut served = Served::default();
+        for mut balancer in balancers {
+            let service = balancer.service;
+            self.reading.diagnostics.append(&mut balancer.diagnostics);
+            let is_seat = served.seats.is_empty();
+            if is_seat {
+                served.seats.push(balancer.seat.clone());
+            }
+            let Some(mut configuration) = balancer.configuration.take() else { continue };
+            let settled = self.with_chosen_ports(service);
+            let unserved = name_unserved(&configuration.plan, &settled, &balancer.closed);
+            self.reading.diagnostics.extend(unserved);
+            self.reading.diagnostics.extend(seats::name_udp(service));
+            places.settle(&balancer, &mut configuration, &self.state);
+            let own = balancer.seat.address;
+            place_listeners(&mut configuration.plan, &settled, own, &mut self.published_at);
+            let files = &balancer.image.files;
+            let placed = place_paths(&mut configuration.plan, &service.name.value, files, &self.state);
+            match &mut served.loaded {
+                None if is_seat => {
+                    let main = configuration.main.clone();
+                    served.loaded = Some((configuration, main));
+                }
+                // The seat's own errors come first.
+                None => continue,
+                Some((seat, _)) => {
+                    if let Err(diagnostic) = self.add_site(seat, configuration, service) {
+                        self.reading.diagnostics.push(*diagnostic);
+                        continue;
+                    }
+                    served.seats.push(balancer.seat.clone());
+                }
+            }
+            served.placed_files.extend(placed);
+        }
+        served
+    }
+
+    /// Gives a service as it is published: with a port of this host where the file leaves the choice.
+    fn with_chosen_ports(&mut self, service: &keel_compose::Service) -> keel_compose::Service {
         let mut settled = service.clone();
         for mapping in &mut settled.ports {
             if let Some(chosen) = self.chosen.settle(self.project, &service.name.value, mapping) {
                 *mapping = chosen;
             }
         }
-        self.reading.diagnostics.extend(place_listeners(
-            &mut configuration.plan,
-            &settled,
-            own,
-            &mut self.published_at,
-        ));
-        place_paths(&mut configuration.plan, &service.name.value, &files, &self.state);
+        settled
+    }
+
+    /// Adds another balancer's configuration to the seat's.
+    fn add_site(
+        &self,
+        seat: &mut keel_nginx::Configuration,
+        site: keel_nginx::Configuration,
+        service: &keel_compose::Service,
+    ) -> Result<(), Box<Diagnostic>> {
+        let name = &service.name.value;
+        let problem = |message: String| {
+            Box::new(Diagnostic::error("join::site", message).at(service.name.span, "not served"))
+        };
+        if let Some(upstream) = seats::clash(&seat.upstreams, &site.upstreams) {
+            let upstream = &upstream.name.0;
+            return Err(Box::new(
+                problem(format!(
+                    "`{name}` isn't served: another configuration has an upstream `{upstream}`, too"
+                ))
+                .help("give one of the upstreams another name"),
+            ));
+        }
+        let taken = |listener: &keel_model::Listener| {
+            seat.plan.listeners.iter().any(|one| one.address == listener.address)
+        };
+        if let Some(listener) = site.plan.listeners.iter().find(|listener| taken(listener)) {
+            let address = &listener.address;
+            return Err(Box::new(
+                problem(format!("`{name}` isn't served: {address} is published twice"))
+                    .help("publish one of them under another port"),
+            ));
+        }
+        append(seat, site).map_err(|error| problem(format!("`{name}` isn't served: {error}")))
+    }
+
+    /// Where an nginx.conf lies in the folder although no service has nginx's seat.
+    fn loose_nginx(&self) -> PathBuf {
+        self.project.folder.join("nginx.conf")
+    }
+
+    fn has_loose_nginx(&self) -> bool {
+        self.loose_nginx().exists()
+    }
+
+    fn read_loose_nginx(
+        &mut self,
+        placed_files: &mut Vec<PlacedFile>,
+    ) -> Option<(keel_nginx::Configuration, MainSettings)> {
+        let options = keel_nginx::Options {
+            prefix: self.project.folder.clone(),
+            conf_path: self.loose_nginx(),
+            globals: Vec::new(),
+        };
+        let mut configuration =
+            if self.has_loose_nginx() { self.load_nginx(&options, &HostFiles) } else { None }?;
         let main = configuration.main.clone();
+        let files = SeatFiles::default();
+        placed_files.extend(place_paths(&mut configuration.plan, "balancer", &files, &self.state));
         Some((configuration, main))
     }
 
@@ -281,12 +406,12 @@ impl Reader<'_> {
     }
 
     /// Gathers `extra_hosts`. All instances share one `/etc/hosts`, so a name has one meaning for all of them.
-    fn extra_hosts(&mut self, seat: Option<&Seat>) -> Vec<(String, IpAddr)> {
+    fn extra_hosts(&mut self, seats: &[Seat]) -> Vec<(String, IpAddr)> {
         let mut hosts = BTreeMap::<String, (&str, BTreeSet<IpAddr>)>::new();
         for service in self.project.services.values() {
             let own = &service.name.value;
             // A container has a file of its own.
-            if seat.is_some_and(|seat| seat.service == *own) || service.driver == Driver::Docker {
+            if seats.iter().any(|seat| seat.service == *own) || service.driver == Driver::Docker {
                 continue;
             }
             for (name, address) in &service.extra_hosts {
@@ -313,17 +438,17 @@ impl Reader<'_> {
         pairs.collect()
     }
 
-    fn services(&mut self, seat: Option<&Seat>) -> (Vec<Service>, BTreeMap<ServiceName, u32>) {
+    fn services(&mut self, seats: &[Seat]) -> (Vec<Service>, BTreeMap<ServiceName, u32>) {
         let mut services = Vec::new();
         let mut dormant = BTreeMap::new();
         for service in self.project.services.values() {
             let name = ServiceName(service.name.value.clone());
-            if let Some(seat) = seat.filter(|seat| seat.service == name.0) {
+            if let Some(seat) = seats.iter().find(|seat| seat.service == name.0) {
                 services.extend(seat_as_service(self.project, service, seat));
                 continue;
             }
-            // A second balancer would be run by nobody, and its image can't be.
-            if service.faulty || (is_balancer_seat(service) && service.process.is_none()) {
+            // A balancer that Evenkeel doesn't serve is the engine's, or has errors.
+            if service.faulty || (is_balancer_seat(service) && service.driver == Driver::Process) {
                 continue;
             }
             if self.left_out.contains_key(&name) {
@@ -411,13 +536,11 @@ impl Reader<'_> {
     /// Balances published ports of services other than the seat; gives the configuration that was written for that.
     fn direct_ports(
         &mut self,
-        seat: Option<&keel_compose::Service>,
         running: &BTreeSet<&ServiceName>,
         loaded: &mut Option<(keel_nginx::Configuration, MainSettings)>,
     ) -> Option<String> {
         let mut ports = Vec::new();
         for service in self.project.services.values() {
-            let is_seat = seat.is_some_and(|seat| seat.name.value == service.name.value);
             // The port of what isn't run stays free for whoever else may have it.
             if !running.iter().any(|name| name.0 == service.name.value) {
                 continue;
@@ -425,7 +548,7 @@ impl Reader<'_> {
             let is_process = service.driver == Driver::Process;
             let elsewhere = is_process && service.process.as_ref().is_some_and(|own| own.address.is_some())
                 || self.publisher(service) == Publisher::Engine;
-            if is_seat || elsewhere || service.faulty || !service.enabled || is_balancer_seat(service) {
+            if elsewhere || service.faulty || !service.enabled {
                 continue;
             }
             for mapping in service.ports.iter().filter(|mapping| mapping.protocol == Protocol::Tcp) {
@@ -463,10 +586,15 @@ impl Reader<'_> {
             conf_path: self.state.join("published-ports.conf"),
             globals: Vec::new(),
         };
-        let mut written = self.load_nginx(&options, &Written(&text))?;
-        place_paths(&mut written.plan, "published-ports", &SeatFiles::default(), &self.state);
+        let loaded_text = keel_nginx::load(&options, &Written(&text), &mut self.reading.sources);
+        // Without ports it has no listener, and that is said in other words.
+        let said = loaded_text.diagnostics.into_iter().filter(|one| one.code != "nginx::no-listener");
+        self.reading.diagnostics.extend(said);
+        let mut written = loaded_text.configuration?;
+        let _nothing = place_paths(&mut written.plan, "published-ports", &SeatFiles::default(), &self.state);
         match loaded {
-            Some((configuration, _)) => append(configuration, written),
+            Some((configuration, _)) => append(configuration, written)
+                .unwrap_or_else(|error| tracing::error!("published ports are not balanced: {error}")),
             None => {
                 let main = written.main.clone();
                 *loaded = Some((written, main));
@@ -531,10 +659,10 @@ impl Files for Written<'_> {
 }
 
 /// Collects the names under which services are found: their own, then aliases, which several may share.
-fn service_names(project: &Project, seat: Option<&Seat>) -> ServiceNames {
+fn service_names(project: &Project, seats: &[Seat]) -> ServiceNames {
     let mut names = ServiceNames::new();
     let is_seat =
-        |service: &keel_compose::Service| seat.is_some_and(|seat| seat.service == service.name.value);
+        |service: &keel_compose::Service| seats.iter().any(|seat| seat.service == service.name.value);
     let services = || project.services.values().filter(|service| !is_seat(service));
     for service in services() {
         let name = ServiceName(service.name.value.clone());
@@ -550,17 +678,23 @@ fn service_names(project: &Project, seat: Option<&Seat>) -> ServiceNames {
             }
         }
     }
+    // What Compose calls the containers.
+    for service in services().filter(|service| service.container_name.is_none()) {
+        for ordinal in 1..=service.replicas().max(1) {
+            for between in ["-", "_"] {
+                let container = format!("{}{between}{}{between}{ordinal}", project.name, service.name.value);
+                let name = ServiceName(service.name.value.clone());
+                names.entry(container.to_ascii_lowercase()).or_insert_with(|| vec![name]);
+            }
+        }
+    }
     names
-}
-
-fn is_seat(service: &Service, seat: Option<&Seat>) -> bool {
-    seat.is_some_and(|seat| seat.service == service.name.0)
 }
 
 /// The seat as the runner sees it: found at its address, run by nobody.
 fn seat_as_service(project: &Project, service: &keel_compose::Service, seat: &Seat) -> Option<Service> {
     let port = service.container_ports().first().map_or(80, |port| port.number);
-    let address = SocketAddr::new(seat.address?, port);
+    let address = SocketAddr::new(seat.address?, own_port(port));
     let mut lowered = lower(project, service, Run::External(address), 1);
     lowered.depends_on.clear();
     Some(lowered)

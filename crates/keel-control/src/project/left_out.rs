@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use keel_compose::{Project, Service};
+use keel_compose::{Project, Service, is_balancer_seat};
 use keel_diag::{Diagnostic, Severity};
 use keel_model::{Driver, DriverChoice, Protocol, ServiceName};
 
@@ -24,7 +24,8 @@ pub(super) enum Why {
 
 /// Finds the services that have only an image, and neither an engine that runs them nor a word on what runs here.
 pub(super) fn left_out(project: &Project, engine_answers: impl Fn() -> bool) -> LeftOut {
-    let images = project.services.values().filter(|service| has_only_an_image(service));
+    let images =
+        project.services.values().filter(|service| has_only_an_image(service) && !is_balancer_seat(service));
     let why = |service: &Service| match service.driver {
         Driver::Process => Some(Why::NoDriver),
         Driver::Docker if service.driver_choice == DriverChoice::Auto && !engine_answers() => {
@@ -41,6 +42,7 @@ pub(super) fn without_engine(left_out: &LeftOut) -> Vec<ServiceName> {
     of_engine.map(|(name, _)| name.clone()).collect()
 }
 
+/// A balancer is none of them: Evenkeel takes its place where no engine runs it.
 fn has_only_an_image(service: &Service) -> bool {
     let own = service.process.as_ref();
     let is_told = own.is_some_and(|own| own.command.is_some() || own.address.is_some());

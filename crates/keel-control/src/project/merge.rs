@@ -1,19 +1,21 @@
-//! Two configurations as one.
+//! Several configurations as one.
 
-use keel_model::{Location, MapId, Part, Scope, ServerId, Template, Variable};
+use keel_model::ServerId;
 use keel_nginx::Configuration;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
-/// Adds the servers, upstreams and maps of a configuration that Evenkeel wrote to one that a person wrote.
+/// Adds the servers, upstreams and maps of a configuration to another. Upstreams that both have are taken once.
 ///
-/// Only what [`direct_configuration`](super::direct_configuration) writes need be understood: its maps are used in
-/// `proxy_set_header` alone.
-pub(super) fn append(configuration: &mut Configuration, written: Configuration) {
+/// # Errors
+/// When a part can't be copied with its maps renumbered.
+pub(super) fn append(configuration: &mut Configuration, added: Configuration) -> serde_json::Result<()> {
     let plan = &mut configuration.plan;
     let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
     let (servers, maps) = (count(plan.servers.len()), count(plan.maps.len()));
-    let shift = |id: &mut ServerId| id.0 += servers;
-    let mut added = written.plan;
-    for listener in &mut added.listeners {
+    let shift = |id: &mut ServerId| id.0 = id.0.saturating_add(servers);
+    let mut new = added.plan;
+    for listener in &mut new.listeners {
         shift(&mut listener.default_server);
         listener.servers.iter_mut().for_each(shift);
         for (_, default, others) in &mut listener.by_local_address {
@@ -21,30 +23,42 @@ pub(super) fn append(configuration: &mut Configuration, written: Configuration) 
             others.iter_mut().for_each(shift);
         }
     }
-    for server in &mut added.servers {
-        shift_maps(&mut server.scope, maps);
-        shift_locations(&mut server.locations, maps);
+    if !new.maps.is_empty() && maps > 0 {
+        new.servers = renumbered(&new.servers, maps)?;
+        new.maps = renumbered(&new.maps, maps)?;
     }
-    plan.listeners.extend(added.listeners);
-    plan.servers.extend(added.servers);
-    plan.upstreams.extend(added.upstreams);
-    plan.maps.extend(added.maps);
-    configuration.upstreams.extend(written.upstreams);
+    plan.listeners.extend(new.listeners);
+    plan.servers.extend(new.servers);
+    plan.maps.extend(new.maps);
+    for (upstream, source) in new.upstreams.into_iter().zip(added.upstreams) {
+        if plan.upstreams.iter().all(|known| known.name != upstream.name) {
+            plan.upstreams.push(upstream);
+            configuration.upstreams.push(source);
+        }
+    }
+    Ok(())
 }
 
-fn shift_locations(locations: &mut [Location], by: u32) {
-    for location in locations {
-        shift_maps(&mut location.scope, by);
-        shift_locations(&mut location.locations, by);
-    }
+/// Copies a part of a plan with other numbers of its maps. Templates stand at many places of a scope, and more come;
+/// in the form in which the plan goes to the data plane all look alike.
+fn renumbered<T: Serialize + DeserializeOwned>(part: &T, by: u32) -> serde_json::Result<T> {
+    let mut value = serde_json::to_value(part)?;
+    shift_maps(&mut value, by);
+    serde_json::from_value(value)
 }
 
-fn shift_maps(scope: &mut Scope, by: u32) {
-    for (_, Template { parts }) in &mut scope.proxy.set_headers {
-        for part in parts {
-            if let Part::Variable(Variable::Map(MapId(id))) = part {
-                *id += by;
+fn shift_maps(value: &mut Value, by: u32) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match (name.as_str(), value.as_u64()) {
+                    // `Variable::Map(MapId)`.
+                    ("Map", Some(id)) => *value = Value::from(id + u64::from(by)),
+                    _ => shift_maps(value, by),
+                }
             }
         }
+        Value::Array(values) => values.iter_mut().for_each(|value| shift_maps(value, by)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

@@ -12,6 +12,7 @@ mod process;
 mod published;
 mod run_as;
 mod seat;
+mod seats;
 mod supervise;
 
 pub use command::{UpError, UpOptions};
@@ -19,4 +20,5 @@ pub use direct::{DirectPort, direct_configuration};
 pub use joined::{Joined, ProjectOptions, Reading, Seat};
 pub use path_map::PathMap;
 pub use place::{Identity, place};
+pub use seat::PlacedFile;
 pub use supervise::{ProjectError, ProjectEvent, RunningProject};

@@ -140,12 +140,12 @@ fn command_line(service: &Service) -> Result<(Vec<String>, Span), Box<Diagnostic
     }
 }
 
-fn path_map(service: &Service, diagnostics: &mut Vec<Diagnostic>) -> PathMap {
+pub(super) fn path_map(service: &Service, diagnostics: &mut Vec<Diagnostic>) -> PathMap {
     let mut map = PathMap::default();
     let files = SeatFiles::of(service);
     // A file copied under its own name makes its folder known too, for a working directory that nothing else covers.
     for entry in &files.entries {
-        if let Origin::Host(host) = &entry.origin
+        if let Some(Origin::Host(host)) = entry.layer.origin()
             && host.is_file()
             && host.file_name() == entry.container.file_name()
             && let (Some(folder), Some(host_folder)) = (entry.container.parent(), host.parent())
@@ -155,9 +155,10 @@ fn path_map(service: &Service, diagnostics: &mut Vec<Diagnostic>) -> PathMap {
         }
     }
     for entry in &files.entries {
-        match &entry.origin {
-            Origin::Host(host) => map.add(&entry.container, host),
-            Origin::Text(_) => diagnostics.push(
+        match entry.layer.origin() {
+            None => {}
+            Some(Origin::Host(host)) => map.add(&entry.container, host),
+            Some(Origin::Text(_)) => diagnostics.push(
                 Diagnostic::warning(
                     "process::inline-file",
                     format!("{} isn't placed for a local process", entry.container.display()),

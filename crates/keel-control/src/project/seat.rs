@@ -1,7 +1,7 @@
 //! The balancer's seat: nginx's files as its container would see them, and its addresses on this host.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -23,27 +23,15 @@ impl keel_nginx::Files for ImageFiles<'_> {
         match self.files.find(path) {
             Some(Origin::Host(host)) => std::fs::read(host),
             Some(Origin::Text(text)) => Ok(text.into_bytes()),
-            // The image's own, unless the project brings one.
-            None if path == Path::new("/etc/nginx/nginx.conf") => {
-                Ok(keel_nginx::IMAGE_NGINX_CONF.as_bytes().to_vec())
-            }
             None => Err(io::Error::from(io::ErrorKind::NotFound)),
         }
     }
 
     fn glob(&self, pattern: &Path) -> Vec<PathBuf> {
-        let (Some(folder), Some(name)) =
-            (pattern.parent(), pattern.file_name().and_then(|name| name.to_str()))
-        else {
-            return Vec::new();
+        let matches = |pattern: &str, name: &str| {
+            glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name))
         };
-        let Ok(name) = glob::Pattern::new(name) else { return Vec::new() };
-        let matches = |path: &PathBuf| {
-            path.file_name()
-                .and_then(|file| file.to_str())
-                .is_some_and(|file| !file.starts_with('.') && name.matches(file))
-        };
-        self.files.list(folder).into_iter().filter(matches).collect()
+        self.files.matching(pattern, &matches)
     }
 
     fn shown(&self, path: &Path) -> PathBuf {
@@ -54,52 +42,68 @@ impl keel_nginx::Files for ImageFiles<'_> {
     }
 }
 
-/// Puts every `listen` of the seat on the addresses that clients use: where it is published, and the seat's own.
+/// Puts every `listen` of a balancer on the addresses that clients use: where it is published, and its own.
 /// Notes in `published_at` which line publishes which address.
 pub(super) fn place_listeners(
     plan: &mut Plan,
-    seat: &Service,
+    service: &Service,
     own: Option<IpAddr>,
     published_at: &mut BTreeMap<Address, Span>,
-) -> Vec<Diagnostic> {
-    let mut diagnostics = Vec::new();
+) {
     let mut placed: Vec<Listener> = Vec::new();
-    let mut place = |address: SocketAddr, listener: &Listener| {
-        let address = Address::Tcp(address);
+    let mut place = |address: Address, listener: &Listener| {
         if placed.iter().all(|other| other.address != address) {
             placed.push(Listener { address, by_local_address: Vec::new(), ..listener.clone() });
         }
     };
-    let tcp: Vec<&PortMapping> = seat.ports.iter().filter(|port| port.protocol == Protocol::Tcp).collect();
     for listener in &plan.listeners {
-        let Address::Tcp(declared) = listener.address else { continue };
-        for mapping in tcp.iter().filter(|mapping| mapping.target == declared.port()) {
+        let Address::Tcp(declared) = listener.address else {
+            place(listener.address.clone(), listener);
+            continue;
+        };
+        for mapping in tcp(service).filter(|mapping| mapping.target == declared.port()) {
             for address in published(mapping) {
                 published_at.entry(Address::Tcp(address)).or_insert(mapping.span);
-                place(address, listener);
+                place(Address::Tcp(address), listener);
             }
         }
-        if let Some(own) = own.filter(|_| may_bind(declared.port())) {
-            place(SocketAddr::new(own, declared.port()), listener);
-        }
-    }
-    for mapping in &tcp {
-        let listens = |listener: &Listener| listener.declared_port == mapping.target;
-        if !plan.listeners.iter().any(listens) {
-            let target = mapping.target;
-            diagnostics.push(
-                Diagnostic::warning("join::unused-port", format!("nothing listens on port {target}"))
-                    .at(mapping.span, format!("published, but nginx.conf has no `listen {target}`")),
-            );
-        } else if mapping.published.is_none() {
-            diagnostics.push(
-                Diagnostic::error("join::no-published-port", "no port of this host is free for this one")
-                    .at(mapping.span, "leaves the choice")
-                    .help(format!("write \"8080:{}\"", mapping.target)),
-            );
+        if let Some(own) = own {
+            place(Address::Tcp(SocketAddr::new(own, own_port(declared.port()))), listener);
         }
     }
     plan.listeners = placed;
+}
+
+fn tcp(service: &Service) -> impl Iterator<Item = &PortMapping> {
+    service.ports.iter().filter(|port| port.protocol == Protocol::Tcp)
+}
+
+/// Names the published ports on which nobody answers. `closed` has the `listen` directives that are not honoured.
+pub(super) fn name_unserved(plan: &Plan, service: &Service, closed: &[String]) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    for mapping in tcp(service) {
+        let target = mapping.target;
+        let is_it = |word: &str| word.rsplit(':').next() == Some(target.to_string().as_str());
+        if plan.listeners.iter().any(|listener| listener.declared_port == target) {
+            if mapping.published.is_none() {
+                diagnostics.push(
+                    Diagnostic::error("join::no-published-port", "no port of this host is free for this one")
+                        .at(mapping.span, "leaves the choice")
+                        .help(format!("write \"8080:{target}\"")),
+                );
+            }
+            continue;
+        }
+        let is_closed = closed.iter().any(|listen| listen.split_whitespace().any(is_it));
+        let label = match is_closed {
+            true => format!("published, but its `listen {target}` stays closed"),
+            false => format!("published, but nginx's configuration has no `listen {target}`"),
+        };
+        diagnostics.push(
+            Diagnostic::error("join::unused-port", format!("nothing listens on port {target}"))
+                .at(mapping.span, label),
+        );
+    }
     diagnostics
 }
 
@@ -119,6 +123,12 @@ pub(super) fn published(mapping: &PortMapping) -> Vec<SocketAddr> {
     }
 }
 
+/// Gives the port that stands for a port of a balancer at its own address: another one where this user may not bind it.
+pub(super) fn own_port(port: u16) -> u16 {
+    const BESIDE: u16 = 10_000;
+    if may_bind(port) { port } else { port.saturating_add(BESIDE) }
+}
+
 /// Whether this user may bind a port.
 fn may_bind(port: u16) -> bool {
     let first_free = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -129,9 +139,9 @@ fn may_bind(port: u16) -> bool {
 }
 
 /// Puts every path of a plan where it is on this host. What the container has for itself alone — logs, spool folders —
-/// goes below `state`; a document root that nothing is mounted to is empty.
-pub(super) fn place_paths(plan: &mut Plan, seat: &str, files: &SeatFiles, state: &Path) {
-    let place = Placement { seat, files, state };
+/// goes below `state`; so does a document root that is no single folder of this host. Gives the files to put there.
+pub(super) fn place_paths(plan: &mut Plan, seat: &str, files: &SeatFiles, state: &Path) -> Vec<PlacedFile> {
+    let mut place = Placement { seat, files, state, assembled: BTreeSet::new() };
     place.error_logs(&mut plan.process.error_logs);
     if plan.process.error_logs.is_empty() {
         plan.process.error_logs =
@@ -141,23 +151,64 @@ pub(super) fn place_paths(plan: &mut Plan, seat: &str, files: &SeatFiles, state:
         place.scope(&mut server.scope);
         place.locations(&mut server.locations);
     }
+    place.placed()
+}
+
+/// A file of a balancer's image that is put together on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacedFile {
+    /// Where it is put.
+    pub path: PathBuf,
+    /// What it is.
+    pub origin: Origin,
+}
+
+impl PlacedFile {
+    /// Puts it there: a link to a file of this host, or a text.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn put(&self) -> io::Result<()> {
+        if let Some(folder) = self.path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        match &self.origin {
+            Origin::Host(host) => {
+                if std::fs::read_link(&self.path).is_ok_and(|link| link == *host) {
+                    return Ok(());
+                }
+                match std::fs::remove_file(&self.path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+                std::os::unix::fs::symlink(host, &self.path)
+            }
+            Origin::Text(text) => {
+                let beside = self.path.with_extension("new");
+                std::fs::write(&beside, text)?;
+                std::fs::rename(beside, &self.path)
+            }
+        }
+    }
 }
 
 struct Placement<'a> {
     seat: &'a str,
     files: &'a SeatFiles,
     state: &'a Path,
+    /// Paths of the container that are no single folder or file of this host.
+    assembled: BTreeSet<PathBuf>,
 }
 
 impl Placement<'_> {
-    fn locations(&self, locations: &mut [keel_model::Location]) {
+    fn locations(&mut self, locations: &mut [keel_model::Location]) {
         for location in locations {
             self.scope(&mut location.scope);
             self.locations(&mut location.locations);
         }
     }
 
-    fn scope(&self, scope: &mut Scope) {
+    fn scope(&mut self, scope: &mut Scope) {
         match &mut scope.core.root {
             Root::Root(path) | Root::Alias(path) => self.root(path),
         }
@@ -169,7 +220,7 @@ impl Placement<'_> {
         }
     }
 
-    fn root(&self, template: &mut Template) {
+    fn root(&mut self, template: &mut Template) {
         if let Some(Part::Literal(path)) = template.parts.first_mut() {
             let trailing = path.ends_with('/') && path.len() > 1;
             let mut placed = self.path(path).to_string_lossy().into_owned();
@@ -180,17 +231,42 @@ impl Placement<'_> {
         }
     }
 
-    fn path(&self, container: &str) -> PathBuf {
-        match self.files.find(Path::new(container)) {
-            Some(Origin::Host(host)) => host,
-            _ => self.state.join("image").join(container.trim_start_matches('/')),
+    fn path(&mut self, container: &str) -> PathBuf {
+        let path = Path::new(container);
+        match self.files.find(path) {
+            Some(Origin::Host(host)) if host.is_file() => return host,
+            _ => {}
         }
+        if let Some(folder) = self.files.single_folder(path) {
+            return folder;
+        }
+        self.assembled.insert(path.to_owned());
+        self.image(path)
+    }
+
+    /// Gives where a path of the container is that is nowhere else on this host.
+    fn image(&self, path: &Path) -> PathBuf {
+        let below = path.strip_prefix("/").unwrap_or(path);
+        self.state.join("image").join(self.seat).join(below)
+    }
+
+    fn placed(&self) -> Vec<PlacedFile> {
+        let single =
+            |path: &PathBuf| if self.files.find(path).is_some() { vec![path.clone()] } else { Vec::new() };
+        let below = |path: &PathBuf| {
+            let files = self.files.below(path);
+            if files.is_empty() { single(path) } else { files }
+        };
+        let files = self.assembled.iter().flat_map(below);
+        files
+            .filter_map(|path| Some(PlacedFile { path: self.image(&path), origin: self.files.find(&path)? }))
+            .collect()
     }
 
     fn access_log(&self, log: &mut AccessLog) {
         let placed = match &log.destination {
             LogDestination::File(path) => match path.as_literal() {
-                Some(path) if self.files.find(Path::new(path)).is_some() => self.path(path),
+                Some(path) if self.files.place(Path::new(path)).is_some() => self.log_file(path),
                 _ => self.log("access"),
             },
             LogDestination::Stdout | LogDestination::Stderr => self.log("access"),
@@ -200,10 +276,16 @@ impl Placement<'_> {
 
     fn error_logs(&self, logs: &mut [ErrorLog]) {
         for log in logs {
-            let mounted = log.path.as_ref().filter(|path| self.files.find(path).is_some());
-            log.path =
-                Some(mounted.map_or_else(|| self.log("error"), |path| self.path(&path.to_string_lossy())));
+            let mounted = log.path.as_ref().filter(|path| self.files.place(path).is_some());
+            log.path = Some(
+                mounted.map_or_else(|| self.log("error"), |path| self.log_file(&path.to_string_lossy())),
+            );
         }
+    }
+
+    /// Gives the place of a log in a folder that is mounted.
+    fn log_file(&self, container: &str) -> PathBuf {
+        self.files.place(Path::new(container)).unwrap_or_else(|| self.image(Path::new(container)))
     }
 
     /// Where the log goes that the image sends to the container's output.

@@ -52,7 +52,11 @@ impl Bench {
         loop {
             match within(self.told.recv()).await.expect("the driver lives") {
                 Told::Event(event) if !matches!(event, Event::Judged { .. }) => return event,
-                Told::Event(_) | Told::Noted(_) | Told::Slow { .. } => {}
+                Told::Event(_)
+                | Told::Noted(_)
+                | Told::Remark(..)
+                | Told::Obstacle(..)
+                | Told::Slow { .. } => {}
             }
         }
     }

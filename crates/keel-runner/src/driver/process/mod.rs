@@ -491,7 +491,8 @@ fn make_nsswitch(state_dir: &Path) -> io::Result<Option<PathBuf>> {
     let path = state_dir.join(leftovers::MARK_FILE);
     std::fs::write(&path, hosts::nsswitch(&host)).map_err(at(&path))?;
     // Whoever an instance runs as, and whatever this process's umask.
-    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(at(&path))?;
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .map_err(at(&path))?;
     Ok(Some(path))
 }
 

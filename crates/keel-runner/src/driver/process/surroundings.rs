@@ -113,6 +113,8 @@ mod tests {
             build: Vec::new(),
             path_map: vec![("/data".into(), host.into())],
             path_prefix: Vec::new(),
+            hostname: None,
+            user: None,
         };
         assert!(is_mapped(&spec("/dev/shm"), SHARED_MEMORY));
         assert!(is_mapped(&spec("/dev/shm/cache"), SHARED_MEMORY));

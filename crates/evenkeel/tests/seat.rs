@@ -1,0 +1,229 @@
+//! What nginx's container would be is followed: the public port answers, or the command says why with status 1.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixListener,
+    path::Path,
+};
+
+use keel_testkit::{Binary, Project, free_port};
+
+type Done = anyhow::Result<()>;
+
+/// Which port of this host stands for `@0@` and `@1@` in a file.
+struct Ports([u16; 2]);
+
+impl Ports {
+    fn free() -> anyhow::Result<Self> {
+        Ok(Self([free_port()?, free_port()?]))
+    }
+
+    /// Makes a project whose service `app` is the demo app, with these services and files.
+    fn project(&self, services: &str, files: &[(&str, &str)]) -> anyhow::Result<Project> {
+        let app = keel_testkit::demo_app(Path::new(env!("CARGO_BIN_EXE_evenkeel")))?;
+        let compose =
+            format!("services:\n  app:\n    image: none\n    x-process: {{command: {app}}}\n{services}");
+        let compose = compose.replace("@0@", &self.0[0].to_string()).replace("@1@", &self.0[1].to_string());
+        let project =
+            Project::new(Binary::new(env!("CARGO_BIN_EXE_evenkeel")), &[("compose.yaml", &compose)])?;
+        for (name, text) in files {
+            project.write(name, text)?;
+        }
+        Ok(project)
+    }
+
+    fn body(&self, at: usize, path: &str) -> anyhow::Result<String> {
+        let port = self.0[at];
+        Ok(String::from_utf8_lossy(&keel_testkit::get(([127, 0, 0, 1], port), path)?.body).into_owned())
+    }
+}
+
+/// Brings a project up that must have nothing to complain of, and asks its public port.
+#[track_caller]
+fn check(services: &str, files: &[(&str, &str)], path: &str, expect: &str) -> Done {
+    let ports = Ports::free()?;
+    let project = ports.project(services, files)?;
+    project.run(&["up", "-d"])?;
+    let body = ports.body(0, path)?;
+    assert!(body.contains(expect), "{services}: {body}");
+    Ok(())
+}
+
+const TO_APP: &str = "server { listen 80; location / { proxy_pass http://app:5000; } }\n";
+const HELLO: &str = "Hello from";
+
+#[test]
+fn templates_are_rendered_as_the_image_does() -> Done {
+    let template = "server { listen ${NGINX_PORT}; location / { proxy_pass http://$UP; proxy_set_header Host $host; } }\n";
+    check(
+        "  nginx:\n    image: nginx\n    ports: ['127.0.0.1:@0@:80']\n    environment: {NGINX_PORT: '80', UP: 'app:5000'}\n    \
+         volumes: ['./templates:/etc/nginx/templates:ro']\n",
+        &[("templates/default.conf.template", template)],
+        "/",
+        HELLO,
+    )?;
+    check(
+        "  nginx:\n    image: nginx\n    ports: ['127.0.0.1:@0@:80']\n    environment: {UP: 'app:5000', MY_PORT: '80', \
+         NGINX_ENVSUBST_TEMPLATE_DIR: /t, NGINX_ENVSUBST_TEMPLATE_SUFFIX: .tpl, NGINX_ENVSUBST_OUTPUT_DIR: /etc/nginx, \
+         NGINX_ENVSUBST_FILTER: ^UP$}\n    volumes: ['./t:/t:ro']\n",
+        &[(
+            "t/nginx.conf.tpl",
+            &format!("events {{}}\nhttp {{ {} }}\n", template.replace("${NGINX_PORT}", "80")),
+        )],
+        "/",
+        HELLO,
+    )
+}
+
+#[test]
+fn a_command_that_writes_the_configuration_is_followed() -> Done {
+    let template = [("site.tmpl", "server { listen 80; location / { proxy_pass http://$UP; } }\n")];
+    check(
+        "  nginx:\n    image: nginx\n    ports: ['127.0.0.1:@0@:80']\n    environment: {UP: 'app:5000'}\n    \
+         volumes: ['./site.tmpl:/tmp/site.tmpl:ro']\n    \
+         command: sh -c \"envsubst '$$UP' < /tmp/site.tmpl > /etc/nginx/conf.d/default.conf && nginx -g 'daemon off;'\"\n",
+        &template,
+        "/",
+        HELLO,
+    )?;
+    let dockerfile = "FROM nginx\nRUN rm /etc/nginx/conf.d/default.conf\nCOPY site.tmpl /\nCOPY start.sh /\nCMD [\"/start.sh\"]\n";
+    let script =
+        "#!/bin/sh\nenvsubst < /site.tmpl > /etc/nginx/conf.d/site.conf\nexec nginx -g 'daemon off;'\n";
+    check(
+        "  nginx:\n    build: ./nginx\n    ports: ['127.0.0.1:@0@:80']\n    environment: {UP: 'app:5000'}\n",
+        &[("nginx/Dockerfile", dockerfile), ("nginx/start.sh", script), ("nginx/site.tmpl", template[0].1)],
+        "/",
+        HELLO,
+    )?;
+    check(
+        "  nginx:\n    image: nginx\n    ports: ['127.0.0.1:@0@:80']\n    volumes: ['./other.conf:/srv/other.conf:ro']\n    \
+         entrypoint: nginx-debug\n    command: -c /srv/other.conf -g 'daemon off;'\n",
+        &[("other.conf", "events {}\nhttp { server { listen 80; return 200 other; } }\n")],
+        "/",
+        "other",
+    )
+}
+
+#[test]
+fn what_cannot_be_followed_is_an_error_and_the_rest_runs() -> Done {
+    let check = |fields: &str, expect: &str, body: &str| -> Done {
+        let ports = Ports::free()?;
+        let seat = format!(
+            "  nginx:\n    image: nginx\n    ports: ['127.0.0.1:@0@:80', '127.0.0.1:@1@:443']\n    \
+             volumes: ['./d.conf:/etc/nginx/conf.d/default.conf']\n    {fields}\n"
+        );
+        let project = ports.project(&seat, &[("d.conf", TO_APP)])?;
+        let output = project.output(&["up", "-d"])?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(expect), "{expect:?} is missing in:\n{said}");
+        assert!(ports.body(0, "/")?.contains(body));
+        Ok(())
+    };
+    check("command: /opt/start --now", "`/opt/start --now` isn't run in the balancer's place", HELLO)?;
+    let sed = "command: sh -c \"sed -i s/a/b/ /etc/nginx/conf.d/default.conf; nginx -g 'daemon off;'\"";
+    check(sed, "`sed -i s/a/b/ /etc/nginx/conf.d/default.conf` isn't run", HELLO)?;
+    check("restart: always", "nothing listens on port 443", HELLO)
+}
+
+#[test]
+fn the_images_own_site_serves_the_folder_that_is_mounted() -> Done {
+    let nginx = "  web:\n    image: nginx\n    ports: ['127.0.0.1:@0@:80']\n";
+    check(nginx, &[], "/", "Welcome to Evenkeel")?;
+    let mounted = format!("{nginx}    volumes: ['./html:/usr/share/nginx/html:ro']\n");
+    check(&mounted, &[("html/index.html", "mine")], "/", "mine")?;
+    let overlaid = "  web:\n    build: {dockerfile_inline: \"FROM nginx\\nCOPY html /usr/share/nginx/html\"}\n    \
+                    ports: ['127.0.0.1:@0@:80']\n    configs: [{source: env, target: /usr/share/nginx/html/env.js}]\n\
+                    configs: {env: {content: from-the-file}}\n";
+    check(overlaid, &[("html/index.html", "mine")], "/env.js", "from-the-file")?;
+    check(overlaid, &[("html/index.html", "mine")], "/", "mine")
+}
+
+#[test]
+fn names_and_loopback_mean_what_they_mean_in_the_container() -> Done {
+    let conf = "server { listen 80; location / { proxy_pass http://backend:5000; } location /i { proxy_pass http://127.0.0.1:8081; } }\n\
+                server { listen 8081; location / { proxy_pass http://project-app-1:5000; } }\n";
+    let seat = "  nginx:\n    image: nginx\n    ports: ['127.0.0.1:@0@:80']\n    links: ['app:backend']\n    \
+                volumes: ['./d.conf:/etc/nginx/conf.d/default.conf']\n";
+    let ports = Ports::free()?;
+    let project = ports.project(seat, &[])?;
+    project.write("d.conf", &conf.replace("project-", &format!("{}-", project.name())))?;
+    project.run(&["up", "-d"])?;
+    assert!(ports.body(0, "/")?.contains(HELLO) && ports.body(0, "/i")?.contains(HELLO));
+
+    let host = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let elsewhere = host.local_addr()?.port();
+    let thread = std::thread::spawn(move || {
+        let (mut client, _) = host.accept().expect("somebody connects");
+        let _ = client.read(&mut [0; 1024]);
+        client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhost").expect("it listens");
+    });
+    let hosts = "  nginx:\n    image: nginx\n    ports: ['127.0.0.1:@0@:80']\n    extra_hosts: ['outside:host-gateway']\n    \
+                 volumes: ['./d.conf:/etc/nginx/conf.d/default.conf']\n";
+    let conf = format!("server {{ listen 80; location / {{ proxy_pass http://outside:{elsewhere}; }} }}\n");
+    check(hosts, &[("d.conf", &conf)], "/", "host")?;
+    thread.join().expect("it doesn't panic");
+    Ok(())
+}
+
+#[test]
+fn a_socket_in_a_shared_folder_is_one_for_both_sides() -> Done {
+    let ports = Ports::free()?;
+    let seat = "  nginx:\n    image: nginx\n    ports: ['127.0.0.1:@0@:80']\n    \
+                volumes: ['./run:/run/sock', './d.conf:/etc/nginx/conf.d/default.conf']\n";
+    let conf = "upstream app { server unix:/run/sock/app.sock; }\nserver { listen 80; location / { proxy_pass http://app; } }\n";
+    let project = ports.project(seat, &[("d.conf", conf), ("run/keep", "")])?;
+    let listener = UnixListener::bind(project.folder().join("run/app.sock"))?;
+    // The data plane may be another user's.
+    std::fs::set_permissions(project.folder(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    std::fs::set_permissions(
+        project.folder().join("run/app.sock"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o777),
+    )?;
+    let thread = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("somebody connects");
+        let _ = client.read(&mut [0; 1024]);
+        client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nunix").expect("it listens");
+    });
+    project.run(&["up", "-d"])?;
+    assert_eq!(ports.body(0, "/")?, "unix");
+    thread.join().expect("it doesn't panic");
+    Ok(())
+}
+
+/// The static site comes first and publishes a port; the other one proxies.
+#[test]
+fn the_balancer_that_proxies_has_the_seat_and_the_other_is_served_too() -> Done {
+    let services = "  front:\n    build: ./front\n    ports: ['127.0.0.1:@0@:80']\n  proxy:\n    image: nginx\n    \
+                    ports: ['127.0.0.1:@1@:80']\n    volumes: ['./lb.conf:/etc/nginx/conf.d/default.conf:ro']\n";
+    let dockerfile = "FROM node:20 AS build\nWORKDIR /app\nCOPY . .\nRUN npm run build\nFROM nginx:alpine\n\
+                      COPY --from=build /app/dist /usr/share/nginx/html\nCOPY site.conf /etc/nginx/conf.d/default.conf\n";
+    let map = "map $uri $tail { default x; }\n";
+    let site = format!(
+        "{map}server {{ listen 80; root /usr/share/nginx/html; location = /map {{ return 200 site-$tail; }} }}\n"
+    );
+    let proxy = "map $http_upgrade $upgrade { default upgrade; '' close; }\n\
+                 server { listen 80; location / { proxy_pass http://app:5000; proxy_set_header Connection $upgrade; }\n\
+                 location /front/ { proxy_pass http://front:80/; } }\n";
+    let files = [("front/Dockerfile", dockerfile), ("front/site.conf", &site), ("lb.conf", proxy)];
+    let ports = Ports::free()?;
+    let project = ports.project(services, &files)?;
+    project.write("front/dist/index.html", "the front")?;
+    project.run(&["up", "-d"])?;
+    assert_eq!((ports.body(0, "/")?.as_str(), ports.body(0, "/map")?.as_str()), ("the front", "site-x"));
+    assert!(ports.body(1, "/")?.contains(HELLO));
+    assert_eq!(ports.body(1, "/front/")?, "the front");
+    let list = project.run(&["config", "--format", "json"])?;
+    let config: serde_json::Value = serde_json::from_str(&list)?;
+    assert_eq!(config["balancer"], "proxy");
+
+    // What a stage would build isn't there: an error, and the other one serves.
+    let (ports, files) = (Ports::free()?, &files);
+    let project = ports.project(services, files)?;
+    let output = project.output(&["up", "-d"])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("what the stage `build` builds for /usr/share/nginx/html isn't here"), "{said}");
+    assert!(ports.body(1, "/")?.contains(HELLO) && !ports.body(0, "/")?.contains("Welcome"));
+    Ok(())
+}
