@@ -34,6 +34,9 @@ pub(crate) enum Ended {
     Whole { reusable: bool },
     /// The peer failed midway.
     PeerFailed(PeerFailure),
+    /// The peer failed before a byte was sent to the client. `rest` is what the client may be given of the response all
+    /// the same; it is empty where the peer said nothing yet, or what can't be trusted.
+    PeerFailedFirst { failure: PeerFailure, rest: Vec<u8> },
     /// The client did.
     ClientGone,
     /// A temporary file can't be written or read; it has been logged.
@@ -206,8 +209,15 @@ pub(crate) async fn run(
     };
     let ended = match begun {
         Ok(()) => stream(job, exchanged, &mut relay, scope).await,
-        // Nothing has been sent: the client gets another response.
         Err(failure) => failure.into(),
+    };
+    let ended = match ended {
+        Ended::PeerFailed(failure) if !job.ex.head_sent => {
+            let is_trusted = failure == PeerFailure::Error && relay.payload_bytes > 0;
+            let rest = if is_trusted { relay.out.clone() } else { Vec::new() };
+            Ended::PeerFailedFirst { failure, rest }
+        }
+        ended => ended,
     };
     let head_length = relay.head_length.min(relay.out.len());
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
@@ -284,12 +294,6 @@ async fn stream(
                 && !relay.decoder.is_done()
                 && let Poll::Ready(Err(failure)) = read(job, exchanged, relay, scope, cx)
             {
-                // The client learns as much as the peer has said, or of the failure where that is nothing yet or can't
-                // be trusted.
-                let is_bad = failure != Failure::Peer(PeerFailure::Error) || relay.payload_bytes == 0;
-                if !is_bad || job.ex.head_sent {
-                    let _ = write(job, relay, cx);
-                }
                 return Poll::Ready(failure.into());
             }
             match write(job, relay, cx) {

@@ -330,6 +330,11 @@ pub(crate) async fn send_message(
     send_all(job, message.as_bytes(), rest).await
 }
 
+/// Sends the beginning of a response that a peer didn't end.
+pub(crate) async fn send_rest(job: &mut Job<'_>, rest: &[u8]) -> Result<(), ClientGone> {
+    send_all(job, rest, b"").await
+}
+
 /// Sends a piece of a body whose head has been sent.
 pub(crate) async fn send_body(job: &mut Job<'_>, piece: &[u8]) -> Result<(), ClientGone> {
     debug_assert!(job.ex.head_sent);

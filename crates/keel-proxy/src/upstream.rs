@@ -13,12 +13,13 @@ use std::{sync::Arc, time::Instant};
 
 use keel_http::{Version, body::Decoder};
 use keel_lb::{Ask, Attempt, NoPeer, Outcome, PeerState, Pick, Standing};
-use keel_model::{LogLevel, ProxyHttpVersion};
+use keel_model::{LogLevel, ProxyHttpVersion, ProxyScope};
 
 pub(crate) use self::{attempt::Exchanged, response::Framing, route::host_and_port};
 
 use self::{
     attempt::{Attempted, attempt},
+    response::{BrokenOff, Delivered},
     retry::{Allowed, Retries},
     route::Target,
 };
@@ -81,7 +82,17 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
                 // A response that nobody can better is passed on.
                 found = if another { ask(job, &target, Attempt::Retry).ok() } else { None };
                 if found.is_none() || retries.allow(job, scope, &target, failure) != Allowed::Yes {
-                    return response::deliver(job, exchanged, pick, &target, program, scope).await;
+                    let broken = match response::deliver(job, exchanged, pick, &target, program, scope).await
+                    {
+                        Delivered::Settled(flow) => return flow,
+                        Delivered::Broken(broken) => *broken,
+                    };
+                    let BrokenOff { failure, pick, rest } = broken;
+                    report_failure(job, &pick, failure);
+                    match go_on(job, scope, &target, pick, failure, &mut retries).await {
+                        Ok(()) => continue,
+                        Err(flow) => return response::give_rest(job, &rest, flow).await,
+                    }
                 }
                 end_attempt(job, status);
                 report_failure(job, &pick, failure);
@@ -103,15 +114,30 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
                 if !retries.was_stale {
                     report_failure(job, &pick, failure);
                 }
-                match retries.allow(job, scope, &target, failure) {
-                    Allowed::Yes => {}
-                    Allowed::No => return Flow::Status(failure.status()),
-                    Allowed::IfItDied => match Box::pin(await_death(job, &target, pick, failure)).await {
-                        Ok(()) => retries.begin(),
-                        Err(flow) => return flow,
-                    },
+                if let Err(flow) = go_on(job, scope, &target, pick, failure, &mut retries).await {
+                    return flow;
                 }
             }
+        }
+    }
+}
+
+/// Decides whether a request that failed at a peer is tried at another. An error is what to answer otherwise.
+async fn go_on(
+    job: &mut Job<'_>,
+    scope: &ProxyScope,
+    target: &Target,
+    pick: Pick,
+    failure: PeerFailure,
+    retries: &mut Retries,
+) -> Result<(), Flow> {
+    match retries.allow(job, scope, target, failure) {
+        Allowed::Yes => Ok(()),
+        Allowed::No => Err(Flow::Status(failure.status())),
+        Allowed::IfItDied => {
+            Box::pin(await_death(job, target, pick, failure)).await?;
+            retries.begin();
+            Ok(())
         }
     }
 }

@@ -23,6 +23,8 @@ fn peer(answer: &'static [u8]) -> SocketAddr {
             let Ok(mut stream) = stream else { return };
             let mut request = [0; 4096];
             let _ = stream.read(&mut request);
+            // The end comes with the last byte.
+            rustix::net::sockopt::set_tcp_cork(&stream, true).unwrap();
             let _ = stream.write_all(answer);
         }
     });
@@ -63,6 +65,35 @@ fn what_breaks_off_within_its_body_is_passed_on_as_far_as_it_came() {
     assert_eq!((status, body), (200, b"hello".to_vec()));
     let (status, body) = get(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello and more");
     assert_eq!((status, body), (200, b"hello".to_vec()));
+}
+
+/// Asks a balancer of a peer that answers with these bytes and one that answers in good order.
+fn ask_both(answer: &'static [u8], method: &str) -> String {
+    let addresses = [peer(answer), peer(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole")];
+    let plane = DataPlane::start(|plan| balance(plan, &addresses));
+    let mut client = plane.client();
+    client.send(format!("{method} / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
+    let mut text = String::new();
+    client.stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn what_breaks_off_before_anything_was_sent_is_asked_for_elsewhere() {
+    for answer in [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".as_slice(),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhal",
+    ] {
+        let text = ask_both(answer, "GET");
+        assert!(
+            text.starts_with("HTTP/1.1 200 ") && text.ends_with("\r\n\r\nwhole"),
+            "{}: {text}",
+            answer.escape_ascii()
+        );
+        let text = ask_both(answer, "POST");
+        assert!(!text.contains("whole"), "{}: {text}", answer.escape_ascii());
+    }
 }
 
 #[test]

@@ -18,6 +18,34 @@ use crate::{
     snapshot::{ProxyProgram, RedirectRule},
 };
 
+/// What became of a response.
+pub(super) enum Delivered {
+    /// The client has it as far as it could be sent, or gets another one.
+    Settled(Flow),
+    /// It broke off before a byte was sent to the client.
+    Broken(Box<BrokenOff>),
+}
+
+/// A response that broke off before a byte was sent to the client.
+pub(super) struct BrokenOff {
+    pub(super) failure: PeerFailure,
+    pub(super) pick: Pick,
+    pub(super) rest: Vec<u8>,
+}
+
+/// Gives the client as much as there is of a response that broke off; where that is nothing, `otherwise` goes on.
+pub(super) async fn give_rest(job: &mut Job<'_>, rest: &[u8], otherwise: Flow) -> Flow {
+    if rest.is_empty() {
+        return otherwise;
+    }
+    let before = job.ex.bytes_sent;
+    let _ = respond::send_rest(job, rest).await;
+    job.ex.head_sent = true;
+    let head_bytes = job.ex.sent_head.len() as u64;
+    job.ex.body_bytes_sent = (job.ex.bytes_sent - before).saturating_sub(head_bytes);
+    Flow::Close
+}
+
 /// Passes a response on to the client, to its end.
 pub(super) async fn deliver(
     job: &mut Job<'_>,
@@ -26,11 +54,11 @@ pub(super) async fn deliver(
     target: &Target,
     program: &ProxyProgram,
     scope: &ProxyScope,
-) -> Flow {
+) -> Delivered {
     let head = &job.ex.upstream.head;
     let status = head.status;
     if status == 101 {
-        return Box::pin(upgrade(job, exchanged, pick, program, scope)).await;
+        return Delivered::Settled(Box::pin(upgrade(job, exchanged, pick, program, scope)).await);
     }
     pick.report(Outcome::Success, job.worker.clock.now());
     note_announced_idle(job, &mut exchanged.connection);
@@ -49,8 +77,9 @@ pub(super) async fn deliver(
         if nothing_left && exchanged.sender.is_done() && job.ex.upstream.head.keeps_alive() {
             target.pool().give(job.worker, exchanged.connection);
         }
-        return flow;
+        return Delivered::Settled(flow);
     }
+    let keep_alive = job.ex.keep_alive;
     job.settle_keep_alive();
     let framing = Framing::choose(job, bodyless, job.ex.forced_status.unwrap_or(status));
     if framing == Framing::UntilClose {
@@ -61,13 +90,40 @@ pub(super) async fn deliver(
         Err(unwritable) => {
             super::end_attempt(job, status);
             respond::note_unwritable(job, &unwritable);
-            return Flow::Status(500);
+            return Delivered::Settled(Flow::Status(500));
         }
     };
     job.ex.status = job.ex.forced_status.unwrap_or(status);
     let relay = Box::new(Relay::new(job, decoder, framing, scope, head));
     let ended = relay::run(job, &mut exchanged, relay, scope).await;
-    finish(job, exchanged, pick, target, ended).await
+    super::end_attempt(job, 0);
+    let flow = match ended {
+        Ended::PeerFailedFirst { failure, rest } => {
+            log_broken(job, failure);
+            if rest.is_empty() {
+                job.ex.keep_alive = keep_alive;
+            }
+            return Delivered::Broken(Box::new(BrokenOff { failure, pick, rest }));
+        }
+        Ended::Whole { reusable } => {
+            let keep = reusable && exchanged.sender.is_done() && job.ex.upstream.head.keeps_alive();
+            // The peer may have answered before it had the whole body; nobody wants the rest.
+            job.ex.linger |= !exchanged.sender.is_done();
+            if keep {
+                target.pool().give(job.worker, exchanged.connection);
+            }
+            job.ex.complete = true;
+            Flow::Done
+        }
+        Ended::PeerFailed(failure) => {
+            log_broken(job, failure);
+            Flow::Close
+        }
+        Ended::StoreFailed if job.ex.head_sent => Flow::Close,
+        Ended::StoreFailed => Flow::Status(500),
+        Ended::ClientGone => Flow::Close,
+    };
+    Delivered::Settled(flow)
 }
 
 /// How a response's body is framed for the client.
@@ -245,48 +301,14 @@ fn rewrite_redirect<'a>(
     None
 }
 
-/// Settles accounts after the body: whether both connections may go on.
-async fn finish(
-    job: &mut Job<'_>,
-    exchanged: Box<Exchanged>,
-    pick: Pick,
-    target: &Target,
-    ended: Ended,
-) -> Flow {
-    super::end_attempt(job, 0);
-    let head = &job.ex.upstream.head;
-    match ended {
-        Ended::Whole { reusable } => {
-            let keep = reusable && exchanged.sender.is_done() && head.keeps_alive();
-            // The peer may have answered before it had the whole body; nobody wants the rest.
-            job.ex.linger |= !exchanged.sender.is_done();
-            if keep {
-                target.pool().give(job.worker, exchanged.connection);
-            }
-            drop(pick);
-            job.ex.complete = true;
-            Flow::Done
-        }
-        Ended::PeerFailed(failure) => {
-            let text = match failure {
-                PeerFailure::Timeout => {
-                    "upstream timed out (110: Connection timed out) while reading upstream"
-                }
-                PeerFailure::Invalid => "upstream sent invalid chunked response while reading upstream",
-                _ => "upstream prematurely closed connection while reading upstream",
-            };
-            job.client.log_error(job.worker, job.ex, text);
-            if job.ex.head_sent {
-                return Flow::Close;
-            }
-            // Nothing has gone to the client yet: it needn't take half a response for a whole one.
-            super::report_failure(job, &pick, failure);
-            Flow::Status(failure.status())
-        }
-        Ended::StoreFailed if job.ex.head_sent => Flow::Close,
-        Ended::StoreFailed => Flow::Status(500),
-        Ended::ClientGone => Flow::Close,
-    }
+/// Says in the log that a response broke off.
+fn log_broken(job: &Job<'_>, failure: PeerFailure) {
+    let text = match failure {
+        PeerFailure::Timeout => "upstream timed out (110: Connection timed out) while reading upstream",
+        PeerFailure::Invalid => "upstream sent invalid chunked response while reading upstream",
+        _ => "upstream prematurely closed connection while reading upstream",
+    };
+    job.client.log_error(job.worker, job.ex, text);
 }
 
 /// Begins a tunnel, if that is what the client asked for.
