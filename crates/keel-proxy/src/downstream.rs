@@ -22,7 +22,7 @@ use crate::{
     browser::Browser,
     exchange::{Exchange, Method, Remote},
     io::{
-        socket::{self, Socket},
+        socket::{self, Peeked, Socket},
         timer::Timer,
     },
     worker::{View, Worker},
@@ -60,6 +60,8 @@ pub(crate) struct Client {
     no_delay: Cell<bool>,
     /// `tcp_nodelay` of the last request's place.
     wants_no_delay: bool,
+    /// Whether the connection was to make room when its request came: it closes behind the response.
+    is_last: bool,
     /// Until when the connection is kept though its worker quits (`keepalive_min_timeout`).
     kept_until: Option<Instant>,
     last_host: LastHost,
@@ -116,6 +118,7 @@ impl Client {
             listener_at,
             no_delay: Cell::new(false),
             wants_no_delay: true,
+            is_last: false,
             kept_until: None,
             last_host: LastHost::default(),
         }
@@ -142,6 +145,7 @@ impl Client {
     pub(crate) fn limit_keep_alive(&self, worker: &Worker, ex: &mut Exchange, view: &View) {
         let core = &ex.place(view).scope.core;
         ex.keep_alive = ex.keep_alive
+            && !self.is_last
             && self.requests < core.keepalive_requests
             && !core.keepalive_timeout.is_zero()
             && worker.clock.now().saturating_duration_since(self.accepted) < core.keepalive_time
@@ -228,7 +232,7 @@ async fn idle(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> bool {
             return Poll::Ready(ready.is_ok());
         }
         if rest.must_close() {
-            return Poll::Ready(false);
+            return Poll::Ready(has_begun(worker, client));
         }
         rest.begin(worker);
         if let Some(since) = worker.quitting() {
@@ -237,9 +241,21 @@ async fn idle(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> bool {
                 client.timer.set_at(Some(latest));
             }
         }
-        client.timer.poll_expired(&worker.clock, cx).map(|_| false)
+        client.timer.poll_expired(&worker.clock, cx).map(|_| has_begun(worker, client))
     })
     .await;
     rest.end();
+    client.is_last = rest.must_close();
     goes_on
+}
+
+/// Says whether a request has come that the event loop hasn't told of yet: the connection that is about to close answers
+/// it first.
+fn has_begun(worker: &Worker, client: &mut Client) -> bool {
+    let begun = client.socket.peek() == Peeked::Bytes;
+    if begun {
+        let timeout = h1::default_server(client).client.header_timeout;
+        client.timer.set(&worker.clock, timeout);
+    }
+    begun
 }
