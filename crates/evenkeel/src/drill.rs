@@ -16,7 +16,7 @@ use keel_drill::{
     terminal,
 };
 
-use crate::{project::ProjectArgs, terminal::Stdout};
+use crate::{project::ProjectArgs, terminal::Unhurried};
 
 /// `drill`.
 #[derive(Debug, clap::Args)]
@@ -90,7 +90,13 @@ pub(crate) struct PortArgs {
 
 /// Runs the command.
 pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode> {
-    let mut out = Stdout::lock();
+    let mut out = Unhurried;
+    let outcome = run_telling(project, args, &mut out);
+    out.finish();
+    outcome
+}
+
+fn run_telling(project: &ProjectArgs, args: &Args, out: &mut Unhurried) -> anyhow::Result<ExitCode> {
     if args.list {
         for case in CASES {
             writeln!(out, "{:<20} {}", case.name, case.what)?;
@@ -111,11 +117,11 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
         writeln!(out, "written to {}", file.display())?;
         return Ok(if reconciled.agrees() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let mut played = vec![play(&options, &args.out, &mut out)?];
+    let mut played = vec![play(&options, &args.out, out)?];
     if args.proxy == Some(Proxy::Nginx) {
         for (manner, folder) in [(Manner::AsIs, "nginx-as-is"), (Manner::Expert, "nginx-expert")] {
             let nginx = Some(Nginx { path: args.nginx.clone(), manner });
-            played.push(play(&Options { nginx, ..options.clone() }, &args.out.join(folder), &mut out)?);
+            played.push(play(&Options { nginx, ..options.clone() }, &args.out.join(folder), out)?);
         }
         let written = report::compare(&played, &args.out)?;
         writeln!(out, "side by side: {} files in {}", written.len(), args.out.display())?;
@@ -131,9 +137,12 @@ fn play(options: &Options, folder: &Path, out: &mut impl Write) -> anyhow::Resul
     let Ended { results, error } = keel_drill::run(options, |told| {
         // Without a terminal there is nobody to tell; the results are kept.
         drop(match told {
-            Told::Begins(case) if shows_progress => write!(io::stderr(), "{} ...\r", case.name),
+            Told::Begins(case) if shows_progress => {
+                keel_telemetry::stderr().push(format!("{} ...\r", case.name).as_bytes());
+                Ok(())
+            }
             Told::Begins(_) => Ok(()),
-            Told::Ended(case) => write!(out, "{}", terminal::row(case)).and_then(|()| out.flush()),
+            Told::Ended(case) => write!(out, "{}", terminal::row(case)),
         });
     })?;
     let written = report::write(&results, folder)?;

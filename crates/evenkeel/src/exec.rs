@@ -1,22 +1,25 @@
 //! `exec` and `run`: a command in an instance, or in a new one, at this terminal.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    cell::Cell,
+    io::{self, IsTerminal},
     os::fd::AsFd,
     pin::pin,
     process::ExitCode,
+    time::{Duration, Instant},
 };
 
-use keel_admin::{ExecOpen, Frame, FrameReader, FrameWriter};
+use keel_admin::{ExecOpen, Frame, FrameReader, FrameWriter, INPUT_BYTES_MAX};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::{
-    io::{AsyncReadExt, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
 };
 
 use crate::{
     project::{ProjectArgs, block_on},
-    terminal::Stdout,
+    terminal,
 };
 
 /// `exec`.
@@ -95,52 +98,127 @@ fn stream(project: &ProjectArgs, path: &str, open: ExecOpen) -> anyhow::Result<E
 }
 
 /// Carries both ways at once until the command has ended. Neither way waits for the other: a command may print while
-/// it is sent more than it reads, and end before it has read everything.
+/// it is sent more than it reads, end before it has read everything, and be ended while nobody reads what it prints.
 async fn relay(
-    mut reader: FrameReader<impl tokio::io::AsyncRead + Unpin>,
+    reader: FrameReader<impl AsyncRead + Unpin>,
     writer: FrameWriter<impl AsyncWrite + Unpin>,
 ) -> anyhow::Result<ExitCode> {
-    let mut sending = pin!(send(writer));
+    let output = Output::default();
+    let (taken, room) = mpsc::unbounded_channel();
+    let mut receiving = pin!(receive(reader, taken, &output));
+    let mut sending = pin!(send(writer, room, &output));
     let mut sends = true;
     loop {
         tokio::select! {
-            frame = reader.next() => match frame? {
-                Some(Frame::Output(bytes)) => Stdout::lock().write_raw(&bytes)?,
-                Some(Frame::Error(bytes)) => io::stderr().write_all(&bytes)?,
-                Some(Frame::Exit(status)) => return Ok(ExitCode::from(u8::try_from(status).unwrap_or(1))),
-                Some(Frame::Failed(text)) => anyhow::bail!("{text}"),
-                Some(_) => {}
-                None => anyhow::bail!("the supervisor went away"),
-            },
-            result = &mut sending, if sends => {
+            biased;
+            code = &mut receiving => return code,
+            sent = &mut sending, if sends => match sent {
+                Ok(GivenUp { signal }) => return Ok(ExitCode::from(128 + signal)),
                 // What can't be sent doesn't matter to a command that has ended; how it ended is still to be read.
-                _ = result;
-                sends = false;
-            }
+                Err(_) => sends = false,
+            },
         }
     }
 }
 
-/// Sends what is typed and what happens here, until the other side is gone.
-async fn send(mut writer: FrameWriter<impl AsyncWrite + Unpin>) -> io::Result<()> {
+/// Whether this side's output takes what the command prints.
+#[derive(Debug, Default)]
+struct Output {
+    /// Since when something waits to be taken.
+    stuck_since: Cell<Option<Instant>>,
+}
+
+impl Output {
+    async fn write(&self, mut to: impl AsyncWrite + Unpin, bytes: &[u8]) -> io::Result<()> {
+        self.stuck_since.set(Some(Instant::now()));
+        let written = to.write_all(bytes).await;
+        let flushed = if written.is_ok() { to.flush().await } else { written };
+        self.stuck_since.set(None);
+        flushed
+    }
+}
+
+/// Writes what comes until the command has ended, and tells what of its input was taken.
+async fn receive(
+    mut reader: FrameReader<impl AsyncRead + Unpin>,
+    taken: mpsc::UnboundedSender<usize>,
+    output: &Output,
+) -> anyhow::Result<ExitCode> {
+    let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
+    loop {
+        match reader.next().await? {
+            Some(Frame::Output(bytes)) => {
+                output.write(&mut stdout, &bytes).await.map_err(terminal::unwritten)?;
+            }
+            Some(Frame::Error(bytes)) => output.write(&mut stderr, &bytes).await?,
+            Some(Frame::Taken(count)) => drop(taken.send(usize::try_from(count).unwrap_or(usize::MAX))),
+            Some(Frame::Exit(status)) => return Ok(ExitCode::from(u8::try_from(status).unwrap_or(1))),
+            Some(Frame::Failed(text)) => anyhow::bail!("{text}"),
+            Some(_) => {}
+            None => anyhow::bail!("the supervisor went away"),
+        }
+    }
+}
+
+/// Nobody reads the output, and this signal has come.
+struct GivenUp {
+    signal: u8,
+}
+
+/// How long output that nobody reads is waited for once a signal has come; a second signal ends that.
+const READER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Sends what is typed and what happens here, until the other side is gone or it is to be given up.
+async fn send(
+    mut writer: FrameWriter<impl AsyncWrite + Unpin>,
+    mut room: mpsc::UnboundedReceiver<usize>,
+    output: &Output,
+) -> io::Result<GivenUp> {
     let mut input = tokio::io::stdin();
     let mut input_is_open = true;
+    let mut bytes_left = INPUT_BYTES_MAX;
     let mut buffer = vec![0; 8 << 10];
     let mut resized = signal(SignalKind::window_change())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
+    // The signal that came first while the output was stuck, and since when that was.
+    let mut last: Option<(u8, Instant)> = None;
     loop {
-        tokio::select! {
-            read = input.read(&mut buffer), if input_is_open => {
+        let patience = last.map(|(_, at)| tokio::time::Instant::from_std(at + READER_PATIENCE));
+        let number = tokio::select! {
+            read = input.read(&mut buffer), if input_is_open && bytes_left >= buffer.len() => {
                 let length = read.unwrap_or(0);
                 input_is_open = length > 0;
+                bytes_left -= length;
                 writer.send(&Frame::Input(buffer.get(..length).unwrap_or_default().to_vec())).await?;
+                continue;
             }
-            _ = resized.recv() => if let Some((rows, columns)) = size() {
-                writer.send(&Frame::Resize(rows, columns)).await?;
-            },
-            _ = interrupted.recv() => writer.send(&Frame::Signal(2)).await?,
-            _ = terminated.recv() => writer.send(&Frame::Signal(15)).await?,
+            Some(count) = room.recv() => {
+                bytes_left = bytes_left.saturating_add(count).min(INPUT_BYTES_MAX);
+                continue;
+            }
+            _ = resized.recv() => {
+                if let Some((rows, columns)) = size() {
+                    writer.send(&Frame::Resize(rows, columns)).await?;
+                }
+                continue;
+            }
+            () = tokio::time::sleep_until(patience.unwrap_or_else(tokio::time::Instant::now)), if patience.is_some() => {
+                match (last.take(), output.stuck_since.get()) {
+                    (Some((signal, at)), Some(since)) if since <= at => return Ok(GivenUp { signal }),
+                    // It moved meanwhile, and may be stuck again.
+                    (Some((signal, _)), Some(since)) => last = Some((signal, since)),
+                    _ => {}
+                }
+                continue;
+            }
+            _ = interrupted.recv() => 2,
+            _ = terminated.recv() => 15,
+        };
+        writer.send(&Frame::Signal(number.into())).await?;
+        match (last, output.stuck_since.get()) {
+            (Some((_, at)), Some(since)) if since <= at => return Ok(GivenUp { signal: number }),
+            _ => last = Some((number, Instant::now())),
         }
     }
 }

@@ -85,11 +85,6 @@ impl Stdout {
         let out = io::stdout().lock();
         Self { is_terminal: out.is_terminal(), out }
     }
-
-    /// Writes bytes that the user's terminal is to have as they are, as those of `exec`.
-    pub(crate) fn write_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.out.write_all(bytes).and_then(|()| self.out.flush()).map_err(Unwritten::error)
-    }
 }
 
 impl Write for Stdout {
@@ -104,6 +99,43 @@ impl Write for Stdout {
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush().map_err(Unwritten::error)
     }
+}
+
+/// Standard output of a command that measures: while it works nothing waits for a reader, at its end it does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unhurried;
+
+impl Unhurried {
+    /// Waits for the reader, as any program that writes does.
+    pub(crate) fn finish(self) {
+        const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+        keel_telemetry::stdout().flush(PATIENCE);
+        keel_telemetry::stderr().flush(PATIENCE);
+    }
+}
+
+impl Write for Unhurried {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if keel_telemetry::stdout().is_gone() {
+            return Err(Unwritten::error(io::ErrorKind::BrokenPipe.into()));
+        }
+        match str::from_utf8(bytes) {
+            Ok(text) if io::stdout().is_terminal() => {
+                keel_telemetry::stdout().push(escape_lines(text).as_bytes())
+            }
+            _ => keel_telemetry::stdout().push(bytes),
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Makes an error of standard output one that says so, for who writes to it without [`Stdout`].
+pub(crate) fn unwritten(error: io::Error) -> io::Error {
+    Unwritten::error(error)
 }
 
 /// Standard output takes nothing.

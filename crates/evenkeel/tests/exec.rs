@@ -1,9 +1,10 @@
 //! `exec`: a command's streams, whichever side is faster, and whoever stops first.
 
 use std::{
-    io::Write,
+    io::{Read, Write},
     process::{Child, Output, Stdio},
     thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -64,5 +65,72 @@ fn a_command_may_end_before_it_has_read_its_input() -> Done {
     for _ in 0..20 {
         assert_eq!(project.run(&["exec", "-T", "app", "echo", "here"])?, "here\n");
     }
+    Ok(())
+}
+
+#[test]
+fn a_command_that_prints_nothing_yet_gets_all_of_its_input() -> Done {
+    let project = up()?;
+    let script = "all=$(mktemp); cat > $all; wc -c < $all; rm $all";
+    let output = exec(&project, &["sh", "-c", script], vec![b'x'; 3_000_000])?;
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "3000000");
+    Ok(())
+}
+
+/// Waits for the end of a command that has been told to end.
+fn ended(mut child: Child) -> anyhow::Result<std::process::ExitStatus> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            anyhow::bail!("a signal doesn't end it");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) -> Done {
+    let id = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).context("an id")?;
+    Ok(rustix::process::kill_process(id, signal)?)
+}
+
+#[test]
+fn a_signal_ends_a_command_whose_output_nobody_reads() -> Done {
+    let project = up()?;
+    for number in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let mut child = project
+            .command(&["exec", "-T", "app", "sh", "-c", "yes"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut stdout = child.stdout.take().context("has an output")?;
+        // Something has come, and the pipe fills up.
+        stdout.read_exact(&mut [0; 2])?;
+        signal(&child, number)?;
+        let status = ended(child)?;
+        assert_eq!(status.code(), Some(128 + number.as_raw()), "{status}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_signal_ends_a_command_that_does_not_read_its_input() -> Done {
+    let project = up()?;
+    let mut child = project
+        .command(&["exec", "-T", "app", "sh", "-c", "echo here; exec sleep 1000"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("has an input")?;
+    let writer = thread::spawn(move || while stdin.write_all(&[b'x'; 4096]).is_ok() {});
+    child.stdout.take().context("has an output")?.read_exact(&mut [0; 4])?;
+    signal(&child, rustix::process::Signal::TERM)?;
+    let status = ended(child)?;
+    assert_eq!(status.code(), Some(128 + 15), "{status}");
+    writer.join().ok().context("the writer doesn't panic")?;
     Ok(())
 }

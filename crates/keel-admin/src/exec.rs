@@ -22,6 +22,9 @@ use crate::{
 /// The protocol's name in `Upgrade`.
 pub(crate) const PROTOCOL: &str = "evenkeel-exec";
 
+/// Input that a client may have sent and not yet been told to be taken, in bytes. What else it says, a signal above all, thus
+/// never waits behind input that isn't read.
+pub const INPUT_BYTES_MAX: usize = 256 << 10;
 /// The longest content of a frame, in bytes.
 const FRAME_BYTES_MAX: usize = 64 << 10;
 /// Bytes read at a time.
@@ -55,6 +58,8 @@ pub enum Frame {
     Output(Vec<u8>),
     /// From the command's standard error.
     Error(Vec<u8>),
+    /// So many bytes of input went on to the command: as many more may be sent.
+    Taken(u32),
     /// The command has ended: the last frame.
     Exit(i32),
     /// The command could not be run: the last frame.
@@ -71,6 +76,7 @@ impl Frame {
             Self::Error(bytes) => (4, bytes.clone()),
             Self::Exit(status) => (5, status.to_le_bytes().to_vec()),
             Self::Failed(text) => (6, text.clone().into_bytes()),
+            Self::Taken(count) => (7, count.to_le_bytes().to_vec()),
         };
         let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
         let mut bytes = vec![kind];
@@ -92,6 +98,7 @@ impl Frame {
             4 => Self::Error(content),
             5 => Self::Exit(number(&content)?),
             6 => Self::Failed(String::from_utf8_lossy(&content).into_owned()),
+            7 => Self::Taken(number(&content)?.cast_unsigned()),
             _ => return Err(bad("a known kind of frame")),
         })
     }
@@ -211,22 +218,39 @@ where
         .into_response()
 }
 
-/// Carries frames both ways until the command ends. A client that leaves ends the command's input, and a command with
-/// a terminal gets the hang-up that a terminal's end is.
+/// Carries frames both ways until the command ends. Neither way waits for the other: a signal reaches a command whose output
+/// the client doesn't take. A client that leaves ends the command's input, and a command with a terminal gets the hang-up
+/// that a terminal's end is.
 async fn relay(stream: impl AsyncRead + AsyncWrite + Unpin, mut exec: Exec) -> io::Result<()> {
-    let (reader, writer) = tokio::io::split(stream);
-    let (mut reader, mut writer) = (FrameReader::new(reader), FrameWriter(writer));
+    let (reader, mut writer) = tokio::io::split(stream);
+    let mut reader = FrameReader::new(reader);
     let mut client_is_there = true;
-    loop {
+    let mut input_bytes = 0;
+    let mut has_ended = false;
+    // What the client hasn't taken yet; the command isn't asked for more meanwhile.
+    let mut unsent = Vec::new();
+    while !(has_ended && unsent.is_empty()) {
         tokio::select! {
-            output = exec.next() => match output {
-                ExecOutput::Output(bytes) => writer.send(&Frame::Output(bytes)).await?,
-                ExecOutput::Error(bytes) => writer.send(&Frame::Error(bytes)).await?,
-                ExecOutput::Exit(status) => return writer.send(&Frame::Exit(status)).await,
+            output = exec.next(), if unsent.is_empty() => {
+                has_ended = matches!(output, ExecOutput::Exit(_));
+                if let ExecOutput::InputTaken(count) = output {
+                    input_bytes -= count.min(input_bytes);
+                }
+                unsent = frame_of(output).encode();
+            }
+            written = writer.write(&unsent), if !unsent.is_empty() => match written? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                count => drop(unsent.drain(..count)),
             },
-            frame = reader.next(), if client_is_there && exec.takes_input() => match frame? {
+            frame = reader.next(), if client_is_there => match frame? {
                 Some(Frame::Input(bytes)) if bytes.is_empty() => exec.close_input(),
-                Some(Frame::Input(bytes)) => exec.write(&bytes),
+                Some(Frame::Input(bytes)) => {
+                    input_bytes += bytes.len();
+                    if input_bytes > INPUT_BYTES_MAX {
+                        return Err(bad("less input"));
+                    }
+                    exec.write(&bytes);
+                }
                 Some(Frame::Resize(rows, columns)) => exec.resize(TerminalSize { rows, columns })?,
                 Some(Frame::Signal(number)) => exec.signal(number)?,
                 Some(_) => {}
@@ -236,6 +260,16 @@ async fn relay(stream: impl AsyncRead + AsyncWrite + Unpin, mut exec: Exec) -> i
                 }
             },
         }
+    }
+    writer.flush().await
+}
+
+fn frame_of(output: ExecOutput) -> Frame {
+    match output {
+        ExecOutput::Output(bytes) => Frame::Output(bytes),
+        ExecOutput::Error(bytes) => Frame::Error(bytes),
+        ExecOutput::InputTaken(count) => Frame::Taken(u32::try_from(count).unwrap_or(u32::MAX)),
+        ExecOutput::Exit(status) => Frame::Exit(status),
     }
 }
 
@@ -252,6 +286,7 @@ mod tests {
             Frame::Signal(2),
             Frame::Output(vec![0; 4096]),
             Frame::Error(b"e".to_vec()),
+            Frame::Taken(70_000),
             Frame::Exit(-1),
             Frame::Failed("no".into()),
         ];

@@ -720,6 +720,7 @@ async fn a_terminal_is_one_and_run_is_apart() {
                 }
             }
             keel_runner::ExecOutput::Error(_) => panic!("a terminal has one output"),
+            keel_runner::ExecOutput::InputTaken(_) => {}
             keel_runner::ExecOutput::Exit(status) => break status,
         }
     };
@@ -731,7 +732,7 @@ async fn a_terminal_is_one_and_run_is_apart() {
     let status = loop {
         match within(run.next()).await {
             keel_runner::ExecOutput::Output(bytes) => text.push_str(&String::from_utf8_lossy(&bytes)),
-            keel_runner::ExecOutput::Error(_) => {}
+            keel_runner::ExecOutput::Error(_) | keel_runner::ExecOutput::InputTaken(_) => {}
             keel_runner::ExecOutput::Exit(status) => break status,
         }
     };

@@ -35,6 +35,8 @@ pub enum ExecOutput {
     Output(Vec<u8>),
     /// From its standard error.
     Error(Vec<u8>),
+    /// So many bytes of its input were passed on, or will never be.
+    InputTaken(usize),
     /// Its status, or 128 and the signal that ended it; the last.
     Exit(i32),
 }
@@ -52,9 +54,6 @@ pub(super) enum Running {
     Session(Session),
 }
 
-/// What is held for an input that isn't read; beyond it no more is asked for.
-pub(super) const INPUT_HELD_BYTES_MAX: usize = 256 << 10;
-
 impl Exec {
     /// Waits for what comes next, and meanwhile passes on what [`write`](Self::write) was given; at the end
     /// [`ExecOutput::Exit`], again and again. May be cancelled and called anew.
@@ -65,19 +64,12 @@ impl Exec {
         }
     }
 
-    /// Gives bytes to its input; [`next`](Self::next) passes them on as they are read. What it doesn't read is lost.
+    /// Gives bytes to its input; [`next`](Self::next) passes them on as they are read, and says so. What it doesn't read is
+    /// lost.
     pub fn write(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             Running::Child(child) => child.write(bytes),
             Running::Session(session) => session.write(bytes),
-        }
-    }
-
-    /// Says whether it should be given more now, or rather read what it has.
-    pub fn takes_input(&self) -> bool {
-        match &self.0 {
-            Running::Child(child) => child.takes_input(),
-            Running::Session(session) => session.takes_input(),
         }
     }
 

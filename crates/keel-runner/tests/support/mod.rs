@@ -165,6 +165,7 @@ impl Bench {
         loop {
             match within(exec.next()).await {
                 ExecOutput::Output(bytes) | ExecOutput::Error(bytes) => text.extend(bytes),
+                ExecOutput::InputTaken(_) => {}
                 ExecOutput::Exit(status) => {
                     return (String::from_utf8_lossy(&text).trim().to_owned(), status);
                 }

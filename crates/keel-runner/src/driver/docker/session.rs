@@ -1,7 +1,7 @@
 //! Commands that somebody runs: in a container that is there, or in one of their own.
 
 use std::{
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     Error, ExecOutput, ExecRequest, Exit, TerminalSize,
-    driver::exec::{Exec, INPUT_HELD_BYTES_MAX, Running},
+    driver::exec::{Exec, Running},
     supervisor::Incarnation,
 };
 
@@ -42,6 +42,8 @@ pub(in crate::driver) struct Session {
     input: Option<Unshared<Input>>,
     /// What is still to be written to its input.
     held: Vec<u8>,
+    /// Bytes that will never be.
+    lost: usize,
     /// Whether its input ends after that.
     input_ends: bool,
     has_terminal: bool,
@@ -151,6 +153,7 @@ impl Session {
             output: Some(Unshared::new(output)),
             input: Some(Unshared::new(input)),
             held: Vec::new(),
+            lost: 0,
             input_ends: false,
             has_terminal: terminal.is_some(),
             exit: None,
@@ -159,6 +162,9 @@ impl Session {
 
     pub(in crate::driver) async fn next(&mut self) -> ExecOutput {
         loop {
+            if self.lost > 0 {
+                return ExecOutput::InputTaken(mem::take(&mut self.lost));
+            }
             if let Some(status) = self.exit {
                 return ExecOutput::Exit(status);
             }
@@ -177,8 +183,15 @@ impl Session {
                 },
                 // Once all that was held is written an end may follow.
                 written = write_or_end(&mut self.input, &self.held), if self.has_input_to_pass_on() => match written {
-                    Some(length) if length > 0 => drop(self.held.drain(..length.min(self.held.len()))),
-                    _ => (self.input, self.held) = (None, Vec::new()),
+                    Some(length) if length > 0 => {
+                        let length = length.min(self.held.len());
+                        self.held.drain(..length);
+                        return ExecOutput::InputTaken(length);
+                    }
+                    _ => {
+                        self.input = None;
+                        self.lost += mem::take(&mut self.held).len();
+                    }
                 },
             }
         }
@@ -187,11 +200,9 @@ impl Session {
     pub(in crate::driver) fn write(&mut self, bytes: &[u8]) {
         if self.input.is_some() {
             self.held.extend_from_slice(bytes);
+        } else {
+            self.lost += bytes.len();
         }
-    }
-
-    pub(in crate::driver) fn takes_input(&self) -> bool {
-        self.held.len() < INPUT_HELD_BYTES_MAX
     }
 
     pub(in crate::driver) fn close_input(&mut self) {

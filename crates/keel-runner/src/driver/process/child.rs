@@ -1,6 +1,6 @@
 //! A process that this one started: its end, and its streams.
 
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{io, mem, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use keel_sys::{
     children,
@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     Exit,
-    driver::exec::{ExecOutput, INPUT_HELD_BYTES_MAX, TerminalSize},
+    driver::exec::{ExecOutput, TerminalSize},
 };
 
 /// The status of a process whose end couldn't be learnt.
@@ -61,6 +61,8 @@ pub(in crate::driver) struct Child {
     input: Option<Input>,
     /// What is still to be written to its input.
     held: Vec<u8>,
+    /// Bytes that will never be.
+    lost: usize,
     /// Whether its input ends after that.
     input_ends: bool,
     output: Option<Reader>,
@@ -116,6 +118,7 @@ impl Child {
         Ok(Self {
             input: Some(input),
             held: Vec::new(),
+            lost: 0,
             input_ends: false,
             output: Some(output),
             error,
@@ -131,6 +134,9 @@ impl Child {
         let mut exit = self.exit.clone();
         loop {
             let ended = *exit.borrow();
+            if self.lost > 0 {
+                return ExecOutput::InputTaken(mem::take(&mut self.lost));
+            }
             if let Some(exit) = ended
                 && self.output.is_none()
                 && self.error.is_none()
@@ -148,7 +154,7 @@ impl Child {
                     None => self.error = None,
                 },
                 written = write_some(&mut self.input, &self.held), if !self.held.is_empty() => {
-                    self.note_written(written);
+                    return ExecOutput::InputTaken(self.note_written(written));
                 }
                 _ = exit.wait_for(Option::is_some), if ended.is_none() => {}
                 () = tokio::time::sleep(LAST_OUTPUT_WITHIN), if ended.is_some() => {
@@ -162,22 +168,22 @@ impl Child {
     pub(in crate::driver) fn write(&mut self, bytes: &[u8]) {
         if self.input.is_some() {
             self.held.extend_from_slice(bytes);
+        } else {
+            self.lost += bytes.len();
         }
     }
 
-    /// Says whether it should be given more now, or rather read what it has.
-    pub(in crate::driver) fn takes_input(&self) -> bool {
-        self.held.len() < INPUT_HELD_BYTES_MAX
-    }
-
-    fn note_written(&mut self, written: io::Result<usize>) {
+    /// Gives how many bytes are no longer held.
+    fn note_written(&mut self, written: io::Result<usize>) -> usize {
+        let before = self.held.len();
         match written {
-            Ok(length) => drop(self.held.drain(..length.min(self.held.len()))),
+            Ok(length) => drop(self.held.drain(..length.min(before))),
             Err(_) => (self.input, self.held) = (None, Vec::new()),
         }
         if self.input_ends && self.held.is_empty() {
             self.input = None;
         }
+        before - self.held.len()
     }
 
     /// Ends its input, behind what was written. A terminal has no end; it is sent Ctrl-D by who types.
