@@ -281,10 +281,11 @@ fn listeners(reader: &mut Reader<'_>, servers: &mut [Frame]) -> Vec<Listener> {
     for bound in &bound {
         conflicting_names(reader, bound, servers);
     }
+    name_left_out(reader, &bound, servers);
     fold(bound)
 }
 
-/// Gives what a server listens on: without any `listen` the default, and reports one that nobody can reach.
+/// Gives what a server listens on: without any `listen` the default.
 fn server_listens(reader: &mut Reader<'_>, server: &mut Frame) -> Vec<Listen> {
     let span = server.opened;
     if !server.server.listen_seen {
@@ -299,24 +300,37 @@ fn server_listens(reader: &mut Reader<'_>, server: &mut Frame) -> Vec<Listen> {
         };
         return span.map(listen).into_iter().collect();
     }
-    let listens = std::mem::take(&mut server.server.listens);
-    let closed =
-        |found: &Diagnostic| matches!(found.code, "nginx::unsupported-tls" | "nginx::unsupported-quic");
-    if let (true, Some(span)) = (listens.is_empty(), span)
-        && reader.diagnostics.iter().any(closed)
-        && !reader.diagnostics.iter().any(|found| found.code == "nginx::invalid-address")
-    {
+    std::mem::take(&mut server.server.listens)
+}
+
+/// Says of the servers whose every `listen` is skipped that they are left out. Where no other server listens, nobody could
+/// connect: that is an error, said once.
+fn name_left_out(reader: &mut Reader<'_>, bound: &[Bound], servers: &[Frame]) {
+    let listens = |id: ServerId| bound.iter().any(|bound| bound.servers.iter().any(|(one, _)| *one == id));
+    let left_out = (0..).map(ServerId).zip(servers).filter(|(id, server)| {
+        let is_skipped = !server.server.skipped.is_empty();
+        is_skipped && !listens(*id)
+    });
+    let left_out: Vec<&Frame> = left_out.map(|(_, server)| server).collect();
+    let skipped: Vec<Span> = left_out.iter().flat_map(|server| server.server.skipped.clone()).collect();
+    for label in reader.diagnostics.iter_mut().flat_map(|found| &mut found.labels) {
+        if skipped.contains(&label.span) {
+            label.text = "nothing listens here, so this server is left out".into();
+        }
+    }
+    let Some(span) = left_out.first().and_then(|server| server.opened) else { return };
+    let is_wrong =
+        |found: &Diagnostic| matches!(found.code, "nginx::invalid-address" | "nginx::host-not-found");
+    if bound.is_empty() && !reader.diagnostics.iter().any(is_wrong) {
         reader.diagnostics.push(
             Diagnostic::error("nginx::unreachable-server", "no listener of this server can be opened")
-                .at(span, "nobody could reach it")
+                .at(span, "nobody could reach it, and there is no other")
                 .help(
                     "end TLS in front of Evenkeel and let it listen for that alone, on an address that nobody else \
                      reaches: `listen 127.0.0.1:8080;`",
-                )
-                .once_per_run(),
+                ),
         );
     }
-    listens
 }
 
 fn add_listen(reader: &mut Reader<'_>, bound: &mut Vec<Bound>, id: ServerId, listen: Listen) {

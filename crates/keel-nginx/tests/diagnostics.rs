@@ -5,9 +5,22 @@ mod support;
 use insta::assert_snapshot;
 use support::{human, short};
 
+/// Most of the texts have no listener, of which a warning says so last: that one has a test of its own.
+const NO_LISTENER: &str = "[warn] /etc/nginx/nginx.conf has no listener: nobody can connect";
+
 fn check(text: &str, expect: &[&str]) {
     let got = short(text);
-    assert_eq!(got.lines().collect::<Vec<_>>(), expect, "for {text}");
+    let got: Vec<&str> = got.lines().filter(|line| *line != NO_LISTENER).collect();
+    assert_eq!(got, expect, "for {text}");
+}
+
+#[test]
+fn a_configuration_without_any_listener_is_named() {
+    let has = |text: &str| short(text).lines().any(|line| line == NO_LISTENER);
+    assert!(has("events {}") && has("events {} http { upstream u { server a; } }"));
+    assert!(!has("events {} http { server { listen 80; } }"));
+    // An error comes first.
+    assert!(!has("events {} http { foo; }"));
 }
 
 /// Checks what stands in `http`, which begins on line 2.
@@ -125,6 +138,13 @@ fn listeners_that_need_tls_are_skipped_as_long_as_another_serves() {
         "server { listen 443 ssl; }",
         &["[emerg] no listener of this server can be opened:2", warning],
     );
+    check_http("server { listen 80; return 301 https://$host; } server { listen 443 ssl; }", &[warning]);
+    let said = human(&[(
+        "nginx.conf",
+        "events {} http { server { listen 80; listen 444 ssl; } server { listen 443 ssl; } }",
+    )]);
+    assert_eq!(said.matches("so this server is left out").count(), 1, "{said}");
+    assert!(!said.contains("end TLS in front"), "{said}");
 }
 
 #[test]

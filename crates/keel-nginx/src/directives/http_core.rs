@@ -25,8 +25,8 @@ pub(crate) struct ServerSlot {
     pub(crate) listens: Vec<Listen>,
     /// Whether there is any `listen`, one that can't be honoured included.
     pub(crate) listen_seen: bool,
-    /// Whether a `listen` is skipped for what is not there yet.
-    pub(crate) listen_skipped: bool,
+    /// The parameters for which a `listen` is skipped: what they ask for is not there yet.
+    pub(crate) skipped: Vec<Span>,
     pub(crate) names: Vec<(ServerName, Span)>,
     header_timeout: Option<Duration>,
     header_buffer: Option<ByteSize>,

@@ -79,7 +79,7 @@ pub(crate) fn listen(reader: &mut Reader<'_>, directive: &Directive) {
         }
     };
     if let Some((unserved, span)) = parameters.unserved {
-        reader.frame.server.listen_skipped = true;
+        reader.frame.server.skipped.push(span);
         return report_unserved(reader, unserved, &place_word.text, span);
     }
     if let Some(span) = parameters.http2 {
@@ -105,6 +105,8 @@ fn report_unserved(reader: &mut Reader<'_>, unserved: Unserved, place: &str, spa
         Unserved::Tls => ("TLS", "nginx::unsupported-tls"),
         Unserved::Quic => ("HTTP/3", "nginx::unsupported-quic"),
     };
+    // The two families of a port are one matter.
+    let place = ["[::]:", "0.0.0.0:", "*:"].iter().find_map(|all| place.strip_prefix(all)).unwrap_or(place);
     reader.diagnostics.push(
         Diagnostic::warning(code, format!("{what} is not there yet; `{place}` stays closed"))
             .at(span, "nothing listens here")
