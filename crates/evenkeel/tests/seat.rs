@@ -227,3 +227,162 @@ fn the_balancer_that_proxies_has_the_seat_and_the_other_is_served_too() -> Done 
     assert!(ports.body(1, "/")?.contains(HELLO) && !ports.body(0, "/")?.contains("Welcome"));
     Ok(())
 }
+
+/// As in most production files: port 80 leads to https, and certificates lie beside.
+#[test]
+fn a_server_for_tls_alone_is_left_out_and_the_others_serve() -> Done {
+    let conf = "server { listen 80; location / { return 301 https://$host$request_uri; } location /app { proxy_pass http://app:5000/; } }\n\
+                server { listen 443 ssl; listen [::]:443 ssl; http2 on; ssl_certificate /etc/a.pem; ssl_certificate_key /etc/a.key;\n\
+                location / { proxy_pass http://app:5000; } }\n";
+    let seat = "  nginx:\n    image: nginx\n    ports: ['127.0.0.1:@0@:80', '127.0.0.1:@1@:443']\n    \
+                volumes: ['./d.conf:/etc/nginx/conf.d/default.conf']\n";
+    let ports = Ports::free()?;
+    let project = ports.project(seat, &[("d.conf", conf)])?;
+    let output = project.output(&["up", "-d"])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for expect in ["so this server is left out", "published, but its `listen 443` stays closed"] {
+        assert!(said.contains(expect), "{expect:?} is missing in:\n{said}");
+    }
+    assert_eq!(said.matches("TLS is not there yet").count(), 1, "{said}");
+    assert!(ports.body(0, "/app")?.contains(HELLO));
+    assert!(std::net::TcpStream::connect(("127.0.0.1", ports.0[1])).is_err());
+    Ok(())
+}
+
+/// What is a link today and a folder tomorrow stays the user's, and what leaves the image isn't served any more.
+#[test]
+fn a_file_that_leaves_the_image_is_not_served_any_more() -> Done {
+    let web = |configs: &str| {
+        format!(
+            "  web:\n    build: {{dockerfile_inline: \"FROM nginx\\nCOPY html /usr/share/nginx/html\"}}\n    \
+             ports: ['127.0.0.1:@0@:80']\n    configs: [{configs}]\n\
+             configs: {{one: {{content: one}}, two: {{content: two}}}}\n"
+        )
+    };
+    let config = |name: &str| format!("{{source: {name}, target: /usr/share/nginx/html/{name}}}");
+    let (one, two) = (config("one"), config("two"));
+    let ports = Ports::free()?;
+    let files = [("html/index.html", "mine"), ("html/old", "old"), ("html/sub", "sub")];
+    let project = ports.project(&web(&format!("{one}, {two}")), &files)?;
+    project.run(&["up", "-d"])?;
+    for path in ["/one", "/two", "/old", "/sub"] {
+        assert_eq!(ports.body(0, path)?, path.trim_start_matches('/'));
+    }
+    let compose = std::fs::read_to_string(project.folder().join("compose.yaml"))?;
+    project.write("compose.yaml", &compose.replace(&format!(", {two}"), ""))?;
+    std::fs::remove_file(project.folder().join("html/old"))?;
+    std::fs::remove_file(project.folder().join("html/sub"))?;
+    project.write("html/sub/x", "inner")?;
+    project.run(&["reload"])?;
+    assert_eq!((ports.body(0, "/one")?, ports.body(0, "/sub/x")?), ("one".into(), "inner".into()));
+    for path in ["/two", "/old"] {
+        let response = keel_testkit::get(([127, 0, 0, 1], ports.0[0]), path)?;
+        assert_eq!(response.status, 404, "{path}");
+    }
+    assert_eq!(std::fs::read_to_string(project.folder().join("html/sub/x"))?, "inner");
+    // So does the next start.
+    project.run(&["down"])?;
+    project.write("compose.yaml", &compose.replace(&format!("{one}, "), ""))?;
+    project.run(&["up", "-d"])?;
+    assert_eq!(ports.body(0, "/two")?, "two");
+    assert_eq!(keel_testkit::get(([127, 0, 0, 1], ports.0[0]), "/one")?.status, 404);
+    Ok(())
+}
+
+#[test]
+fn an_error_in_the_balancers_configuration_gives_its_place_to_no_other() -> Done {
+    let services = "  front:\n    image: nginx\n    ports: ['127.0.0.1:@0@:80']\n    \
+                    volumes: ['./site:/etc/nginx/site:ro']\n    command: nginx -c /etc/nginx/site/nginx.conf\n  proxy:\n    image: nginx\n    \
+                    ports: ['127.0.0.1:@1@:80']\n    volumes: ['./lb.conf:/etc/nginx/conf.d/default.conf:ro']\n";
+    let site = "events {}\nhttp { server { listen 80; location / { return 200 site; } } }\n";
+    let ports = Ports::free()?;
+    let project = ports
+        .project(services, &[("site/nginx.conf", site), ("lb.conf", &format!("lisen 80;\n{TO_APP}"))])?;
+    let output = project.output(&["up", "-d"])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("unknown directive `lisen`"), "{said}");
+    assert!(std::net::TcpStream::connect(("127.0.0.1", ports.0[0])).is_err());
+
+    // Once it serves, an error that comes into any of them changes nothing.
+    project.write("lb.conf", TO_APP)?;
+    project.run(&["up", "-d"])?;
+    project.write("lb.conf", &format!("lisen 80;\n{TO_APP}"))?;
+    assert_eq!(project.output(&["reload"])?.status.code(), Some(1));
+    project.write("lb.conf", TO_APP)?;
+    project.write("site/nginx.conf", &site.replace("listen", "lisen"))?;
+    assert_eq!(project.output(&["reload"])?.status.code(), Some(1));
+    assert!(ports.body(1, "/")?.contains(HELLO));
+    assert_eq!(ports.body(0, "/")?, "site");
+    Ok(())
+}
+
+#[test]
+fn a_service_found_at_an_address_is_reached_there() -> Done {
+    let host = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = host.local_addr()?;
+    // Ends with the test's process: who else connects, to see whether it listens, is no matter.
+    std::thread::spawn(move || {
+        for mut client in host.incoming().flatten() {
+            let _ = client.read(&mut [0; 1024]);
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nelsewhere";
+            let _ = client.write_all(answer);
+        }
+    });
+    let services = format!(
+        "  other:\n    image: none\n    networks: {{default: {{aliases: [second]}}}}\n    x-process: {{address: '{address}'}}\n  \
+         nginx:\n    image: nginx\n    ports: ['127.0.0.1:@0@:80']\n    \
+         volumes: ['./d.conf:/etc/nginx/conf.d/default.conf']\n"
+    );
+    let conf = "upstream named { server other:9000; }\nserver { listen 80; location / { proxy_pass http://named; }\n\
+                location /alias { proxy_pass http://second:8000; } }\n";
+    let ports = Ports::free()?;
+    let project = ports.project(&services, &[("d.conf", conf)])?;
+    project.run(&["up", "-d"])?;
+    assert_eq!((ports.body(0, "/")?.as_str(), ports.body(0, "/alias")?.as_str()), ("elsewhere", "elsewhere"));
+    Ok(())
+}
+
+/// As root the data plane is another user; nginx in a container would read the files through its mount.
+#[test]
+fn files_that_the_data_planes_user_cannot_read_are_named() -> Done {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not root: files_that_the_data_planes_user_cannot_read_are_named is left out");
+        return Ok(());
+    }
+    let services = "  web:\n    build: {dockerfile_inline: \"FROM nginx\\nCOPY html /usr/share/nginx/html\"}\n    \
+                    ports: ['127.0.0.1:@0@:80']\n    configs: [{source: env, target: /usr/share/nginx/html/env.js}]\n\
+                    configs: {env: {content: from-the-file}}\n";
+    let ports = Ports::free()?;
+    let project = ports.project(services, &[("html/index.html", "mine"), ("html/closed.html", "")])?;
+    let set = |path: &str, mode| {
+        std::fs::set_permissions(
+            project.folder().join(path),
+            std::os::unix::fs::PermissionsExt::from_mode(mode),
+        )
+    };
+    let status = |path: &str| -> anyhow::Result<u16> {
+        Ok(keel_testkit::get(([127, 0, 0, 1], ports.0[0]), path)?.status)
+    };
+    set("", 0o755)?;
+    set("html/closed.html", 0o600)?;
+    let output = project.output(&["up", "-d"])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("warning[join::unreadable]"), "{said}");
+    assert!(said.contains("let everybody read it: `chmod o+r"), "{said}");
+    assert_eq!((status("/")?, status("/env.js")?, status("/closed.html")?), (200, 200, 403));
+    let mut states = std::fs::read_dir(project.folder().join(".state/evenkeel"))?;
+    let state = states.next().expect("it has run")?.path();
+    keel_testkit::wait_until("the error log says why", || {
+        let log = std::fs::read_to_string(state.join("web.error.log")).unwrap_or_default();
+        log.contains("(13: Permission denied)")
+    })?;
+    // A folder on the way.
+    set("html", 0o700)?;
+    let output = project.output(&["reload"])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("html is closed to others"), "{said}");
+    assert_eq!((status("/")?, status("/env.js")?), (403, 200));
+    Ok(())
+}

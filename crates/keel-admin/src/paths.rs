@@ -78,6 +78,8 @@ impl Paths {
         if !self.state.exists() && before.is_dir() && !is_locked(&before.join("lock")) {
             fs::rename(&before, &self.state).map_err(PathError::of(&before, "XDG_STATE_HOME"))?;
         }
+        let states = state_folder();
+        make_closed(&states).map_err(PathError::of(&states, "XDG_STATE_HOME"))?;
         for (folder, variable) in [(&self.state, "XDG_STATE_HOME"), (&self.cache, "XDG_CACHE_HOME")] {
             make_closed(folder)
                 .and_then(|()| Ok(rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)?))
@@ -129,8 +131,13 @@ impl From<FileChoice> for ProjectOptions {
     }
 }
 
+/// Root's is not below its home folder, which is closed as a rule: the data plane, another user then, has files in it.
 fn state_folder() -> PathBuf {
-    absolute_variable("XDG_STATE_HOME").unwrap_or_else(|| home().join(".local/state")).join("evenkeel")
+    let own = || match rustix::process::geteuid().is_root() {
+        true => "/var/lib".into(),
+        false => home().join(".local/state"),
+    };
+    absolute_variable("XDG_STATE_HOME").unwrap_or_else(own).join("evenkeel")
 }
 
 fn cache_folder() -> PathBuf {
@@ -166,6 +173,7 @@ fn make_closed(folder: &Path) -> io::Result<()> {
     let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
     fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
     let meta = fs::metadata(folder)?;
+    // Under a narrow umask it is more closed than asked for.
     if meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o777 != mode {
         fs::set_permissions(folder, fs::Permissions::from_mode(mode))?;
     }

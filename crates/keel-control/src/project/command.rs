@@ -111,6 +111,14 @@ impl RunningProject {
             let (new, running) = (joined.name.clone(), running.joined.name);
             return Err(UpError::OtherProject { new, running });
         }
+        // A site that is served stays as it is, as the seat does, until its files are in order again.
+        let is_served = |name: &String| {
+            self.in_effect()
+                .is_some_and(|before| before.joined.sites.iter().any(|site| site.service == *name))
+        };
+        if joined.faulty_sites.iter().any(is_served) {
+            return Err(UpError::Files(Box::new(reading)));
+        }
         let mut joined = joined.clone();
         if let Some(before) = self.in_effect() {
             keep_started(&mut joined, &before.joined);
@@ -122,10 +130,8 @@ impl RunningProject {
         if let Some(name) = options.only.iter().find(|name| !known(name)) {
             return Err(unknown(name, &joined));
         }
-        for file in &joined.placed_files {
-            if let Err(error) = file.put() {
-                tracing::warn!("{} isn't served: {error}", file.path.display());
-            }
+        for failed in joined.placed_files.put() {
+            tracing::warn!("a file of the balancer's image can't be put together: {failed}");
         }
         let mut outcome = self.apply_traffic(&joined, &options.only).await;
         if let Err(ProjectError::Traffic(ApplyError::Listen(errors))) = &outcome
@@ -140,6 +146,9 @@ impl RunningProject {
                 return Err(UpError::Files(Box::new(reading)));
             }
             outcome => outcome?,
+        }
+        for left in joined.placed_files.sweep() {
+            tracing::warn!("a file is served that the balancer's image hasn't any more: {left}");
         }
         // What the instances do about it is another matter: traffic follows these files already.
         let services = joined.services.clone();

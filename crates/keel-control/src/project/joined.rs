@@ -23,9 +23,11 @@ use super::{
     left_out::{self, LeftOut, left_out},
     merge::append,
     place::{Identity, place},
+    placed::{PlacedFile, PlacedFiles, image_folder},
     process::{hex, process_spec},
     published::ChosenPorts,
-    seat::{PlacedFile, name_unserved, own_port, place_listeners, place_paths, published},
+    readable,
+    seat::{name_unserved, own_port, place_listeners, place_paths, published},
     seats::{self, Balancer, Places},
 };
 use crate::{
@@ -83,8 +85,10 @@ pub struct Joined {
     pub seat: Option<Seat>,
     /// Other services of nginx that Evenkeel serves: static sites, as a rule.
     pub sites: Vec<Seat>,
+    /// Those that can't be served for errors in their files.
+    pub faulty_sites: Vec<String>,
     /// Files of their images that are put together on this host.
-    pub placed_files: Vec<PlacedFile>,
+    pub placed_files: PlacedFiles,
     /// Which line of the Compose file publishes which address.
     pub published_at: BTreeMap<Address, Span>,
     /// The nginx.conf that Evenkeel wrote for published ports, if it did.
@@ -172,6 +176,8 @@ struct Served {
     seats: Vec<Seat>,
     loaded: Option<(keel_nginx::Configuration, MainSettings)>,
     placed_files: Vec<PlacedFile>,
+    /// Those that can't be served.
+    faulty: Vec<String>,
 }
 
 struct Reader<'a> {
@@ -229,6 +235,8 @@ impl<'a> Reader<'a> {
         let unknown_name = !problems.is_empty();
         self.reading.diagnostics.extend(problems);
         settle_user(&mut configuration.plan, &main, MissingUser::MeansNobody);
+        let placed_files = PlacedFiles { folder: image_folder(&self.state), files: placed_files };
+        self.name_unreadable(&configuration.plan, &placed_files, seat.as_ref());
         if unknown_name {
             return None;
         }
@@ -253,10 +261,21 @@ impl<'a> Reader<'a> {
             without_engine: left_out::without_engine(&self.left_out),
             seat,
             sites,
+            faulty_sites: served.faulty,
             placed_files,
             published_at: self.published_at,
             written_configuration,
         })
+    }
+
+    /// Warns of files that the data plane's user, if it has one of its own, can't read.
+    fn name_unreadable(&mut self, plan: &Plan, placed: &PlacedFiles, seat: Option<&Seat>) {
+        let Some(diagnostic) = readable::name_unreadable(plan, placed) else { return };
+        let service = seat.and_then(|seat| self.project.services.get(&seat.service));
+        self.reading.diagnostics.push(match service {
+            Some(service) => diagnostic.at(service.name.span, "such a request is answered with 403"),
+            None => diagnostic,
+        });
     }
 
     fn errors(&self) -> usize {
@@ -295,7 +314,10 @@ impl<'a> Reader<'a> {
             if is_seat {
                 served.seats.push(balancer.seat.clone());
             }
-            let Some(mut configuration) = balancer.configuration.take() else { continue };
+            let Some(mut configuration) = balancer.configuration.take() else {
+                served.faulty.push(service.name.value.clone());
+                continue;
+            };
             let settled = self.with_chosen_ports(service);
             let unserved = name_unserved(&configuration.plan, &settled, &balancer.closed);
             self.reading.diagnostics.extend(unserved);
@@ -315,6 +337,7 @@ impl<'a> Reader<'a> {
                 Some((seat, _)) => {
                     if let Err(diagnostic) = self.add_site(seat, configuration, service) {
                         self.reading.diagnostics.push(*diagnostic);
+                        served.faulty.push(service.name.value.clone());
                         continue;
                     }
                     served.seats.push(balancer.seat.clone());

@@ -13,6 +13,8 @@ use keel_model::{
     AccessLog, Address, ErrorLog, Listener, LogDestination, Part, Plan, Protocol, Root, Scope, Template,
 };
 
+use super::placed::{PlacedFile, image_path};
+
 /// The file system that nginx would see in its container.
 pub(super) struct ImageFiles<'a> {
     pub(super) files: &'a SeatFiles,
@@ -154,44 +156,6 @@ pub(super) fn place_paths(plan: &mut Plan, seat: &str, files: &SeatFiles, state:
     place.placed()
 }
 
-/// A file of a balancer's image that is put together on this host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PlacedFile {
-    /// Where it is put.
-    pub path: PathBuf,
-    /// What it is.
-    pub origin: Origin,
-}
-
-impl PlacedFile {
-    /// Puts it there: a link to a file of this host, or a text.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn put(&self) -> io::Result<()> {
-        if let Some(folder) = self.path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        match &self.origin {
-            Origin::Host(host) => {
-                if std::fs::read_link(&self.path).is_ok_and(|link| link == *host) {
-                    return Ok(());
-                }
-                match std::fs::remove_file(&self.path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
-                std::os::unix::fs::symlink(host, &self.path)
-            }
-            Origin::Text(text) => {
-                let beside = self.path.with_extension("new");
-                std::fs::write(&beside, text)?;
-                std::fs::rename(beside, &self.path)
-            }
-        }
-    }
-}
-
 struct Placement<'a> {
     seat: &'a str,
     files: &'a SeatFiles,
@@ -246,8 +210,7 @@ impl Placement<'_> {
 
     /// Gives where a path of the container is that is nowhere else on this host.
     fn image(&self, path: &Path) -> PathBuf {
-        let below = path.strip_prefix("/").unwrap_or(path);
-        self.state.join("image").join(self.seat).join(below)
+        image_path(self.state, self.seat, path)
     }
 
     fn placed(&self) -> Vec<PlacedFile> {

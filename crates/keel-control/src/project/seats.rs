@@ -16,6 +16,7 @@ use keel_nginx::{Configuration, ServerAddress, ServerEntry, UpstreamSource};
 
 use super::{
     joined::Seat,
+    placed::image_path,
     process::path_map,
     seat::{ImageFiles, own_port},
 };
@@ -31,6 +32,8 @@ pub(super) struct Balancer<'a> {
     pub(super) diagnostics: Vec<Diagnostic>,
     /// The `listen` directives that stay closed, as written.
     pub(super) closed: Vec<String>,
+    /// Whether the files that could be read have something of a proxy, or none could.
+    may_proxy: bool,
 }
 
 impl<'a> Balancer<'a> {
@@ -60,23 +63,27 @@ impl<'a> Balancer<'a> {
         let written =
             |label: &keel_diag::Label| directive_around(sources.text(label.span.source), label.span);
         let closed = labels.map(written).collect();
+        let mut texts = loaded.dump.iter().map(|(_, text)| text);
+        let may_proxy = loaded.dump.is_empty() || texts.any(|text| text.contains("_pass"));
         let mut diagnostics = std::mem::take(&mut image.diagnostics);
         diagnostics.extend(loaded.diagnostics);
         let name = &service.name.value;
         let seat = Seat { service: name.clone(), address: keel_runner::seat_address(place, name) };
-        Self { service, seat, image, configuration: loaded.configuration, diagnostics, closed }
+        Self { service, seat, image, configuration: loaded.configuration, diagnostics, closed, may_proxy }
     }
 
-    /// Counts the `server` lines and `proxy_pass` that name other services.
-    fn proxies_to(&self, project: &Project) -> usize {
-        let upstreams = self.configuration.iter().flat_map(|configuration| &configuration.upstreams);
-        let names =
+    /// Tells whether a `server` line or `proxy_pass` names another service. A configuration with errors that may be the
+    /// balancer's is: no other service takes its place, and its errors decide.
+    fn proxies(&self, project: &Project) -> bool {
+        let Some(configuration) = &self.configuration else { return self.may_proxy };
+        let upstreams = configuration.upstreams.iter();
+        let mut names =
             upstreams.flat_map(|upstream| &upstream.servers).filter_map(|server| match &server.address {
                 ServerAddress::Name { host, .. } => Some(host),
                 ServerAddress::Ip(_) | ServerAddress::Unix(_) => None,
             });
         let own = &self.service.name.value;
-        names.filter(|name| project.service_named(name).is_some_and(|found| found.name.value != *own)).count()
+        names.any(|name| project.service_named(name).is_some_and(|found| found.name.value != *own))
     }
 }
 
@@ -93,7 +100,7 @@ fn directive_around(text: &str, span: Span) -> String {
 /// publishes a port. Gives its index.
 pub(super) fn choose(project: &Project, balancers: &[Balancer<'_>]) -> Option<usize> {
     let rank = |(at, one): &(usize, &Balancer<'_>)| {
-        let proxies = one.proxies_to(project) > 0;
+        let proxies = one.proxies(project);
         let publishes = !one.service.ports.is_empty();
         (is_named_seat(one.service), proxies && publishes, proxies, publishes, std::cmp::Reverse(*at))
     };
@@ -218,10 +225,8 @@ fn shares_network(service: &Service) -> bool {
 
 /// Gives the place of a socket: in the folder of this host that is mounted there, else in one of Evenkeel's own.
 fn socket_place(balancer: &Balancer<'_>, path: &Path, state: &Path) -> PathBuf {
-    balancer.image.files.place(path).unwrap_or_else(|| {
-        let below = path.strip_prefix("/").unwrap_or(path);
-        state.join("image").join(&balancer.service.name.value).join(below)
-    })
+    let name = &balancer.service.name.value;
+    balancer.image.files.place(path).unwrap_or_else(|| image_path(state, name, path))
 }
 
 /// Gives what can't be merged into the seat's configuration: an upstream of the same name that is another.
