@@ -4,11 +4,14 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
-    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
 };
 
-use keel_model::ProcessSpec;
+use keel_model::{ProcessSpec, ProcessUser};
 
 /// What is handed through from Evenkeel's own environment, beside `LC_*`.
 const HANDED_THROUGH: [&str; 6] = ["PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR"];
@@ -64,11 +67,16 @@ pub(super) fn environment(
     environment
 }
 
-/// Finds the program that a command names, as execvp(3) would in that environment.
+/// Finds the program that a command names, as execvp(3) would in that environment and with the rights of that user.
 ///
 /// # Errors
 /// A sentence that says what was looked for and where.
-pub(super) fn find_program(name: &str, working_dir: &Path, path: &OsString) -> Result<PathBuf, String> {
+pub(super) fn find_program(
+    name: &str,
+    working_dir: &Path,
+    path: &OsString,
+    user: Option<&ProcessUser>,
+) -> Result<PathBuf, String> {
     if !working_dir.is_dir() {
         return Err(format!("its working directory {} isn't there", working_dir.display()));
     }
@@ -82,11 +90,36 @@ pub(super) fn find_program(name: &str, working_dir: &Path, path: &OsString) -> R
     }
     let found = |name: &str| {
         let folders = std::env::split_paths(path).map(|folder| working_dir.join(folder).join(name));
-        folders.into_iter().find(|program| is_program(program).unwrap_or(false))
+        let programs: Vec<_> = folders.filter(|program| is_program(program).unwrap_or(false)).collect();
+        let may_run = |program: &&PathBuf| why_closed(program, user).is_none();
+        programs.iter().find(may_run).or(programs.first()).cloned()
     };
     // Images have `python`; many hosts have only `python3`.
     let python = || (name == "python").then(|| found("python3")).flatten();
     found(name).or_else(python).ok_or_else(|| format!("there is no command `{name}` on this machine"))
+}
+
+/// Says why a user other than this process's can't run a program, as far as modes tell; access lists may allow more, so this
+/// explains a refusal and refuses nothing.
+pub(super) fn why_closed(program: &Path, user: Option<&ProcessUser>) -> Option<String> {
+    let user = user?;
+    let real = program.canonicalize().unwrap_or_else(|_| program.to_owned());
+    let closed = |path: &&Path| std::fs::metadata(path).is_ok_and(|meta| !may_pass(&meta, user));
+    let parts = program.ancestors().chain(real.ancestors()).filter(|part| !part.as_os_str().is_empty());
+    let part = parts.filter(closed).min_by_key(|part| part.components().count())?;
+    let name = user.name.clone().unwrap_or_else(|| user.uid.to_string());
+    Some(format!("{} is closed to user {name}", part.display()))
+}
+
+/// Says whether a user may run a file or go through a folder, as its mode has it.
+fn may_pass(meta: &std::fs::Metadata, user: &ProcessUser) -> bool {
+    let mask = match () {
+        () if user.uid == 0 => 0o111,
+        () if meta.uid() == user.uid => 0o100,
+        () if meta.gid() == user.gid || user.groups.contains(&meta.gid()) => 0o010,
+        () => 0o001,
+    };
+    meta.mode() & mask != 0
 }
 
 fn is_program(path: &Path) -> io::Result<bool> {
@@ -155,7 +188,7 @@ mod tests {
         let path = OsString::from("/usr/bin:/bin");
         let check = |name: &str, dir: &str, expect: Result<&str, &str>| {
             let found =
-                find_program(name, Path::new(dir), &path).map(|program| program.display().to_string());
+                find_program(name, Path::new(dir), &path, None).map(|program| program.display().to_string());
             assert_eq!(found.as_deref().map_err(String::as_str), expect, "{name}");
         };
         check("/bin/sh", "/", Ok("/bin/sh"));
@@ -164,5 +197,42 @@ mod tests {
         check("/etc/passwd", "/", Err("/etc/passwd isn't executable"));
         check("no-such-command", "/", Err("there is no command `no-such-command` on this machine"));
         check("sh", "/no/such/dir", Err("its working directory /no/such/dir isn't there"));
+    }
+
+    #[test]
+    fn a_user_gets_the_first_program_that_it_may_run() {
+        // Open to all users, as a TMPDIR may not be.
+        let dir = Path::new("/tmp").join(format!("keel-programs-{}", std::process::id()));
+        let make = |folder: &str, folder_mode: u32| {
+            let folder = dir.join(folder);
+            std::fs::create_dir_all(&folder).unwrap();
+            let program = folder.join("tool");
+            std::fs::write(&program, "").unwrap();
+            std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+            std::fs::set_permissions(&folder, PermissionsExt::from_mode(folder_mode)).unwrap();
+            program
+        };
+        let (closed, open) = (make("closed", 0o700), make("open", 0o755));
+        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o755)).unwrap();
+        let uid = std::fs::metadata(&closed).unwrap().uid();
+        let other = ProcessUser {
+            name: Some("app".into()),
+            home: "/".into(),
+            uid: uid + 4321,
+            gid: 4_000_000,
+            groups: Vec::new(),
+        };
+        let find = |folders: &[&str], user: &ProcessUser| {
+            let path = std::env::join_paths(folders.iter().map(|folder| dir.join(folder))).unwrap();
+            find_program("tool", &dir, &path, Some(user))
+        };
+        assert_eq!(find(&["closed", "open"], &other), Ok(open));
+        assert_eq!(find(&["closed", "open"], &ProcessUser { uid, ..other.clone() }), Ok(closed.clone()));
+        let folder = dir.join("closed");
+        assert_eq!(find(&["closed"], &other), Ok(closed.clone()), "an access list may allow it");
+        let said = format!("{} is closed to user app", folder.display());
+        assert_eq!(why_closed(&closed, Some(&other)), Some(said));
+        assert_eq!(why_closed(&closed, None), None);
+        std::fs::remove_dir_all(dir).unwrap();
     }
 }

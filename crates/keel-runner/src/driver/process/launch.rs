@@ -6,7 +6,7 @@ use std::{
     io,
     net::Ipv4Addr,
     os::{fd::OwnedFd, unix::process::CommandExt},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
 };
@@ -134,6 +134,7 @@ impl Driver {
                 group: order.group,
                 user: user_of(process),
             };
+            let program = PathBuf::from(command.get_program());
             let error = match self.0.spawner.spawn(command, sandbox).await {
                 Ok(spawned) => {
                     let life = Life { environment, namespace, cgroup, folder: &folder };
@@ -149,6 +150,7 @@ impl Driver {
             }
             match error.step {
                 Step::Cgroup => with_cgroup = false,
+                Step::Command => return Err(not_started(&program, process, &error.source)),
                 step => self.learn(step, error)?,
             }
         }
@@ -219,7 +221,7 @@ impl Driver {
         let argv = order.argv.unwrap_or(&process.argv);
         let (program, arguments) = argv.split_first().ok_or("it has no command")?;
         let path = environment.get(std::ffi::OsStr::new("PATH")).cloned().unwrap_or_default();
-        let found = environment::find_program(program, &process.working_dir, &path)?;
+        let found = environment::find_program(program, &process.working_dir, &path, process.user.as_ref())?;
         let Stdio3 { stdin, stdout, stderr } =
             stdio().map_err(|error| format!("it gets no streams: {error}"))?;
         let mut command = Command::new(&found);
@@ -273,6 +275,17 @@ impl Driver {
     }
 }
 
+/// Says which program couldn't be started, and why.
+pub(super) fn not_started(program: &Path, process: &ProcessSpec, error: &io::Error) -> String {
+    let closed = (error.kind() == io::ErrorKind::PermissionDenied)
+        .then(|| environment::why_closed(program, process.user.as_ref()))
+        .flatten();
+    match closed {
+        Some(why) => format!("{} can't be started: {why}", program.display()),
+        None => format!("{} can't be started: {error}", program.display()),
+    }
+}
+
 /// Gives the user that a child becomes.
 pub(super) fn user_of(process: &ProcessSpec) -> Option<User> {
     let user = process.user.as_ref()?;
@@ -283,7 +296,7 @@ struct Life<'a> {
     environment: BTreeMap<OsString, OsString>,
     namespace: bool,
     cgroup: Option<std::path::PathBuf>,
-    folder: &'a std::path::Path,
+    folder: &'a Path,
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use super::{
     child::{Child, Streams, reap, watch_end},
     environment,
     homes::Role,
-    launch::{Order, Stdio3, user_of},
+    launch::{Order, Stdio3, not_started, user_of},
     lock, process_of,
     trap::Whose,
 };
@@ -164,7 +164,7 @@ impl Driver {
         let working_dir = &process.working_dir;
         let (program, arguments) = order.argv.split_first().ok_or("there is no command")?;
         let path = living.environment.get(std::ffi::OsStr::new("PATH")).cloned().unwrap_or_default();
-        let found = environment::find_program(program, working_dir, &path)?;
+        let found = environment::find_program(program, working_dir, &path, process.user.as_ref())?;
         let mut command = Command::new(found);
         command.arg0(program).args(arguments).env_clear().envs(&living.environment);
         command.envs(order.extra.iter().map(|(name, value)| (name, value)));
@@ -185,8 +185,9 @@ impl Driver {
             group: order.group,
             user: user_of(process),
         };
+        let program = std::path::PathBuf::from(command.get_program());
         let spawned = self.0.spawner.spawn(command, sandbox).await;
-        let spawned = spawned.map_err(|error| format!("it can't be started: {}", error.source))?;
+        let spawned = spawned.map_err(|error| not_started(&program, process, &error.source))?;
         if let Some(trap) = spawned.trap {
             self.0
                 .traps
