@@ -16,6 +16,7 @@ use keel_diag::{Diagnostic, Span};
 use crate::{
     Spanned,
     report::Report,
+    scalar, words,
     yaml::{Mapping, Node, Value},
 };
 
@@ -61,6 +62,14 @@ impl Decoder<'_> {
                 None
             }
         }
+    }
+
+    /// Reads a text where Compose takes any scalar and prints it.
+    fn printed(&mut self, node: &Node) -> Option<Spanned<String>> {
+        let text = self.text(node)?;
+        let is_plain = matches!(&node.value, Value::Scalar(scalar) if scalar.plain);
+        let value = if is_plain { scalar::printed(&text.value).into_owned() } else { text.value };
+        Some(Spanned::new(value, text.span))
     }
 
     /// Reads a text; an empty one is none, as where a variable that may be empty stands for it.
@@ -121,8 +130,13 @@ impl Decoder<'_> {
             return Some(Spanned::new(words, node.span));
         }
         let text = self.text(node)?;
-        match shlex::split(&text.value) {
-            Some(words) => Some(Spanned::new(words, text.span)),
+        match words::split(&text.value) {
+            Some(found) => {
+                if let Some(operator) = found.operator {
+                    self.report.push(ends_early(text.value.get(operator).unwrap_or_default(), text.span));
+                }
+                Some(Spanned::new(found.words, text.span))
+            }
             None => {
                 self.invalid(text.span, "a quote is never closed in this command line", "");
                 None
@@ -172,7 +186,7 @@ impl Decoder<'_> {
         match &node.value {
             Value::Mapping(entries) => {
                 for (name, entry) in entries {
-                    let value = self.text(&entry.value);
+                    let value = self.printed(&entry.value);
                     pairs.insert(name.clone(), Pair { key: entry.key, value });
                 }
             }
@@ -223,6 +237,13 @@ impl Decoder<'_> {
         };
         tidy(&self.folder.join(path))
     }
+}
+
+fn ends_early(operator: &str, span: Span) -> Diagnostic {
+    let message = format!("`{operator}` ends the command: no shell runs it");
+    Diagnostic::warning("compose::shell-operator", message)
+        .at(span, "what follows is left out, as Compose does")
+        .help("quote it if it belongs to an argument, or let a shell run the line: sh -c '...'")
 }
 
 /// Resolves `.` and `..` in an absolute path by its text alone.

@@ -18,7 +18,7 @@ use crate::{
     load::env_file,
     merge,
     report::Report,
-    yaml::{self, Node, Value},
+    yaml::{self, Node, Parsed, Value},
 };
 
 /// Bytes of one file at most.
@@ -187,9 +187,12 @@ impl<'a> Reader<'a> {
         if !self.files.iter().any(|known| known == path) {
             self.files.push(path.to_owned());
         }
-        let (documents, diagnostics) = yaml::parse(id, self.sources.text(id));
+        let Parsed { documents, diagnostics, is_whole } = yaml::parse(id, self.sources.text(id));
         let empty = diagnostics.is_empty() && documents.iter().all(Node::is_null);
         self.report.extend(diagnostics);
+        if !is_whole {
+            self.report.expect_gaps();
+        }
         if empty {
             let message = format!("{} is empty", shown(path).display());
             self.report.push(Diagnostic::error("compose::empty", message));
@@ -197,6 +200,9 @@ impl<'a> Reader<'a> {
         let mut trees = Vec::new();
         for mut document in documents.into_iter().filter(|document| !document.is_null()) {
             let Value::Mapping(_) = &document.value else {
+                if !is_whole {
+                    continue;
+                }
                 let message = format!("a Compose file is a mapping, this is {}", document.kind());
                 self.report.push(Diagnostic::error("compose::wrong-type", message).at(document.span, ""));
                 continue;

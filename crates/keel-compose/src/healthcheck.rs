@@ -1,5 +1,7 @@
 //! `healthcheck`.
 
+use keel_diag::Diagnostic;
+
 use crate::{
     HealthTest, Healthcheck,
     decode::Decoder,
@@ -36,6 +38,8 @@ fn test(decoder: &mut Decoder<'_>, node: &Node) -> Option<HealthTest> {
     };
     let mut words = decoder.texts(node).into_iter().map(|word| word.value);
     match words.next().as_deref() {
+        // An empty list says nothing: the image's own stays.
+        None => return None,
         Some("NONE") => return Some(HealthTest::Disabled),
         Some("CMD") => {
             let argv: Vec<String> = words.collect();
@@ -44,8 +48,12 @@ fn test(decoder: &mut Decoder<'_>, node: &Node) -> Option<HealthTest> {
             }
         }
         Some("CMD-SHELL") => {
-            if let (Some(line), None) = (words.next(), words.next()) {
-                return Some(HealthTest::Shell(line));
+            let line = words.next();
+            let more: Vec<String> = words.collect();
+            match line {
+                Some(line) if more.is_empty() => return Some(HealthTest::Shell(line)),
+                Some(line) => return Some(shell_with_arguments(decoder, node, line, more)),
+                None => {}
             }
         }
         _ => {}
@@ -56,4 +64,21 @@ fn test(decoder: &mut Decoder<'_>, node: &Node) -> Option<HealthTest> {
         "write [\"CMD\", \"curl\", \"-f\", \"http://localhost:5000/\"] or [\"CMD-SHELL\", \"one line\"]",
     );
     None
+}
+
+/// The engine hands all words after CMD-SHELL to the shell, of which the first is the line.
+fn shell_with_arguments(
+    decoder: &mut Decoder<'_>,
+    node: &Node,
+    line: String,
+    arguments: Vec<String>,
+) -> HealthTest {
+    let message = format!("the healthcheck runs `{line}` alone");
+    decoder.report.push(
+        Diagnostic::warning("compose::healthcheck", message)
+            .at(node.span, "words after the first are $0, $1 and so on of the shell")
+            .help("write one line after CMD-SHELL, or CMD and words"),
+    );
+    let shell = ["/bin/sh", "-c"].map(str::to_owned).into_iter();
+    HealthTest::Command(shell.chain([line]).chain(arguments).collect())
 }

@@ -1,10 +1,12 @@
 //! A text in which lines within brackets and quotes are indented far enough for the scanner.
 //!
-//! YAML 1.2 wants them deeper than the block that they stand in, and saphyr-parser insists on it; libyaml, go-yaml and
-//! so Compose don't, and people put a closing bracket under its key. A line that the scanner stumbles over is moved to
+//! YAML 1.2 wants them deeper than the block that they stand in, and with spaces, and saphyr-parser insists on it;
+//! libyaml, go-yaml and so Compose don't, and people put a closing bracket under its key. A line that the scanner stumbles over is moved to
 //! the right, where its indentation means nothing, and all places are given as those of the text that was written.
 
 use std::borrow::Cow;
+
+use saphyr_parser::Parser;
 
 /// Bytes that may be scanned again and again, all tries together.
 const SCANNED_BYTES_MAX: usize = 64 << 20;
@@ -46,6 +48,11 @@ impl<'a> Indented<'a> {
         let found = match message {
             "invalid indentation" | "invalid indentation in flow construct" => self.line_of_token(at),
             "invalid indentation in quoted scalar" => self.lines_of_quote(at),
+            "tab cannot be used as indentation" => self.line_of_token(at),
+            "tabs disallowed within this context (block indentation)" => {
+                self.in_brackets(self.line_of_token(at))
+            }
+            "while scanning a plain scalar, found a tab" => self.in_brackets(self.tabbed_line_after(at)),
             _ => Vec::new(),
         };
         let new: Vec<usize> = found.into_iter().filter(|line| !self.lines.contains(line)).collect();
@@ -77,6 +84,34 @@ impl<'a> Indented<'a> {
         let line = before.rfind('\n').map_or(0, |newline| newline + 1);
         let blank = before.get(line..).is_some_and(|before| before.chars().all(|c| matches!(c, ' ' | '\t')));
         if blank { vec![line] } else { Vec::new() }
+    }
+
+    /// Gives the first line after this place that is indented with a tab and holds something.
+    fn tabbed_line_after(&self, at: usize) -> Vec<usize> {
+        let mut start = at;
+        while let Some(newline) = self.text.get(start..).and_then(|rest| rest.find('\n')) {
+            start += newline + 1;
+            let line = self.text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+            let content = line.trim_start_matches([' ', '\t']);
+            let indentation = line.get(..line.len() - content.len()).unwrap_or_default();
+            if !content.trim_end().is_empty() {
+                let is_new = indentation.contains('\t') && !self.lines.contains(&start);
+                return if is_new { vec![start] } else { Vec::new() };
+            }
+        }
+        Vec::new()
+    }
+
+    /// Leaves a line out if no bracket is open before it: there tabs are no indentation for anybody.
+    fn in_brackets(&mut self, mut lines: Vec<usize>) -> Vec<usize> {
+        lines.retain(|line| {
+            let moved = self.lines.iter().filter(|other| *other < line).count();
+            let before = self.scanned.get(..line + moved * self.width).unwrap_or_default();
+            self.scanned_bytes = self.scanned_bytes.saturating_add(before.len());
+            // What ends within brackets isn't YAML.
+            Parser::new_from_str(before).any(|event| event.is_err())
+        });
+        lines
     }
 
     /// Gives the lines, but the first, of the quoted scalar that begins at this place.

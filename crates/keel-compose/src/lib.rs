@@ -28,9 +28,11 @@ mod mounts;
 mod ports;
 mod project;
 mod report;
+mod scalar;
 mod schema;
 mod seat;
 mod service;
+mod words;
 mod yaml;
 
 pub use dockerfile::{BuildInputs, Copy, CopySource, Dockerfile, Run, RunCommand, Stage, context_patterns};

@@ -12,6 +12,7 @@ use crate::{
     driver,
     files::Reader,
     mounts::undefined,
+    project::number_after,
     report::Report,
     schema::{self, Care, Field},
     service,
@@ -175,14 +176,13 @@ fn apply_links(services: &Mapping, project: &mut Project, reader: &mut Reader<'_
 /// Reports container names that numbered instances of another service have: `app-2` beside two of `app`. Where two
 /// services' own names clash, their instances are numbered, as Compose numbers all.
 fn check_instance_names(project: &Project, report: &mut Report) {
-    let numbered = |service: &Service| service.container_name.is_none() && service.replicas() > 1;
+    let numbered = |service: &Service| {
+        service.container_name.is_none() && (service.replicas() > 1 || project.has_namesake(service))
+    };
     for service in project.services.values() {
         let Some(container) = &service.container_name else { continue };
         let is_one_of = |other: &&Service| {
-            let number =
-                container.value.strip_prefix(&other.name.value).and_then(|rest| rest.strip_prefix('-'));
-            let number = number.filter(|number| !number.starts_with(['0', '+']));
-            number.and_then(|number| number.parse::<u32>().ok()).is_some_and(|n| n <= other.replicas())
+            number_after(&container.value, &other.name.value).is_some_and(|n| n <= other.replicas())
         };
         let others = project.services.values().filter(|other| numbered(other));
         let Some(other) = others.filter(|other| other.name.value != service.name.value).find(is_one_of)

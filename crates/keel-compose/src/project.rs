@@ -65,6 +65,17 @@ pub struct Project {
 }
 
 impl Project {
+    /// Tells whether an instance of another service is called, or may be called, as this service is. Then all instances
+    /// of this one are numbered, so that no two ever share a name.
+    pub fn has_namesake(&self, service: &Service) -> bool {
+        let name = service.name.value.as_str();
+        let may_be_called_so = |other: &Service| match &other.container_name {
+            Some(container) => container.value == name,
+            None => number_after(name, &other.name.value).is_some(),
+        };
+        self.services.values().any(|other| other.name.value != name && may_be_called_so(other))
+    }
+
     /// Finds a service by its name, one of its aliases, its container name or its host name, in this order.
     pub fn service_named(&self, name: &str) -> Option<&Service> {
         let by = |has: fn(&Service, &str) -> bool| self.services.values().find(|service| has(service, name));
@@ -191,6 +202,12 @@ pub struct Service {
     pub confinement: Confinement,
     /// `x-process`.
     pub process: Option<Process>,
+}
+
+/// Gives the number of an instance of this service that has this name: 2 of `app-2`.
+pub(crate) fn number_after(name: &str, service: &str) -> Option<u32> {
+    let number = name.strip_prefix(service)?.strip_prefix('-')?;
+    number.parse().ok().filter(|_| !number.starts_with(['0', '+']))
 }
 
 impl Service {

@@ -17,11 +17,26 @@ pub(crate) struct Report {
     service: Option<String>,
     faulty: BTreeSet<String>,
     unsound: bool,
+    gaps: Gaps,
 }
+
+/// Whether a part of the files couldn't be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Gaps {
+    #[default]
+    None,
+    Some,
+}
+
+/// What may be said for no other reason than that a part couldn't be read.
+const OF_GAPS: [&str; 3] = ["compose::undefined", "compose::no-services", "compose::nothing-to-run"];
 
 impl Report {
     /// Adds a diagnostic; one that was already given (a file read twice through `extends`) is dropped.
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
+        if self.gaps == Gaps::Some && OF_GAPS.contains(&diagnostic.code) {
+            return;
+        }
         if diagnostic.severity == Severity::Error {
             match &self.service {
                 Some(service) => {
@@ -33,6 +48,11 @@ impl Report {
         if self.diagnostics.len() < DIAGNOSTICS_MAX && !self.diagnostics.contains(&diagnostic) {
             self.diagnostics.push(diagnostic);
         }
+    }
+
+    /// Says that a part of the files can't be read, which is reported: what it would declare isn't missed.
+    pub(crate) fn expect_gaps(&mut self) {
+        self.gaps = Gaps::Some;
     }
 
     /// Adds several.

@@ -4,7 +4,7 @@
 //! the places or the tags `!reset` and `!override`. Aliases are copied, `<<` is applied here, and both are bounded: a
 //! file of a kilobyte can't become a gigabyte. Scalars stay text; the reader of a field decides what it takes.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap, ops::Range};
 
 use indexmap::IndexMap;
 use keel_diag::{Diagnostic, SourceId, Span};
@@ -16,6 +16,9 @@ use crate::indented::Indented;
 pub(crate) const NODES_MAX: usize = 200_000;
 /// How deep nodes may be nested, aliases followed.
 pub(crate) const DEPTH_MAX: usize = 64;
+
+/// Faults of one file that are said at most, each with its block left out.
+const FAULTS_MAX: usize = 8;
 
 /// A value and its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,28 +117,169 @@ impl Node {
     }
 }
 
-/// Reads every document of a text.
-pub(crate) fn parse(source: SourceId, text: &str) -> (Vec<Node>, Vec<Diagnostic>) {
+/// What became of a text.
+#[derive(Debug, Default)]
+pub(crate) struct Parsed {
+    pub(crate) documents: Vec<Node>,
+    pub(crate) diagnostics: Vec<Diagnostic>,
+    /// Whether the documents hold all of the text. Else what they miss may be in the rest.
+    pub(crate) is_whole: bool,
+}
+
+/// Reads every document of a text. Where it isn't YAML, the block at fault is left out, so that the rest is read and
+/// its mistakes are said as well.
+pub(crate) fn parse(source: SourceId, text: &str) -> Parsed {
     // The scanner takes NUL for the end of the text; what follows must not vanish.
     if let Some(at) = text.find('\0') {
         let span = Span::new(source, at..at + 1);
         let diagnostic =
             Diagnostic::error("compose::yaml", "a NUL byte is not allowed in YAML").at(span, "stands here");
-        return (Vec::new(), vec![diagnostic]);
+        return Parsed { diagnostics: vec![diagnostic], ..Parsed::default() };
     }
+    let mut text = Cow::Borrowed(text);
+    let mut errors: Vec<Diagnostic> = Vec::new();
+    let mut left_out = 0..0;
+    let mut failed_at = None;
+    for round in 0..=FAULTS_MAX {
+        let (mut parsed, failed) = attempt(source, &text);
+        let Some(failed) = failed else {
+            parsed.is_whole = errors.is_empty();
+            parsed.diagnostics.splice(0..0, errors);
+            return parsed;
+        };
+        let block = faulty_block(&text, &failed).filter(|_| round < FAULTS_MAX);
+        // What stands where something was left out, and names without the block that they are of, are consequences.
+        let is_consequence = !errors.is_empty()
+            && (block.is_none()
+                || failed_at == Some(failed.at)
+                || failed.at <= left_out.end
+                || failed.reason.contains("anchor"));
+        if !is_consequence {
+            errors.push(failed.diagnostic);
+        }
+        let Some(block) = block else {
+            parsed.diagnostics.splice(0..0, errors);
+            return parsed;
+        };
+        text = Cow::Owned(without_block(&text, &block));
+        (left_out, failed_at) = (block, Some(failed.at));
+    }
+    Parsed { diagnostics: errors, ..Parsed::default() }
+}
+
+/// Why a text isn't YAML.
+struct Failed {
+    diagnostic: Diagnostic,
+    reason: String,
+    at: usize,
+    /// What was being read.
+    inside: Option<Inside>,
+}
+
+/// A mapping that was being read.
+struct Inside {
+    level: Level,
+    /// Where it begins.
+    mapping: usize,
+    /// The key in whose value a bracket is still open.
+    key: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    /// The whole document, of whose keys each is a section.
+    Top,
+    /// A section.
+    Section,
+}
+
+fn attempt(source: SourceId, text: &str) -> (Parsed, Option<Failed>) {
     let mut indented = Indented::new(text);
     loop {
         let mut builder = Builder::new(source, &indented);
         let failure = builder.run();
-        let Some(failure) = failure else { return (builder.documents, builder.diagnostics) };
-        let at = builder.offset(failure.marker().index());
-        let diagnostic = builder.scan_error(&failure);
-        let (documents, mut diagnostics) = (builder.documents, builder.diagnostics);
-        if !indented.mend(failure.info(), at) {
-            diagnostics.push(diagnostic);
-            return (documents, diagnostics);
+        let failed = failure.map(|failure| Failed {
+            diagnostic: builder.scan_error(&failure),
+            reason: failure.info().to_owned(),
+            at: builder.offset(failure.marker().index()),
+            inside: builder.inside(),
+        });
+        let (documents, diagnostics) = (builder.documents, builder.diagnostics);
+        match failed {
+            Some(failed) if indented.mend(&failed.reason, failed.at) => {}
+            failed => return (Parsed { documents, diagnostics, is_whole: false }, failed),
         }
     }
+}
+
+/// Finds the lines of the section, or of what is in it, where the fault lies: a service, mostly.
+fn faulty_block(text: &str, failed: &Failed) -> Option<Range<usize>> {
+    let inside = failed.inside.as_ref()?;
+    let column = inside.mapping - line_of(text, inside.mapping);
+    let start = match inside.key {
+        Some(key) => line_of(text, key),
+        None => line_above(text, failed.at, column)?,
+    };
+    let start = if inside.level == Level::Top { innermost(text, start, failed.at) } else { start };
+    let mut lines = lines_from(text, start);
+    let (_, first) = lines.next()?;
+    let width = indentation(first);
+    let rest = lines.take_while(|(_, line)| !is_content(line) || indentation(line) > width);
+    let end = rest.last().map_or(start + first.len(), |(at, line)| at + line.len());
+    is_content(first).then_some(start..end)
+}
+
+/// Finds what of a section is at fault, by how far the section's first line is indented; the section where none is.
+fn innermost(text: &str, section: usize, at: usize) -> usize {
+    let below = lines_from(text, section).skip(1).find(|(_, line)| is_content(line));
+    let width = below.map(|(_, line)| indentation(line)).filter(|width| *width > 0);
+    let inner = width.and_then(|width| line_above(text, at, width));
+    inner.filter(|inner| *inner > section).unwrap_or(section)
+}
+
+/// Gives the start of the line of a place.
+fn line_of(text: &str, at: usize) -> usize {
+    at - text.get(..at).map_or(0, |before| line_before(before, at).len())
+}
+
+fn lines_from(text: &str, start: usize) -> impl Iterator<Item = (usize, &str)> {
+    let mut at = start;
+    text.get(start..).unwrap_or_default().split_inclusive('\n').map(move |line| {
+        at += line.len();
+        (at - line.len(), line)
+    })
+}
+
+/// Finds the nearest line, this one or above, that is indented so far.
+fn line_above(text: &str, at: usize, width: usize) -> Option<usize> {
+    let mut at = line_of(text, at);
+    loop {
+        let (_, line) = lines_from(text, at).next().unwrap_or((at, ""));
+        if is_content(line) && indentation(line) == width {
+            return Some(at);
+        }
+        at = line_of(text, at.checked_sub(1)?);
+    }
+}
+
+/// Tells how far a line is indented: with a tab, deeper than any other.
+fn indentation(line: &str) -> usize {
+    let content = line.trim_start_matches(' ');
+    if content.starts_with('\t') { usize::MAX } else { line.len() - content.len() }
+}
+
+fn is_content(line: &str) -> bool {
+    !line.trim().is_empty() && !line.trim_start().starts_with('#')
+}
+
+/// Puts spaces in the place of a block, so that all places stay.
+fn without_block(text: &str, block: &Range<usize>) -> String {
+    let mut result = String::with_capacity(text.len());
+    result.push_str(text.get(..block.start).unwrap_or_default());
+    let cut = text.get(block.clone()).unwrap_or_default();
+    result.extend(cut.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }));
+    result.push_str(text.get(block.end..).unwrap_or_default());
+    result
 }
 
 /// A node whose end has not come yet.
@@ -378,10 +522,25 @@ impl<'a> Builder<'a> {
         let message = format!("this is not YAML: {}", error.info());
         let mut diagnostic = Diagnostic::error("compose::yaml", message)
             .at(Span::new(self.source, at..end), "not understood here");
-        if self.text[at..].starts_with('\t') || line_before(self.text, at).contains('\t') {
+        let is_tab = self.text[at..].starts_with('\t') || line_before(self.text, at).contains('\t');
+        if is_tab || error.info().contains("a tab") {
             diagnostic = diagnostic.help("YAML is indented with spaces, never with tabs");
         }
         diagnostic
+    }
+
+    /// Says what was being read at the end, two levels deep at most.
+    fn inside(&self) -> Option<Inside> {
+        let section = self.stack.get(1).filter(|frame| matches!(frame.open, Open::Mapping { .. }));
+        let level = if section.is_some() { Level::Section } else { Level::Top };
+        let frame = section.or_else(|| self.stack.first())?;
+        let Open::Mapping { key, .. } = &frame.open else { return None };
+        // The scanner looks ahead, so its key may be over already, unless a bracket is open below it.
+        let is_open = self.stack.last().is_some_and(|innermost| {
+            self.text.get(innermost.start.start as usize..).is_some_and(|rest| rest.starts_with(['[', '{']))
+        });
+        let key = key.as_ref().filter(|_| is_open).map(|key| key.span.start as usize);
+        Some(Inside { level, mapping: frame.start.start as usize, key })
     }
 
     /// Gives the byte offset of a character.

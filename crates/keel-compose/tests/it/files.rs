@@ -268,6 +268,82 @@ fn what_is_not_there_or_not_readable() {
     insta::assert_snapshot!(case.says(), @"error[compose::unreadable]: DEMO/compose.yaml can't be read: line 2 is not UTF-8");
 }
 
+/// A block that isn't YAML hides neither what others of the file say nor other files; and nothing is said that is only
+/// a consequence.
+#[test]
+fn what_is_not_yaml_hides_nothing_else() {
+    let check = |text: &str, expect: &[&str]| {
+        let said = Case::compose(text).says();
+        let lines: Vec<&str> = said.lines().collect();
+        let found: Vec<String> = lines
+            .windows(2)
+            .filter(|pair| pair[0].starts_with("error[") && pair[1].trim().starts_with("compose.yaml:"))
+            .map(|pair| {
+                let code = pair[0].split(['[', ']']).nth(1).unwrap_or_default();
+                let line = pair[1].split(':').nth(1).unwrap_or_default();
+                format!("{code} {line}")
+            })
+            .collect();
+        assert_eq!(found, expect, "{text}\n{said}");
+        assert_eq!(lines.iter().filter(|line| line.starts_with("error[")).count(), expect.len(), "{said}");
+    };
+    let (yaml, wrong) = ("compose::yaml", "compose::invalid-value");
+    let at = |code: &str, line: u32| format!("{code} {line}");
+    let bad_port = "  bad:\n    image: i\n    ports: [x]\n";
+    // A bracket and a quote that are never closed, a key without its colon, a tab, a bad indentation.
+    for (fault, line) in [
+        ("  a:\n    ports: [\n      '80'\n    image: i\n", 5),
+        ("  a:\n    image: \"i\n    ports: []\n    x: 1\n", 3),
+        ("  a\n    image: i\n    tty: 1\n    a: 1\n", 3),
+        ("  a:\n\timage: i\n\n\n", 3),
+        ("  a:\n    image: i\n   tty: true\n\n", 4),
+        ("  a:\n    image: i: j\n\n\n", 3),
+        ("  a:\n    image: @x\n\n\n", 3),
+    ] {
+        let text = format!("services:\n{fault}{bad_port}");
+        check(&text, &[at(yaml, line).as_str(), at(wrong, 8).as_str()]);
+        let text =
+            format!("services:\n{bad_port}{fault}  c:\n    image: i\n    depends_on: [a]\n    expose: [y]\n");
+        check(&text, &[at(wrong, 4).as_str(), at(yaml, line + 3).as_str(), at(wrong, 12).as_str()]);
+    }
+    // Two of them are both said, and what they leave is not taken for an empty project.
+    check("services:\n  a:\n    image: @x\n  b:\n    image: @y\n", &["compose::yaml 3", "compose::yaml 5"]);
+    check("services:\n  a:\n    image: @x\n", &["compose::yaml 3"]);
+    check("servces\n  a:\n    image: x\n", &["compose::yaml 2"]);
+}
+
+/// As libyaml and go-yaml read them: a tab is white space within brackets and quotes, and no indentation anywhere else.
+#[test]
+fn tabs_within_brackets() {
+    let text = "
+services:
+  a:
+    image: x
+    command: [
+\ta,
+\t\tb c
+\td,
+    \t'e
+\tf'
+\t]
+    environment: {
+\t  A: b,
+\tC: d
+    }
+";
+    let app = &Case::compose(text).project().services["a"];
+    assert_eq!(app.command.as_ref().unwrap().value, ["a", "b c d", "e f"]);
+    assert_eq!(pairs(&app.environment), "A=b C=d");
+    for text in [
+        "services:\n\ta: {image: x}\n",
+        "services:\n  a:\n\timage: x\n",
+        "services:\n  a:\n    image: x\n\ttty: true\n",
+    ] {
+        let said = Case::compose(text).says();
+        assert!(said.contains("YAML is indented with spaces, never with tabs"), "{text}{said}");
+    }
+}
+
 #[test]
 fn profiles_enable_services() {
     let text =

@@ -28,6 +28,33 @@ fn commands_are_split_as_a_shell_would() {
 }
 
 #[test]
+fn an_operator_that_no_shell_reads_is_named() {
+    let (project, said) = case("command: npm ci && npm start").both();
+    insta::assert_snapshot!(said, @"
+    warning[compose::shell-operator]: `&&` ends the command: no shell runs it
+      compose.yaml:4:14 `npm ci && npm start` what follows is left out, as Compose does
+      help: quote it if it belongs to an argument, or let a shell run the line: sh -c '...'
+    ");
+    assert_eq!(project.services["app"].command.as_ref().unwrap().value, ["npm", "ci"]);
+    assert_eq!(app("command: sh -c 'npm ci && npm start'").command.unwrap().value[2], "npm ci && npm start");
+    assert_eq!(app("command: server --key '#1' #2\n").command.unwrap().value, ["server", "--key", "#1"]);
+    assert_eq!(app("command: |\n  server \\\n    --on \\\n    # --off\n").command.unwrap().value.len(), 4);
+}
+
+/// YAML's types count before Compose prints a value, and not where it is in quotes or has a variable.
+#[test]
+fn numbers_are_printed_as_compose_prints_them() {
+    let fields =
+        "{A: 0755, B: 1.50, C: True, D: '0755', E: 1_000, F: '${N}', G: '${M:-010}', H: yes, I: 0x1F}";
+    let case = case(&format!("environment: {fields}\nlabels: {fields}")).variable("N", "1.50");
+    let service = &case.project().services["app"];
+    let expect = "A=493 B=1.5 C=true D=0755 E=1000 F=1.50 G=010 H=yes I=31";
+    assert_eq!((pairs(&service.environment), pairs(&service.labels)), (expect.into(), expect.into()));
+    let listed = app("environment: [A=0755, B=1.50, C=True]");
+    assert_eq!(pairs(&listed.environment), "A=0755 B=1.50 C=True");
+}
+
+#[test]
 fn environment_comes_from_files_then_from_the_service_then_from_the_shell() {
     let case = Case::new(&[
         (
@@ -50,7 +77,7 @@ services:
     .variable("SHELL_SET", "s");
     let project = case.project();
     assert_eq!(pairs(&project.services["app"].environment), "A=file B=own C=s SHELL_SET=s");
-    assert_eq!(pairs(&project.services["map"].environment), "EMPTY= NUMBER=1.50 YES=true");
+    assert_eq!(pairs(&project.services["map"].environment), "EMPTY= NUMBER=1.5 YES=true");
 }
 
 #[test]
@@ -117,6 +144,11 @@ fn healthchecks() {
     let plain = check("healthcheck: {test: [CMD, ./ok, now]}").unwrap();
     assert_eq!((plain.argv.join(" "), plain.interval.as_secs(), plain.retries), ("./ok now".into(), 30, 3));
     assert_eq!(check("healthcheck: {test: [CMD-SHELL, 'a | b']}").unwrap().argv[2], "a | b");
+    let (project, said) = case("healthcheck: {test: [CMD-SHELL, a, b]}").both();
+    let several = project.services["app"].effective_healthcheck().unwrap();
+    assert_eq!(several.argv, ["/bin/sh", "-c", "a", "b"]);
+    assert!(said.starts_with("warning[compose::healthcheck]: the healthcheck runs `a` alone"), "{said}");
+    assert_eq!(check("healthcheck: {test: [], retries: 5}"), None);
     assert_eq!(check("healthcheck: {test: [NONE]}"), None);
     assert_eq!(check("healthcheck: {test: [CMD, a], disable: true}"), None);
     assert_eq!(check("hostname: x"), None);
@@ -559,6 +591,33 @@ fn extra_hosts_in_all_their_forms() {
     check("{a: 10.0.0.1, b: host-gateway}", &[("a", "10.0.0.1"), ("b", "127.0.0.1")]);
     let says = case("command: ./app\nextra_hosts: ['a:not an address']").says();
     assert!(says.contains("`a` with `not an address` is not a name and its address"), "{says}");
+}
+
+#[test]
+fn no_two_instances_share_a_name() {
+    let check = |services: &str, expect: &str| {
+        let said = Case::compose(&format!("services:\n{services}")).says();
+        let first = said.lines().next().unwrap_or_default();
+        assert!(if expect.is_empty() { said.is_empty() } else { first.contains(expect) }, "{services}{said}");
+    };
+    check("  a: {image: i, scale: 2}\n  b: {image: i, container_name: a-2}\n", "an instance of `a` has");
+    check("  b: {image: i, container_name: a-1}\n  a: {image: i, scale: 2}\n", "container name `a-1`");
+    // `a` is numbered for the sake of `b`, so that `c` has its name.
+    let three = "  a: {image: i}\n  b: {image: i, container_name: a}\n  c: {image: i, container_name: a-1}\n";
+    check(three, "container name `a-1`");
+    check("  a: {image: i, scale: 2}\n  b: {image: i, container_name: a-3}\n", "");
+    check("  a: {image: i}\n  b: {image: i, container_name: a-1}\n", "");
+    check("  a: {image: i, scale: 2}\n  b: {image: i, container_name: a-01}\n", "");
+    check("  a: {image: i, scale: 2}\n  a-1: {image: i}\n", "");
+    let case = Case::compose(
+        "services:\n  app: {image: i, scale: 2}\n  app-1: {image: i}\n  web: {image: i, container_name: db}\n  \
+         db: {image: i}\n  app-01: {image: i}\n",
+    );
+    let project = case.project();
+    let numbered: Vec<_> =
+        project.services.values().filter(|service| project.has_namesake(service)).collect();
+    let numbered: Vec<_> = numbered.iter().map(|service| service.name.value.as_str()).collect();
+    assert_eq!(numbered, ["app-1", "db"]);
 }
 
 #[test]

@@ -723,21 +723,6 @@ fn seat_as_service(project: &Project, service: &keel_compose::Service, seat: &Se
     Some(lowered)
 }
 
-/// Tells which of a service's instances are numbered: all where the service is called as another's instance is or may be
-/// called, so that no two ever share a name.
-fn numbering(project: &Project, service: &keel_compose::Service) -> Numbering {
-    let name = service.name.value.as_str();
-    let number = |text: &str| text.parse::<u32>().is_ok_and(|n| n > 0) && !text.starts_with(['0', '+']);
-    let may_be_called_so = |other: &keel_compose::Service| match &other.container_name {
-        Some(container) => container.value == name,
-        None => {
-            name.strip_prefix(&other.name.value).and_then(|rest| rest.strip_prefix('-')).is_some_and(number)
-        }
-    };
-    let mut others = project.services.values().filter(|other| other.name.value != name);
-    if others.any(may_be_called_so) { Numbering::All } else { Numbering::Several }
-}
-
 fn lower(project: &Project, service: &keel_compose::Service, run: Run, replicas: u32) -> Service {
     let dependency = |one: &keel_compose::DependsOn| Dependency {
         service: ServiceName(one.service.value.clone()),
@@ -749,7 +734,7 @@ fn lower(project: &Project, service: &keel_compose::Service, run: Run, replicas:
         name: ServiceName(service.name.value.clone()),
         replicas,
         instance_name: service.container_name.as_ref().map(|name| name.value.clone()),
-        numbering: numbering(project, service),
+        numbering: if project.has_namesake(service) { Numbering::All } else { Numbering::Several },
         run,
         ports: service.container_ports(),
         aliases: service.aliases().map(str::to_owned).collect(),
