@@ -64,19 +64,6 @@ pub(super) fn process_spec(
     let program = Program { argv: &argv, span: argv_span, path: environment.get("PATH") };
     check_program(service, &program, &working_dir, &build, diagnostics)?;
     build.extend(context(service));
-    let built = dockerfile.and_then(|dockerfile| dockerfile.user.as_ref());
-    if let Some(user) = built.filter(|_| service.user.is_none()) {
-        diagnostics.push(
-            Diagnostic::warning(
-                "process::user",
-                format!(
-                    "`{}` runs as the user who runs Evenkeel, not as `{}`",
-                    service.name.value, user.value
-                ),
-            )
-            .at(user.span, "USER isn't honoured for local processes"),
-        );
-    }
     let user = match run_as(service, diagnostics)? {
         RunAs::Ourselves => None,
         RunAs::Other(user) => Some(user),

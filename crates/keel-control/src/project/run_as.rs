@@ -1,8 +1,8 @@
 //! `user` of a service that runs as a local process.
 //!
 //! Root can run it as anybody whom this host knows, or as a number, as a container would be. Anybody else runs
-//! everything as himself, which is said where the file asks for another one. A Dockerfile's USER names somebody in the
-//! image, whose files don't exist here: it is named elsewhere and not honoured.
+//! everything as himself, which is said where the file asks for another one. A Dockerfile's USER counts where `user`
+//! says nothing, but it names somebody in the image: one whom this host doesn't know is no error.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub(super) enum RunAs {
 
 /// Finds out whom a service runs as.
 pub(super) fn run_as(service: &Service, diagnostics: &mut Vec<Diagnostic>) -> Option<RunAs> {
-    let Some(wanted) = &service.user else { return Some(RunAs::Ourselves) };
+    let Some(wanted) = &service.user else { return Some(built_for(service, diagnostics)) };
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let found = resolve(&wanted.value, &service.confinement.group_add);
     match found {
@@ -41,6 +41,31 @@ pub(super) fn run_as(service: &Service, diagnostics: &mut Vec<Diagnostic>) -> Op
             Some(RunAs::Ourselves)
         }
     }
+}
+
+/// Finds out whom the Dockerfile's USER stands for here.
+fn built_for(service: &Service, diagnostics: &mut Vec<Diagnostic>) -> RunAs {
+    let Some(wanted) = service.dockerfile.as_ref().and_then(|dockerfile| dockerfile.user.as_ref()) else {
+        return RunAs::Ourselves;
+    };
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    match resolve(&wanted.value, &service.confinement.group_add) {
+        Ok(user) if user.uid == uid && (uid != 0 || user.gid == 0) => return RunAs::Ourselves,
+        Ok(user) if uid == 0 => return RunAs::Other(user),
+        Ok(_) => diagnostics.push(not_ours(wanted, &service.name.value, (uid, gid))),
+        Err(missing) => {
+            let message = format!(
+                "`{}` runs as the user who runs Evenkeel, not as `{}`",
+                service.name.value, wanted.value
+            );
+            diagnostics.push(
+                Diagnostic::warning("process::user", message)
+                    .at(wanted.span, format!("this host has no {missing}"))
+                    .help("create it, or write `user:` in the Compose file"),
+            );
+        }
+    }
+    RunAs::Ourselves
 }
 
 fn not_ours(wanted: &Spanned<String>, service: &str, (uid, gid): (u32, u32)) -> Diagnostic {
