@@ -404,6 +404,56 @@ fn probes_at_once_then_every_100_ms_then_at_the_interval() {
     bench.expect(&["probe #1", "pool app [1]"]);
 }
 
+/// As in Docker: while it is young and has not passed, then the ordinary pace of starting.
+#[test]
+fn start_interval_holds_within_start_period() {
+    let mut app = service("app", 1);
+    let (start_period, start_interval) = (MS * 600, Some(MS * 250));
+    app.healthcheck = Some(Healthcheck { start_period, start_interval, ..healthcheck() });
+    let mut bench = Bench::up(vec![app]);
+    bench.said.clear();
+    bench.event(Event::Started { incarnation: 1 });
+    bench.event(Event::Listening { incarnation: 1 });
+    bench.expect(&["probe #1"]);
+    for _ in 0..3 {
+        bench.probed(false);
+        bench.wait(MS * 249);
+        bench.expect(&[]);
+        bench.wait(MS);
+        bench.expect(&["probe #1"]);
+    }
+    // Older than `start_period` by now.
+    bench.probed(false);
+    bench.wait(MS * 100);
+    bench.expect(&["probe #1"]);
+    bench.probed(true);
+    bench.expect(&["pool app [1]", "done 1"]);
+    bench.wait(MS * 29_999);
+    bench.expect(&[]);
+    bench.wait(MS);
+    bench.expect(&["probe #1"]);
+}
+
+#[test]
+fn once_it_has_passed_start_interval_is_over() {
+    let mut app = service("app", 1);
+    let (start_period, start_interval) = (Duration::from_secs(600), Some(Duration::from_secs(2)));
+    app.healthcheck = Some(Healthcheck { start_period, start_interval, ..healthcheck() });
+    let mut bench = Bench::up(vec![app]);
+    bench.said.clear();
+    bench.event(Event::Started { incarnation: 1 });
+    bench.event(Event::Listening { incarnation: 1 });
+    bench.probed(true);
+    bench.expect(&["probe #1", "pool app [1]", "done 1"]);
+    for passed in [false, true] {
+        bench.wait(MS * 29_999);
+        bench.expect(&[]);
+        bench.wait(MS);
+        bench.expect(&["probe #1"]);
+        bench.probed(passed);
+    }
+}
+
 #[test]
 fn a_healthcheck_that_never_passes_ends_the_wait() {
     let mut app = service("app", 1);
