@@ -16,10 +16,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("keel-model", &[]),
     ("keel-sys", &[]),
     ("keel-lb", &["keel-model"]),
+    ("keel-regex", &["keel-model"]),
     ("keel-telemetry", &["keel-model"]),
     ("keel-compose", &["keel-diag", "keel-model"]),
-    ("keel-nginx", &["keel-diag", "keel-lb", "keel-model"]),
-    ("keel-proxy", &["keel-http", "keel-lb", "keel-model", "keel-sys", "keel-telemetry"]),
+    ("keel-nginx", &["keel-diag", "keel-lb", "keel-model", "keel-regex"]),
+    ("keel-proxy", &["keel-http", "keel-lb", "keel-model", "keel-regex", "keel-sys", "keel-telemetry"]),
     ("keel-runner", &["keel-model", "keel-sys", "keel-telemetry"]),
     (
         "keel-control",

@@ -163,9 +163,21 @@ pub struct Map {
 /// A regular expression, still as text. The configuration reader has compiled it once, so it is known to be valid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pattern {
-    /// The expression in the syntax of the `regex` crate, to be matched on bytes and without Unicode classes, as nginx
+    /// The expression in the syntax of the `regex` crate or, for the other engine, of `fancy-regex`, to be matched on bytes and without Unicode classes, as nginx
     /// matches. Names of groups are in lower case.
     pub source: String,
     /// Whether letters match without regard to case (`~*`).
     pub ignore_case: bool,
+    /// What matches it.
+    pub engine: PatternEngine,
+}
+
+/// The engine that an expression needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PatternEngine {
+    /// Time linear in the text.
+    #[default]
+    Linear,
+    /// One that backtracks, so many steps at most: looking around, back references, atomic groups.
+    Backtracking,
 }

@@ -1,11 +1,13 @@
-//! Regular expressions: from PCRE's syntax, which nginx.conf is written in, to that of the `regex` crate.
+//! Regular expressions: from PCRE's syntax, which nginx.conf is written in, to that of the engines.
 //!
-//! What both read differently is rewritten; what only a backtracking engine can do — looking around, back
-//! references, atomic groups, recursion — is refused, never approximated. Matching is on bytes, as nginx's is.
+//! What they read differently is rewritten. Looking around, back references, atomic groups and possessive quantifiers
+//! need the engine that backtracks; recursion, conditions and control verbs are refused, never approximated. Matching
+//! is on bytes, as nginx's is.
 
 use std::iter::Peekable;
 
-use regex::bytes::{Regex, RegexBuilder};
+use keel_model::{Pattern, PatternEngine};
+use keel_regex::Regex;
 
 /// Why an expression can't be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +21,7 @@ pub(crate) enum PatternError {
 /// An expression that compiles.
 #[derive(Clone, Debug)]
 pub(crate) struct Translated {
-    /// In the syntax of the `regex` crate.
-    pub(crate) source: String,
+    pub(crate) pattern: Pattern,
     /// The names of its groups, in order.
     pub(crate) names: Vec<String>,
     /// How many groups it has, the whole match not counted.
@@ -29,40 +30,36 @@ pub(crate) struct Translated {
 
 /// Translates an expression and compiles it once, to know that it can be.
 pub(crate) fn translate(pcre: &str, ignore_case: bool) -> Result<Translated, PatternError> {
-    let source = rewrite(pcre)?;
-    let compiled = compile(&source, ignore_case).map_err(|error| PatternError::Invalid(last_line(&error)))?;
-    let names = compiled.capture_names().flatten().map(str::to_owned).collect();
-    Ok(Translated { source, names, groups: compiled.captures_len().saturating_sub(1) })
-}
-
-fn compile(source: &str, ignore_case: bool) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(source).case_insensitive(ignore_case).unicode(false).size_limit(1 << 22).build()
-}
-
-fn last_line(error: &regex::Error) -> String {
-    let text = error.to_string();
-    let line = text.lines().last().unwrap_or_default();
-    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+    let (source, engine) = rewrite(pcre)?;
+    let pattern = Pattern { source, ignore_case, engine };
+    let compiled = Regex::new(&pattern).map_err(|error| PatternError::Invalid(error.to_string()))?;
+    let (names, groups) = (compiled.names().map(str::to_owned).collect(), compiled.groups());
+    Ok(Translated { pattern, names, groups })
 }
 
 struct Rewriter<'a> {
     chars: Peekable<std::str::Chars<'a>>,
     out: String,
+    engine: PatternEngine,
 }
 
-fn rewrite(pcre: &str) -> Result<String, PatternError> {
-    let mut rewriter = Rewriter { chars: pcre.chars().peekable(), out: String::with_capacity(pcre.len()) };
+fn rewrite(pcre: &str) -> Result<(String, PatternEngine), PatternError> {
+    let mut rewriter = Rewriter {
+        chars: pcre.chars().peekable(),
+        out: String::with_capacity(pcre.len()),
+        engine: PatternEngine::Linear,
+    };
     while let Some(c) = rewriter.chars.next() {
         match c {
             '\\' => rewriter.escape()?,
             '[' => rewriter.class()?,
             '(' => rewriter.group()?,
             '{' => rewriter.brace(),
-            '*' | '+' | '?' => rewriter.quantifier(c)?,
+            '*' | '+' | '?' => rewriter.quantifier(c),
             other => rewriter.out.push(other),
         }
     }
-    Ok(rewriter.out)
+    Ok((rewriter.out, rewriter.engine))
 }
 
 impl Rewriter<'_> {
@@ -72,7 +69,8 @@ impl Rewriter<'_> {
             return Ok(());
         };
         match c {
-            '1'..='9' | 'k' | 'g' => return Err(PatternError::Unsupported("a back reference")),
+            '1'..='9' => self.back_reference(c)?,
+            'k' | 'g' => self.named_back_reference()?,
             'G' | 'K' | 'X' | 'C' => return Err(PatternError::Unsupported("this escape")),
             '<' | '>' => self.out.push(c),
             'h' => self.out.push_str("[\\t ]"),
@@ -152,8 +150,12 @@ impl Rewriter<'_> {
             return Ok(());
         };
         match next {
-            '=' | '!' => return Err(PatternError::Unsupported("a lookahead")),
-            '>' => return Err(PatternError::Unsupported("an atomic group")),
+            '=' | '!' | '>' => {
+                self.chars.next();
+                self.engine = PatternEngine::Backtracking;
+                self.out.extend(['?', next]);
+                return Ok(());
+            }
             '|' => return Err(PatternError::Unsupported("a branch reset")),
             '(' => return Err(PatternError::Unsupported("a conditional group")),
             'R' | '0'..='9' | '&' | '+' => return Err(PatternError::Unsupported("recursion")),
@@ -172,14 +174,22 @@ impl Rewriter<'_> {
             _ => self.out.push('?'),
         }
         if self.chars.next_if_eq(&'<').is_some() {
-            if matches!(self.chars.peek(), Some('=' | '!')) {
-                return Err(PatternError::Unsupported("a lookbehind"));
+            if let Some(kind) = self.chars.next_if(|c| matches!(c, '=' | '!')) {
+                self.engine = PatternEngine::Backtracking;
+                self.out.extend(['<', kind]);
+                return Ok(());
             }
             self.out.push_str("P<");
             self.group_name();
         } else if self.chars.next_if_eq(&'P').is_some() {
-            if matches!(self.chars.peek(), Some('=' | '>')) {
-                return Err(PatternError::Unsupported("a back reference"));
+            if self.chars.next_if_eq(&'=').is_some() {
+                // `(?P=name)`.
+                self.out.truncate(self.out.len() - "(?".len());
+                self.reference_to(')');
+                return Ok(());
+            }
+            if self.chars.peek() == Some(&'>') {
+                return Err(PatternError::Unsupported("recursion"));
             }
             self.out.push('P');
             if self.chars.next_if_eq(&'<').is_some() {
@@ -208,20 +218,65 @@ impl Rewriter<'_> {
         let closes = self.chars.clone().any(|c| c == '}');
         if closes && !from.is_empty() && is_number(from) && is_number(to) {
             self.out.push('{');
+            self.out.extend(self.chars.by_ref().take_while(|&c| c != '}'));
+            self.quantifier('}');
         } else {
             self.out.push_str("\\{");
         }
     }
 
-    fn quantifier(&mut self, c: char) -> Result<(), PatternError> {
-        self.out.push(c);
+    /// The end of a quantifier, and whether it takes as little as it can, or all or nothing.
+    fn quantifier(&mut self, end: char) {
+        self.out.push(end);
         if self.chars.next_if_eq(&'+').is_some() {
-            return Err(PatternError::Unsupported("a possessive quantifier"));
-        }
-        if self.chars.next_if_eq(&'?').is_some() {
+            self.engine = PatternEngine::Backtracking;
+            self.out.push('+');
+        } else if self.chars.next_if_eq(&'?').is_some() {
             self.out.push('?');
         }
+    }
+
+    /// `\1` to `\9`.
+    fn back_reference(&mut self, digit: char) -> Result<(), PatternError> {
+        if self.chars.peek().is_some_and(char::is_ascii_digit) {
+            return Err(PatternError::Unsupported("a back reference with two digits"));
+        }
+        self.engine = PatternEngine::Backtracking;
+        self.out.extend(['\\', digit]);
         Ok(())
+    }
+
+    /// `\k<name>`, `\k'name'`, `\k{name}`, `\g{name}`, `\g1`, `\g{1}`.
+    fn named_back_reference(&mut self) -> Result<(), PatternError> {
+        let unsupported = Err(PatternError::Unsupported("this back reference"));
+        let close = match self.chars.next() {
+            Some('<') => '>',
+            Some('\'') => '\'',
+            Some('{') => '}',
+            Some(digit @ '1'..='9') => return self.back_reference(digit),
+            _ => return unsupported,
+        };
+        match self.chars.peek() {
+            Some(&digit @ '1'..='9') => {
+                self.chars.next();
+                if self.chars.next() != Some(close) {
+                    return unsupported;
+                }
+                self.back_reference(digit)
+            }
+            Some(c) if c.is_ascii_alphabetic() || *c == '_' => {
+                self.reference_to(close);
+                Ok(())
+            }
+            _ => unsupported,
+        }
+    }
+
+    /// A reference to the group whose name ends at `close`.
+    fn reference_to(&mut self, close: char) {
+        self.engine = PatternEngine::Backtracking;
+        let name: String = self.chars.by_ref().take_while(|&c| c != close).collect();
+        self.out.push_str(&format!("\\k<{}>", name.to_ascii_lowercase()));
     }
 }
 
@@ -230,7 +285,7 @@ mod tests {
     use super::*;
 
     fn check(pcre: &str, expect: &str) {
-        let got = translate(pcre, false).map(|translated| translated.source);
+        let got = translate(pcre, false).map(|translated| translated.pattern.source);
         assert_eq!(got.as_deref(), Ok(expect), "for {pcre:?}");
     }
 
@@ -257,12 +312,35 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_only_backtracking_can_do() {
-        refuses(r"^/(?!admin)", "a lookahead");
-        refuses(r"(?<=a)b", "a lookbehind");
-        refuses(r"(a)\1", "a back reference");
-        refuses(r"(?>a)", "an atomic group");
-        refuses(r"a++", "a possessive quantifier");
+    fn backtracks_only_for_what_needs_it() {
+        for (pcre, expect) in [
+            (r"/\.(?!well-known).*", r"/\.(?!well-known).*"),
+            (r"^/(?=a)", r"^/(?=a)"),
+            (r"(?<=a)b(?<!c)", r"(?<=a)b(?<!c)"),
+            (r"(a)\1", r"(a)\1"),
+            (r"(?<N>a)\k<N>\k'N'\k{N}\g{N}(?P=N)\g1\g{1}", r"(?P<n>a)\k<n>\k<n>\k<n>\k<n>\k<n>\1\1"),
+            (r"(?>a)", r"(?>a)"),
+            (r"a++b*+c?+", r"a++b*+c?+"),
+            (r"a{2,3}+", r"a{2,3}+"),
+        ] {
+            let translated = translate(pcre, false).expect(pcre);
+            let expect =
+                Pattern { source: expect.into(), ignore_case: false, engine: PatternEngine::Backtracking };
+            assert_eq!(translated.pattern, expect);
+        }
+        let linear = translate(r"^/(?<a>x)?y{2}?\.php$", true).expect("compiles");
+        assert_eq!(linear.pattern.engine, PatternEngine::Linear);
+    }
+
+    #[test]
+    fn refuses_what_no_engine_can_do() {
+        refuses(r"(a)(?R)", "recursion");
+        refuses(r"(?P>a)", "recursion");
+        refuses(r"(a)?(?(1)b|c)", "a conditional group");
+        refuses(r"(?|(a)|(b))", "a branch reset");
+        refuses(r"(*SKIP)a", "a control verb");
+        refuses(r"(a)\10", "a back reference with two digits");
+        refuses(r"(a)\g{-1}", "this back reference");
     }
 
     #[test]

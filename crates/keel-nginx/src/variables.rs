@@ -257,16 +257,16 @@ impl Reader<'_> {
                             .at(span, "only `$1` to `$9` can be used"),
                     );
                 }
-                Some(Pattern { source: translated.source, ignore_case })
+                Some(translated.pattern)
             }
             Err(PatternError::Unsupported(what)) => {
                 self.diagnostics.push(
                     Diagnostic::error(
                         "nginx::unsupported-regex",
-                        format!("{what} needs backtracking, which regular expressions don't do here"),
+                        format!("{what} isn't supported in a regular expression"),
                     )
-                    .at(span, "such an expression can take for ever; here all take a time linear in the text")
-                    .help(remedy(what)),
+                    .at(span, "no engine here can match it")
+                    .help("match more than is meant here and sort out the rest in a location or `map` entry of its own"),
                 );
                 None
             }
@@ -280,20 +280,6 @@ impl Reader<'_> {
                 None
             }
         }
-    }
-}
-
-/// Says what to write instead of something that needs backtracking.
-fn remedy(what: &str) -> &'static str {
-    match what {
-        "a lookahead" | "a lookbehind" => {
-            "leave it out and write what it excepts as an entry of its own that wins: `location ^~ /.well-known/` beside \
-             `location ~ /\\.`, or an earlier entry of the `map`"
-        }
-        "an atomic group" | "a possessive quantifier" => {
-            "write it without: `(?:a+)` for `(?>a+)`, `a+` for `a++`; nothing runs away here"
-        }
-        _ => "match more than is meant here and sort out the rest in a location or `map` entry of its own",
     }
 }
 

@@ -132,7 +132,7 @@ fn socket_options() {
 #[test]
 fn server_names() {
     let names = server("server_name Example.org *.a.b a.* .c ~^www\\. '';").names;
-    let regex = Pattern { source: "^www\\.".into(), ignore_case: false };
+    let regex = Pattern { source: "^www\\.".into(), ignore_case: false, engine: PatternEngine::Linear };
     assert_eq!(
         names,
         [
@@ -249,7 +249,7 @@ fn proxy_redirect_follows_from_proxy_pass() {
     check("/a/", &[prefix("http://u/x/", "/a/")]);
     check("/b", &[prefix("http://u/", "/")]);
     check("/c", &[]);
-    let from = Pattern { source: "^http://x(.*)".into(), ignore_case: true };
+    let from = Pattern { source: "^http://x(.*)".into(), ignore_case: true, engine: PatternEngine::Linear };
     let regex = ProxyRedirect::Regex { from, to: Template::variable(Variable::Capture(1)) };
     check("/d", &[prefix("http://u/", "/"), regex]);
     check("/e", &[]);

@@ -6,7 +6,7 @@ use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration, tim
 
 use keel_http::{Lines, Message, Name, RequestHead, ResponseHead, Version, body::Decoder};
 use keel_lb::PeerState;
-use regex::bytes::Regex;
+use keel_regex::{Regex, TooManySteps};
 
 use crate::{
     body::RequestBodyStore,
@@ -64,6 +64,8 @@ pub(crate) struct Exchange {
     pub(crate) carried: Lines,
     /// Whether a response couldn't be written as configured: the one in its place has no fields of the configuration.
     pub(crate) plain_fields: bool,
+    /// Whether the expression of a server's name took too many steps: the request ends with 500.
+    pub(crate) host_unmatched: bool,
     /// `Retry-After` of a response that the proxy makes.
     pub(crate) retry_after: Option<&'static [u8]>,
     /// Whether the request is answered as GET whatever its method (`error_page`, `X-Accel-Redirect`).
@@ -180,19 +182,18 @@ pub(crate) struct Captures {
 }
 
 impl Captures {
-    /// Matches and keeps the groups; false where nothing matches.
-    pub(crate) fn take(&mut self, regex: &Regex, subject: &[u8]) -> bool {
-        let Some(found) = regex.captures(subject) else { return false };
+    /// Keeps the groups of an expression that matches, or of which nobody knows: that is an error.
+    pub(crate) fn take(&mut self, regex: &Regex, subject: &[u8]) -> Result<(), TooManySteps> {
+        let found = regex.captures(subject)?.ok_or(TooManySteps)?;
         self.groups.clear();
-        self.groups.extend(found.iter().map(|group| group.map(|group| (group.start(), group.end()))));
-        for name in regex.capture_names().flatten() {
-            let Some(group) = found.name(name) else { continue };
+        self.groups.extend_from_slice(found.ranges());
+        for (name, group) in found.named() {
             self.named.retain(|(known, _)| **known != *name);
-            self.named.push((name.into(), group.as_bytes().to_vec()));
+            self.named.push((name.into(), group.to_vec()));
         }
         self.subject.clear();
         self.subject.extend_from_slice(subject);
-        true
+        Ok(())
     }
 
     /// Gives `$1` to `$9`.
@@ -239,6 +240,7 @@ impl Exchange {
         self.retry_after = None;
         self.carried.clear();
         self.plain_fields = false;
+        self.host_unmatched = false;
         self.uri.clear();
         self.args.clear();
         self.raw_uri_valid = false;

@@ -50,6 +50,9 @@ pub(crate) async fn run(job: &mut Job<'_>) -> Flow {
 async fn pass(job: &mut Job<'_>, start: Start) -> Flow {
     if start == Start::Server {
         job.ex.place = Some(job.ex.server(&job.view).root);
+        if std::mem::take(&mut job.ex.host_unmatched) {
+            return Flow::Status(500);
+        }
         match rewrite::run(job).await {
             Flow::Next => {}
             flow => return flow,

@@ -20,11 +20,11 @@ use keel_model::{
     Address, ClientSettings, Content, Location, LocationMatcher, Plan, Return, Root, Scope, ServerId,
     UpstreamKeepalive, UpstreamName,
 };
-use regex::bytes::{Regex, RegexBuilder};
+use keel_regex::{InvalidRegex, Regex};
 
 pub(crate) use fields::{AddedField, FieldProgram};
 pub(crate) use locations::{Found, LocationTree};
-pub(crate) use maps::CompiledMap;
+pub(crate) use maps::{CompiledMap, LookedUp};
 pub(crate) use program::{ProxyProgram, RedirectRule, Route};
 pub(crate) use servers::ServerNames;
 
@@ -34,7 +34,7 @@ use crate::log::{AccessLogs, ErrorLogs, LogFiles};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CompileError {
     #[error("the regular expression `{pattern}` can't be used")]
-    Regex { pattern: String, source: regex::Error },
+    Regex { pattern: String, source: InvalidRegex },
     #[error("the balancing policy of upstream `{upstream}` can't be used: {reason}")]
     Policy { upstream: String, reason: String },
     #[error("the plan refers to {what} that it doesn't have")]
@@ -322,9 +322,5 @@ impl Builder<'_> {
 
 /// Compiles a pattern of the configuration.
 pub(crate) fn regex(pattern: &keel_model::Pattern) -> Result<Regex, CompileError> {
-    let mut builder = RegexBuilder::new(&pattern.source);
-    builder
-        .case_insensitive(pattern.ignore_case)
-        .build()
-        .map_err(|source| CompileError::Regex { pattern: pattern.source.clone(), source })
+    Regex::new(pattern).map_err(|source| CompileError::Regex { pattern: pattern.source.clone(), source })
 }

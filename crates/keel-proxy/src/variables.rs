@@ -4,11 +4,12 @@ use std::{io::Write, net::SocketAddr, rc::Rc, time::Duration};
 
 use keel_http::{Name, Version};
 use keel_model::{Part, Template, Variable};
+use keel_regex::{Captures, Regex, TooManySteps};
 
 use crate::{
     downstream::Client,
     exchange::{AttemptRecord, Exchange, Remote},
-    snapshot::Route,
+    snapshot::{LookedUp, Route},
     worker::{View, Worker},
 };
 
@@ -264,11 +265,15 @@ impl Lookup<'_> {
         }
         let mut value = Vec::new();
         self.template(&map.source, &mut value, depth + 1);
-        let (result, regex) = map.look_up(&value);
         let start = out.len();
-        match regex {
-            Some(regex) => self.template_with(result, regex, &value, out, depth + 1),
-            None => self.template(result, out, depth + 1),
+        match map.look_up(&value) {
+            LookedUp::Found(result) => self.template(result, out, depth + 1),
+            LookedUp::Matched(result, regex) => self.template_with(result, regex, &value, out, depth + 1),
+            LookedUp::GivenUp(default, regex) => {
+                let text = format!("{TooManySteps}: \"{}\" of map", regex.source());
+                self.client.log_error(self.worker, self.ex, &text);
+                self.template(default, out, depth + 1)
+            }
         }
         if !map.volatile {
             self.ex.remember_map(id, out.get(start..).unwrap_or_default());
@@ -280,42 +285,31 @@ impl Lookup<'_> {
     fn template_with(
         &self,
         template: &Template,
-        regex: &regex::bytes::Regex,
+        regex: &Regex,
         subject: &[u8],
         out: &mut Vec<u8>,
         depth: u32,
     ) {
-        if let Some(found) = regex.captures(subject) {
+        if let Ok(Some(found)) = regex.captures(subject) {
             self.with_groups(template, &found, out, depth);
         }
     }
 
     /// Evaluates a template in which captures are those of an expression of its own.
-    pub(crate) fn append_with_groups(
-        &self,
-        template: &Template,
-        found: &regex::bytes::Captures<'_>,
-        out: &mut Vec<u8>,
-    ) {
+    pub(crate) fn append_with_groups(&self, template: &Template, found: &Captures<'_>, out: &mut Vec<u8>) {
         self.with_groups(template, found, out, 0);
     }
 
-    fn with_groups(
-        &self,
-        template: &Template,
-        found: &regex::bytes::Captures<'_>,
-        out: &mut Vec<u8>,
-        depth: u32,
-    ) {
+    fn with_groups(&self, template: &Template, found: &Captures<'_>, out: &mut Vec<u8>, depth: u32) {
         for part in &template.parts {
             match part {
                 Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
                 Part::Variable(Variable::Capture(number)) => {
                     let group = found.get(usize::from(*number));
-                    out.extend_from_slice(group.map(|group| group.as_bytes()).unwrap_or_default());
+                    out.extend_from_slice(group.unwrap_or_default());
                 }
                 Part::Variable(Variable::NamedCapture(name)) if found.name(name).is_some() => {
-                    out.extend_from_slice(found.name(name).map(|group| group.as_bytes()).unwrap_or_default());
+                    out.extend_from_slice(found.name(name).unwrap_or_default());
                 }
                 Part::Variable(variable) => {
                     self.variable(variable, out, depth);

@@ -204,6 +204,47 @@ fn drops_fields_of_one_connection_and_keeps_the_rest_as_they_came() {
 }
 
 #[test]
+fn expressions_that_look_around_are_matched_and_bounded() {
+    let location = |source: &str, text| Location {
+        matcher: LocationMatcher::Regex(Pattern {
+            source: source.into(),
+            ignore_case: false,
+            engine: PatternEngine::Backtracking,
+        }),
+        scope: Scope::default(),
+        rewrite: Rewrite { answer: Some(Return { status: 200, text: Some(text) }) },
+        locations: Vec::new(),
+    };
+    let peer = ScriptedPeer::saying("peer");
+    let plane = DataPlane::start(|plan| {
+        balance(plan, &[peer.address]);
+        plan.servers[0].locations.extend([
+            location(r"/\.(?!well-known).*", Template::literal("hidden")),
+            location(
+                r"^/(?!x)(?P<name>[^/]+)/\1$",
+                Template::variable(Variable::NamedCapture("name".into())),
+            ),
+            location(r"^/run/(?:a|a)*(?!c)b$", Template::literal("run")),
+        ]);
+    });
+    let mut client = plane.client();
+    for (path, status, text) in [
+        ("/.git/config", 200, "hidden"),
+        ("/.%ff", 200, "hidden"),
+        ("/.well-known/acme", 200, "peer"),
+        ("/twice/twice", 200, "twice"),
+        ("/x/x", 200, "peer"),
+        ("/run/ab", 200, "run"),
+    ] {
+        let response = client.get(path);
+        assert_eq!((response.status, response.text()), (status, text), "{path}");
+    }
+    let runs_away = format!("/run/{}c", "a".repeat(60));
+    assert_eq!(client.get(&runs_away).status, 500, "as with PCRE's match limit");
+    assert_eq!(plane.client().get("/run/ab").status, 200);
+}
+
+#[test]
 fn finds_locations_as_nginx() {
     let peer = ScriptedPeer::saying("peer");
     let location = |matcher, status| Location {
@@ -212,7 +253,13 @@ fn finds_locations_as_nginx() {
         rewrite: Rewrite { answer: Some(Return { status, text: None }) },
         locations: Vec::new(),
     };
-    let regex = |source: &str| LocationMatcher::Regex(Pattern { source: source.into(), ignore_case: false });
+    let regex = |source: &str| {
+        LocationMatcher::Regex(Pattern {
+            source: source.into(),
+            ignore_case: false,
+            engine: PatternEngine::Linear,
+        })
+    };
     let plane = DataPlane::start(|plan| {
         balance(plan, &[peer.address]);
         plan.servers[0].locations.extend([

@@ -191,8 +191,13 @@ fn accept_head(
         let found = names(client).find(&ex.host);
         if let Some(regex) = found.regex {
             let host = std::mem::take(&mut ex.host);
-            ex.captures.take(regex, &host);
+            let taken = ex.captures.take(regex, &host);
             ex.host = host;
+            if let Err(error) = taken {
+                ex.host_unmatched = true;
+                let text = format!("{error}: \"{}\" of server_name", regex.source());
+                client.log_error(worker, ex, &text);
+            }
         }
         ex.begin(view.clone(), found.server);
     }

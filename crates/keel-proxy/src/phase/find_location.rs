@@ -18,8 +18,13 @@ pub(super) async fn run(job: &mut Job<'_>) -> Flow {
         Found::Matched(place, regex) => {
             job.ex.place = Some(place);
             let uri = std::mem::take(&mut job.ex.uri);
-            job.ex.captures.take(regex, &uri);
+            let taken = job.ex.captures.take(regex, &uri);
             job.ex.uri = uri;
+            if let Err(error) = taken {
+                let text = format!("{error}: \"{}\" of location", regex.source());
+                job.client.log_error(job.worker, job.ex, &text);
+                return Flow::Status(500);
+            }
         }
         Found::AddSlash(place) => {
             job.ex.place = Some(place);

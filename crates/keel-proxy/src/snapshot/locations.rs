@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use regex::bytes::Regex;
+use keel_regex::Regex;
 use smallvec::SmallVec;
 
 use super::{PlaceId, Snapshot};
@@ -120,7 +120,11 @@ impl LocationTree {
         }
         if regexes_follow {
             for (regex, place) in &self.regexes {
-                if regex.is_match(path) {
+                let Ok(is_match) = regex.is_match(path) else {
+                    // Nobody knows whether it would be this one. Taking its groups fails, too, and ends the request.
+                    return Level::Final(Found::Matched(*place, regex));
+                };
+                if is_match {
                     let inside = snapshot.place(*place).nested.search(snapshot, path);
                     return Level::Final(match inside {
                         Level::Final(found) => found,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use keel_model::{Map, Template};
-use regex::bytes::Regex;
+use keel_regex::{Regex, TooManySteps};
 
 use super::CompileError;
 
@@ -17,6 +17,16 @@ pub(crate) struct CompiledMap {
     tails: Vec<(Box<[u8]>, Template)>,
     regexes: Vec<(Regex, Template)>,
     default: Template,
+}
+
+/// What a map has for a value.
+pub(crate) enum LookedUp<'a> {
+    /// A result by its text, or the default.
+    Found(&'a Template),
+    /// A result by an expression.
+    Matched(&'a Template, &'a Regex),
+    /// The default, since an expression took too many steps.
+    GivenUp(&'a Template, &'a Regex),
 }
 
 impl CompiledMap {
@@ -54,21 +64,26 @@ impl CompiledMap {
         Ok(compiled)
     }
 
-    /// Finds the result for a value, and the expression that matched, whose groups the result may use.
-    pub(crate) fn look_up(&self, value: &[u8]) -> (&Template, Option<&Regex>) {
+    /// Finds the result for a value, and the expression that matched, whose groups the result may use. An expression
+    /// that takes too many steps leaves the default, as in nginx.
+    pub(crate) fn look_up(&self, value: &[u8]) -> LookedUp<'_> {
         let value = if self.hostnames { value.strip_suffix(b".").unwrap_or(value) } else { value };
         let lower = value.to_ascii_lowercase();
         if let Some(result) = self.exact.get(lower.as_slice()) {
-            return (result, None);
+            return LookedUp::Found(result);
         }
         let head = self.heads.iter().find(|(text, _)| lower.len() > text.len() && lower.ends_with(text));
         let tail = || self.tails.iter().find(|(text, _)| lower.len() > text.len() && lower.starts_with(text));
         if let Some((_, result)) = head.or_else(tail) {
-            return (result, None);
+            return LookedUp::Found(result);
         }
-        match self.regexes.iter().find(|(regex, _)| regex.is_match(value)) {
-            Some((regex, result)) => (result, Some(regex)),
-            None => (&self.default, None),
+        for (regex, result) in &self.regexes {
+            match regex.is_match(value) {
+                Ok(true) => return LookedUp::Matched(result, regex),
+                Ok(false) => {}
+                Err(TooManySteps) => return LookedUp::GivenUp(&self.default, regex),
+            }
         }
+        LookedUp::Found(&self.default)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use keel_http::{Name, NameSet};
 use keel_model::{ProxyPass, ProxyRedirect, ProxyScope, ProxyTarget, Template, UpstreamName};
-use regex::bytes::Regex;
+use keel_regex::Regex;
 
 use super::{CompileError, FieldProgram};
 

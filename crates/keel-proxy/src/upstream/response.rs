@@ -285,11 +285,18 @@ fn rewrite_redirect<'a>(
                 let from = job.text(from);
                 url.strip_prefix(from.as_slice()).map(|rest| [job.text(to).as_slice(), rest].concat())
             }
-            RedirectRule::Regex { from, to } => from.captures(url).map(|found| {
-                let mut text = Vec::new();
-                job.lookup().append_with_groups(to, &found, &mut text);
-                text
-            }),
+            RedirectRule::Regex { from, to } => match from.captures(url) {
+                Ok(found) => found.map(|found| {
+                    let mut text = Vec::new();
+                    job.lookup().append_with_groups(to, &found, &mut text);
+                    text
+                }),
+                Err(error) => {
+                    let text = format!("{error}: \"{}\" of proxy_redirect", from.source());
+                    job.client.log_error(job.worker, job.ex, &text);
+                    None
+                }
+            },
         };
         if let Some(mut replaced) = replaced {
             if name == Name::Location && replaced.starts_with(b"/") {
