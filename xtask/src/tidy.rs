@@ -145,9 +145,11 @@ fn tracked_files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(names.split('\0').filter(|name| !name.is_empty()).map(PathBuf::from).collect())
 }
 
-/// Folders that belong to this machine or this person and not to the project: where it lies, and who works on it.
+/// Folders that belong to this machine or this person and not to the project: where it lies, and who works on it. Root's
+/// home is nobody's in particular, and the name of `/proc/PID/root`.
 fn foreign_folders(root: &Path) -> Vec<String> {
-    let home = std::env::home_dir().filter(|home| home.components().count() > 1);
+    let is_personal = |home: &PathBuf| home.components().count() > 1 && home != Path::new("/root");
+    let home = std::env::home_dir().filter(is_personal);
     let folders = [Some(root.to_owned()), home].into_iter().flatten();
     folders.map(|folder| format!("{}/", folder.display())).collect()
 }

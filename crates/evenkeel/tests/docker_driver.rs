@@ -679,7 +679,7 @@ fn what_cannot_be_had_is_named_with_a_remedy() -> Done {
     says(
         &scene.project,
         &["up", "-d", "--driver", "docker"],
-        &["db: the image", "can't be pulled", "docker pull"],
+        &["db: the image", "can't be pulled", "docker login"],
     )?;
     assert_eq!(scene.shares(1)?.len(), 1);
     let broken = Project::new(

@@ -82,7 +82,7 @@ fn a_project_that_publishes_nothing_runs_and_may_publish_later() -> Done {
 #[test]
 fn a_healthcheck_that_never_passes_is_told_with_where_to_look() -> Done {
     up_in_part(
-        "  h:\n    image: none\n    x-process:\n      command: sleep 1000\n    \
+        "  h:\n    image: none\n    x-process:\n      command: [sh, -c, 'echo begun; exec sleep 1000']\n    \
          healthcheck: {test: [CMD, 'false'], interval: 100ms, retries: 2}\n",
         1,
         &["h: its healthcheck never passed", "`evenkeel logs h` shows what it printed"],
@@ -280,7 +280,7 @@ fn services_wait_for_those_they_depend_on() -> Done {
 fn a_dependency_that_fails_keeps_its_dependents_from_starting() -> Done {
     up_in_part(
         "  migrate:\n    image: none\n    x-process:\n      command: sh -c 'exit 3'\n  \
-         app:\n    image: none\n    x-process:\n      command: sleep 1000\n    \
+         app:\n    image: none\n    x-process:\n      command: [sh, -c, 'echo begun; exec sleep 1000']\n    \
          depends_on: {migrate: {condition: service_completed_successfully}}\n",
         1,
         &["app: waits for migrate to complete", "migrate: ended: exit status 3"],
@@ -290,7 +290,7 @@ fn a_dependency_that_fails_keeps_its_dependents_from_starting() -> Done {
 #[test]
 fn names_of_other_hosts_resolve_inside() -> Done {
     let project = project(
-        "  x:\n    image: none\n    x-process:\n      command: sleep 1000\n    \
+        "  x:\n    image: none\n    x-process:\n      command: [sh, -c, 'echo begun; exec sleep 1000']\n    \
          extra_hosts: ['host.docker.internal:host-gateway', 'other=10.1.2.3']\n",
     )?;
     project.run(&["up", "-d"])?;

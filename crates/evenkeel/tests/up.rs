@@ -210,7 +210,7 @@ fn the_data_plane_gives_up_what_it_does_not_need_and_files_are_nobody_elses() ->
         }
         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied),
     }
-    let state = demo.project.folder().join(".state/evenkeel").join(demo.project.name());
+    let state = demo.project.state_folder()?;
     let mode = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.permissions().mode() & 0o777);
     assert_eq!(mode(&state)? & 0o066, 0);
     assert_eq!(mode(&state.join("logs"))?, 0o700);

@@ -370,7 +370,8 @@ impl LogFile {
 
     /// Gives up what can't be written at the end.
     fn give_up(&self) -> Option<Problem> {
-        let queued: u64 = lock(&self.queues).iter().map(|queue| count_lines(&lock(&queue.lines))).sum();
+        let missed = |queue: &Arc<Queue>| count_lines(&lock(&queue.lines)) + queue.lost.swap(0, Relaxed);
+        let queued: u64 = lock(&self.queues).iter().map(missed).sum();
         let pending = lock(&self.output).give_up();
         let pending = if let Some(Problem::Lost { lines }) = pending { lines } else { 0 };
         Some(queued + pending).filter(|lines| *lines > 0).map(|lines| Problem::Lost { lines })

@@ -82,6 +82,15 @@ impl Project {
         locks.find(is_ours).context("no supervisor was started")
     }
 
+    /// Gives the folder of what outlives a supervisor: logs and its record.
+    ///
+    /// # Errors
+    /// When there was none yet.
+    pub fn state_folder(&self) -> anyhow::Result<PathBuf> {
+        let entries = std::fs::read_dir(self.folder().join(".state/evenkeel"))?.filter_map(Result::ok);
+        entries.map(|entry| entry.path()).find(|path| path.is_dir()).context("no supervisor was started")
+    }
+
     /// Gives the supervisor's process id.
     ///
     /// # Errors

@@ -1,9 +1,13 @@
 //! A runner over real processes, and what its tests ask of it.
 
+#![allow(dead_code, reason = "each test file uses what it needs")]
+
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    os::unix::process::CommandExt,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -214,4 +218,28 @@ pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
 /// Says that a test can't run here.
 pub(crate) fn skipped(test: &str, why: &str) {
     eprintln!("skipped: {test}: {why}");
+}
+
+/// Tells whether the tests are run by root.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Runs all tests of this file but `test` again as a user without rights, where this one can become such a one.
+pub(crate) fn again_as_nobody(test: &str) {
+    const NOBODY: u32 = 65534;
+    if !is_root() {
+        return skipped(test, "this user isn't root");
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--skip", test, "--test-threads=2"]).uid(NOBODY).gid(NOBODY).env_clear();
+    command.env("PATH", "/usr/bin:/bin").env("HOME", "/").current_dir("/");
+    let output = match command.output() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return skipped(test, "nobody may not read this program");
+        }
+        output => output.unwrap(),
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
 }
