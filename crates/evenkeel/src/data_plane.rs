@@ -8,7 +8,7 @@ use crate::terminal::say;
 pub(crate) fn run() -> ExitCode {
     // Before there is a thread, and before anything that comes from a network.
     if let Err(error) = keel_proxy::confine() {
-        eprintln!("evenkeel: the data plane keeps rights that it doesn't need: {error}");
+        say!("evenkeel: the data plane keeps rights that it doesn't need: {error}");
     }
     let channel = match std::io::stdin().as_fd().try_clone_to_owned() {
         Ok(channel) => channel,

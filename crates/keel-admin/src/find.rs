@@ -16,7 +16,7 @@ use keel_control::project::Identity;
 use crate::{
     api::{FolderId, ProjectInfo},
     client::Client,
-    paths::{Paths, runtime_folder},
+    paths::{Paths, is_private, runtime_folder},
 };
 
 /// How long another project's supervisor may take to say what it runs.
@@ -38,6 +38,10 @@ pub enum Found {
 
 /// Looks for the supervisor of a project.
 pub async fn find(identity: &Identity) -> Found {
+    // In a folder that others may write to, anybody could answer in a supervisor's place.
+    if !is_private(&runtime_folder()) {
+        return Found::Nowhere { elsewhere: Vec::new(), moved_from: None };
+    }
     let own = identity.folder.as_ref().map(|folder| Paths::socket_of(&identity.name, folder));
     if let Some(socket) = own.as_ref().filter(|socket| UnixStream::connect(socket).is_ok()) {
         return Found::Here(Client::new(socket));

@@ -180,6 +180,13 @@ fn make_closed(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Tells whether a folder is this user's and nobody else may write to it.
+pub(crate) fn is_private(folder: &Path) -> bool {
+    let me = rustix::process::getuid().as_raw();
+    let is_ours = |meta: fs::Metadata| meta.is_dir() && meta.uid() == me && meta.mode() & 0o022 == 0;
+    fs::symlink_metadata(folder).is_ok_and(is_ours)
+}
+
 /// Makes a folder that only this user can enter, or checks that it is one.
 fn make_private(folder: &Path) -> io::Result<()> {
     if let Err(error) = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)

@@ -166,9 +166,10 @@ impl Engine {
                     self.tell_status(&slot);
                 }
             }
-            Told::Remark(incarnation, text) => self.driver.note(incarnation, &text),
+            Told::Remark(incarnation, text) => drop(self.driver.note(incarnation, &text)),
             Told::Obstacle(incarnation, why) => {
-                if let Some(slot) = self.machine.slot_of(incarnation) {
+                let is_new = self.driver.note(incarnation, &why);
+                if let Some(slot) = self.machine.slot_of(incarnation).filter(|_| is_new) {
                     self.notify(Notice::Slow { instance: self.machine.name_of(slot), why });
                 }
             }

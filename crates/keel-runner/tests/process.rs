@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keel_model::{BuildStep, Dependency, DependencyCondition, Healthcheck, Protocol, ServiceName};
+use keel_model::{BuildStep, Dependency, DependencyCondition, Healthcheck, ServiceName};
 use keel_runner::{ApplyOptions, Ending, Exit, InstanceState, LogNews, Notice};
 use support::*;
 

@@ -3,7 +3,6 @@
 
 #![expect(clippy::expect_used, reason = "a test ends where it fails")]
 
-#[expect(dead_code, reason = "helpers that other tests need")]
 mod support;
 
 use std::{

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     process::{Child, ExitStatus},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
@@ -30,15 +30,27 @@ fn children() -> MutexGuard<'static, Children> {
     CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Held for reading while children are started, which may take long: no orphan is reaped meanwhile.
+static STARTS: RwLock<()> = RwLock::new(());
+
 /// Starts a child and enters it. No orphan is reaped meanwhile.
 ///
 /// # Errors
 /// Those of `spawn`.
 pub fn start<T, E>(spawn: impl FnOnce() -> Result<T, E>, pid_of: impl FnOnce(&T) -> u32) -> Result<T, E> {
-    let mut children = children();
+    let _starting = STARTS.read().unwrap_or_else(PoisonError::into_inner);
     let started = spawn()?;
-    children.waited_for.extend(i32::try_from(pid_of(&started)));
+    children().waited_for.extend(i32::try_from(pid_of(&started)));
     Ok(started)
+}
+
+/// Signals the process group of a child that was entered and isn't reaped yet: until then its number is no other's.
+pub fn signal_group(pid: i32, signal: i32) {
+    let children = children();
+    if children.waited_for.contains(&pid) {
+        // It may have ended by itself.
+        let _ = crate::process::kill_group(pid, signal);
+    }
 }
 
 /// Reaps a child that was entered, without waiting. `None` when it hasn't ended.
@@ -79,8 +91,9 @@ pub fn forget(pid: u32) {
     }
 }
 
-/// Reaps the orphans that had ended when this was last called. Tells whether there are others that have.
+/// Reaps the orphans that had ended when this was last called. Tells whether to look again.
 pub fn reap_orphans() -> bool {
+    let Ok(_none_starts) = STARTS.try_write() else { return true };
     // Entered before they are listed, or not there yet.
     let mut children = children();
     children.reap_among(all_children())

@@ -52,17 +52,24 @@ impl ChosenPorts {
         let known = self.known.get(&key).copied();
         let port = known.or_else(|| {
             let seed = format!("{} {service} {} {at:?}", project.folder.display(), mapping.target);
-            self.choose(&candidates(choice, &seed), mapping.host_ip)
+            self.choose(&candidates(choice, &seed), mapping.host_ip, &fixed(project))
         })?;
         self.known.insert(key, port);
         Some(PortMapping { published: Some(PortRange { first: port, last: port }), ..mapping.clone() })
     }
 
-    fn choose(&self, candidates: &[u16], ip: Option<IpAddr>) -> Option<u16> {
-        let taken: BTreeSet<u16> = self.known.values().copied().collect();
+    fn choose(&self, candidates: &[u16], ip: Option<IpAddr>, fixed: &BTreeSet<u16>) -> Option<u16> {
+        let taken: BTreeSet<u16> = self.known.values().chain(fixed).copied().collect();
         let open = || candidates.iter().copied().filter(|port| !taken.contains(port));
         open().find(|port| is_own_port(*port)).or_else(|| open().find(|port| is_free(ip, *port)))
     }
+}
+
+/// Gives the ports that entries of `ports` name without a choice.
+fn fixed(project: &Project) -> BTreeSet<u16> {
+    let mappings = project.services.values().flat_map(|service| &service.ports);
+    let ranges = mappings.filter_map(|mapping| mapping.published);
+    ranges.filter(|range| range.first == range.last).map(|range| range.first).collect()
 }
 
 fn candidates(choice: Choice, seed: &str) -> Vec<u16> {
@@ -116,6 +123,12 @@ mod tests {
         assert_eq!(first.iter().flatten().collect::<BTreeSet<_>>().len(), 5, "{first:?}");
         assert_eq!(settle(&mut chosen, "'5000', '127.0.0.1::5000', '6000-6001', '8080:80'"), first);
         assert_eq!(settle(&mut ChosenPorts::default(), "'5000'")[0], first[0]);
+    }
+
+    #[test]
+    fn leaves_to_others_what_they_name() {
+        let ports = settle(&mut ChosenPorts::default(), "'18000-18010:80', '18000:81'");
+        assert!(ports[0] > Some(18_000) && ports[1] == Some(18_000), "{ports:?}");
     }
 
     #[test]

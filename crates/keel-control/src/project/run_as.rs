@@ -81,6 +81,8 @@ fn resolve(text: &str, more: &[String]) -> Result<ProcessUser, String> {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (text, None),
     };
+    // As in Docker: `${UID}:${GID}`, both unset, is whom the container would be, which is root.
+    let user = if user.is_empty() { "0" } else { user };
     let by_number = number(user);
     let account: Option<Account> = match by_number {
         Some(uid) => user_by_id(uid).ok().flatten(),

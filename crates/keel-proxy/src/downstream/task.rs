@@ -66,6 +66,16 @@ impl Rest {
     pub(crate) fn must_close(&self) -> bool {
         self.must_close.get()
     }
+
+    /// Notes that a request came before the connection closed. True if this one is its last.
+    pub(crate) fn was_closing(&self, worker: &Worker) -> bool {
+        let marked = self.must_close.replace(false);
+        if marked {
+            let closing = &worker.tasks.closing;
+            closing.set(closing.get().saturating_sub(1));
+        }
+        marked
+    }
 }
 
 impl Tasks {
@@ -169,10 +179,7 @@ impl Drop for Ended {
             self.worker.alert(format_args!("*{} a connection ended by a panic", self.number));
         }
         self.seat.rest.end();
-        if self.seat.rest.must_close.replace(false) {
-            let closing = &self.worker.tasks.closing;
-            closing.set(closing.get().saturating_sub(1));
-        }
+        self.seat.rest.was_closing(&self.worker);
         self.worker.connection_ended();
     }
 }

@@ -195,9 +195,9 @@ impl Driver {
         }
     }
 
-    /// Notes something about a local process that its status shows.
-    pub(crate) fn note(&self, incarnation: Incarnation, text: &str) {
-        self.processes.note(incarnation, text);
+    /// Notes something about a local process that its status shows. False if that is there already, or enough is.
+    pub(crate) fn note(&self, incarnation: Incarnation, text: &str) -> bool {
+        self.processes.note(incarnation, text)
     }
 
     /// Runs a command in a running instance.

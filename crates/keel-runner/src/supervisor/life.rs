@@ -459,7 +459,12 @@ impl Supervisor {
     pub(super) fn begin_end(&mut self, now: Instant, incarnation: Incarnation, patience: Patience) {
         let Some(life) = self.lives.get_mut(&incarnation) else { return };
         let drain_timeout = patience.drain;
-        life.grace = patience.grace.or(life.grace);
+        let is_ending = matches!(life.phase, Phase::Draining { .. } | Phase::Stopping { .. });
+        life.grace = match (life.grace.filter(|_| is_ending), patience.grace) {
+            // A second, more impatient wish.
+            (Some(before), Some(grace)) => Some(before.min(grace)),
+            (before, grace) => grace.or(before).or(life.grace),
+        };
         match &mut life.phase {
             // A second, more impatient wish.
             Phase::Stopping { kill_at: Some(at), .. } => {

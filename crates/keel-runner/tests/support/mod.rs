@@ -231,14 +231,14 @@ pub(crate) fn again_as_nobody(test: &str) {
     if !is_root() {
         return skipped(test, "this user isn't root");
     }
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.args(["--skip", test, "--test-threads=2"]).uid(NOBODY).gid(NOBODY).env_clear();
     command.env("PATH", "/usr/bin:/bin").env("HOME", "/").current_dir("/");
     let output = match command.output() {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             return skipped(test, "nobody may not read this program");
         }
-        output => output.unwrap(),
+        output => output.expect("it can be started"),
     };
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));

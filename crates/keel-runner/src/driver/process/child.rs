@@ -200,7 +200,7 @@ impl Child {
     pub(in crate::driver) fn hang_up(&mut self) {
         const SIGHUP: i32 = 1;
         if matches!(self.input, Some(Input::Terminal(_))) {
-            let _ = kill_group(self.pid, SIGHUP);
+            children::signal_group(self.pid, SIGHUP);
         }
         (self.input, self.held) = (None, Vec::new());
     }
@@ -221,7 +221,7 @@ impl Child {
         // The descriptor tells that the number is still this process's.
         match pidfd_send_signal(&self.pidfd, signal) {
             Ok(()) => {
-                let _ = kill_group(self.pid, signal);
+                children::signal_group(self.pid, signal);
                 Ok(())
             }
             Err(_) if self.exit.borrow().is_some() => Ok(()),
@@ -247,7 +247,7 @@ impl Drop for Child {
     /// Who held it doesn't want it any more.
     fn drop(&mut self) {
         if self.exit.borrow().is_none() {
-            let _ = kill_group(self.pid, super::SIGKILL);
+            children::signal_group(self.pid, super::SIGKILL);
         }
     }
 }

@@ -234,6 +234,17 @@ impl Homes {
         }
     }
 
+    /// Gives the sockets that hold a UDP port which no file lists.
+    pub(super) fn udp_holds(&self, port: u16) -> Vec<Hold> {
+        let homes = self.lock();
+        homes
+            .values()
+            .filter_map(|home| home.held_udp.get(&port))
+            .filter(|hold| hold.is_open())
+            .copied()
+            .collect()
+    }
+
     /// Gives what the rules ask about, as it is now.
     pub(super) fn view(&self, incarnation: Incarnation, role: Role) -> Option<Tenant<'_>> {
         let home = self.get(incarnation)?;

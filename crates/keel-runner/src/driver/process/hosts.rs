@@ -28,11 +28,18 @@ pub(super) struct Hosts {
     files: BTreeMap<Incarnation, HostsFile>,
 }
 
+/// Whose a file is.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    /// Its own names: those that `hostname` gives among them.
+    pub(super) names: Vec<String>,
+    pub(super) address: IpAddr,
+}
+
 #[derive(Debug)]
 struct HostsFile {
     file: File,
-    /// Whose it is: a name and an address.
-    own: (String, IpAddr),
+    own: Owner,
     length: usize,
     written: Vec<u8>,
 }
@@ -44,12 +51,7 @@ impl Hosts {
     }
 
     /// Makes the file of a life. It follows the names until [`forget`](Self::forget).
-    pub(super) fn open(
-        &mut self,
-        incarnation: Incarnation,
-        path: &Path,
-        own: (String, IpAddr),
-    ) -> io::Result<()> {
+    pub(super) fn open(&mut self, incarnation: Incarnation, path: &Path, own: Owner) -> io::Result<()> {
         let file = File::create(path)?;
         // Whoever the instance runs as, and whatever this process's umask.
         file.set_permissions(Permissions::from_mode(0o644))?;
@@ -65,6 +67,9 @@ impl Hosts {
 
     /// Writes which names stand for which addresses.
     pub(super) fn write(&mut self, names: &BTreeMap<String, Vec<IpAddr>>) -> io::Result<()> {
+        if self.names == *names {
+            return Ok(());
+        }
         self.names.clone_from(names);
         // One that can't be written keeps none of the others from it.
         self.files.values_mut().map(|file| file.write(&self.base, names)).fold(Ok(()), io::Result::and)
@@ -84,16 +89,15 @@ impl HostsFile {
     }
 }
 
-fn text_of(
-    base: &str,
-    (own_name, own_address): &(String, IpAddr),
-    names: &BTreeMap<String, Vec<IpAddr>>,
-    length: usize,
-) -> Vec<u8> {
-    let mut text = format!("{own_address}\t{own_name}\n");
-    for (name, addresses) in names.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(own_name)) {
+fn text_of(base: &str, own: &Owner, names: &BTreeMap<String, Vec<IpAddr>>, length: usize) -> Vec<u8> {
+    let mut text = String::new();
+    for name in &own.names {
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "{}\t{name}", own.address);
+    }
+    let is_own = |name: &str| own.names.iter().any(|own| own.eq_ignore_ascii_case(name));
+    for (name, addresses) in names.iter().filter(|(name, _)| !is_own(name)) {
         for address in addresses {
-            // Writing to a String can't fail.
             let _ = writeln!(text, "{address}\t{name}");
         }
     }
@@ -116,7 +120,10 @@ pub(super) fn nsswitch(host: &str) -> String {
 mod tests {
     use super::*;
 
-    const OWN: [u8; 4] = [127, 7, 7, 7];
+    fn own(names: &[&str]) -> Owner {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        Owner { names, address: [127, 7, 7, 7].into() }
+    }
 
     #[test]
     fn puts_names_before_the_hosts_own_and_pads() {
@@ -126,7 +133,7 @@ mod tests {
             ("app-1".to_owned(), vec![address(3)]),
             ("app-2".to_owned(), vec![address(4)]),
         ]);
-        let text = text_of("127.0.0.1 localhost", &("app-2".into(), OWN.into()), &names, 120);
+        let text = text_of("127.0.0.1 localhost", &own(&["app-2"]), &names, 120);
         assert_eq!(text.len(), 120);
         let text = String::from_utf8(text).unwrap();
         let expect =
@@ -135,11 +142,18 @@ mod tests {
     }
 
     #[test]
+    fn its_hostname_is_its_own_although_all_of_the_service_have_it() {
+        let names = BTreeMap::from([("node-a".to_owned(), vec![IpAddr::from([127, 1, 2, 3])])]);
+        let text = text_of("", &own(&["app-1", "node-a"]), &names, 0);
+        assert_eq!(String::from_utf8(text).unwrap().trim_end(), "127.7.7.7\tapp-1\n127.7.7.7\tnode-a");
+    }
+
+    #[test]
     fn a_shorter_content_leaves_nothing_of_a_longer_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hosts");
         let mut hosts = Hosts::new();
-        hosts.open(1, &path, ("app".into(), OWN.into())).unwrap();
+        hosts.open(1, &path, own(&["app"])).unwrap();
         let many: BTreeMap<_, _> =
             (0..2_000).map(|n| (format!("name-{n}"), vec![IpAddr::from([127, 1, 1, 1])])).collect();
         hosts.write(&many).unwrap();
@@ -156,7 +170,7 @@ mod tests {
         let path = folder.path().join("hosts");
         let mut hosts = Hosts::new();
         hosts.write(&BTreeMap::from([("db".to_owned(), vec![[127, 1, 1, 1].into()])])).unwrap();
-        hosts.open(1, &path, ("app".into(), OWN.into())).unwrap();
+        hosts.open(1, &path, own(&["app"])).unwrap();
         assert!(std::fs::read_to_string(&path).unwrap().starts_with("127.7.7.7\tapp\n127.1.1.1\tdb\n"));
     }
 

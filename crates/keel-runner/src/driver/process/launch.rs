@@ -23,6 +23,7 @@ use super::{
     child::wait_for,
     environment, first_tcp,
     homes::Role,
+    hosts::Owner,
     lock, process_of,
     surroundings::{self, Overlays, Surroundings},
     trap::Whose,
@@ -166,7 +167,9 @@ impl Driver {
         std::fs::create_dir_all(folder)?;
         let hosts = folder.join("hosts");
         let address = self.address(order.incarnation).unwrap_or(Ipv4Addr::LOCALHOST.into());
-        lock(&self.0.hosts).open(order.incarnation, &hosts, (order.name.into(), address))?;
+        let names = std::iter::once(order.name).chain(process.hostname.as_deref());
+        let own = Owner { names: names.map(str::to_owned).collect(), address };
+        lock(&self.0.hosts).open(order.incarnation, &hosts, own)?;
         let overlays = Overlays { hosts: &hosts, nsswitch: self.0.nsswitch.as_deref() };
         surroundings::prepare(process, overlays, folder, order.name)
     }

@@ -76,6 +76,8 @@ use crate::{
 };
 
 const SIGKILL: i32 = 9;
+/// What `ps` says of one life at most, in bytes.
+const NOTE_BYTES_MAX: usize = 1 << 10;
 /// How long after an instance became ready its ports on wildcard addresses are looked for.
 const ESCAPED_AFTER: Duration = Duration::from_millis(250);
 /// How long after its end a guardian is replaced.
@@ -388,11 +390,12 @@ impl Driver {
     }
 
     /// Notes something about a life that its status shows.
-    pub(crate) fn note(&self, incarnation: Incarnation, text: &str) {
+    /// Adds to what `ps` says of a life. False if that is there already, or enough is.
+    pub(crate) fn note(&self, incarnation: Incarnation, text: &str) -> bool {
         if let Some(living) = lock(&self.0.lives).get_mut(&incarnation) {
             let note = living.note.get_or_insert_default();
-            if note.contains(text) {
-                return;
+            if note.contains(text) || note.len() >= NOTE_BYTES_MAX {
+                return false;
             }
             if !note.is_empty() {
                 note.push_str("; ");
@@ -400,6 +403,7 @@ impl Driver {
             note.push_str(text);
         }
         let _ = self.0.told.send(Told::Noted(incarnation));
+        true
     }
 
     fn living(&self, incarnation: Incarnation) -> Option<Living> {
@@ -428,6 +432,15 @@ impl Driver {
     }
 
     /// Has another guardian take the place of one that was killed.
+    fn guardian_has_ended(&self) -> bool {
+        let pid = i32::try_from(lock(&self.0.guardian).pid()).unwrap_or(0);
+        match keel_sys::process::exit_of_unreaped(pid) {
+            Ok(exit) => exit.is_some(),
+            // It was reaped.
+            Err(error) => error.raw_os_error() == Some(rustix::io::Errno::CHILD.raw_os_error()),
+        }
+    }
+
     fn replace_guardian(&self) -> io::Result<(u32, u32)> {
         let new = start_guardian(&self.0.record, &self.0.state_dir, self.0.cgroups.as_ref())?;
         let mut guardian = lock(&self.0.guardian);
@@ -506,6 +519,10 @@ async fn guard_the_guardian(driver: Weak<Inner>) {
         }
         tokio::time::sleep(GUARDIAN_AGAIN_AFTER).await;
         let Some(driver) = driver.upgrade().map(Driver) else { return };
+        // Another one in the place of one that lives would have that one end everything.
+        if !driver.guardian_has_ended() {
+            continue;
+        }
         match driver.replace_guardian() {
             Ok((old, new)) => tracing::warn!("the guardian (pid {old}) was killed; pid {new} takes over"),
             Err(error) => tracing::error!("the guardian was killed, and there can't be another: {error}"),

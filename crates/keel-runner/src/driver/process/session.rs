@@ -11,7 +11,7 @@ use std::{
 
 use keel_model::Service;
 use keel_sys::{
-    process::{kill_group, pidfd_open},
+    process::pidfd_open,
     sandbox::{Group, Namespace, Sandbox, TrapMode, c_path, open_terminal, resize_terminal},
 };
 use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver, sync::oneshot, task::JoinHandle};
@@ -89,7 +89,7 @@ impl Driver {
         let passed = match exit {
             Ok(exit) => exit.is_ok_and(|exit| exit.is_some_and(Exit::is_success)),
             Err(_) => {
-                let _ = kill_group(pid, SIGKILL);
+                keel_sys::children::signal_group(pid, SIGKILL);
                 return Err(format!("it took longer than {} s", check.timeout.as_secs_f32()));
             }
         };

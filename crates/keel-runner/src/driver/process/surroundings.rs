@@ -73,25 +73,27 @@ pub(super) fn prepare(
     let hostname = spec.hostname.as_deref().unwrap_or(hostname);
     let hostname = CString::new(hostname.get(..64).unwrap_or(hostname)).ok();
     let shared_memory =
-        Some(SHARED_MEMORY).filter(|folder| Path::new(folder).is_dir() && !is_mapped(spec, folder));
+        Some(SHARED_MEMORY).filter(|folder| Path::new(folder).is_dir() && !is_needed(spec, folder));
     let shared_memory = shared_memory.map(|folder| c_path(Path::new(folder))).transpose()?;
     Ok(Surroundings { namespace: NewNamespace { map_user, binds, shared_memory, hostname }, private_tmp })
 }
 
-/// Whether the file has the service use something of this folder of the host.
-fn is_mapped(spec: &ProcessSpec, folder: &str) -> bool {
-    spec.path_map.iter().any(|(_, host)| host.starts_with(folder))
+/// Gives what the service needs of this host's folders: its mounts, its program and what that is given, where it works.
+fn needed(spec: &ProcessSpec) -> impl Iterator<Item = &Path> {
+    let mapped = spec.path_map.iter().map(|(_, host)| host.as_path());
+    let program = spec.argv.iter().map(Path::new);
+    let prefix = spec.path_prefix.iter().map(PathBuf::as_path);
+    mapped.chain(program).chain([spec.working_dir.as_path()]).chain(prefix)
+}
+
+/// Whether the service needs something of this folder of the host.
+fn is_needed(spec: &ProcessSpec, folder: &str) -> bool {
+    needed(spec).any(|path| path.starts_with(folder))
 }
 
 /// Gives which entries of the host's `/tmp` the service needs; `None` when that is all of it.
 fn kept_of_tmp(spec: &ProcessSpec) -> Option<BTreeSet<PathBuf>> {
-    let mapped = spec.path_map.iter().map(|(_, host)| host.as_path());
-    let program = spec.argv.iter().map(Path::new);
-    let needed = mapped
-        .chain(program)
-        .chain([spec.working_dir.as_path()])
-        .chain(spec.path_prefix.iter().map(PathBuf::as_path));
-    let below = needed.filter_map(|path| path.strip_prefix("/tmp").ok());
+    let below = needed(spec).filter_map(|path| path.strip_prefix("/tmp").ok());
     below
         .map(|rest| match rest.components().next() {
             Some(Component::Normal(first)) => Some(PathBuf::from(first)),
@@ -116,9 +118,11 @@ mod tests {
             hostname: None,
             user: None,
         };
-        assert!(is_mapped(&spec("/dev/shm"), SHARED_MEMORY));
-        assert!(is_mapped(&spec("/dev/shm/cache"), SHARED_MEMORY));
-        assert!(!is_mapped(&spec("/dev/shm2"), SHARED_MEMORY));
+        assert!(is_needed(&spec("/dev/shm"), SHARED_MEMORY));
+        assert!(is_needed(&spec("/dev/shm/cache"), SHARED_MEMORY));
+        assert!(!is_needed(&spec("/dev/shm2"), SHARED_MEMORY));
+        let works_there = ProcessSpec { working_dir: "/dev/shm/project".into(), ..spec("/srv") };
+        assert!(is_needed(&works_there, SHARED_MEMORY));
     }
 
     #[test]

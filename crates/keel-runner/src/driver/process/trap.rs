@@ -256,10 +256,12 @@ impl Shared {
             self.homes.hold_udp(caller.incarnation, port, hold);
             Ok(())
         };
+        if !may_bind(caller.process, port) {
+            // The kernel says so to the instance itself.
+            return Ok(Answer::Continue);
+        }
         match rustix::net::bind(socket, &request.address) {
             Ok(()) => {
-                // So that other instances can have the port at addresses of their own.
-                let _ = sockopt::set_socket_reuseaddr(socket, true);
                 hold(socket)?;
                 Ok(Answer::Done)
             }
@@ -270,6 +272,7 @@ impl Shared {
                 };
                 let reuse = sockopt::socket_reuseaddr(socket)?;
                 sockopt::set_socket_reuseaddr(socket, true)?;
+                self.homes.udp_holds(port).iter().for_each(|other| drop(share(other)));
                 let answer = bind_own(socket, own, port, Kind::Datagram, tenant)?;
                 if answer == Answer::Done {
                     hold(socket)?;
@@ -329,14 +332,40 @@ impl Shared {
             drop(trap.answer(id, Answer::Fail(Errno::AGAIN.raw_os_error())));
             return;
         }
+        let refuse = Arc::clone(&trap);
         let connect = move || {
             drop(trap.answer(id, call.run()));
             blocking.fetch_sub(1, Ordering::Relaxed);
         };
         if let Err(error) = std::thread::Builder::new().name("keel-connect".into()).spawn(connect) {
             tracing::warn!("a connect of an instance can't be redirected: {error}");
+            self.blocking.fetch_sub(1, Ordering::Relaxed);
+            drop(refuse.answer(id, Answer::Fail(Errno::AGAIN.raw_os_error())));
         }
     }
+}
+
+/// Whether a process may bind a port: a low one needs a privilege, which Evenkeel may have and the process not.
+fn may_bind(process: i32, port: u16) -> bool {
+    const NET_BIND_SERVICE: u64 = 1 << 10;
+    let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
+    if port >= first.trim().parse().unwrap_or(1024) {
+        return true;
+    }
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
+        .is_some_and(|all| all & NET_BIND_SERVICE != 0)
+}
+
+/// Has a socket share its UDP port with others, so that an instance can have it at its own address.
+fn share(hold: &Hold) -> io::Result<()> {
+    let socket = pidfd_getfd(pidfd_open(hold.process)?, hold.descriptor)?;
+    if rustix::fs::fstat(&socket)?.st_ino == hold.inode {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    Ok(())
 }
 
 /// Whose calls a trap gives.
