@@ -216,6 +216,15 @@ impl Lines {
     pub fn copied(&mut self, field: &Field, bytes: &[u8]) {
         let (name, value) = (field.name.of(bytes), field.value.of(bytes));
         debug_assert!(!ends_line(value) && !ends_line(name));
+        // Nearly every line stands there as it is written here.
+        let (start, value_at, end) = (field.name.start(), field.value.start(), field.value.end());
+        if bytes.get(field.name.end()..value_at) == Some(b": ")
+            && bytes.get(end..end.wrapping_add(2)) == Some(b"\r\n")
+            && let Some(line) = bytes.get(start..end.wrapping_add(2))
+        {
+            self.bytes.extend_from_slice(line);
+            return;
+        }
         self.begin(name);
         self.bytes.extend_from_slice(value);
         self.bytes.extend_from_slice(b"\r\n");

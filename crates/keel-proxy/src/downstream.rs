@@ -219,7 +219,7 @@ async fn serve(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) {
             return;
         }
         // Boxed, so that an idle connection doesn't carry the room that a request needs.
-        if !Box::pin(h1::serve_one(worker, client, rest)).await || rest.must_close() {
+        if !Box::pin(h1::serve_one(worker, client, rest)).await {
             return;
         }
     }
@@ -245,7 +245,7 @@ async fn idle(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> bool {
     })
     .await;
     rest.end();
-    client.is_last = rest.must_close();
+    client.is_last = rest.was_closing(worker);
     goes_on
 }
 
