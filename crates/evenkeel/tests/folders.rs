@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it can't go on")]
 
-use std::{fs, path::Path, process::Output};
+use std::{
+    fs,
+    path::Path,
+    process::{Output, Stdio},
+};
 
 use keel_testkit::{Binary, Project};
 
@@ -72,6 +76,29 @@ fn a_command_acts_on_the_project_of_its_folder_alone() -> Done {
         Some(1) => Ok(()),
         status => anyhow::bail!("it still runs: {status:?}"),
     })
+}
+
+#[test]
+fn several_that_start_a_project_at_once_all_succeed() -> Done {
+    let project = folders()?;
+    for _ in 0..5 {
+        let starting: Vec<_> = (0..3)
+            .map(|_| {
+                let mut command = project.command(&["up", "-d"]);
+                command
+                    .current_dir(project.folder().join("one"))
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::piped());
+                command.spawn()
+            })
+            .collect::<Result<_, _>>()?;
+        for child in starting {
+            let output = child.wait_with_output()?;
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        run(&project, "one", &["down"])?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -29,6 +29,9 @@ pub enum ClientError {
     /// The connection broke, most likely because the supervisor ended.
     #[error("the supervisor went away")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The supervisor is just beginning.
+    #[error("the project is still being read")]
+    Beginning,
     /// The supervisor said no.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -131,6 +134,7 @@ impl Client {
         let response = sender.send_request(request).await.map_err(broken)?;
         match response.status() {
             StatusCode::OK | StatusCode::SWITCHING_PROTOCOLS => Ok(response),
+            StatusCode::TOO_EARLY => Err(ClientError::Beginning),
             status => {
                 let body = response.into_body().collect().await.map_err(broken)?.to_bytes();
                 let failure = serde_json::from_slice(&body).unwrap_or_else(|_| Failure {

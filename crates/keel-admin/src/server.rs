@@ -81,7 +81,7 @@ pub async fn serve(
 
 async fn project_info(State(server): State<Server>) -> Response {
     let Some(joined) = server.project.joined() else {
-        return fail(StatusCode::SERVICE_UNAVAILABLE, "the project is still being read".into());
+        return fail(StatusCode::TOO_EARLY, "the project is still being read".into());
     };
     let info = ProjectInfo {
         name: joined.name,
@@ -100,7 +100,7 @@ async fn project_info(State(server): State<Server>) -> Response {
 async fn plan(State(server): State<Server>) -> Response {
     match server.project.joined() {
         Some(joined) => Json(joined.plan).into_response(),
-        None => fail(StatusCode::SERVICE_UNAVAILABLE, "the project is still being read".into()),
+        None => fail(StatusCode::TOO_EARLY, "the project is still being read".into()),
     }
 }
 
