@@ -355,7 +355,10 @@ impl<'a> Interpreter<'a> {
             (Some(heredoc), _) if text.starts_with("<<") => {
                 (heredoc.text.clone(), self.commands(&heredoc.text))
             }
-            (Some(_), _) => (text.clone(), vec![RunCommand::Other(text)]),
+            (Some(_), _) => {
+                let bodies = line.heredocs.iter().map(|one| format!("\n{}{}", one.text, one.name));
+                (format!("{text}{}\n", bodies.collect::<String>()), vec![RunCommand::Other(text)])
+            }
             (None, Ok(argv)) => (text, vec![run::command(&argv)]),
             (None, Err(_)) => {
                 let commands = self.commands(&text);

@@ -19,6 +19,7 @@ use keel_model::Port;
 use crate::{Healthcheck, Spanned};
 pub use context::context_patterns;
 use instruction::Interpreter;
+pub(crate) use words::Scope;
 
 /// The final stage of a Dockerfile.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,7 +110,8 @@ pub enum CopySource {
 pub struct Run {
     /// Where it stands.
     pub span: Span,
-    /// The line as it stands, continuations joined; a heredoc's text in its place.
+    /// The line as it stands, continuations joined; the text of a heredoc that is the script itself in its place, of
+    /// others after it.
     pub text: String,
     /// The folder it runs in, in the container.
     pub working_dir: String,

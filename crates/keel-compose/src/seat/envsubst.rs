@@ -37,6 +37,20 @@ pub(super) fn envsubst(text: &str, environment: &BTreeMap<String, String>, names
     out
 }
 
+/// Tells whether a variable that would be replaced is one of those that `is_meant` names.
+pub(super) fn is_used(text: &str, names: &Names, is_meant: &dyn Fn(&str) -> bool) -> bool {
+    let listed: Vec<&str> = match names {
+        Names::Of(format) => variables(format).map(|(_, name, _)| name).collect(),
+        Names::All | Names::Defined => Vec::new(),
+    };
+    variables(text).any(|(_, name, _)| match names {
+        Names::All => is_meant(name),
+        // A name that nothing sets stays as it stands.
+        Names::Defined => is_meant(name) && name.bytes().all(|b| !b.is_ascii_lowercase()),
+        Names::Of(_) => listed.contains(&name) && is_meant(name),
+    })
+}
+
 /// Gives the variables of a text: where each begins, its name, and where it ends.
 fn variables(text: &str) -> impl Iterator<Item = (usize, &str, usize)> {
     text.match_indices('$').filter_map(|(start, _)| {

@@ -2,12 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{self, Read as _},
     path::{Component, Path, PathBuf},
 };
 
 use keel_diag::Span;
 
-use crate::{Copy, CopySource, Dockerfile, MountSource, Origin, Service, decode::tidy};
+use crate::{
+    Copy, CopySource, Dockerfile, MountSource, Origin, Service, decode::tidy, files::FILE_BYTES_MAX,
+};
 
 /// How deep folders are looked through.
 const DEPTH_MAX: usize = 8;
@@ -19,6 +22,8 @@ const FILES_MAX: usize = 10_000;
 pub struct SeatFiles {
     /// Later entries hide earlier ones.
     pub entries: Vec<SeatFile>,
+    /// Folders that are made, empty ones too.
+    folders: BTreeSet<PathBuf>,
 }
 
 /// A file or folder in the container and where it comes from.
@@ -90,6 +95,34 @@ impl SeatFiles {
     /// Adds a layer on top.
     pub fn add(&mut self, container: &Path, layer: Layer, span: Span) {
         self.entries.push(SeatFile { container: tidy(container), layer, span });
+    }
+
+    /// Puts a text where a shell writes it, in place of what it wrote there just before.
+    pub(super) fn write(&mut self, container: &Path, text: String, span: Span) {
+        let container = tidy(container);
+        if self.entries.last().is_some_and(|entry| {
+            entry.container == container && matches!(entry.layer, Layer::Copied(Origin::Text(_)))
+        }) {
+            self.entries.pop();
+        }
+        self.add(&container, Layer::Copied(Origin::Text(text)), span);
+    }
+
+    pub(super) fn make_folder(&mut self, container: &Path) {
+        self.folders.insert(tidy(container));
+    }
+
+    /// Whether a path of the container is a folder, as far as is known.
+    pub(super) fn is_folder(&self, container: &Path) -> bool {
+        match self.find(container) {
+            Some(Origin::Host(host)) => host.is_dir(),
+            Some(Origin::Text(_)) => false,
+            None => {
+                is_known_folder(container)
+                    || self.folders.iter().any(|folder| folder.starts_with(container))
+                    || !self.list(container).is_empty()
+            }
+        }
     }
 
     pub(super) fn add_copy(&mut self, copy: &Copy, dockerfile: &Dockerfile, context: &Path) {
@@ -194,9 +227,19 @@ impl SeatFiles {
         found.into_iter().collect()
     }
 
-    /// Gives the files below a folder of the container, at any depth.
+    /// Gives the files below a folder of the container, at any depth up to 8; 10,000 of them at most.
     pub fn below(&self, folder: &Path) -> Vec<PathBuf> {
+        self.search(folder).0
+    }
+
+    /// Tells whether [`SeatFiles::below`] gives fewer files than there are.
+    pub fn is_cut_below(&self, folder: &Path) -> bool {
+        self.search(folder).1 == Search::Cut
+    }
+
+    fn search(&self, folder: &Path) -> (Vec<PathBuf>, Search) {
         let mut found = Vec::new();
+        let mut search = Search::Whole;
         let mut folders = vec![(tidy(folder), 0)];
         while let Some((folder, depth)) = folders.pop() {
             for path in self.list(&folder) {
@@ -209,11 +252,16 @@ impl SeatFiles {
                     folders.push((path, depth + 1));
                 } else if !is_folder && found.len() < FILES_MAX {
                     found.push(path);
+                } else {
+                    search = Search::Cut;
                 }
+            }
+            if found.len() >= FILES_MAX && search == Search::Cut {
+                break;
             }
         }
         found.sort();
-        found
+        (found, search)
     }
 
     /// Gives the paths of the container that a pattern with `*`, `?` and `[` names.
@@ -272,9 +320,43 @@ impl SeatFiles {
     pub fn text(&self, container: &Path) -> Option<String> {
         match self.find(container)? {
             Origin::Text(text) => Some(text),
-            Origin::Host(path) => std::fs::read_to_string(path).ok(),
+            Origin::Host(path) => read(&path).ok().and_then(|bytes| String::from_utf8(bytes).ok()),
         }
     }
+
+    /// Reads a file, as nginx would.
+    ///
+    /// # Errors
+    /// The system's, and those of a file that is none or is larger than 4 MiB.
+    pub fn read(&self, container: &Path) -> io::Result<Vec<u8>> {
+        match self.find(container) {
+            Some(Origin::Host(host)) => read(&host),
+            Some(Origin::Text(text)) => Ok(text.into_bytes()),
+            None => Err(io::Error::from(io::ErrorKind::NotFound)),
+        }
+    }
+}
+
+/// Reads a regular file of bounded size: a device or a pipe might never end.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // Opening a pipe would wait for its writer.
+    if !std::fs::metadata(path)?.is_file() {
+        let kind = if path.is_dir() { io::ErrorKind::IsADirectory } else { io::ErrorKind::InvalidInput };
+        return Err(io::Error::new(kind, "it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 4 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// Whether a search came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Search {
+    Whole,
+    Cut,
 }
 
 fn join(path: &Path, below: &Path) -> PathBuf {
@@ -368,5 +450,29 @@ mod tests {
         check("a?c*", "abc", true);
         check("*a*b", "xaab", true);
         check("*a*b", "xaac", false);
+    }
+    #[test]
+    fn reads_regular_files_alone() {
+        let span = Span::new(keel_diag::Sources::default().add("x", String::new()), 0..0);
+        let folder = tempfile::tempdir().unwrap();
+        let large = folder.path().join("large");
+        std::fs::File::create(&large).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
+        let mut files = SeatFiles::default();
+        files.add(Path::new("/zero"), Layer::Mounted(Origin::Host("/dev/zero".into())), span);
+        files.add(Path::new("/large"), Layer::Mounted(Origin::Host(large)), span);
+        files.add(Path::new("/d"), Layer::Mounted(Origin::Host(folder.path().to_owned())), span);
+        for path in ["/zero", "/large", "/d"] {
+            assert_eq!(files.text(Path::new(path)), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn says_that_a_search_is_cut() {
+        let span = Span::new(keel_diag::Sources::default().add("x", String::new()), 0..0);
+        let mut files = SeatFiles::default();
+        files.add(Path::new("/a/1/2/3/4/5/6/7/8/f"), Layer::Copied(Origin::Text(String::new())), span);
+        assert!(!files.is_cut_below(Path::new("/a")));
+        files.add(Path::new("/a/1/2/3/4/5/6/7/8/9/f"), Layer::Copied(Origin::Text(String::new())), span);
+        assert!(files.is_cut_below(Path::new("/a")));
     }
 }

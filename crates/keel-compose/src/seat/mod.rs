@@ -2,10 +2,14 @@
 //! containers would start.
 //!
 //! [`files`] has the files, in layers as an image has them; [`start`] reads what the container would run before nginx
-//! and how it would start nginx; [`shell`] understands the few shell commands that people put there.
+//! and how it would start nginx; [`shell`] follows the shell commands that people put there: [`script`] cuts them,
+//! [`expand`] reads their words, [`change`] does what they do to files.
 
+mod change;
 mod envsubst;
+mod expand;
 mod files;
+mod script;
 mod shell;
 mod start;
 

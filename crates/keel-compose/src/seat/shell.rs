@@ -1,39 +1,63 @@
 //! The shell commands that stand before nginx in a `command`, an entrypoint or a RUN line: those that make, copy and remove
 //! configuration files are followed on the container's files; nothing is run.
 //!
-//! What isn't understood is collected as it stands, so that somebody can be told that it has no effect.
+//! What isn't understood is collected as it stands, so that somebody can be told that it has no effect. So is what depends
+//! on a condition: neither side is followed. A script may be of any length and call itself: [`LIMITS`] end it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
 use keel_diag::Span;
 
 use super::{
-    envsubst::{Names, envsubst},
-    files::{Layer, SeatFiles, matches_wildcard},
+    change::matching,
+    envsubst::{Names, envsubst, is_used},
+    expand::{Append, Command, Input, TEXT_BYTES_MAX, Unset, Variables, Word, assignment},
+    files::SeatFiles,
+    script::{Kind, Operator, Part, Statement, bare, pieces, statements},
 };
-use crate::{Origin, decode::tidy, interpolate::name_length};
+use crate::{decode::tidy, interpolate::name_length};
 
 /// Programs that change nothing that counts for a balancer's configuration.
 const HARMLESS: &[&str] = &[
-    ":", "true", "set", "mkdir", "touch", "chmod", "chown", "sleep", "wait", "trap", "test", "[", "apk",
-    "apt", "apt-get", "cd", "unset", "umask", "addgroup", "adduser", "useradd", "groupadd", "usermod", "ls",
-    "date", "setcap", "yum", "dnf", "id", "env",
+    "chmod", "chown", "sleep", "wait", "trap", "apk", "apt", "apt-get", "umask", "addgroup", "adduser",
+    "useradd", "groupadd", "usermod", "ls", "date", "setcap", "yum", "dnf", "id", "pwd", "hostname", "uname",
+    "whoami", "kill",
+];
+/// Programs that are asked a question: the answer isn't known here.
+const TESTS: &[&str] = &[
+    "[", "[[", "test", "grep", "egrep", "fgrep", "which", "type", "hash", "pgrep", "getent", "nc", "ping",
+    "false",
 ];
 /// Programs that wait for another one and then start what follows.
 const WAITING: [&str; 5] = ["wait-for-it.sh", "wait-for-it", "wait-for.sh", "wait-for", "dockerize"];
 /// Programs that start what follows and do nothing else here.
 const WRAPPERS: [&str; 6] = ["exec", "tini", "dumb-init", "sudo", "gosu", "su-exec"];
+const SHELLS: [&str; 4] = ["sh", "bash", "ash", "dash"];
 /// The names of the program in nginx's seat.
 const BALANCERS: [&str; 6] = ["nginx", "nginx-debug", "openresty", "angie", "angie-debug", "evenkeel"];
+
+/// How far a script is followed.
+pub(super) struct Limits {
+    /// Scripts that call each other.
+    pub(super) depth: usize,
+    /// Commands in all.
+    pub(super) commands: usize,
+    /// Bytes of all words and texts together.
+    pub(super) bytes: usize,
+}
+
+pub(super) const LIMITS: Limits = Limits { depth: 16, commands: 10_000, bytes: 64 << 20 };
 
 /// What a script comes to.
 #[derive(Debug)]
 pub(super) struct Shell<'a> {
     pub(super) files: &'a mut SeatFiles,
-    pub(super) environment: BTreeMap<String, String>,
+    pub(super) variables: Variables,
+    /// The current folder; `None` where it isn't known.
+    pub(super) folder: Option<PathBuf>,
     /// The line that has the script.
     pub(super) span: Span,
     /// How nginx is started, if it is.
@@ -41,154 +65,517 @@ pub(super) struct Shell<'a> {
     /// What waits for others or reloads now and then: of no use here.
     pub(super) waits: Vec<String>,
     /// What isn't understood.
-    pub(super) not_run: Vec<String>,
+    pub(super) not_run: Vec<NotRun>,
+    /// Which limit has ended it.
+    pub(super) cut: Option<&'static str>,
+    /// Functions, and whether they change anything.
+    functions: BTreeMap<String, Effect>,
+    ended: bool,
+    depth: usize,
+    commands: usize,
+    bytes: usize,
 }
 
-/// A word and whether a command makes a part of it.
-#[derive(Debug, Default)]
-struct Word {
-    text: String,
-    dynamic: bool,
+/// A command that isn't followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NotRun {
+    pub(super) shown: String,
+    /// All of it, and its words as they are known.
+    pub(super) text: String,
+    /// Where it would run.
+    pub(super) folder: Option<PathBuf>,
 }
 
-/// One command of a pipeline.
-#[derive(Debug, Default)]
-struct Command {
-    words: Vec<Word>,
-    input: Option<String>,
-    output: Option<(String, Append)>,
-}
-
+/// Whether a command that isn't run would change something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Append {
-    Yes,
-    No,
+enum Effect {
+    None,
+    Changes,
+}
+
+/// What is known of a command's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    Success,
+    /// It isn't followed.
+    Unfollowed,
+    /// It asks something.
+    Question,
+}
+
+/// What a command gives.
+#[derive(Debug)]
+pub(super) struct Done {
+    status: Status,
+    output: Option<String>,
+}
+
+impl Done {
+    pub(super) fn quietly() -> Self {
+        Self { status: Status::Success, output: Some(String::new()) }
+    }
+
+    fn with(output: String) -> Self {
+        Self { status: Status::Success, output: Some(output) }
+    }
+
+    fn question() -> Self {
+        Self { status: Status::Question, output: None }
+    }
 }
 
 impl<'a> Shell<'a> {
-    pub(super) fn new(files: &'a mut SeatFiles, environment: BTreeMap<String, String>, span: Span) -> Self {
-        Self { files, environment, span, start: None, waits: Vec::new(), not_run: Vec::new() }
+    pub(super) fn new(
+        files: &'a mut SeatFiles,
+        environment: BTreeMap<String, String>,
+        unset: Unset,
+        folder: PathBuf,
+        span: Span,
+    ) -> Self {
+        // The base image sets these.
+        let of_image = ["PATH", "HOME", "PWD", "NGINX_VERSION", "NJS_VERSION", "PKG_RELEASE"];
+        let unknown: BTreeSet<String> = of_image.map(str::to_owned).into();
+        let variables = Variables {
+            unknown: unknown.into_iter().filter(|name| !environment.contains_key(name)).collect(),
+            exported: environment,
+            own: BTreeMap::new(),
+            positional: Vec::new(),
+            exports_all: false,
+            unset,
+        };
+        Self {
+            files,
+            variables,
+            folder: Some(folder),
+            span,
+            start: None,
+            waits: Vec::new(),
+            not_run: Vec::new(),
+            cut: None,
+            functions: BTreeMap::new(),
+            ended: false,
+            depth: 0,
+            commands: 0,
+            bytes: 0,
+        }
     }
 
     /// Follows a script to the point where nginx starts.
     pub(super) fn run(&mut self, script: &str) {
-        for statement in statements(script) {
-            if self.start.is_none() {
-                self.statement(&statement);
-            }
+        if !self.descend() {
+            return;
         }
+        let statements = statements(script);
+        // An image whose RUN line is one chain exists: each part of it has ended well.
+        let is_chain = self.variables.unset == Unset::Unknown
+            && statements.iter().skip(1).all(|statement| statement.operator == Operator::And);
+        let mut status = Status::Success;
+        for statement in &statements {
+            if self.is_over() {
+                break;
+            }
+            status = match (statement.operator, status) {
+                _ if is_chain => self.statement(statement),
+                (Operator::Then, _) | (Operator::And, Status::Success) => self.statement(statement),
+                (Operator::Or, Status::Success) => Status::Success,
+                // What isn't followed is named already; nginx is started all the same.
+                (Operator::And, Status::Unfollowed) if starts(statement) => self.statement(statement),
+                (Operator::And | Operator::Or, status) => {
+                    self.leave(statement);
+                    status
+                }
+            };
+        }
+        self.depth -= 1;
+    }
+
+    fn is_over(&self) -> bool {
+        self.start.is_some() || self.ended || self.cut.is_some()
+    }
+
+    fn descend(&mut self) -> bool {
+        if self.depth >= LIMITS.depth {
+            self.cut = Some("its scripts call each other more than 16 deep");
+            return false;
+        }
+        self.depth += 1;
+        true
     }
 
     /// Follows one command given as words.
     pub(super) fn argv(&mut self, argv: &[String]) {
-        let shown = argv.join(" ");
-        let words = argv.iter().map(|text| Word { text: text.clone(), dynamic: false }).collect();
-        self.command(&Command { words, ..Command::default() }, None, &shown);
-    }
-
-    fn statement(&mut self, text: &str) {
-        let first = text.split_whitespace().next().unwrap_or_default();
-        if matches!(first, "while" | "until" | "for" | "if" | "case") {
-            let reloads = text.contains("-s reload") || text.contains("sleep");
-            let list = if reloads && first != "if" { &mut self.waits } else { &mut self.not_run };
-            list.push(shorten(text));
+        if !self.descend() {
             return;
         }
+        let shown = argv.join(" ");
+        let words = argv.iter().map(|text| Word { text: text.clone(), ..Word::default() }).collect();
+        self.command(&Command { words, ..Command::default() }, None, &shown);
+        self.depth -= 1;
+    }
+
+    fn statement(&mut self, statement: &Statement) -> Status {
         let mut piped = None;
-        for part in split_at(text, "|") {
+        let mut status = Status::Success;
+        let shown = statement.shown();
+        for part in &statement.parts {
             // What nginx would write is nobody's configuration.
             if self.start.is_some() {
-                return;
+                break;
             }
-            let command = self.parse(&part);
-            piped = self.command(&command, piped, text);
+            self.commands += 1;
+            if self.commands > LIMITS.commands {
+                self.cut = Some("it has more than 10,000 commands");
+            }
+            if self.cut.is_some() {
+                break;
+            }
+            let done = self.part(part, piped, &shown);
+            (status, piped) = (done.status, done.output);
+        }
+        status
+    }
+
+    fn part(&mut self, part: &Part, piped: Option<String>, shown: &str) -> Done {
+        match &part.kind {
+            Kind::Simple => {
+                let command = self.variables.command(&part.text, &part.heredocs);
+                let words = command.words.iter().chain(command.assignments.iter().map(|(_, word)| word));
+                self.spend(words.map(|word| word.text.len()).sum());
+                self.command(&command, piped, shown)
+            }
+            Kind::Function { name } => {
+                self.functions.insert(name.clone(), effect(&part.text));
+                Done::quietly()
+            }
+            Kind::Compound => {
+                let is_loop = part.text.starts_with("while")
+                    || part.text.starts_with("until")
+                    || part.text.starts_with("for");
+                if is_loop && (part.text.contains("-s reload") || part.text.contains("sleep")) {
+                    self.waits.push(shorten(&part.text));
+                    return Done::quietly();
+                }
+                self.forget(&part.text);
+                match effect(&part.text) {
+                    Effect::None => Done::question(),
+                    Effect::Changes => self.unknown(&part.text),
+                }
+            }
         }
     }
 
-    /// Acts as one command of a pipeline does; gives its standard output where that is known.
-    fn command(&mut self, command: &Command, piped: Option<String>, shown: &str) -> Option<String> {
-        let mut words = command.words.as_slice();
-        while let Some((name, value)) = words.first().and_then(|word| assignment(&word.text)) {
-            self.environment.insert(name.to_owned(), value.to_owned());
-            words = &words[1..];
+    /// Names a statement that a condition decides on, if it would change anything.
+    fn leave(&mut self, statement: &Statement) {
+        for part in &statement.parts {
+            self.forget(&part.text);
+            if effect(&part.text) == Effect::Changes
+                || self.functions.get(part.text.as_str()) == Some(&Effect::Changes)
+            {
+                self.unknown(&statement.shown());
+                return;
+            }
         }
-        let (program, arguments) = words.split_first()?;
+    }
+
+    /// What isn't run might set a variable or the folder: neither is known then.
+    fn forget(&mut self, text: &str) {
+        for piece in pieces(text) {
+            let piece = bare(&piece).trim_start_matches("export ");
+            if piece.starts_with("cd ") {
+                self.folder = None;
+            }
+            let name = piece.get(..name_length(piece)).filter(|name| !name.is_empty());
+            if let Some(name) =
+                name.filter(|name| piece.get(name.len()..).is_some_and(|rest| rest.starts_with('=')))
+            {
+                self.variables.unknown.insert(name.to_owned());
+            }
+        }
+    }
+
+    fn spend(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > LIMITS.bytes {
+            self.cut = Some("its texts are longer than 64 MiB");
+        }
+    }
+
+    /// Acts as one command of a pipeline does.
+    fn command(&mut self, command: &Command, piped: Option<String>, shown: &str) -> Done {
+        if command.words.is_empty() && command.outputs.is_empty() {
+            for (name, word) in &command.assignments {
+                self.variables.set(name, word);
+            }
+            return Done::quietly();
+        }
+        let done = if command.assignments.is_empty() {
+            self.program(command, piped, shown)
+        } else {
+            self.spend(self.variables.bytes());
+            let before = self.variables.clone();
+            for (name, word) in &command.assignments {
+                self.variables.set(name, word);
+                self.variables.export(name);
+            }
+            let done = self.program(command, piped, shown);
+            self.variables = before;
+            done
+        };
+        if done.status == Status::Unfollowed {
+            return done;
+        }
+        let mut output = done.output;
+        self.spend(output.as_ref().map_or(0, String::len));
+        for (path, append) in &command.outputs {
+            if path.text.starts_with("/dev/") && !path.dynamic {
+                output = Some(String::new());
+                continue;
+            }
+            if self.write(path, *append, output.take()).is_none() {
+                return self.unknown(shown);
+            }
+            output = Some(String::new());
+        }
+        Done { status: done.status, output }
+    }
+
+    fn program(&mut self, command: &Command, piped: Option<String>, shown: &str) -> Done {
+        let Some((program, arguments)) = command.words.split_first() else { return Done::quietly() };
+        if program.dynamic {
+            return self.unknown(shown);
+        }
         let name = program.text.rsplit('/').next().unwrap_or_default();
-        let texts: Vec<&str> = arguments.iter().map(|word| word.text.as_str()).collect();
-        let input = || match &command.input {
-            Some(path) => self.files.text(&absolute(path)),
-            None => piped.clone(),
-        };
-        let output = match name {
-            _ if BALANCERS.contains(&name) => {
-                self.balancer(name, &texts);
-                return None;
-            }
-            _ if WRAPPERS.contains(&name) || WAITING.contains(&name) => {
-                self.wrapped(name, &texts, shown);
-                return None;
-            }
-            "sh" | "bash" | "ash" | "dash" => {
-                self.inner(&texts, shown);
-                return None;
-            }
-            "export" => {
-                let set = texts.iter().filter_map(|text| assignment(text));
-                self.environment.extend(set.map(|(name, value)| (name.to_owned(), value.to_owned())));
-                return None;
-            }
-            "envsubst" => {
-                let names = match arguments {
-                    [] => Names::All,
-                    [format, ..] if format.dynamic => Names::Defined,
-                    [format, ..] => Names::Of(format.text.clone()),
-                };
-                input().map(|text| envsubst(&text, &self.environment, &names))
-            }
-            "cat" if texts.is_empty() => input(),
-            "cat" => texts
-                .iter()
-                .map(|path| self.files.text(&absolute(path)))
-                .collect::<Option<Vec<_>>>()
-                .map(|all| all.concat()),
-            "tee" => {
-                let text = piped.clone();
-                for path in texts.iter().filter(|path| !path.starts_with('-')) {
-                    self.write(path, Append::No, text.clone(), shown);
-                }
-                return text;
-            }
-            "echo" | "printf" => echo(name, &texts),
-            "rm" | "cp" | "mv" | "ln" => {
-                self.change(name, &texts, shown);
-                return None;
-            }
-            _ if HARMLESS.contains(&name) && command.output.is_none() => return None,
-            _ => {
-                self.unknown(shown);
-                return None;
-            }
-        };
-        match &command.output {
-            Some((path, append)) => {
-                self.write(path, *append, output, shown);
-                None
-            }
-            None => output,
+        let dynamic = arguments.iter().any(|word| word.dynamic);
+        match self.functions.get(name) {
+            Some(Effect::None) => return Done::question(),
+            Some(Effect::Changes) => return self.unknown(shown),
+            None => {}
         }
+        let texts: Vec<&str> = arguments.iter().map(|word| word.text.as_str()).collect();
+        match name {
+            ":" | "true" => Done::quietly(),
+            "!" => match effect(&texts.join(" ")) {
+                Effect::None => Done::question(),
+                Effect::Changes => self.unknown(shown),
+            },
+            "env" | "printenv" if texts.is_empty() => Done::question(),
+            "command" if matches!(texts.first(), Some(&"-v" | &"-V")) => Done::question(),
+            "exit" => {
+                self.ended = true;
+                Done::quietly()
+            }
+            // What is shown to somebody changes nothing.
+            "echo" | "printf" if dynamic => Done { status: Status::Success, output: None },
+            "echo" | "printf" => Done { status: Status::Success, output: echo(name, &texts) },
+            "envsubst" => self.substitute(command, piped, shown),
+            "export" | "readonly" | "local" | "declare" | "typeset" => self.declare(name, arguments, shown),
+            "cd" => {
+                self.folder = match texts.as_slice() {
+                    [path] if *path != "-" && !dynamic => self.absolute(path),
+                    _ => None,
+                };
+                Done::quietly()
+            }
+            "unset" => {
+                texts.iter().for_each(|name| self.variables.unset(name));
+                Done::quietly()
+            }
+            _ if TESTS.contains(&name) => Done::question(),
+            _ if HARMLESS.contains(&name) => Done { status: Status::Success, output: None },
+            _ if dynamic => self.unknown(shown),
+            _ if BALANCERS.contains(&name) => self.balancer(name, &texts),
+            _ if WRAPPERS.contains(&name) || WAITING.contains(&name) => self.wrapped(name, &texts, shown),
+            _ if SHELLS.contains(&name) => self.inner(&texts, shown),
+            "." | "source" => match texts.first().and_then(|path| self.script(path)) {
+                Some(script) => {
+                    self.run(&script);
+                    Done::question()
+                }
+                None => self.unknown(shown),
+            },
+            "set" => self.set(&texts),
+            "shift" if texts.is_empty() && !self.variables.positional.is_empty() => {
+                self.variables.positional.remove(0);
+                Done::quietly()
+            }
+            "cat" | "tee" => {
+                let done = match name {
+                    "cat" => self.cat(command, arguments, piped),
+                    _ => self.tee(arguments, self.input(command, piped)),
+                };
+                done.map_or_else(|| self.unknown(shown), Done::with)
+            }
+            "rm" | "cp" | "mv" | "ln" | "mkdir" | "touch" => {
+                self.change(name, arguments).map_or_else(|| self.unknown(shown), |()| Done::quietly())
+            }
+            _ => self.called(&program.text, &texts, shown),
+        }
+    }
+
+    /// A script that is called by its path.
+    fn called(&mut self, program: &str, arguments: &[&str], shown: &str) -> Done {
+        let script = Some(program).filter(|program| program.contains('/')).and_then(|path| self.script(path));
+        match script.filter(|script| is_for_a_shell(script)) {
+            Some(script) => self.apart(&script, arguments),
+            None => self.unknown(shown),
+        }
+    }
+
+    /// Follows a script that a shell of its own runs: what it sets stays there.
+    fn apart(&mut self, script: &str, arguments: &[&str]) -> Done {
+        self.spend(self.variables.bytes());
+        let inner = Variables {
+            own: BTreeMap::new(),
+            exports_all: false,
+            positional: arguments.iter().map(|word| (*word).to_owned()).collect(),
+            ..self.variables.clone()
+        };
+        let before = std::mem::replace(&mut self.variables, inner);
+        let functions = std::mem::take(&mut self.functions);
+        let (folder, not_run) = (self.folder.clone(), self.not_run.len());
+        self.run(script);
+        self.ended = false;
+        (self.variables, self.functions, self.folder) = (before, functions, folder);
+        let status = if self.not_run.len() == not_run { Status::Success } else { Status::Unfollowed };
+        Done { status, output: None }
+    }
+
+    fn script(&self, path: &str) -> Option<String> {
+        self.files.text(&self.absolute(path)?)
+    }
+
+    pub(super) fn absolute(&self, path: &str) -> Option<PathBuf> {
+        match &self.folder {
+            _ if path.starts_with('/') => Some(tidy(Path::new(path))),
+            Some(folder) if !path.is_empty() => Some(tidy(&Path::new("/").join(folder).join(path))),
+            _ => None,
+        }
+    }
+
+    fn set(&mut self, arguments: &[&str]) -> Done {
+        if let Some(at) = arguments.iter().position(|argument| *argument == "--") {
+            let rest = arguments.get(at + 1..).unwrap_or_default();
+            self.variables.positional = rest.iter().map(|word| (*word).to_owned()).collect();
+        } else if let Some(first) = arguments.first()
+            && !first.starts_with(['-', '+'])
+        {
+            self.variables.positional = arguments.iter().map(|word| (*word).to_owned()).collect();
+        }
+        let exports = |word: &&str| *word == "allexport" || (word.starts_with('-') && word.contains('a'));
+        if arguments.iter().any(exports) {
+            let own = std::mem::take(&mut self.variables.own);
+            self.variables.exported.extend(own);
+            self.variables.exports_all = true;
+        }
+        Done::quietly()
+    }
+
+    fn declare(&mut self, name: &str, arguments: &[Word], shown: &str) -> Done {
+        for word in arguments {
+            let declared = match assignment(word) {
+                Some((declared, value)) => {
+                    self.variables.set(&declared, &value);
+                    declared
+                }
+                None if word.dynamic || word.text.starts_with('-') => return self.unknown(shown),
+                None => word.text.clone(),
+            };
+            if name == "export" {
+                self.variables.export(&declared);
+            }
+        }
+        Done::quietly()
+    }
+
+    fn input(&self, command: &Command, piped: Option<String>) -> Option<String> {
+        match &command.input {
+            Some(Input::File(word)) if !word.dynamic => self.files.text(&self.absolute(&word.text)?),
+            Some(Input::Text(word)) if !word.dynamic => Some(word.text.clone()),
+            Some(_) => None,
+            None => piped,
+        }
+    }
+
+    fn substitute(&mut self, command: &Command, piped: Option<String>, shown: &str) -> Done {
+        let names = match command.words.get(1) {
+            None => Names::All,
+            Some(format) if format.dynamic => Names::Defined,
+            Some(format) => Names::Of(format.text.clone()),
+        };
+        let Some(text) = self.input(command, piped) else { return self.unknown(shown) };
+        let variables = &self.variables;
+        let is_unknown = |name: &str| {
+            variables.unknown.contains(name)
+                || (variables.unset == Unset::Unknown && !variables.exported.contains_key(name))
+        };
+        if is_used(&text, &names, &is_unknown) {
+            return self.unknown(shown);
+        }
+        let text = envsubst(&text, &variables.exported, &names);
+        self.spend(text.len());
+        Done::with(text)
+    }
+
+    fn cat(&self, command: &Command, arguments: &[Word], piped: Option<String>) -> Option<String> {
+        if arguments.is_empty() {
+            return self.input(command, piped);
+        }
+        let mut all = String::new();
+        for word in arguments {
+            if word.text.starts_with('-') {
+                return None;
+            }
+            for path in matching(self, word)? {
+                all.push_str(&self.files.text(&path)?);
+                if all.len() > TEXT_BYTES_MAX {
+                    return None;
+                }
+            }
+        }
+        Some(all)
+    }
+
+    fn tee(&mut self, arguments: &[Word], text: Option<String>) -> Option<String> {
+        let mut append = Append::No;
+        for word in arguments {
+            match word.text.as_str() {
+                "-a" | "--append" => append = Append::Yes,
+                option if option.starts_with('-') => return None,
+                path if path.starts_with("/dev/") => {}
+                _ => self.write(word, append, text.clone())?,
+            }
+        }
+        text
+    }
+
+    fn write(&mut self, path: &Word, append: Append, text: Option<String>) -> Option<()> {
+        let text = text.filter(|_| !path.dynamic && !path.pattern)?;
+        let path = self.absolute(&path.text)?;
+        let before = match append {
+            Append::Yes if self.files.find(&path).is_some() => self.files.text(&path)?,
+            _ => String::new(),
+        };
+        let text = before + &text;
+        if text.len() > TEXT_BYTES_MAX {
+            return None;
+        }
+        self.spend(text.len());
+        self.files.write(&path, text, self.span);
+        Some(())
     }
 
     /// nginx itself: its start, or one of its short errands.
-    fn balancer(&mut self, name: &str, arguments: &[&str]) {
+    fn balancer(&mut self, name: &str, arguments: &[&str]) -> Done {
         let errand = |argument: &&str| matches!(*argument, "-t" | "-T" | "-s" | "-v" | "-V" | "-h" | "-?");
         if !arguments.iter().any(errand) {
             let argv = std::iter::once(name).chain(arguments.iter().copied());
             self.start = Some(argv.map(str::to_owned).collect());
         }
+        Done { status: Status::Success, output: None }
     }
 
     /// A program that starts what follows: options and what they take come first, up to `--` where there is one.
-    fn wrapped(&mut self, name: &str, arguments: &[&str], shown: &str) {
+    fn wrapped(&mut self, name: &str, arguments: &[&str], shown: &str) -> Done {
         let plain = |argument: &&str| {
             let program = argument.rsplit('/').next().unwrap_or_default();
             BALANCERS.contains(&program) || matches!(program, "sh" | "bash" | "ash" | "docker-entrypoint.sh")
@@ -196,230 +583,139 @@ impl<'a> Shell<'a> {
         let after = match arguments.iter().position(|argument| *argument == "--") {
             Some(at) => arguments.get(at + 1..),
             None if name == "exec" => Some(arguments),
+            None if matches!(name, "gosu" | "su-exec") => arguments.get(1..),
             None => arguments.iter().position(plain).and_then(|at| arguments.get(at..)),
         };
-        if WAITING.contains(&name) && !arguments.is_empty() {
+        let makes_files =
+            arguments.iter().any(|argument| argument.trim_start_matches('-').starts_with("template"));
+        if WAITING.contains(&name) && makes_files {
+            self.unknown(shown);
+        } else if WAITING.contains(&name) && !arguments.is_empty() {
             self.waits.push(shorten(shown));
         }
         match after {
             Some(rest) if !rest.is_empty() => {
                 let rest: Vec<String> = rest.iter().map(|word| (*word).to_owned()).collect();
                 self.argv(&rest);
+                self.ended |= name == "exec";
             }
             _ if WAITING.contains(&name) => {}
-            _ => self.unknown(shown),
+            _ => return self.unknown(shown),
         }
+        Done { status: Status::Success, output: None }
     }
 
     /// `sh -c SCRIPT` or `sh FILE`.
-    fn inner(&mut self, arguments: &[&str], shown: &str) {
+    fn inner(&mut self, arguments: &[&str], shown: &str) -> Done {
         let mut rest = arguments;
         while let Some((first, more)) = rest.split_first() {
             if !first.starts_with('-') {
                 break;
             }
             if first.ends_with('c') && !first.starts_with("--") {
-                return match more.first() {
-                    Some(script) => self.run(script),
+                return match more.split_first() {
+                    Some((script, arguments)) => self.apart(script, arguments.get(1..).unwrap_or_default()),
                     None => self.unknown(shown),
                 };
             }
             rest = more;
         }
-        match rest.first().and_then(|file| self.files.text(&absolute(file))) {
-            Some(script) => self.run(&script),
+        let script = rest.split_first().and_then(|(file, arguments)| Some((self.script(file)?, arguments)));
+        match script {
+            Some((script, arguments)) => self.apart(&script, arguments),
             None => self.unknown(shown),
         }
     }
 
-    fn change(&mut self, name: &str, arguments: &[&str], shown: &str) {
-        let paths: Vec<&str> =
-            arguments.iter().copied().filter(|argument| !argument.starts_with('-')).collect();
-        if name == "rm" {
-            for pattern in paths {
-                for path in self.matching(pattern) {
-                    self.files.add(&path, Layer::Removed, self.span);
-                }
-            }
-            return;
+    pub(super) fn unknown(&mut self, shown: &str) -> Done {
+        let words = self.variables.command(shown, &[]).words;
+        let words: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
+        let text = format!("{shown} {}", words.join(" "));
+        self.spend(text.len());
+        let one = NotRun { shown: shorten(shown), text, folder: self.folder.clone() };
+        if !self.not_run.iter().any(|other| other.shown == one.shown && other.folder == one.folder) {
+            self.not_run.push(one);
         }
-        let Some((target, sources)) = paths.split_last().filter(|(_, sources)| !sources.is_empty()) else {
-            return self.unknown(shown);
-        };
-        let is_folder = target.ends_with('/');
-        let target = absolute(target);
-        let is_folder = is_folder || !self.files.list(&target).is_empty();
-        // A link's target counts from the link's own folder.
-        let beside = if is_folder { Some(target.as_path()) } else { target.parent() };
-        let from = |source: &&str| match beside.filter(|_| name == "ln" && !source.starts_with('/')) {
-            Some(folder) => vec![tidy(&folder.join(source))],
-            None => self.matching(source),
-        };
-        let sources: Vec<PathBuf> = sources.iter().flat_map(from).collect();
-        let into = sources.len() > 1 || is_folder;
-        for source in sources {
-            let Some(origin) = self.files.find(&source) else { return self.unknown(shown) };
-            let target = match source.file_name() {
-                Some(file) if into => target.join(file),
-                _ => target.clone(),
-            };
-            self.files.add(&target, Layer::Copied(origin), self.span);
-            if name == "mv" {
-                self.files.add(&source, Layer::Removed, self.span);
-            }
-        }
-    }
-
-    /// Gives the paths that a word of a command names.
-    fn matching(&self, pattern: &str) -> Vec<PathBuf> {
-        let path = absolute(pattern);
-        if !pattern.contains(['*', '?', '[']) {
-            return vec![path];
-        }
-        self.files.matching(&path, &|pattern, name| matches_wildcard(pattern.as_bytes(), name.as_bytes()))
-    }
-
-    fn write(&mut self, path: &str, append: Append, text: Option<String>, shown: &str) {
-        if path.starts_with("/dev/") || path.starts_with('&') {
-            return;
-        }
-        let Some(text) = text else { return self.unknown(shown) };
-        let path = absolute(path);
-        let before = match append {
-            Append::Yes => self.files.text(&path).unwrap_or_default(),
-            Append::No => String::new(),
-        };
-        self.files.add(&path, Layer::Copied(Origin::Text(before + &text)), self.span);
-    }
-
-    fn unknown(&mut self, shown: &str) {
-        let shown = shorten(shown);
-        if !self.not_run.contains(&shown) {
-            self.not_run.push(shown);
-        }
-    }
-
-    /// Reads the words of one command: quotes taken away, variables replaced.
-    fn parse(&self, text: &str) -> Command {
-        let mut command = Command::default();
-        let mut redirect: Option<&str> = None;
-        let mut rest = text.trim();
-        while !rest.is_empty() {
-            let numbered = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-            let operator = [">>", ">", "<"].into_iter().find(|operator| numbered.starts_with(operator));
-            if let Some(operator) = operator
-                && rest.len() - numbered.len() <= 1
-            {
-                redirect = Some(if rest.starts_with('2') { "2>" } else { operator });
-                rest = numbered[operator.len()..].trim_start();
-                continue;
-            }
-            let (word, after) = self.word(rest);
-            rest = after.trim_start();
-            match redirect.take() {
-                None => command.words.push(word),
-                Some("<") => command.input = Some(word.text),
-                Some(">>") => command.output = Some((word.text, Append::Yes)),
-                Some(">") => command.output = Some((word.text, Append::No)),
-                Some(_) => {}
-            }
-        }
-        command
-    }
-
-    fn word<'t>(&self, text: &'t str) -> (Word, &'t str) {
-        let mut word = Word::default();
-        let mut quote = None;
-        let mut rest = text;
-        while let Some(c) = rest.chars().next() {
-            let after = &rest[c.len_utf8()..];
-            match (quote, c) {
-                (Some(open), _) if c == open => quote = None,
-                (Some('\''), _) => word.text.push(c),
-                (None, '\'' | '"') => quote = Some(c),
-                (None, _) if c.is_whitespace() || matches!(c, '<' | '>') => break,
-                (_, '\\') => {
-                    let mut characters = after.chars();
-                    match characters.next() {
-                        Some('\n') | None => {}
-                        Some(next) => {
-                            if quote.is_some() && !matches!(next, '$' | '"' | '\\' | '`') {
-                                word.text.push('\\');
-                            }
-                            word.text.push(next);
-                        }
-                    }
-                    rest = characters.as_str();
-                    continue;
-                }
-                (_, '`') => {
-                    word.dynamic = true;
-                    rest = after.split_once('`').map_or("", |(_, rest)| rest);
-                    continue;
-                }
-                (_, '$') => {
-                    rest = self.variable(after, &mut word);
-                    continue;
-                }
-                _ => word.text.push(c),
-            }
-            rest = after;
-        }
-        (word, rest)
-    }
-
-    /// Reads what follows a `$`.
-    fn variable<'t>(&self, text: &'t str, word: &mut Word) -> &'t str {
-        if let Some(inner) = text.strip_prefix('(') {
-            word.dynamic = true;
-            return inner.get(closing(inner)..).unwrap_or_default();
-        }
-        let (bare, braced) = match text.strip_prefix('{') {
-            Some(bare) => (bare, true),
-            None => (text, false),
-        };
-        let length = name_length(bare);
-        if length == 0 {
-            word.text.push('$');
-            return text;
-        }
-        let (name, after) = bare.split_at(length);
-        let value = self.environment.get(name).cloned();
-        if !braced {
-            word.text.push_str(&value.unwrap_or_default());
-            return after;
-        }
-        let (default, rest) = after.split_once('}').unwrap_or((after, ""));
-        let default = default.trim_start_matches(':').trim_start_matches(['-', '=']);
-        word.text.push_str(&value.filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned()));
-        rest
+        Done { status: Status::Unfollowed, output: None }
     }
 }
 
-/// Gives the length of a text up to and with the parenthesis that closes it.
-fn closing(text: &str) -> usize {
-    let mut depth = 1;
-    for (at, c) in text.char_indices() {
-        match c {
-            '(' => depth += 1,
-            ')' => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return at + 1;
-        }
+/// Whether a statement starts nginx.
+fn starts(statement: &Statement) -> bool {
+    let mut words = statement.parts.first().map_or("", |part| part.text.as_str()).split_whitespace();
+    let program = words.find(|word| !WRAPPERS.contains(word)).unwrap_or_default();
+    BALANCERS.contains(&program.rsplit('/').next().unwrap_or_default())
+}
+
+/// Whether what isn't run would change something, as far as its text shows.
+fn effect(text: &str) -> Effect {
+    let quiet = |text: &str| {
+        let text = bare(text);
+        let mut words =
+            text.split_whitespace().skip_while(|word| word.contains('=') && !word.starts_with('['));
+        let name = words.next().unwrap_or_default();
+        let known = matches!(
+            name,
+            "" | ":"
+                | "true"
+                | "echo"
+                | "printf"
+                | "cat"
+                | "exit"
+                | "return"
+                | "break"
+                | "continue"
+                | "cd"
+                | "sleep"
+                | "local"
+                | "!"
+        ) || (name == "set"
+            && words.clone().next().is_some_and(|word| word.starts_with(['-', '+']) && word != "--"))
+            || (name == "command" && words.clone().next() == Some("-v"))
+            || HARMLESS.contains(&name)
+            || TESTS.contains(&name);
+        let text = unquoted(text);
+        let writes = text.match_indices('>').any(|(at, _)| {
+            let target = text.get(at + 1..).unwrap_or_default().trim_start_matches(['>', '|', ' ']);
+            !target.starts_with('&') && !target.starts_with("/dev/")
+        });
+        // A variable that is set decides on what follows.
+        let assigns = !text.is_empty() && name.is_empty();
+        known && !writes && !assigns
+    };
+    match pieces(text).iter().all(|piece| quiet(piece)) {
+        true => Effect::None,
+        false => Effect::Changes,
     }
-    text.len()
 }
 
-fn assignment(word: &str) -> Option<(&str, &str)> {
-    let length = name_length(word);
-    let value = word.get(length..)?.strip_prefix('=')?;
-    (length > 0).then(|| (word.get(..length).unwrap_or_default(), value))
+/// Gives a text without what is quoted in it.
+fn unquoted(text: &str) -> String {
+    let mut quote = None;
+    let is_outside = |c: &char| match quote {
+        Some(open) => {
+            quote = quote.filter(|_| *c != open);
+            false
+        }
+        None => {
+            quote = Some(*c).filter(|c| matches!(c, '\'' | '"'));
+            quote.is_none()
+        }
+    };
+    text.chars().filter(is_outside).collect()
 }
 
-fn absolute(path: &str) -> PathBuf {
-    tidy(&Path::new("/").join(path))
+/// Whether a script's first line names a shell.
+fn is_for_a_shell(script: &str) -> bool {
+    let first = script.lines().next().unwrap_or_default();
+    let mut words = first.strip_prefix("#!").unwrap_or_default().split_whitespace();
+    let program = words.next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+    let program = if program == "env" {
+        words.find(|word| !word.starts_with('-')).unwrap_or_default()
+    } else {
+        program
+    };
+    SHELLS.contains(&program)
 }
 
 /// Gives what `echo` writes, as far as that is plain; `printf` only where nothing is to be formatted.
@@ -427,75 +723,21 @@ fn echo(name: &str, arguments: &[&str]) -> Option<String> {
     let is_flag = |word: &&&str| matches!(**word, "-n" | "-e" | "-en" | "-ne");
     let flags = arguments.iter().take_while(is_flag).count();
     let (flags, words) = arguments.split_at(flags);
+    if name == "printf" && words.len() != 1 {
+        return None;
+    }
     let text = words.join(" ");
-    let escaped = name == "printf" || flags.iter().any(|flag| flag.contains('e'));
-    let text = if escaped { text.replace("\\n", "\n").replace("\\t", "\t") } else { text };
+    let escapes = name == "printf" || flags.iter().any(|flag| flag.contains('e'));
+    // Without `-e`, shells differ on these.
+    let has_escape = text.match_indices('\\').any(|(at, _)| {
+        text.get(at + 1..).unwrap_or_default().starts_with(|c: char| "abcefnrtv0123456789x\\".contains(c))
+    });
+    if has_escape && !escapes {
+        return None;
+    }
+    let text = if escapes { text.replace("\\n", "\n").replace("\\t", "\t") } else { text };
     let ends = name == "echo" && !flags.iter().any(|flag| flag.contains('n'));
     (name == "echo" || !text.contains('%')).then(|| if ends { text + "\n" } else { text })
-}
-
-/// Splits a script into statements; a loop or condition is one, up to its end.
-fn statements(script: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut open: Option<(String, usize)> = None;
-    for part in split_at(script, ";\n&") {
-        let first = part.split_whitespace().next().unwrap_or_default();
-        let opens = matches!(first, "while" | "until" | "for" | "if" | "case");
-        let closes = matches!(first, "done" | "fi" | "esac");
-        let inner =
-            part.split_whitespace().skip(1).filter(|word| matches!(*word, "while" | "until" | "if")).count();
-        match &mut open {
-            None if opens => open = Some((part, 1)),
-            None => found.push(part),
-            Some((text, depth)) => {
-                text.push_str("; ");
-                text.push_str(&part);
-                *depth += usize::from(opens) + if first == "do" || first == "then" { inner } else { 0 };
-                *depth -= usize::from(closes);
-                if *depth == 0 {
-                    found.extend(open.take().map(|(text, _)| text));
-                }
-            }
-        }
-    }
-    found.extend(open.map(|(text, _)| text));
-    found
-}
-
-/// Splits at any of these characters, doubled ones too, outside of quotes, substitutions and redirections.
-fn split_at(text: &str, separators: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let (mut quote, mut escaped, mut depth, mut before) = (None, false, 0usize, ' ');
-    let mut comment = false;
-    for c in text.chars() {
-        if comment && c != '\n' {
-            continue;
-        }
-        comment = false;
-        let ends = quote.is_none() && !escaped && depth == 0 && separators.contains(c);
-        let redirects = c == '&' && matches!(before, '>' | '<');
-        if !escaped && quote.is_none() && c == '#' && before.is_whitespace() {
-            comment = true;
-            continue;
-        }
-        if ends && !redirects {
-            parts.push(String::new());
-        } else if let Some(last) = parts.last_mut() {
-            last.push(c);
-        }
-        match (quote, c) {
-            _ if escaped => escaped = false,
-            (Some(open), _) if open == c => quote = None,
-            (None, '\'' | '"') => quote = Some(c),
-            (None | Some('"'), '\\') => escaped = true,
-            (None, '(') => depth += 1,
-            (None, ')') => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        before = c;
-    }
-    let parts = parts.into_iter().map(|part| part.trim().to_owned());
-    parts.filter(|part| !part.is_empty()).collect()
 }
 
 /// Shows a command on one line of bounded length.
@@ -509,76 +751,4 @@ fn shorten(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use keel_diag::Sources;
-
-    use super::*;
-
-    /// Follows a script and gives what it says: the file, the start, what waits, what isn't run.
-    fn follow(script: &str) -> String {
-        let span = Span::new(Sources::default().add("x", String::new()), 0..0);
-        let mut files = SeatFiles::default();
-        for (path, text) in [("/t/site.tmpl", "to $UP $host\n"), ("/etc/nginx/conf.d/default.conf", "own\n")]
-        {
-            files.add(Path::new(path), Layer::Copied(Origin::Text(text.into())), span);
-        }
-        let environment = BTreeMap::from([("UP".to_owned(), "app:5000".to_owned())]);
-        let mut shell = Shell::new(&mut files, environment, span);
-        shell.run(script);
-        let (start, waits, not_run) = (shell.start.unwrap_or_default(), shell.waits, shell.not_run);
-        let made = files
-            .below(Path::new("/etc"))
-            .into_iter()
-            .map(|path| format!("{}={}", path.display(), files.text(&path).unwrap_or_default().trim_end()));
-        format!("{} | {start:?} | {waits:?} | {not_run:?}", made.collect::<Vec<_>>().join(" "))
-    }
-
-    #[test]
-    fn follows_what_people_write_before_nginx() {
-        let check = |script: &str, expect: &str| assert_eq!(follow(script), expect, "{script}");
-        let own = "/etc/nginx/conf.d/default.conf=own";
-        let made = "/etc/nginx/conf.d/default.conf=to app:5000 $host";
-        let start = r#"["nginx", "-g", "daemon off;"]"#;
-        check(
-            "envsubst '$UP' < /t/site.tmpl > /etc/nginx/conf.d/default.conf && nginx -g 'daemon off;'",
-            &format!("{made} | {start} | [] | []"),
-        );
-        check(
-            "cat /t/site.tmpl | envsubst \"\\$UP\" | tee /etc/nginx/conf.d/default.conf; exec nginx -g \"daemon off;\"",
-            &format!("{made} | {start} | [] | []"),
-        );
-        check(
-            "envsubst \"`env | awk -F = '{printf \" \\$$%s\", $1}'`\" </t/site.tmpl >/etc/nginx/conf.d/default.conf\nnginx -g 'daemon off;'",
-            &format!("{made} | {start} | [] | []"),
-        );
-        check(
-            "while :; do sleep 6h & wait $!; nginx -s reload; done & nginx -g \"daemon off;\"",
-            &format!("{own} | {start} | [\"while :; do sleep 6h; wait $!; nginx -s reload; done\"] | []"),
-        );
-        check(
-            "rm -f /etc/nginx/conf.d/*; echo 'a;' > /etc/nginx/conf.d/a.conf; echo b >> /etc/nginx/conf.d/a.conf; nginx -t",
-            "/etc/nginx/conf.d/a.conf=a;\nb | [] | [] | []",
-        );
-        check(
-            "./wait-for-it.sh app:5000 -t 30 -- nginx -g 'daemon off;'",
-            &format!(
-                "{own} | {start} | [\"./wait-for-it.sh app:5000 -t 30 -- nginx -g 'daemon off;'\"] | []"
-            ),
-        );
-        check(
-            "sed -i s/a/b/ /etc/nginx/nginx.conf # why\n",
-            &format!("{own} | [] | [] | [\"sed -i s/a/b/ /etc/nginx/nginx.conf\"]"),
-        );
-        check("mv /etc/nginx/conf.d/default.conf /etc/x", "/etc/x=own | [] | [] | []");
-        check(
-            "if [ ! -f /x ]; then if a; then b; fi; openssl req; fi; nginx",
-            &format!(
-                "{own} | [\"nginx\"] | [] | [\"if [ ! -f /x ]; then if a; then b; fi; openssl req; fi\"]"
-            ),
-        );
-        check(
-            "E=1 nginx -c /srv/a.conf 2>&1 | tee log",
-            &format!("{own} | [\"nginx\", \"-c\", \"/srv/a.conf\"] | [] | []"),
-        );
-    }
-}
+mod tests;

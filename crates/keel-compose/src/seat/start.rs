@@ -13,11 +13,12 @@ use regex::Regex;
 
 use super::{
     envsubst::{Names, envsubst},
+    expand::Unset,
     files::{Layer, SeatFiles},
     image_of, repository,
-    shell::Shell,
+    shell::{NotRun, Shell},
 };
-use crate::{MountSource, Origin, Run, RunCommand, Service};
+use crate::{Dockerfile, MountSource, Origin, Run, Service};
 
 /// What stands in nginx's seat: the container's files, and how nginx is called there.
 #[derive(Clone, Debug)]
@@ -111,6 +112,38 @@ impl Layout {
     }
 }
 
+/// What RUN lines see.
+struct Built<'a> {
+    /// ENV: what the service sets isn't there yet.
+    environment: BTreeMap<String, String>,
+    /// Folders of pages.
+    pages: Vec<&'a str>,
+}
+
+impl<'a> Built<'a> {
+    fn of(dockerfile: &'a Dockerfile, layout: &Layout) -> Self {
+        let environment = dockerfile.environment.iter();
+        let copied = dockerfile.copies.iter().map(|copy| copy.destination.trim_end_matches('/'));
+        let is_deep = |place: &&str| place.matches('/').count() > 1;
+        let pages = [layout.html, "/var/www", "/srv/"];
+        Self {
+            environment: environment.map(|(name, value)| (name.clone(), value.value.clone())).collect(),
+            pages: pages.into_iter().chain(copied.filter(is_deep)).collect(),
+        }
+    }
+}
+
+fn shown(not_run: &[NotRun]) -> Vec<String> {
+    not_run.iter().map(|one| one.shown.clone()).collect()
+}
+
+/// Gives the folder that the container starts in.
+fn working_dir(service: &Service) -> PathBuf {
+    let built = service.dockerfile.as_ref().and_then(|dockerfile| dockerfile.working_dir.as_ref());
+    let folder = service.working_dir.as_ref().or(built).map_or("/", |folder| folder.value.as_str());
+    Path::new("/").join(folder)
+}
+
 /// A command in the container, and the line that says it.
 struct Started {
     argv: Vec<String>,
@@ -134,26 +167,28 @@ impl SeatImage {
             diagnostics: Vec::new(),
         };
         let environment = environment(service);
-        image.build(service, &environment);
+        image.build(service, &layout);
         image.files.add_mounts(service, volumes);
         image.name_volumes(service);
+        image.name_cut_folders(&layout);
         let started = started(service);
         if started.as_ref().is_none_or(|started| started.by_image) {
             image.templates(&environment, service, &layout);
         }
         if let Some(started) = started {
-            image.start(&started, environment);
+            image.start(&started, environment, working_dir(service));
         }
         image
     }
 
     /// Follows COPY and RUN in their order.
-    fn build(&mut self, service: &Service, environment: &BTreeMap<String, String>) {
+    fn build(&mut self, service: &Service, layout: &Layout) {
         let (Some(build), Some(dockerfile)) = (&service.build, &service.dockerfile) else { return };
+        let built = Built::of(dockerfile, layout);
         let mut runs = dockerfile.runs.iter().peekable();
         for copy in &dockerfile.copies {
             while let Some(run) = runs.next_if(|run| run.span.start < copy.span.start) {
-                self.run_line(run, environment);
+                self.run_line(run, &built);
             }
             let before = self.files.entries.len();
             self.files.add_copy(copy, dockerfile, &build.context.value);
@@ -178,21 +213,78 @@ impl SeatImage {
             self.diagnostics.push(diagnostic);
         }
         for run in runs {
-            self.run_line(run, environment);
+            self.run_line(run, &built);
         }
     }
 
-    fn run_line(&mut self, run: &Run, environment: &BTreeMap<String, String>) {
-        let mut shell = Shell::new(&mut self.files, environment.clone(), run.span);
-        for command in &run.commands {
-            if let RunCommand::Other(text) = command {
-                shell.run(text);
-            }
+    /// Follows a RUN line. What installs programs or builds something has no effect on a configuration, as a rule, and isn't
+    /// named; what is about nginx's files is an error, what is about pages a warning.
+    fn run_line(&mut self, run: &Run, built: &Built<'_>) {
+        let folder = PathBuf::from(&run.working_dir);
+        let mut shell =
+            Shell::new(&mut self.files, built.environment.clone(), Unset::Unknown, folder, run.span);
+        match serde_json::from_str::<Vec<String>>(&run.text) {
+            Ok(argv) => shell.argv(&argv),
+            Err(_) => shell.run(&run.text),
         }
-        // What installs programs or builds pages has no effect on a configuration, as a rule.
-        let about = |text: &String| text.contains("/etc/nginx") || text.contains(".conf");
-        let not_run: Vec<String> = shell.not_run.into_iter().filter(about).collect();
-        self.name_not_run(&not_run, run.span);
+        let (all, cut) = (shell.not_run, shell.cut);
+        let is_about = |one: &NotRun, place: &str| {
+            one.text.contains(place) || one.folder.as_ref().is_some_and(|folder| folder.starts_with(place))
+        };
+        let (about, others): (Vec<NotRun>, Vec<NotRun>) =
+            all.into_iter().partition(|one| is_about(one, "/etc/nginx") || one.text.contains(".conf"));
+        self.name_not_run(&shown(&about), run.span);
+        let pages = others.iter().filter(|one| built.pages.iter().any(|place| is_about(one, place)));
+        let pages = shown(&pages.cloned().collect::<Vec<_>>());
+        if !pages.is_empty() {
+            self.diagnostics.push(
+                Diagnostic::warning(
+                    "join::page-not-made",
+                    format!("`{}` isn't run in the balancer's place", pages.join("`, `")),
+                )
+                .at(run.span, "pages that it would make or change are served as they were before")
+                .help("make them in the folder that is copied, or mount what it makes"),
+            );
+        }
+        self.name_cut(cut, run.span);
+    }
+
+    /// Names what is longer than commands are followed.
+    fn name_cut(&mut self, cut: Option<&'static str>, span: Span) {
+        let Some(reason) = cut else { return };
+        self.diagnostics.push(
+            Diagnostic::error("join::command-too-long", format!("this is followed in part only: {reason}"))
+                .at(span, "what comes after that has no effect in the balancer's place")
+                .help("write what it makes into a file and mount that"),
+        );
+    }
+
+    /// Names the folders that are put together of several and are larger than that is done for.
+    fn name_cut_folders(&mut self, layout: &Layout) {
+        let is_folder = |origin: &Origin| matches!(origin, Origin::Host(path) if path.is_dir());
+        let folders = self.files.entries.iter().filter(|entry| entry.layer.origin().is_some_and(is_folder));
+        let mut named: BTreeMap<PathBuf, Span> =
+            folders.clone().map(|entry| (entry.container.clone(), entry.span)).collect();
+        let html = Path::new(layout.html);
+        if let Some(entry) = folders.clone().find(|entry| entry.container.starts_with(html)) {
+            named.insert(html.to_owned(), entry.span);
+        }
+        named.retain(|folder, _| self.files.single_folder(folder).is_none());
+        for (folder, span) in named {
+            self.name_too_many(&folder, span);
+        }
+    }
+
+    /// Names a folder of which not all files are looked at.
+    fn name_too_many(&mut self, folder: &Path, span: Span) {
+        if self.files.is_cut_below(folder) {
+            let message =
+                format!("{} has more than 10,000 files, or folders more than 8 deep", folder.display());
+            self.diagnostics.push(
+                Diagnostic::warning("join::too-many-files", message)
+                    .at(span, "those beyond are not looked at"),
+            );
+        }
     }
 
     /// Renders the templates, as the image's entrypoint does.
@@ -218,6 +310,7 @@ impl SeatImage {
                 );
             }
         }
+        self.name_too_many(&folder, service.name.span);
         for path in self.files.below(&folder) {
             let Ok(below) = path.strip_prefix(&folder) else { continue };
             let Some(name) = below.to_str().and_then(|name| name.strip_suffix(&suffix)) else { continue };
@@ -246,17 +339,11 @@ impl SeatImage {
         Some(entry.span)
     }
 
-    fn start(&mut self, started: &Started, environment: BTreeMap<String, String>) {
-        let mut shell = Shell::new(&mut self.files, environment, started.span);
-        let script = started.argv.first().filter(|program| program.contains('/')).and_then(|program| {
-            let text = shell.files.text(Path::new(program))?;
-            text.starts_with("#!").then_some(text)
-        });
-        match script {
-            Some(script) => shell.run(&script),
-            None => shell.argv(&started.argv),
-        }
-        let (start, waits, not_run) = (shell.start, shell.waits, shell.not_run);
+    fn start(&mut self, started: &Started, environment: BTreeMap<String, String>, folder: PathBuf) {
+        let mut shell = Shell::new(&mut self.files, environment, Unset::Empty, folder, started.span);
+        shell.argv(&started.argv);
+        let (start, waits, not_run, cut) = (shell.start, shell.waits, shown(&shell.not_run), shell.cut);
+        self.name_cut(cut, started.span);
         if !waits.is_empty() {
             let list = waits.join("`, `");
             self.diagnostics.push(
@@ -271,7 +358,7 @@ impl SeatImage {
         self.name_not_run(&not_run, started.span);
         match start {
             Some(argv) => self.call(&argv, started.span),
-            None if not_run.is_empty() => {
+            None if not_run.is_empty() && cut.is_none() => {
                 self.name_not_run(&[started.argv.join(" ")], started.span);
             }
             None => {}

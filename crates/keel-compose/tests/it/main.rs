@@ -8,4 +8,5 @@ mod dockerfile;
 mod examples;
 mod files;
 mod never_panics;
+mod seat;
 mod service;

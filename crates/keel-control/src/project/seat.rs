@@ -22,11 +22,7 @@ pub(super) struct ImageFiles<'a> {
 
 impl keel_nginx::Files for ImageFiles<'_> {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        match self.files.find(path) {
-            Some(Origin::Host(host)) => std::fs::read(host),
-            Some(Origin::Text(text)) => Ok(text.into_bytes()),
-            None => Err(io::Error::from(io::ErrorKind::NotFound)),
-        }
+        self.files.read(path)
     }
 
     fn glob(&self, pattern: &Path) -> Vec<PathBuf> {
