@@ -6,6 +6,8 @@
 //!
 //! Both match bytes, as nginx does: a path needn't be UTF-8, `.` is any byte but a line feed, classes are those of ASCII.
 
+#![forbid(unsafe_code)]
+
 use std::fmt;
 
 use fancy_regex::BytesMode;
