@@ -370,7 +370,7 @@ impl<'a> Reader<'a> {
         let problem = |message: String| {
             Box::new(Diagnostic::error("join::site", message).at(service.name.span, "not served"))
         };
-        if let Some(upstream) = seats::clash(&seat.upstreams, &site.upstreams) {
+        if let Some(upstream) = seats::clash(seat, &site) {
             let upstream = &upstream.name.0;
             return Err(Box::new(
                 problem(format!(

@@ -11,7 +11,7 @@ use std::{
 
 use keel_compose::{ImageTexts, MountSource, Project, SeatImage, Service, is_named_seat};
 use keel_diag::{Diagnostic, Sources, Span};
-use keel_model::{Address, Driver, Protocol};
+use keel_model::{Address, Driver, Peer, Protocol, Upstream};
 use keel_nginx::{Configuration, ServerAddress, ServerEntry, UpstreamSource};
 
 use super::{
@@ -231,17 +231,22 @@ fn socket_place(balancer: &Balancer<'_>, path: &Path, state: &Path) -> PathBuf {
 
 /// Gives what can't be merged into the seat's configuration: an upstream of the same name that is another.
 pub(super) fn clash<'c>(
-    configuration: &'c [UpstreamSource],
-    added: &'c [UpstreamSource],
+    configuration: &Configuration,
+    added: &'c Configuration,
 ) -> Option<&'c UpstreamSource> {
-    added.iter().find(|new| {
-        configuration.iter().any(|old| {
-            let addresses = |upstream: &UpstreamSource| -> Vec<ServerAddress> {
-                upstream.servers.iter().map(|server| server.address.clone()).collect()
-            };
-            old.name == new.name && addresses(old) != addresses(new)
+    let old: Vec<_> = configuration.plan.upstreams.iter().zip(&configuration.upstreams).collect();
+    let mut new = added.plan.upstreams.iter().zip(&added.upstreams);
+    // Their servers with all parameters, but not where they are written.
+    let servers = |source: &UpstreamSource| -> Vec<(ServerAddress, Peer, bool)> {
+        let servers = source.servers.iter();
+        servers.map(|server| (server.address.clone(), server.peer.clone(), server.resolve)).collect()
+    };
+    let differs = |(upstream, source): &(&Upstream, &UpstreamSource)| {
+        old.iter().any(|(known, known_source)| {
+            known.name == upstream.name && (known != upstream || servers(known_source) != servers(source))
         })
-    })
+    };
+    new.find(differs).map(|(_, source)| source)
 }
 
 /// Names the published ports that are not for TCP: HTTP/3 is not there yet.
