@@ -216,11 +216,15 @@ fn attempt(source: SourceId, text: &str) -> (Parsed, Option<Failed>) {
 fn faulty_block(text: &str, failed: &Failed) -> Option<Range<usize>> {
     let inside = failed.inside.as_ref()?;
     let column = inside.mapping - line_of(text, inside.mapping);
-    let start = match inside.key {
-        Some(key) => line_of(text, key),
-        None => line_above(text, failed.at, column)?,
+    let found = match inside.key {
+        Some(key) => Some(line_of(text, key)),
+        None => line_above(text, failed.at, column),
     };
-    let start = if inside.level == Level::Top { innermost(text, start, failed.at) } else { start };
+    let start = match found {
+        Some(start) if inside.level == Level::Section => start,
+        // A mapping with an anchor begins there, and no line is indented so far.
+        found => innermost(text, found.or_else(|| line_above(text, failed.at, 0))?, failed.at),
+    };
     let mut lines = lines_from(text, start);
     let (_, first) = lines.next()?;
     let width = indentation(first);

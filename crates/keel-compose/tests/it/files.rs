@@ -310,6 +310,9 @@ fn what_is_not_yaml_hides_nothing_else() {
     check("services:\n  a:\n    image: @x\n  b:\n    image: @y\n", &["compose::yaml 3", "compose::yaml 5"]);
     check("services:\n  a:\n    image: @x\n", &["compose::yaml 3"]);
     check("servces\n  a:\n    image: x\n", &["compose::yaml 2"]);
+    // Names without the block that they are of.
+    let anchored = "x-a: &a\n  b: @x\nservices:\n  c:\n    <<: *a\n    image: i\n";
+    check(&format!("{anchored}{bad_port}"), &["compose::yaml 2", "compose::invalid-value 9"]);
 }
 
 /// As libyaml and go-yaml read them: a tab is white space within brackets and quotes, and no indentation anywhere else.
