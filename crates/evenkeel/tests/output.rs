@@ -57,7 +57,8 @@ fn up_whose_output_is_not_read_serves_and_can_be_ended() -> Done {
             status = up.try_wait().ok().flatten();
             status.is_some()
         })?;
-        assert!(status.unwrap().success(), "{status:?}");
+        // By itself: 1 says that the instance wasn't ready yet.
+        assert!(matches!(status.unwrap().code(), Some(0 | 1)), "{status:?}");
         drop(reader);
     }
     Ok(())
