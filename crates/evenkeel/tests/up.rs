@@ -246,10 +246,11 @@ fn a_service_with_replicas_needs_no_nginx_conf() -> Done {
 
 /// A service that is built of the file `version`, which must say that it is good.
 fn built_project(app: &str, port: u16) -> anyhow::Result<Project> {
-    let script = format!("grep -q good version && exec {app}");
+    // Named as an argument, the program is seen although it may lie in the machine's /tmp.
+    let script = "grep -q good version && exec $$0";
     let compose = format!(
-        "services:\n  web:\n    build: .\n    x-process: {{command: [sh, -c, {script:?}]}}\n    restart: \"no\"\n    \
-         deploy: {{replicas: 2}}\n    ports: [\"127.0.0.1:{port}:5000\"]\n"
+        "services:\n  web:\n    build: .\n    x-process: {{command: [sh, -c, {script:?}, {app:?}]}}\n    \
+         restart: \"no\"\n    deploy: {{replicas: 2}}\n    ports: [\"127.0.0.1:{port}:5000\"]\n"
     );
     let files = [
         ("compose.yaml", compose.as_str()),
