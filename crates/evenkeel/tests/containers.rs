@@ -42,7 +42,7 @@ fn scene_on_the_host(engine: Engine, host: Option<&str>) -> anyhow::Result<(Flee
 
 #[test]
 fn dns_is_followed_from_a_container() -> Outcome {
-    let Some(engine) = Engine::for_test("dns_is_followed_from_a_container")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     let (fleet, front) = scene_in_a_container(engine)?;
     front.wait_for(&["app1", "app2", "app3"])?;
     let report = front.under_load(CONNECTIONS, || {
@@ -66,7 +66,7 @@ fn dns_is_followed_from_a_container() -> Outcome {
 
 #[test]
 fn the_engines_events_are_followed() -> Outcome {
-    let Some(engine) = Engine::for_test("the_engines_events_are_followed")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     let (fleet, front, _balancer) = scene_on_the_host(engine, None)?;
     front.wait_for(&["app1", "app2", "app3"])?;
     // A stop is known at its signal, which the engine tells of once it is sent: a POST may come in between.
@@ -89,7 +89,7 @@ fn the_engines_events_are_followed() -> Outcome {
 /// As with `docker kill -s TERM` and a process 1 that has no handler. WINCH is a signal that nobody minds.
 #[test]
 fn a_container_that_ignores_its_stop_signal_returns() -> Outcome {
-    let Some(engine) = Engine::for_test("a_container_that_ignores_its_stop_signal_returns")? else {
+    let Some(engine) = Engine::for_test()? else {
         return Ok(());
     };
     let (fleet, front, _balancer) = scene_on_the_host(engine, None)?;
@@ -106,10 +106,9 @@ fn a_container_that_ignores_its_stop_signal_returns() -> Outcome {
 
 #[test]
 fn the_last_known_pool_stays_while_the_engine_is_silent() -> Outcome {
-    const NAME: &str = "the_last_known_pool_stays_while_the_engine_is_silent";
-    let Some(engine) = Engine::for_test(NAME)? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     if !Path::new("/var/run/docker.sock").exists() {
-        eprintln!("not run: {NAME}, because the engine has no socket on this machine");
+        keel_testkit::not_run("the engine has no socket on this machine");
         return Ok(());
     }
     let way = EngineWay::start()?;

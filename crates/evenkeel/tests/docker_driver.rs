@@ -222,7 +222,7 @@ fn few<'a>(failures: impl IntoIterator<Item = &'a Outcome>) -> String {
 
 #[test]
 fn the_demo_is_even_whoever_comes_and_goes() -> Done {
-    let Some(engine) = Engine::for_test("the_demo_is_even_whoever_comes_and_goes")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     let scene = Scene::demo(engine)?;
     let run = |arguments: &[&str]| scene.project.run(arguments);
     scene.expect(&["app1", "app2", "app3"], 4)?;
@@ -263,7 +263,7 @@ fn the_demo_is_even_whoever_comes_and_goes() -> Done {
 
 #[test]
 fn scaling_to_ten_and_back_loses_nothing() -> Done {
-    let Some(engine) = Engine::for_test("scaling_to_ten_and_back_loses_nothing")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     // One published port, any number of instances.
     let compose = "services:\n  web:\n    build: {context: ., dockerfile_inline: \"FROM @IMAGE@\"}\n    \
                    ports: [\"127.0.0.1:@PORT@:5000\"]\n";
@@ -280,7 +280,7 @@ fn scaling_to_ten_and_back_loses_nothing() -> Done {
 
 #[test]
 fn commands_under_load_lose_nothing() -> Done {
-    let Some(engine) = Engine::for_test("commands_under_load_lose_nothing")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     let scene = Scene::demo(engine)?;
     let load = Load::start(scene.address, 16);
     load.wait_for(200)?;
@@ -304,7 +304,7 @@ fn commands_under_load_lose_nothing() -> Done {
 
 #[test]
 fn a_killed_or_paused_container_costs_no_get() -> Done {
-    let Some(engine) = Engine::for_test("a_killed_or_paused_container_costs_no_get")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     let scene = Scene::demo(engine)?;
     let gets = |report: &Report| few(report.failed().into_iter().filter(|outcome| !outcome.is_post));
     let restarts = |name: &str| {
@@ -341,7 +341,7 @@ fn a_killed_or_paused_container_costs_no_get() -> Done {
 /// As Compose has it, nobody puts it back but who took it out. Until then it is out of the pool.
 #[test]
 fn a_container_cut_off_from_its_network_costs_no_get() -> Done {
-    let Some(engine) = Engine::for_test("a_container_cut_off_from_its_network_costs_no_get")? else {
+    let Some(engine) = Engine::for_test()? else {
         return Ok(());
     };
     let scene = Scene::demo(engine)?;
@@ -369,10 +369,10 @@ fn a_container_cut_off_from_its_network_costs_no_get() -> Done {
 }
 
 /// The demo, whose supervisor reaches the engine by a way that can be cut; or says that a test isn't run.
-fn scene_behind_a_way(test: &str) -> anyhow::Result<Option<(Scene, EngineWay)>> {
-    let Some(engine) = Engine::for_test(test)? else { return Ok(None) };
+fn scene_behind_a_way() -> anyhow::Result<Option<(Scene, EngineWay)>> {
+    let Some(engine) = Engine::for_test()? else { return Ok(None) };
     if !Path::new("/var/run/docker.sock").exists() {
-        eprintln!("not run: {test}, because the engine has no socket on this machine");
+        keel_testkit::not_run("the engine has no socket on this machine");
         return Ok(None);
     }
     let way = EngineWay::start()?;
@@ -382,8 +382,7 @@ fn scene_behind_a_way(test: &str) -> anyhow::Result<Option<(Scene, EngineWay)>> 
 
 #[test]
 fn the_instances_known_last_stay_while_the_engine_is_silent() -> Done {
-    const NAME: &str = "the_instances_known_last_stay_while_the_engine_is_silent";
-    let Some((scene, way)) = scene_behind_a_way(NAME)? else { return Ok(()) };
+    let Some((scene, way)) = scene_behind_a_way()? else { return Ok(()) };
     scene.engine.docker(&["pause", &scene.container("app3")])?;
     eventually("one is out of the pool", || !scene.all_ready())?;
     way.cut();
@@ -409,8 +408,7 @@ fn the_instances_known_last_stay_while_the_engine_is_silent() -> Done {
 
 #[test]
 fn what_is_to_start_while_the_engine_is_silent_starts_when_it_answers() -> Done {
-    const NAME: &str = "what_is_to_start_while_the_engine_is_silent_starts_when_it_answers";
-    let Some((scene, way)) = scene_behind_a_way(NAME)? else { return Ok(()) };
+    let Some((scene, way)) = scene_behind_a_way()? else { return Ok(()) };
     scene.project.run(&["stop", "app2"])?;
     way.cut();
     // The command doesn't wait for ever, and says why.
@@ -425,7 +423,7 @@ fn what_is_to_start_while_the_engine_is_silent_starts_when_it_answers() -> Done 
 
 #[test]
 fn the_engines_healthcheck_counts() -> Done {
-    let Some(engine) = Engine::for_test("the_engines_healthcheck_counts")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     let compose = "services:\n  web:\n    build: {context: ., dockerfile_inline: \"FROM @IMAGE@\"}\n    \
                    ports: [\"127.0.0.1:@PORT@:5000\"]\n    deploy: {replicas: 2}\n    volumes: [\"./flags:/flags\"]\n    \
                    healthcheck: {test: [CMD, /test, -e, /flags/well], interval: 1s, retries: 2}\n";
@@ -449,10 +447,9 @@ fn the_engines_healthcheck_counts() -> Done {
 
 #[test]
 fn a_command_in_a_container_is_signalled_and_a_healthcheck_that_hangs_is_ended() -> Done {
-    const NAME: &str = "a_command_in_a_container_is_signalled_and_a_healthcheck_that_hangs_is_ended";
-    let Some(engine) = Engine::for_test(NAME)? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     if !rustix::process::geteuid().is_root() {
-        eprintln!("not run: {NAME}, because only root may signal the processes of containers");
+        keel_testkit::not_run("only root may signal the processes of containers");
         return Ok(());
     }
     // The engine's own checks begin after an hour: all that are seen are Evenkeel's.
@@ -481,7 +478,7 @@ fn a_command_in_a_container_is_signalled_and_a_healthcheck_that_hangs_is_ended()
 
 #[test]
 fn a_container_that_ignores_a_signal_to_end_comes_back() -> Done {
-    let Some(engine) = Engine::for_test("a_container_that_ignores_a_signal_to_end_comes_back")? else {
+    let Some(engine) = Engine::for_test()? else {
         return Ok(());
     };
     let compose = "services:\n  web:\n    build: {context: ., dockerfile_inline: \"FROM @IMAGE@\"}\n    \
@@ -504,7 +501,7 @@ fn a_container_that_ignores_a_signal_to_end_comes_back() -> Done {
 
 #[test]
 fn drivers_mix_and_find_each_other_by_name() -> Done {
-    let Some(engine) = Engine::for_test("drivers_mix_and_find_each_other_by_name")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     let port = free_port()?;
     let compose = format!(
         "x-driver: auto\nservices:\n  web:\n    image: none\n    x-process: {{command: {}}}\n    \
@@ -560,7 +557,7 @@ fn drivers_mix_and_find_each_other_by_name() -> Done {
 
 #[test]
 fn what_a_killed_supervisor_leaves_is_ended() -> Done {
-    let Some(engine) = Engine::for_test("what_a_killed_supervisor_leaves_is_ended")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     let scene = Scene::demo(engine)?;
     scene.kill_supervisor()?;
     assert_eq!(scene.containers()?.len(), 3, "containers don't die with it");
@@ -580,10 +577,9 @@ fn what_a_killed_supervisor_leaves_is_ended() -> Done {
 #[test]
 #[cfg(feature = "drill")]
 fn a_drill_plays_its_cases_on_containers() -> Done {
-    const NAME: &str = "a_drill_plays_its_cases_on_containers";
-    let Some(engine) = Engine::for_test(NAME)? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     if !rustix::process::geteuid().is_root() {
-        eprintln!("not run: {NAME}, because only root may kill the processes of containers");
+        keel_testkit::not_run("only root may kill the processes of containers");
         return Ok(());
     }
     let scene = Scene::demo(engine)?;
@@ -617,11 +613,10 @@ fn a_drill_plays_its_cases_on_containers() -> Done {
 /// Three ways to run one project: this is the third. The base image comes from no registry here.
 #[test]
 fn a_flask_project_as_people_have_it() -> Done {
-    const NAME: &str = "a_flask_project_as_people_have_it";
     const BASE: &str = "python:3.11-slim";
-    let Some(engine) = Engine::for_test(NAME)? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     if engine.docker(&["image", "inspect", BASE]).is_err() {
-        eprintln!("not run: {NAME}, because the engine has no {BASE}");
+        keel_testkit::not_run(format_args!("the engine has no {BASE}"));
         return Ok(());
     }
     let service = |name: &str| {
@@ -662,7 +657,7 @@ fn a_flask_project_as_people_have_it() -> Done {
 
 #[test]
 fn what_cannot_be_had_is_named_with_a_remedy() -> Done {
-    let Some(engine) = Engine::for_test("what_cannot_be_had_is_named_with_a_remedy")? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     let says = |project: &Project, arguments: &[&str], texts: &[&str]| -> Done {
         let output = project.output(arguments)?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

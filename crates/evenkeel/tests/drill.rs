@@ -268,7 +268,7 @@ http.server.ThreadingHTTPServer(("", 5000), Handler).serve_forever()
 #[test]
 fn reads_what_an_app_prints_whose_lines_are_double() -> Done {
     if let Err(error) = Command::new("python3").arg("--version").output() {
-        eprintln!("skipped: python3 can't be run: {error}");
+        keel_testkit::not_run(format_args!("python3 can't be run: {error}"));
         return Ok(());
     }
     let project = Demo { command: Some("python3 FOLDER/app.py"), ..DEMO }.project()?;
@@ -284,7 +284,7 @@ fn reads_what_an_app_prints_whose_lines_are_double() -> Done {
 #[test]
 fn says_where_nothing_shows_what_was_received() -> Done {
     if let Err(error) = Command::new("python3").arg("--version").output() {
-        eprintln!("skipped: python3 can't be run: {error}");
+        keel_testkit::not_run(format_args!("python3 can't be run: {error}"));
         return Ok(());
     }
     let silent = TALKATIVE.replace("print(", "(lambda *a, **k: None)(");
@@ -303,7 +303,7 @@ fn plays_the_same_with_nginx_in_the_seat() -> Done {
         Command::new(path).arg("-v").stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     });
     let Some(nginx) = nginx else {
-        eprintln!("skipped: nginx (package nginx-light) isn't installed");
+        keel_testkit::not_run("nginx (package nginx-light) isn't installed");
         return Ok(());
     };
     let project = DEMO.project()?;
@@ -328,7 +328,7 @@ fn plays_the_same_with_nginx_in_the_seat() -> Done {
 #[test]
 fn agrees_with_another_load_generator() -> Done {
     if let Err(error) = Command::new("wrk").arg("--version").output() {
-        eprintln!("skipped: wrk (package wrk) can't be run: {error}");
+        keel_testkit::not_run(format_args!("wrk (package wrk) can't be run: {error}"));
         return Ok(());
     }
     let project = DEMO.project()?;

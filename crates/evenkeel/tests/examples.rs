@@ -74,20 +74,20 @@ fn answers_in_one_piece(instance: SocketAddr) -> Outcome {
     Ok(())
 }
 
-/// Says whether a program is there; a test that can't run says so by name.
-fn is_there(test: &str, program: &str, arguments: &[&str]) -> bool {
+/// Says whether a program is there.
+fn is_there(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let there = command.status().is_ok_and(|status| status.success());
     if !there {
-        eprintln!("not run: {test}, because `{program} {}` doesn't work here", arguments.join(" "));
+        keel_testkit::not_run(format_args!("`{program} {}` doesn't work here", arguments.join(" ")));
     }
     there
 }
 
 #[test]
 fn three_replicas_behind_a_published_port() -> Outcome {
-    if !is_there("three_replicas_behind_a_published_port", "python3", &["-c", "import http.server"]) {
+    if !is_there("python3", &["-c", "import http.server"]) {
         return Ok(());
     }
     let (project, address) = copy("replicas", "8080:5000")?;
@@ -98,11 +98,7 @@ fn three_replicas_behind_a_published_port() -> Outcome {
 
 #[test]
 fn three_replicas_on_the_very_port_that_is_published() -> Outcome {
-    if !is_there(
-        "three_replicas_on_the_very_port_that_is_published",
-        "python3",
-        &["-c", "import http.server"],
-    ) {
+    if !is_there("python3", &["-c", "import http.server"]) {
         return Ok(());
     }
     // Here the instances' port must stay the published one, so both become the free one.
@@ -123,13 +119,12 @@ fn three_replicas_on_the_very_port_that_is_published() -> Outcome {
 
 #[test]
 fn three_flask_services_behind_an_nginx_conf() -> Outcome {
-    let test = "three_flask_services_behind_an_nginx_conf";
     let folder = tempfile::TempDir::new()?;
     let venv = folder.path().join("venv");
     let python = venv.join("bin/python").to_string_lossy().into_owned();
     // Whether the package index can be reached is asked of pip itself, in an environment that is thrown away.
-    if !is_there(test, "python3", &["-m", "venv", &venv.to_string_lossy()])
-        || !is_there(test, &python, &["-m", "pip", "install", "-q", "--retries", "0", "--dry-run", "flask"])
+    if !is_there("python3", &["-m", "venv", &venv.to_string_lossy()])
+        || !is_there(&python, &["-m", "pip", "install", "-q", "--retries", "0", "--dry-run", "flask"])
     {
         return Ok(());
     }

@@ -11,11 +11,11 @@ fn project(files: &[(&str, &str)]) -> anyhow::Result<Project> {
     Project::new(Binary::new(env!("CARGO_BIN_EXE_evenkeel")), files)
 }
 
-/// Tells by the name of the test that it isn't run where users can't be changed.
-fn is_root(test: &str) -> bool {
+/// Says whether users can be changed here.
+fn is_root() -> bool {
     let is_root = rustix::process::geteuid().is_root();
     if !is_root {
-        eprintln!("not run: {test}, because only root may run a process as somebody else");
+        keel_testkit::not_run("only root may run a process as somebody else");
     }
     is_root
 }
@@ -32,7 +32,7 @@ fn ids(project: &Project, service: &str) -> anyhow::Result<String> {
 
 #[test]
 fn user_is_honoured_for_root() -> Done {
-    if !is_root("user_is_honoured_for_root") {
+    if !is_root() {
         return Ok(());
     }
     let run = "x-process: {command: [sh, -c, 'echo $$(id -u):$$(id -g) $$(id -G) $$HOME; exec sleep 1000']}";
@@ -64,7 +64,7 @@ fn user_is_honoured_for_root() -> Done {
 
 #[test]
 fn a_user_that_this_host_does_not_know_is_not_run_as_root() -> Done {
-    if !is_root("a_user_that_this_host_does_not_know_is_not_run_as_root") {
+    if !is_root() {
         return Ok(());
     }
     let text = "services:\n  app: {user: no-such-user, x-process: {command: sleep 1000}}\n  \
@@ -86,7 +86,7 @@ fn hostname_is_the_name_inside() -> Done {
     let output = project.output(&["up", "-d"])?;
     let said = String::from_utf8_lossy(&output.stderr);
     if said.contains("its hostname included") {
-        eprintln!("not run: hostname_is_the_name_inside, because there are no namespaces for processes here");
+        keel_testkit::not_run("there are no namespaces for processes here");
         return Ok(());
     }
     for (service, name) in [("named", "node-a"), ("plain", "plain")] {

@@ -115,7 +115,7 @@ impl Scene {
 
 #[test]
 fn an_instance_cut_off_is_left_out_and_comes_back_by_dns() -> Outcome {
-    let Some(engine) = Engine::for_test("an_instance_cut_off_is_left_out_and_comes_back_by_dns")? else {
+    let Some(engine) = Engine::for_test()? else {
         return Ok(());
     };
     Scene::with_dns(engine)?.one_is_disconnected_and_comes_back()
@@ -123,10 +123,9 @@ fn an_instance_cut_off_is_left_out_and_comes_back_by_dns() -> Outcome {
 
 #[test]
 fn an_instance_cut_off_is_left_out_and_comes_back_by_events() -> Outcome {
-    const NAME: &str = "an_instance_cut_off_is_left_out_and_comes_back_by_events";
-    let Some(engine) = Engine::for_test(NAME)? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     let Ok(socket) = std::fs::metadata(SOCKET) else {
-        eprintln!("not run: {NAME}, because the engine has no socket at {SOCKET}");
+        keel_testkit::not_run(format_args!("the engine has no socket at {SOCKET}"));
         return Ok(());
     };
     let (mount, group) = (format!("{SOCKET}:{SOCKET}"), socket.gid().to_string());
@@ -137,15 +136,14 @@ fn an_instance_cut_off_is_left_out_and_comes_back_by_events() -> Outcome {
 /// Nobody says so: its name stays, and what is sent to it vanishes.
 #[test]
 fn an_instance_that_only_falls_silent_is_left_out_and_comes_back() -> Outcome {
-    const NAME: &str = "an_instance_that_only_falls_silent_is_left_out_and_comes_back";
-    let Some(engine) = Engine::for_test(NAME)? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     let scene = Scene::with_dns(engine)?;
     let rule = |action: &str| {
         let command = ["iptables", "-w", action, "INPUT", "-p", "tcp", "-j", "DROP"];
         scene.fleet.engine().inside(&scene.fleet.container("app2"), &command)
     };
     if let Err(why) = rule("-I") {
-        eprintln!("not run: {NAME}, because an instance can't be silenced here: {why:#}");
+        keel_testkit::not_run(format_args!("an instance can't be silenced here: {why:#}"));
         return Ok(());
     }
     let begun = Instant::now();
@@ -160,8 +158,7 @@ fn an_instance_that_only_falls_silent_is_left_out_and_comes_back() -> Outcome {
 
 #[test]
 fn a_slow_network_loses_nothing_and_shifts_no_share() -> Outcome {
-    const NAME: &str = "a_slow_network_loses_nothing_and_shifts_no_share";
-    let Some(engine) = Engine::for_test(NAME)? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     let scene = Scene::with_dns(engine)?;
     let container = scene.fleet.container("app2");
     let queue = |action: &str, how: &[&str]| {
@@ -172,7 +169,7 @@ fn a_slow_network_loses_nothing_and_shifts_no_share() -> Outcome {
     let delay = ["netem", "delay", "200ms"];
     let trickle = ["tbf", "rate", "32kbit", "burst", "1600", "limit", "100000"];
     if let Err(why) = queue("add", &delay).or_else(|_| queue("add", &trickle)) {
-        eprintln!("not run: {NAME}, because a container's network can't be slowed down here: {why:#}");
+        keel_testkit::not_run(format_args!("a container's network can't be slowed down here: {why:#}"));
         return Ok(());
     }
     let address = scene.fleet.address("app2")?;
@@ -187,15 +184,14 @@ fn a_slow_network_loses_nothing_and_shifts_no_share() -> Outcome {
 
 #[test]
 fn a_dns_outage_of_30_s_leaves_the_last_good_set() -> Outcome {
-    const NAME: &str = "a_dns_outage_of_30_s_leaves_the_last_good_set";
-    let Some(engine) = Engine::for_test(NAME)? else { return Ok(()) };
+    let Some(engine) = Engine::for_test()? else { return Ok(()) };
     let scene = Scene::with_dns(engine)?;
     let rule = |action: &str| {
         let command = ["iptables", "-w", action, "OUTPUT", "-d", "127.0.0.11", "-j", "DROP"];
         scene.fleet.engine().inside(&scene.fleet.container("balancer"), &command)
     };
     if let Err(why) = rule("-I") {
-        eprintln!("not run: {NAME}, because a container's DNS can't be cut off here: {why:#}");
+        keel_testkit::not_run(format_args!("a container's DNS can't be cut off here: {why:#}"));
         return Ok(());
     }
     let begun = Instant::now();

@@ -315,7 +315,7 @@ fn a_test_opens_the_files_that_serving_needs() -> Outcome {
 fn a_test_tries_the_addresses() -> Outcome {
     let foreign = std::fs::read_to_string("/proc/sys/net/ipv4/ip_nonlocal_bind")?;
     if foreign.trim() != "0" {
-        eprintln!("not run: this host lets sockets have addresses of others (net.ipv4.ip_nonlocal_bind)");
+        keel_testkit::not_run("this host lets sockets have addresses of others (net.ipv4.ip_nonlocal_bind)");
         return Ok(());
     }
     check_refused(

@@ -32,19 +32,19 @@ fn get(address: SocketAddr, path: &str) -> String {
     request(address, &format!("GET {path} HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n"))
 }
 
-fn program(name: &str, test: &str) -> Option<PathBuf> {
+fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.exists());
     if found.is_none() {
-        skipped(test, &format!("there is no {name}"));
+        keel_testkit::not_run(format_args!("there is no {name}"));
     }
     found
 }
 
-fn venv(test: &str) -> Option<PathBuf> {
+fn venv() -> Option<PathBuf> {
     let venv = std::env::var_os("KEEL_TEST_VENV").map(PathBuf::from);
     if venv.is_none() {
-        skipped(test, "KEEL_TEST_VENV isn't set");
+        keel_testkit::not_run("KEEL_TEST_VENV isn't set");
     }
     venv
 }
@@ -67,7 +67,7 @@ if __name__ == "__main__": app.run(host="0.0.0.0", port=5000, debug=DEBUG)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn flask_with_and_without_the_reloader() {
-    let Some(venv) = venv("flask_with_and_without_the_reloader") else { return };
+    let Some(venv) = venv() else { return };
     for debug in ["False", "True"] {
         let folder = tempfile::tempdir().expect("a folder");
         let text = FLASK.replace("DEBUG", debug);
@@ -79,7 +79,7 @@ async fn flask_with_and_without_the_reloader() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gunicorn_with_workers() {
-    let Some(venv) = venv("gunicorn_with_workers") else { return };
+    let Some(venv) = venv() else { return };
     let folder = tempfile::tempdir().expect("a folder");
     for bind in ["0.0.0.0:8000", "[::]:8000", "127.0.0.1:8000"] {
         let argv = ["gunicorn", "-w", "2", "-b", bind, "app:app"];
@@ -91,7 +91,7 @@ async fn gunicorn_with_workers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn uvicorn_on_all_its_binds() {
-    let Some(venv) = venv("uvicorn_on_all_its_binds") else { return };
+    let Some(venv) = venv() else { return };
     let text = r#"
 async def app(scope, receive, send):
     if scope["type"] == "http":
@@ -112,7 +112,7 @@ async def app(scope, receive, send):
 
 #[tokio::test(flavor = "multi_thread")]
 async fn node_on_its_default_bind() {
-    let Some(node) = program("node", "node_on_its_default_bind") else { return };
+    let Some(node) = program("node") else { return };
     let text = "require('http').createServer((q, r) => r.end('Hello from node')).listen(3000)";
     let folder = tempfile::tempdir().expect("a folder");
     let app = in_folder(folder.path(), "app.js", text, &[&node.to_string_lossy(), "app.js"], 3000);
@@ -121,7 +121,7 @@ async fn node_on_its_default_bind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn java_http_server() {
-    let Some(java) = program("java", "java_http_server") else { return };
+    let Some(java) = program("java") else { return };
     let text = r#"
 import com.sun.net.httpserver.*;
 public class App {
@@ -149,7 +149,6 @@ fn asks_for_a_linker(elf: &[u8]) -> bool {
 /// No library stands between it and the kernel's calls.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_static_rust_binary() {
-    const TEST: &str = "a_static_rust_binary";
     let text = r#"
 use std::{io::{Read, Write}, net::TcpListener};
 fn main() {
@@ -161,7 +160,7 @@ fn main() {
     }
 }
 "#;
-    let Some(rustc) = program("rustc", TEST) else { return };
+    let Some(rustc) = program("rustc") else { return };
     let folder = tempfile::tempdir().expect("a folder");
     assert!(
         asks_for_a_linker(&std::fs::read("/proc/self/exe").expect("this test")),
@@ -173,10 +172,8 @@ fn main() {
     build.args(["-C", "target-feature=+crt-static", "-o"]).arg(&binary).arg(&source);
     let built = build.output().expect("rustc runs");
     if !built.status.success() {
-        return skipped(
-            TEST,
-            &format!("rustc links nothing statically: {}", String::from_utf8_lossy(&built.stderr)),
-        );
+        let why = String::from_utf8_lossy(&built.stderr);
+        return keel_testkit::not_run(format_args!("rustc links nothing statically: {why}"));
     }
     assert!(!asks_for_a_linker(&std::fs::read(&binary).expect("the binary")), "it isn't static");
     let program = binary.to_string_lossy().into_owned();
@@ -187,7 +184,7 @@ fn main() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_as_an_instance() {
-    let Some(nginx) = program("nginx", "nginx_as_an_instance") else { return };
+    let Some(nginx) = program("nginx") else { return };
     let text = "daemon off; error_log stderr; pid /tmp/nginx.pid; worker_processes 2; events {}
 http { access_log off; server { listen 80; listen [::]:80; location / { return 200 'Hello from nginx'; } }
 client_body_temp_path /tmp/a; proxy_temp_path /tmp/b; fastcgi_temp_path /tmp/c; uwsgi_temp_path /tmp/d; scgi_temp_path /tmp/e; }";
@@ -199,7 +196,7 @@ client_body_temp_path /tmp/a; proxy_temp_path /tmp/b; fastcgi_temp_path /tmp/c; 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_of_localhost_as_healthcheck() {
-    let Some(curl) = program("curl", "curl_of_localhost_as_healthcheck") else { return };
+    let Some(curl) = program("curl") else { return };
     let mut app = service("app", &["/usr/bin/python3", "-m", "http.server", "5000"], Some(5000));
     app.healthcheck = Some(Healthcheck {
         argv: vec![curl.to_string_lossy().into_owned(), "-f".into(), "http://localhost:5000/".into()],

@@ -436,7 +436,7 @@ mod tests {
     #[test]
     fn becomes_another_user_for_good() {
         if !rustix::process::geteuid().is_root() {
-            return eprintln!("skipped: becomes_another_user_for_good: only root can");
+            return keel_testkit::not_run("only root can");
         }
         let user = User { uid: 4321, gid: 8765, groups: vec![8765, 99] };
         let trap = TrapMode::On;
@@ -474,7 +474,7 @@ mod tests {
         let spawned = match spawn(sh(script), sandbox) {
             Ok(spawned) => spawned,
             Err(error) if error.step == Step::Namespace => {
-                eprintln!("skipped: gives_a_namespace_of_its_own_that_another_can_join: {}", error.source);
+                keel_testkit::not_run(error.source);
                 return;
             }
             Err(error) => panic!("{error:?}"),
@@ -502,7 +502,7 @@ mod tests {
         let spawned = match spawn(command, sandbox) {
             Ok(spawned) => spawned,
             Err(error) if matches!(error.step, Step::Trap | Step::Command) => {
-                eprintln!("skipped: traps_bind: {:?}: {}", error.step, error.source);
+                keel_testkit::not_run(format_args!("{:?}: {}", error.step, error.source));
                 return;
             }
             Err(error) => panic!("{error:?}"),

@@ -48,14 +48,14 @@ impl Engine {
         Ok(Some(engine))
     }
 
-    /// Does so, and says by name which test isn't run.
+    /// Finds the engine for a test, and says that the test can't run where there is none.
     ///
     /// # Errors
     /// As [`Engine::find`].
-    pub fn for_test(test: &str) -> anyhow::Result<Option<Self>> {
+    pub fn for_test() -> anyhow::Result<Option<Self>> {
         let engine = Self::find()?;
         if engine.is_none() {
-            eprintln!("not run: {test}, because no container engine answers here");
+            crate::not_run("no container engine answers here");
         }
         Ok(engine)
     }

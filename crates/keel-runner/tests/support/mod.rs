@@ -215,11 +215,6 @@ pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// Says that a test can't run here.
-pub(crate) fn skipped(test: &str, why: &str) {
-    eprintln!("skipped: {test}: {why}");
-}
-
 /// Tells whether the tests are run by root.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -229,17 +224,18 @@ pub(crate) fn is_root() -> bool {
 pub(crate) fn again_as_nobody(test: &str) {
     const NOBODY: u32 = 65534;
     if !is_root() {
-        return skipped(test, "this user isn't root");
+        return keel_testkit::not_run("this user isn't root");
     }
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.args(["--skip", test, "--test-threads=2"]).uid(NOBODY).gid(NOBODY).env_clear();
     command.env("PATH", "/usr/bin:/bin").env("HOME", "/").current_dir("/");
     let output = match command.output() {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            return skipped(test, "nobody may not read this program");
+            return keel_testkit::not_run("nobody may not read this program");
         }
         output => output.expect("it can be started"),
     };
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    said.lines().filter_map(|line| line.strip_prefix("not run: ")).for_each(keel_testkit::not_run);
+    assert!(output.status.success(), "{text}\n{said}");
 }
