@@ -1,11 +1,11 @@
 //! Reads docker-compose.yml, .env files and Dockerfiles.
 //!
-//! [`load`] finds the files, joins them as Compose does and gives a typed [`Project`] with *all* diagnostics: it never
+//! [`load()`] finds the files, joins them as Compose does and gives a typed [`Project`] with *all* diagnostics: it never
 //! stops at the first. A service that can't be understood is marked [`Service::faulty`] and keeps no other from running.
 //! Nothing is run here, nothing is written, and no environment is read but the one that is handed in.
 //!
 //! On the way: [`yaml`] makes a tree with places, [`interpolate`] replaces `${...}`, [`files`] finds and reads the files,
-//! [`extends`] and [`include`] pull in others, [`merge`] joins them, [`service`] types the result, [`schema`] says what
+//! [`mod@extends`] and [`mod@include`] pull in others, [`merge`] joins them, [`service`] types the result, [`schema`] says what
 //! isn't honoured, [`dockerfile`] reads what `build` leads to, [`seat`] finds the balancer's place.
 
 #![forbid(unsafe_code)]

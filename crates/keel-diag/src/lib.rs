@@ -97,7 +97,7 @@ impl Diagnostic {
         self
     }
 
-    /// Lets it be said once in a run, however many places it concerns. [`fold`] sees to it.
+    /// Lets it be said once in a run, however many places it concerns. [`fold()`] sees to it.
     pub fn once_per_run(mut self) -> Self {
         self.frequency = Frequency::OncePerRun;
         self

@@ -1,6 +1,6 @@
 //! The report of a drill: the same results as JSON, Markdown, charts, a page and a document to print.
 //!
-//! Everything is made from [`Results`](crate::results::Results) alone, without network, clock or the system's fonts: the
+//! Everything is made from [`Results`] alone, without network, clock or the system's fonts: the
 //! same results give the same bytes on every machine. Names and texts in results come from the user's files, so each form
 //! escapes them. A drawing is made once, as a [`picture`], and drawn alike into SVG, PNG and PDF; a text is written once,
 //! as a [`document`], and set in Markdown, HTML and PDF.

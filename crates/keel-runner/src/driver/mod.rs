@@ -170,7 +170,7 @@ impl Driver {
         }
     }
 
-    /// Ends every local process. Containers end with [`docker::Driver::end_all`], which takes its time.
+    /// Ends every local process. Containers end with [`docker::Driver::tear_down`], which takes its time.
     pub(crate) fn end_all(&self) {
         self.processes.end_all();
     }
