@@ -1,0 +1,46 @@
+//! ngx_http_access_module: who may come in, by address.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// `allow` and `deny`; the first that matches decides, none allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessScope {
+    /// The rules in the file's order.
+    pub rules: Vec<AccessRule>,
+}
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessRule {
+    /// Whom it concerns.
+    pub clients: Clients,
+    /// Allowed or denied.
+    pub verdict: Verdict,
+}
+
+/// Whom an access rule concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Clients {
+    /// Everybody.
+    All,
+    /// Connections over a unix socket.
+    Unix,
+    /// A network in CIDR form.
+    Network {
+        /// Its address, host bits zero.
+        address: IpAddr,
+        /// Prefix length in bits.
+        prefix: u8,
+    },
+}
+
+/// The outcome of an access rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Goes on.
+    Allow,
+    /// 403.
+    Deny,
+}

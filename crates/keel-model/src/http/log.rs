@@ -1,0 +1,77 @@
+//! ngx_http_log_module: access logs.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ByteSize, Template};
+
+/// `access_log`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogScope {
+    /// Every log that a request here is written to. Empty for `off`.
+    pub logs: Vec<AccessLog>,
+}
+
+/// One access log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessLog {
+    /// Where to; a template with variables opens files per request.
+    pub destination: LogDestination,
+    /// What a line holds.
+    pub format: LogFormat,
+    /// `buffer=`; `None` writes each line as soon as it can be.
+    pub buffer: Option<ByteSize>,
+    /// `flush=`: how long a line may wait in the buffer.
+    pub flush: Option<Duration>,
+    /// `if=`: nothing is logged when this is empty or `0`.
+    pub condition: Option<Template>,
+}
+
+/// Where log lines go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogDestination {
+    /// A file; relative paths have been made absolute with the prefix.
+    File(Template),
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// `log_format`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFormat {
+    /// Its name; `combined` is built in.
+    pub name: String,
+    /// How values are escaped.
+    pub escape: LogEscape,
+    /// The line without its end.
+    pub line: Template,
+}
+
+/// `escape=` of `log_format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogEscape {
+    /// `\xXX` for quotes, backslashes and control bytes; a missing value is `-`.
+    #[default]
+    Default,
+    /// JSON strings; a missing value is empty.
+    Json,
+    /// As it is; a missing value is empty.
+    None,
+}
+
+/// Severity of a log line, most severe first (`error_log`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "syslog's names")]
+pub enum LogLevel {
+    Emerg,
+    Alert,
+    Crit,
+    Error,
+    Warn,
+    Notice,
+    Info,
+    Debug,
+}
