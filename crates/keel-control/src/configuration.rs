@@ -257,7 +257,9 @@ pub(crate) fn create_temp_folders(plan: &Plan) -> Result<(), FileError> {
     let mut folders: Vec<&Path> = plan
         .scopes()
         .into_iter()
-        .flat_map(|scope| [scope.core.client_body_temp_path.as_path(), scope.proxy.temp_path.as_path()])
+        .flat_map(|scope| {
+            [scope.core.client_body_temp_path.as_path(), scope.proxy.upstream.temp_path.as_path()]
+        })
         .collect();
     folders.sort();
     folders.dedup();

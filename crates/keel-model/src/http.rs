@@ -1,6 +1,7 @@
 //! Virtual servers, locations and what each nginx module configures in them.
 //!
-//! A [`Scope`] is what holds in one location, inheritance already applied; each module has a slot of its own in it.
+//! A [`Scope`] is what holds in one location, inheritance already applied; each module has a group of its own in it. A
+//! setting is one line of such a group: its name, type, default and, where it isn't the usual one, its inheritance.
 
 mod access;
 mod core;
@@ -13,10 +14,7 @@ mod upstream;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    AccessScope, ClientSettings, CoreScope, HeadersScope, IndexScope, LogScope, Pattern, ProxyPass,
-    ProxyScope, Rewrite,
-};
+use crate::{Own, Pattern, settings::settings};
 
 pub use self::access::*;
 pub use self::core::*;
@@ -99,23 +97,24 @@ pub enum LocationMatcher {
     Named(String),
 }
 
-/// What holds in one place of the configuration. One slot for each module.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Scope {
-    /// ngx_http_core_module.
-    pub core: CoreScope,
-    /// ngx_http_access_module.
-    pub access: AccessScope,
-    /// ngx_http_headers_module.
-    pub headers: HeadersScope,
-    /// ngx_http_log_module.
-    pub log: LogScope,
-    /// ngx_http_index_module: `index`, default `index.html`; looked for in order.
-    pub index: IndexScope,
-    /// Who answers.
-    pub content: Content,
-    /// ngx_http_proxy_module, apart from `proxy_pass` itself.
-    pub proxy: ProxyScope,
+settings! {
+    /// What holds in one place of the configuration. One group of settings for each module.
+    pub struct Scope, set by ScopeLayer {
+        /// ngx_http_core_module.
+        core: CoreScope = CoreScope::default(), as CoreLayer;
+        /// ngx_http_access_module.
+        access: AccessScope = AccessScope::default(), as AccessLayer;
+        /// ngx_http_headers_module.
+        headers: HeadersScope = HeadersScope::default(), as HeadersLayer;
+        /// ngx_http_log_module.
+        log: LogScope = LogScope::default(), as LogLayer;
+        /// ngx_http_index_module.
+        index: IndexScope = IndexScope::default(), as IndexLayer;
+        /// Who answers.
+        content: Content = Content::Static, as Own<Content>;
+        /// ngx_http_proxy_module, apart from `proxy_pass` itself.
+        proxy: ProxyScope = ProxyScope::default(), as ProxyLayer;
+    }
 }
 
 /// Who answers a request in this location.

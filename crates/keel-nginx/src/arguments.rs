@@ -129,7 +129,7 @@ pub(crate) fn temp_path(reader: &mut Reader<'_>, directive: &Directive) -> Optio
 }
 
 /// Reads a word out of a list.
-pub(crate) fn keyword<T: Copy>(
+pub(crate) fn keyword<T: Clone>(
     reader: &mut Reader<'_>,
     directive: &Directive,
     choices: &[(&str, T)],
@@ -141,7 +141,7 @@ pub(crate) fn keyword<T: Copy>(
         let nginx = format!("invalid value \"{}\"", word.text);
         reader.invalid(directive, word, nginx, &format!("one of {}", names.join(", ")));
     }
-    choice.map(|(_, value)| *value)
+    choice.map(|(_, value)| value.clone())
 }
 
 /// Reads words out of a list, one or more; a repeated one is reported and counts once.

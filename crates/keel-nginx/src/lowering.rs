@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 
 use keel_diag::{Diagnostic, Span};
 use keel_model::{
-    Address, ByteSize, Content, Listener, Location, LogFormat, Map, PeerSet, Resolver, Rewrite, Scope,
-    ServerId, ServerName, Upstream, UpstreamKeepalive, UpstreamName, VirtualServer,
+    Address, ByteSize, ClientSettings, Layer, Listener, Location, LogDestination, LogFormat, Map, PeerSet,
+    Resolver, Rewrite, Root, Scope, ServerId, ServerName, Template, Upstream, UpstreamKeepalive,
+    UpstreamName, VirtualServer,
 };
 
 use crate::{
     ServerEntry, UpstreamSource,
     address::Place,
     directives::{
-        http_access, http_core_scope, http_headers, http_index,
         http_listen::Listen,
-        http_log, http_proxy, http_rewrite,
         http_upstream::{check_zones, server_address, server_entry},
         resolver,
     },
@@ -22,14 +21,6 @@ use crate::{
     reader::{Frame, Reader},
     variables::Names,
 };
-
-/// Takes over from the outer block each field that isn't set here.
-macro_rules! inherit {
-    ($own:ident, $outer:ident; $($field:ident),+ $(,)?) => {
-        $(if $own.$field.is_none() { $own.$field.clone_from(&$outer.$field); })+
-    };
-}
-pub(crate) use inherit;
 
 /// What the `http` block gathers while it is read, and what becomes of it.
 #[derive(Default)]
@@ -59,41 +50,6 @@ pub(crate) struct LoweredHttp {
     pub(crate) servers: Vec<VirtualServer>,
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) sources: Vec<UpstreamSource>,
-}
-
-/// What one block sets for its locations: a slot for each module.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ScopeSlots {
-    pub(crate) core: http_core_scope::Slot,
-    pub(crate) access: http_access::Slot,
-    pub(crate) headers: http_headers::Slot,
-    pub(crate) log: http_log::Slot,
-    pub(crate) index: http_index::Slot,
-    pub(crate) proxy: http_proxy::Slot,
-    pub(crate) rewrite: http_rewrite::Slot,
-}
-
-impl ScopeSlots {
-    fn inherit(&mut self, outer: &Self) {
-        self.core.inherit(&outer.core);
-        self.access.inherit(&outer.access);
-        self.headers.inherit(&outer.headers);
-        self.log.inherit(&outer.log);
-        self.index.inherit(&outer.index);
-        self.proxy.inherit(&outer.proxy);
-    }
-
-    fn lower(&self, reader: &mut Reader<'_>, literals: &mut Literals, place: Option<Span>) -> Scope {
-        Scope {
-            core: self.core.lower(reader),
-            access: self.access.lower(),
-            headers: self.headers.lower(),
-            log: self.log.lower(reader),
-            index: self.index.lower(),
-            content: self.proxy.pass.as_ref().map_or(Content::Static, |pass| pass.lower(literals)),
-            proxy: self.proxy.lower(reader, place),
-        }
-    }
 }
 
 /// The upstreams that exist by name, and those that `proxy_pass` makes by naming an address.
@@ -157,10 +113,10 @@ pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
     let mut servers = std::mem::take(&mut reader.http.servers);
     let mut lowered = LoweredHttp::default();
     // What holds in `http` is checked once more where no server changes it.
-    http.scope.lower(reader, &mut literals, http.opened);
+    lower_scope(reader, &mut literals, &mut http);
     for server in &mut servers {
-        server.server.inherit(&http.server);
-        lowered.servers.push(lower_server(reader, &mut literals, server, &http.scope));
+        server.inherit(&http);
+        lowered.servers.push(lower_server(reader, &mut literals, server));
     }
     lowered.listeners = listeners(reader, &mut servers);
     for frame in &mut upstreams {
@@ -212,41 +168,61 @@ fn lower_upstream(
     lowered.sources.push(UpstreamSource { name, span, servers, implicit: false, resolver });
 }
 
-fn lower_server(
-    reader: &mut Reader<'_>,
-    literals: &mut Literals,
-    server: &mut Frame,
-    outer: &ScopeSlots,
-) -> VirtualServer {
-    server.scope.inherit(outer);
+fn lower_server(reader: &mut Reader<'_>, literals: &mut Literals, server: &mut Frame) -> VirtualServer {
     let names = match server.server.names.as_slice() {
         [] => vec![ServerName::Exact(String::new())],
         names => names.iter().map(|(name, _)| name.clone()).collect(),
     };
     VirtualServer {
         names,
-        client: server.server.lower(),
-        scope: server.scope.lower(reader, literals, server.opened),
-        rewrite: server.scope.rewrite.lower(),
-        locations: lower_locations(reader, literals, &mut server.locations, &server.scope),
+        client: server.client.settle(ClientSettings::default()),
+        scope: lower_scope(reader, literals, server),
+        rewrite: server.rewrite.settle(Rewrite::default()),
+        locations: lower_locations(reader, literals, server),
     }
 }
 
-fn lower_locations(
-    reader: &mut Reader<'_>,
-    literals: &mut Literals,
-    frames: &mut [Frame],
-    outer: &ScopeSlots,
-) -> Vec<Location> {
+/// Settles what holds in a block, which has inherited already.
+fn lower_scope(reader: &mut Reader<'_>, literals: &mut Literals, frame: &mut Frame) -> Scope {
+    frame.scope.content.0 = frame.proxy.pass.as_ref().map(|pass| pass.lower(literals));
+    frame.scope.proxy.redirects.0 = Some(frame.proxy.redirects());
+    let scope = frame.scope.settle(defaults(reader));
+    if let Some(place) = frame.opened {
+        frame.proxy.sizes.check(reader, &scope.proxy.upstream, "proxy", place);
+    }
+    scope
+}
+
+/// What holds where nothing is set: the model's defaults, whose relative paths begin at the prefix.
+fn defaults(reader: &Reader<'_>) -> Scope {
+    let mut scope = Scope::default();
+    let in_prefix = |path: &mut Template| {
+        let absolute = path.as_literal().map(|path| reader.absolute(path).to_string_lossy().into_owned());
+        *path = absolute.map_or_else(Template::default, Template::literal);
+    };
+    let (Root::Root(root) | Root::Alias(root)) = &mut scope.core.root;
+    in_prefix(root);
+    for log in &mut scope.log.logs {
+        if let LogDestination::File(path) = &mut log.destination {
+            in_prefix(path);
+        }
+    }
+    for path in [&mut scope.core.client_body_temp_path, &mut scope.proxy.upstream.temp_path] {
+        *path = reader.prefix.join(&*path);
+    }
+    scope
+}
+
+fn lower_locations(reader: &mut Reader<'_>, literals: &mut Literals, outer: &mut Frame) -> Vec<Location> {
     let mut locations = Vec::new();
-    for frame in frames {
-        frame.scope.inherit(outer);
+    for mut frame in std::mem::take(&mut outer.locations) {
+        frame.inherit(outer);
         let Some(matcher) = frame.matcher.clone() else {
             continue;
         };
-        let scope = frame.scope.lower(reader, literals, frame.opened);
-        let rewrite: Rewrite = frame.scope.rewrite.lower();
-        let inner = lower_locations(reader, literals, &mut frame.locations, &frame.scope);
+        let scope = lower_scope(reader, literals, &mut frame);
+        let rewrite = frame.rewrite.settle(Rewrite::default());
+        let inner = lower_locations(reader, literals, &mut frame);
         locations.push(Location { matcher, scope, rewrite, locations: inner });
     }
     locations

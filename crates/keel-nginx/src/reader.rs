@@ -10,14 +10,14 @@ use std::{
 };
 
 use keel_diag::{Diagnostic, Sources, Span, suggest};
-use keel_model::LocationMatcher;
+use keel_model::{ClientLayer, Layer, LocationMatcher, RewriteLayer, ScopeLayer};
 
 use crate::{
     ast::{Directive, Word},
-    directives::{core, events, http_core, http_upstream, resolver},
+    directives::{core, events, http_core, http_proxy, http_upstream, resolver},
     files::Files,
     known,
-    lowering::{HttpSettings, ScopeSlots},
+    lowering::HttpSettings,
     registry::{self, Contexts, Row, Setter},
 };
 
@@ -39,6 +39,7 @@ pub(crate) struct Reader<'a> {
 
 /// One open block: what its directives have set, each module in a slot of its own. Slots that don't belong to this
 /// kind of block stay empty.
+#[derive(Debug)]
 pub(crate) struct Frame {
     /// Which kind of block.
     pub(crate) context: Contexts,
@@ -52,8 +53,14 @@ pub(crate) struct Frame {
     pub(crate) events: events::Slot,
     /// What belongs to a server rather than to a location.
     pub(crate) server: http_core::ServerSlot,
+    /// How a server's connections and request heads are read.
+    pub(crate) client: ClientLayer,
     /// What locations inherit.
-    pub(crate) scope: ScopeSlots,
+    pub(crate) scope: ScopeLayer,
+    /// What of `proxy_pass` is worked out when the block is closed.
+    pub(crate) proxy: http_proxy::Slot,
+    /// ngx_http_rewrite_module, of a server or location.
+    pub(crate) rewrite: RewriteLayer,
     /// ngx_http_upstream_module.
     pub(crate) upstream: http_upstream::Slot,
     /// Who is asked for names, of `http` and `upstream`.
@@ -74,12 +81,23 @@ impl Frame {
             core: core::Slot::default(),
             events: events::Slot::default(),
             server: http_core::ServerSlot::default(),
-            scope: ScopeSlots::default(),
+            client: ClientLayer::default(),
+            scope: ScopeLayer::default(),
+            proxy: http_proxy::Slot::default(),
+            rewrite: RewriteLayer::default(),
             upstream: http_upstream::Slot::default(),
             resolver: resolver::Slot::default(),
             matcher: None,
             locations: Vec::new(),
         }
+    }
+
+    /// Takes over from the block around it what this one leaves open.
+    pub(crate) fn inherit(&mut self, outer: &Self) {
+        self.client.inherit(&outer.client);
+        self.scope.inherit(&outer.scope);
+        self.proxy.inherit(&outer.proxy);
+        self.rewrite.inherit(&outer.rewrite);
     }
 }
 
@@ -128,7 +146,7 @@ impl<'a> Reader<'a> {
     fn apply(&mut self, row: &'static Row, directive: &Directive) {
         let name = row.name;
         match (row.set, &directive.block) {
-            (Setter::Simple(_), Some(_)) => self.unexpected_block(directive),
+            (Setter::Simple(_) | Setter::Checked(_), Some(_)) => self.unexpected_block(directive),
             (Setter::Block(_), None) => self.missing_block(directive),
             _ if !row.arity.admits(directive.args.len()) => {
                 self.wrong_count(directive, format!("it is written `{}`", written(name, row.syntax)));
@@ -137,6 +155,8 @@ impl<'a> Reader<'a> {
                 self.warn_swallowed(directive);
                 set(self, directive);
             }
+            (Setter::Checked(_), None) if self.frame.seen.contains_key(name) => self.duplicate(directive),
+            (Setter::Checked(check), None) => check(self, directive),
             (Setter::Block(set), Some(block)) => set(self, directive, block),
         }
     }
@@ -243,18 +263,19 @@ impl<'a> Reader<'a> {
         self.diagnostics.push(found);
     }
 
-    /// Sets a value that may be set once, unless reading it fails, which `read` has reported then.
-    pub(crate) fn once<T>(
+    /// Sets a value that may be set once, unless reading it fails, which `read` has reported then. A setting that may
+    /// have no value takes the value as it is read.
+    pub(crate) fn once<T, V: From<T>>(
         &mut self,
         directive: &Directive,
-        slot: fn(&mut Frame) -> &mut Option<T>,
+        slot: fn(&mut Frame) -> &mut Option<V>,
         read: fn(&mut Self, &Directive) -> Option<T>,
     ) {
         if slot(&mut self.frame).is_some() {
             return self.duplicate(directive);
         }
         let value = read(self, directive);
-        *slot(&mut self.frame) = value;
+        *slot(&mut self.frame) = value.map(V::from);
     }
 
     /// Reports a directive that is there already.

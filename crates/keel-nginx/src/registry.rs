@@ -104,6 +104,8 @@ impl Arity {
 pub(crate) enum Setter {
     /// It ends in `;` and sets something.
     Simple(fn(&mut Reader<'_>, &Directive)),
+    /// It ends in `;`, stands in a block once and is only checked: nothing acts on it.
+    Checked(fn(&mut Reader<'_>, &Directive)),
     /// It has a block, which is given too.
     Block(fn(&mut Reader<'_>, &Directive, &[Directive])),
 }
@@ -151,4 +153,107 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 
 fn all() -> impl Iterator<Item = &'static Row> {
     directives::MODULES.iter().flat_map(|module| module.rows).chain(directives::http_upstream::policy_rows())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, net::IpAddr, path::Path};
+
+    use keel_diag::Sources;
+    use keel_model::{ClientSettings, ProcessSettings, Scope};
+
+    use super::*;
+    use crate::{Configuration, Files, Options, load};
+
+    /// Defaults that are described rather than written.
+    const DESCRIBED: [&str; 2] = ["listen", "log_format"];
+
+    /// Defaults that the supervisor works out, of its arguments, rights and environment.
+    const SUPERVISORS: [&str; 3] = ["error_log", "user", "env"];
+
+    struct OneFile(String);
+
+    impl Files for OneFile {
+        fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
+            Ok(self.0.clone().into_bytes())
+        }
+
+        fn glob(&self, _: &Path) -> Vec<std::path::PathBuf> {
+            Vec::new()
+        }
+
+        fn resolve(&self, _: &str) -> io::Result<Vec<IpAddr>> {
+            Err(io::Error::other("nothing is resolved here"))
+        }
+
+        fn is_root(&self) -> bool {
+            false
+        }
+    }
+
+    /// Reads a configuration with a directive in one block, behind everything whose place is noted. Paths begin nowhere.
+    fn configuration(context: Contexts, directive: &str) -> Option<Configuration> {
+        let inside = |block: Contexts| if block == context { directive } else { "" };
+        let text = format!(
+            "http {{ upstream u {{ server 127.0.0.1:1; {} }}
+                server {{ listen 127.0.0.1:80; location / {{ proxy_pass http://u; {} }} {} }} {} }}
+             events {{ {} }} {}",
+            inside(Contexts::UPSTREAM),
+            inside(Contexts::LOCATION),
+            inside(Contexts::SERVER),
+            inside(Contexts::HTTP),
+            inside(Contexts::EVENTS),
+            inside(Contexts::MAIN),
+        );
+        let options = Options { conf_path: "nginx.conf".into(), ..Options::default() };
+        load(&options, &OneFile(text), &mut Sources::default()).configuration
+    }
+
+    fn defaults() -> impl Iterator<Item = (&'static Row, Contexts, String)> {
+        let rows = all().filter(|row| !DESCRIBED.contains(&row.name));
+        rows.flat_map(|row| {
+            let contexts = Contexts::NAMES.into_iter().map(|(context, _)| context);
+            let contexts = contexts.filter(|context| row.contexts.meets(*context));
+            let end = |default: &str| if default.ends_with('}') { "" } else { ";" };
+            contexts.filter_map(move |context| {
+                let default = row.default?;
+                Some((row, context, format!("{} {default}{}", row.name, end(default))))
+            })
+        })
+    }
+
+    #[test]
+    fn documented_defaults_are_the_models() {
+        let unset = configuration(Contexts::MAIN, "").expect("it has no error");
+        let server = &unset.plan.servers[0];
+        assert_eq!(server.scope, Scope::default());
+        assert_eq!(server.client, ClientSettings::default());
+        assert_eq!(unset.plan.process, ProcessSettings::default());
+        // The redirect that is the default follows from a `proxy_pass` in the same block.
+        let is_possible = |row: &Row, context| row.name != "proxy_redirect" || context == Contexts::LOCATION;
+        let differs = |(_, context, directive): &(_, _, String)| {
+            configuration(*context, directive).as_ref() != Some(&unset)
+        };
+        let models = defaults().filter(|(row, context, _)| {
+            is_possible(row, *context) && !(SUPERVISORS.contains(&row.name) && *context == Contexts::MAIN)
+        });
+        let differing: Vec<_> = models.filter(differs).map(|(_, _, directive)| directive).collect();
+        assert_eq!(differing, Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_row_with_a_default_sets_something() {
+        for (row, context, text) in defaults() {
+            let mut sources = Sources::default();
+            let source = sources.add("default", text.clone());
+            let (directives, _) = crate::parser::parse(&sources, source);
+            let files = OneFile(String::new());
+            let mut reader = Reader::new(Path::new(""), &files, &sources);
+            let fresh = || crate::reader::Frame::new(context, None);
+            let mut read = reader.inside(fresh(), &directives);
+            read.seen.clear();
+            let sets = format!("{read:?}") != format!("{:?}", fresh());
+            assert_eq!(sets, !matches!(row.set, Setter::Checked(_)), "{text}");
+        }
+    }
 }

@@ -152,25 +152,16 @@ fn defaults_are_nginx_own() {
     let server = server("location /a {}");
     assert_eq!(server.client, ClientSettings::default());
     let scope = &location(&server, "/a").scope;
-    let core = CoreScope {
-        root: Root::Root(literal("/etc/nginx/html")),
-        client_body_temp_path: "/etc/nginx/client_body_temp".into(),
-        types: scope.core.types.clone(),
-        ..CoreScope::default()
-    };
-    assert_eq!(scope.core, core);
-    let host = ("Host".to_owned(), Template::variable(Variable::ProxyHost));
-    let connection = ("Connection".to_owned(), Template::default());
+    let mut expect = Scope::default();
+    expect.core.root = Root::Root(literal("/etc/nginx/html"));
+    expect.core.client_body_temp_path = "/etc/nginx/client_body_temp".into();
+    expect.proxy.upstream.temp_path = "/etc/nginx/proxy_temp".into();
+    expect.log.logs[0].destination = LogDestination::File(literal("/etc/nginx/logs/access.log"));
+    assert_eq!(*scope, expect);
+    let set: Vec<_> = scope.proxy.set_headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(set, ["Host", "Connection"]);
     let hidden = "date server x-pad x-accel-expires x-accel-redirect x-accel-limit-rate x-accel-buffering x-accel-charset";
-    let proxy = ProxyScope {
-        set_headers: vec![host, connection],
-        hide_headers: hidden.split(' ').map(str::to_owned).collect(),
-        temp_path: "/etc/nginx/proxy_temp".into(),
-        ..ProxyScope::default()
-    };
-    assert_eq!(scope.proxy, proxy);
-    assert_eq!(scope.log.logs.len(), 1);
-    assert_eq!(scope.log.logs[0].destination, LogDestination::File(literal("/etc/nginx/logs/access.log")));
+    assert_eq!(scope.proxy.upstream.hide_headers.join(" "), hidden);
 }
 
 #[test]
@@ -185,7 +176,7 @@ fn what_is_unset_is_inherited_and_lists_only_whole() {
     );
     let same = &location(&server, "/same").scope;
     assert_eq!(same.core.client_max_body_size, ByteSize::mib(2));
-    assert_eq!(same.proxy.read_timeout, Duration::from_secs(5));
+    assert_eq!(same.proxy.upstream.read_timeout, Duration::from_secs(5));
     let names =
         |scope: &Scope| scope.headers.add.iter().map(|add| add.name.clone()).collect::<Vec<_>>().join(" ");
     assert_eq!(names(same), "A B");
@@ -197,7 +188,7 @@ fn what_is_unset_is_inherited_and_lists_only_whole() {
     let own = &location(&server, "/own").scope;
     assert_eq!(own.core.client_max_body_size, ByteSize(0));
     assert_eq!((names(own), set(own)), ("C".into(), "Host Connection".into()));
-    assert_eq!(own.proxy.read_timeout, Duration::from_secs(3600));
+    assert_eq!(own.proxy.upstream.read_timeout, Duration::from_secs(3600));
     assert_eq!(own.core.error_pages[0].status, 500);
     assert_eq!((own.core.error_pages.len(), own.access.rules.len(), own.index.names.len()), (1, 1, 2));
     assert_eq!(names(&location(&server, "/merge").scope), "C A B");

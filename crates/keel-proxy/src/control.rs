@@ -153,11 +153,9 @@ impl Control {
         if let Some(listener) = missing {
             return Err(format!("there is no socket for {}", listener.address));
         }
-        spool::hold(
-            plan.scopes().into_iter().flat_map(|scope| {
-                [scope.core.client_body_temp_path.as_path(), scope.proxy.temp_path.as_path()]
-            }),
-        );
+        spool::hold(plan.scopes().into_iter().flat_map(|scope| {
+            [scope.core.client_body_temp_path.as_path(), scope.proxy.upstream.temp_path.as_path()]
+        }));
         let workers = plan.process.workers.max(1) as usize;
         let logs = match &self.logs {
             Some(logs) => logs.clone(),

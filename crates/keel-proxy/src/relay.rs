@@ -109,9 +109,10 @@ impl Relay {
         let buffering = match accel {
             Some(value) if value.eq_ignore_ascii_case(b"no") => false,
             Some(value) if value.eq_ignore_ascii_case(b"yes") => true,
-            _ => scope.buffering,
+            _ => scope.upstream.buffering,
         };
-        let memory = scope.buffers.size.as_usize().saturating_mul(scope.buffers.count as usize);
+        let memory =
+            scope.upstream.buffers.size.as_usize().saturating_mul(scope.upstream.buffers.count as usize);
         Self {
             decoder,
             framing,
@@ -120,8 +121,8 @@ impl Relay {
             head_length,
             raw: Vec::new(),
             spool: None,
-            memory_max: if buffering { memory } else { scope.buffer_size.as_usize() }.max(4 << 10),
-            file_max: if buffering { scope.max_temp_file_size.0 } else { 0 },
+            memory_max: if buffering { memory } else { scope.upstream.buffer_size.as_usize() }.max(4 << 10),
+            file_max: if buffering { scope.upstream.max_temp_file_size.0 } else { 0 },
             clean: true,
             finished: false,
             payload_bytes: 0,
@@ -331,10 +332,12 @@ async fn stream(
             if relay.pending() > 0 {
                 write_since.get_or_insert(now);
             }
-            if !scope.ignore_client_abort && exchanged.watch.poll_gone(cx, job.client, now).is_ready() {
+            if !scope.upstream.ignore_client_abort
+                && exchanged.watch.poll_gone(cx, job.client, now).is_ready()
+            {
                 return Poll::Ready(Ended::ClientGone);
             }
-            let read_until = read_since.map(|since| since + scope.read_timeout);
+            let read_until = read_since.map(|since| since + scope.upstream.read_timeout);
             let write_until = write_since.map(|since| since + send_timeout);
             let gone_at = exchanged.watch.deadline().filter(|_| relay.pending() == 0);
             let next = read_until.into_iter().chain(write_until).chain(gone_at).min();
@@ -455,7 +458,7 @@ fn read(
                 "an upstream response is buffered to a temporary file while reading upstream",
             );
         }
-        if let Err(error) = relay.store(framed, &scope.temp_path) {
+        if let Err(error) = relay.store(framed, &scope.upstream.temp_path) {
             log_store(job, &error);
             return Poll::Ready(Err(Failure::Store));
         }
@@ -494,7 +497,7 @@ pub(crate) async fn tunnel(job: &mut Job<'_>, mut exchanged: Exchanged, scope: &
     if job.place().scope.core.tcp_nodelay {
         job.client.no_delay();
     }
-    job.client.timer.set(&job.worker.clock, scope.read_timeout);
+    job.client.timer.set(&job.worker.clock, scope.upstream.read_timeout);
     let (worker, client, ex) = (job.worker, &mut *job.client, &mut *job.ex);
     let mut received = 0u64;
     poll_fn(|cx| {
@@ -509,7 +512,7 @@ pub(crate) async fn tunnel(job: &mut Job<'_>, mut exchanged: Exchanged, scope: &
                 return Poll::Ready(());
             }
             if a.0 || b.0 {
-                client.timer.set(&worker.clock, scope.read_timeout);
+                client.timer.set(&worker.clock, scope.upstream.read_timeout);
                 continue;
             }
             return client.timer.poll_expired(&worker.clock, cx).map(drop);

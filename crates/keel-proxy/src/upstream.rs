@@ -38,7 +38,7 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
     let scope = &place.scope.proxy;
     let chunked_to_old =
         matches!(job.ex.body_left, Decoder::Chunked(_)) && scope.http_version == ProxyHttpVersion::Http10;
-    let streams = !scope.request_buffering && !job.ex.body_left.is_done() && !chunked_to_old;
+    let streams = !scope.upstream.request_buffering && !job.ex.body_left.is_done() && !chunked_to_old;
     let read = if streams {
         downstream::expect_continue(job).await
     } else if downstream::has_body(job) {
@@ -77,7 +77,7 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
                 let status = job.ex.upstream.head.status;
                 let failure = PeerFailure::Status(status);
                 retries.sent = true;
-                let another = scope.next_upstream.statuses.contains(&status)
+                let another = scope.upstream.next_upstream.statuses.contains(&status)
                     && retries.may(job, scope, &target, failure);
                 // A response that nobody can better is passed on.
                 found = if another { ask(job, &target, Attempt::Retry).ok() } else { None };

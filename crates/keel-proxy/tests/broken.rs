@@ -104,7 +104,7 @@ fn a_peer_that_is_down_is_no_peer_to_try() {
     let plane = DataPlane::start(|plan| {
         balance(plan, &[addresses[0], addresses[1], SocketAddr::from(([127, 0, 0, 1], 9))]);
         plan.upstreams[0].peers.peers[2].down = true;
-        plan.servers[0].locations[0].scope.proxy.read_timeout = Duration::from_millis(50);
+        plan.servers[0].locations[0].scope.proxy.upstream.read_timeout = Duration::from_millis(50);
     });
     assert_eq!(plane.client().get("/").status, 504);
 }
@@ -128,7 +128,7 @@ fn a_disk_that_takes_nothing_is_not_the_peer_s_fault() {
     let plane = DataPlane::start(|plan| {
         balance(plan, &[address]);
         plan.process.error_logs = vec![ErrorLog { path: Some(log.clone()), level: LogLevel::Error }];
-        plan.servers[0].locations[0].scope.proxy.temp_path = not_a_folder.join("below");
+        plan.servers[0].locations[0].scope.proxy.upstream.temp_path = not_a_folder.join("below");
     });
     let mut client = plane.client();
     client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");

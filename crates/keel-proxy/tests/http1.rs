@@ -3,7 +3,7 @@
 mod support;
 
 use keel_model::*;
-use support::{Client, DataPlane, ScriptedPeer, balance, proxy_location};
+use support::{Client, DataPlane, ScriptedPeer, balance, proxy_location, unlogged};
 
 #[test]
 fn balances_in_turn_over_kept_connections() {
@@ -44,7 +44,7 @@ fn passes_bodies_in_both_framings_both_ways() {
     for streams in [false, true] {
         let plane = DataPlane::start(|plan| {
             balance(plan, &[echo.address]);
-            plan.servers[0].locations[0].scope.proxy.request_buffering = !streams;
+            plan.servers[0].locations[0].scope.proxy.upstream.request_buffering = !streams;
         });
         let mut client = plane.client();
         for size in [0, 1, 5000, 20_000, 300_000] {
@@ -211,7 +211,7 @@ fn expressions_that_look_around_are_matched_and_bounded() {
             ignore_case: false,
             engine: PatternEngine::Backtracking,
         }),
-        scope: Scope::default(),
+        scope: unlogged(),
         rewrite: Rewrite { answer: Some(Return { status: 200, text: Some(text) }) },
         locations: Vec::new(),
     };
@@ -249,7 +249,7 @@ fn finds_locations_as_nginx() {
     let peer = ScriptedPeer::saying("peer");
     let location = |matcher, status| Location {
         matcher,
-        scope: Scope::default(),
+        scope: unlogged(),
         rewrite: Rewrite { answer: Some(Return { status, text: None }) },
         locations: Vec::new(),
     };

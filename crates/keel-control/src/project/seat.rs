@@ -173,7 +173,7 @@ impl Placement<'_> {
             Root::Root(path) | Root::Alias(path) => self.root(path),
         }
         scope.core.client_body_temp_path = self.state.join("spool/client_body");
-        scope.proxy.temp_path = self.state.join("spool/proxy");
+        scope.proxy.upstream.temp_path = self.state.join("spool/proxy");
         self.error_logs(&mut scope.core.error_logs);
         for log in &mut scope.log.logs {
             self.access_log(log);

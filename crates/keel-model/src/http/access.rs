@@ -4,11 +4,14 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// `allow` and `deny`; the first that matches decides, none allows.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccessScope {
-    /// The rules in the file's order.
-    pub rules: Vec<AccessRule>,
+use crate::settings::settings;
+
+settings! {
+    /// `allow` and `deny`; the first that matches decides, none allows.
+    pub struct AccessScope, set by AccessLayer {
+        /// The rules in the file's order.
+        rules: Vec<AccessRule> = Vec::new();
+    }
 }
 
 /// One rule.

@@ -2,17 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Template;
+use crate::{Layer, Template, settings::settings};
 
-/// `add_header`, `add_trailer`, `expires`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeadersScope {
-    /// Fields added to responses.
-    pub add: Vec<AddHeader>,
-    /// Fields added after the body.
-    pub add_trailers: Vec<AddHeader>,
-    /// `expires`.
-    pub expires: Expires,
+settings! {
+    /// `add_header`, `add_trailer`, `expires`.
+    pub struct HeadersScope, set by HeadersLayer {
+        /// Fields added to responses.
+        add: Vec<AddHeader> = Vec::new(), as AddedFields;
+        /// Fields added after the body.
+        add_trailers: Vec<AddHeader> = Vec::new(), as AddedFields;
+        /// `expires`.
+        expires: Expires = Expires::Off;
+    }
 }
 
 /// One `add_header`.
@@ -24,6 +25,45 @@ pub struct AddHeader {
     pub value: Template,
     /// Whether it is added to every status (`always`) or to nginx's list only.
     pub always: bool,
+}
+
+/// `add_header` or `add_trailer` in one block, and what becomes of the outer block's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddedFields {
+    /// Those of this block.
+    pub fields: Vec<AddHeader>,
+    /// `add_header_inherit`, `add_trailer_inherit`; inherited itself.
+    pub inherit: Option<InheritFields>,
+}
+
+/// What becomes of the fields that the outer block adds (`add_header_inherit`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InheritFields {
+    /// They are added where none are set here.
+    #[default]
+    On,
+    /// None of them is added.
+    Off,
+    /// They are added after those set here.
+    Merge,
+}
+
+impl Layer<Vec<AddHeader>> for AddedFields {
+    fn inherit(&mut self, outer: &Self) {
+        self.inherit = self.inherit.or(outer.inherit);
+        let takes = match self.inherit.unwrap_or_default() {
+            InheritFields::On => self.fields.is_empty(),
+            InheritFields::Off => false,
+            InheritFields::Merge => true,
+        };
+        if takes {
+            self.fields.extend_from_slice(&outer.fields);
+        }
+    }
+
+    fn settle(&self, default: Vec<AddHeader>) -> Vec<AddHeader> {
+        if self.fields.is_empty() { default } else { self.fields.clone() }
+    }
 }
 
 /// `expires`.

@@ -1,18 +1,11 @@
 //! ngx_http_index_module: what a request for a folder gets.
 
-use serde::{Deserialize, Serialize};
+use crate::{Template, settings::settings};
 
-use crate::Template;
-
-/// ngx_http_index_module.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IndexScope {
-    /// `index`: names tried in order.
-    pub names: Vec<Template>,
-}
-
-impl Default for IndexScope {
-    fn default() -> Self {
-        Self { names: vec![Template::literal("index.html")] }
+settings! {
+    /// ngx_http_index_module.
+    pub struct IndexScope, set by IndexLayer {
+        /// `index`: names tried in order.
+        names: Vec<Template> = vec![Template::literal("index.html")];
     }
 }

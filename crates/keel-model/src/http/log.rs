@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, Template};
+use crate::{ByteSize, Part, Template, Variable, settings::settings};
 
-/// `access_log`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogScope {
-    /// Every log that a request here is written to. Empty for `off`.
-    pub logs: Vec<AccessLog>,
+settings! {
+    /// `access_log`.
+    pub struct LogScope, set by LogLayer {
+        /// Every log that a request here is written to. Empty for `off`.
+        logs: Vec<AccessLog> = vec![AccessLog::combined("logs/access.log")];
+    }
 }
 
 /// One access log.
@@ -26,6 +27,19 @@ pub struct AccessLog {
     pub flush: Option<Duration>,
     /// `if=`: nothing is logged when this is empty or `0`.
     pub condition: Option<Template>,
+}
+
+impl AccessLog {
+    /// Makes a log of every request in the format `combined`.
+    pub fn combined(path: &str) -> Self {
+        Self {
+            destination: LogDestination::File(Template::literal(path)),
+            format: LogFormat::combined(),
+            buffer: None,
+            flush: None,
+            condition: None,
+        }
+    }
 }
 
 /// Where log lines go.
@@ -48,6 +62,33 @@ pub struct LogFormat {
     pub escape: LogEscape,
     /// The line without its end.
     pub line: Template,
+}
+
+impl LogFormat {
+    /// Makes the built-in format `combined`.
+    pub fn combined() -> Self {
+        let literal = |text: &str| Part::Literal(text.to_owned());
+        let header = |name: &str| Part::Variable(Variable::RequestHeader(name.to_owned()));
+        let parts = vec![
+            Part::Variable(Variable::RemoteAddr),
+            literal(" - "),
+            Part::Variable(Variable::RemoteUser),
+            literal(" ["),
+            Part::Variable(Variable::TimeLocal),
+            literal("] \""),
+            Part::Variable(Variable::Request),
+            literal("\" "),
+            Part::Variable(Variable::Status),
+            literal(" "),
+            Part::Variable(Variable::BodyBytesSent),
+            literal(" \""),
+            header("referer"),
+            literal("\" \""),
+            header("user_agent"),
+            literal("\""),
+        ];
+        Self { name: "combined".into(), escape: LogEscape::Default, line: Template { parts } }
+    }
 }
 
 /// `escape=` of `log_format`.

@@ -1,10 +1,10 @@
 //! ngx_http_proxy_module: `proxy_pass` and its settings.
 
-use std::{path::PathBuf, time::Duration};
-
 use serde::{Deserialize, Serialize};
 
-use crate::{Buffers, ByteSize, NextUpstream, Pattern, Template, UpstreamName};
+use crate::{
+    Layer, Own, Pattern, Template, UpstreamLayer, UpstreamName, UpstreamScope, Variable, settings::settings,
+};
 
 /// `proxy_pass`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,91 +32,49 @@ pub enum ProxyTarget {
     Evaluated(Template),
 }
 
-/// Settings of ngx_http_proxy_module.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProxyScope {
-    /// `proxy_http_version`, default 1.1.
-    pub http_version: ProxyHttpVersion,
-    /// `proxy_method`.
-    pub method: Option<Template>,
-    /// `proxy_set_header`, the defaults for Host and Connection included where they are not overridden. A value that
-    /// is the empty text removes the field.
-    pub set_headers: Vec<(String, Template)>,
-    /// `proxy_set_body`.
-    pub set_body: Option<Template>,
-    /// `proxy_pass_request_headers`, default on.
-    pub pass_request_headers: bool,
-    /// `proxy_pass_request_body`, default on.
-    pub pass_request_body: bool,
-    /// `proxy_connect_timeout`, default 60 s.
-    pub connect_timeout: Duration,
-    /// `proxy_send_timeout` between two writes, default 60 s.
-    pub send_timeout: Duration,
-    /// `proxy_read_timeout` between two reads, default 60 s.
-    pub read_timeout: Duration,
-    /// `proxy_next_upstream` and its limits.
-    pub next_upstream: NextUpstream,
-    /// `proxy_buffering`, default on.
-    pub buffering: bool,
-    /// `proxy_buffer_size`, default 4k: the most a response head may take.
-    pub buffer_size: ByteSize,
-    /// `proxy_buffers`, default 8 4k.
-    pub buffers: Buffers,
-    /// `proxy_busy_buffers_size`, default 8k.
-    pub busy_buffers_size: ByteSize,
-    /// `proxy_max_temp_file_size`, default 1024m; 0 keeps responses out of files.
-    pub max_temp_file_size: ByteSize,
-    /// `proxy_temp_file_write_size`, default 8k.
-    pub temp_file_write_size: ByteSize,
-    /// `proxy_temp_path`.
-    pub temp_path: PathBuf,
-    /// `proxy_request_buffering`, default on.
-    pub request_buffering: bool,
-    /// `proxy_redirect`.
-    pub redirects: Vec<ProxyRedirect>,
-    /// Response fields kept from clients: nginx's own list, `proxy_hide_header`, less `proxy_pass_header`. Lower case.
-    pub hide_headers: Vec<String>,
-    /// Response fields whose effect on the proxy is ignored (`proxy_ignore_headers`). Lower case.
-    pub ignore_headers: Vec<String>,
-    /// `proxy_intercept_errors`, default off.
-    pub intercept_errors: bool,
-    /// `proxy_ignore_client_abort`, default off.
-    pub ignore_client_abort: bool,
-    /// `proxy_socket_keepalive`, default off.
-    pub socket_keepalive: bool,
-    /// `proxy_pass_trailers`, default off.
-    pub pass_trailers: bool,
+settings! {
+    /// Settings of ngx_http_proxy_module.
+    pub struct ProxyScope, set by ProxyLayer {
+        /// What holds towards peers whatever they speak.
+        upstream: UpstreamScope = UpstreamScope::default(), as UpstreamLayer;
+        /// `proxy_http_version`.
+        http_version: ProxyHttpVersion = ProxyHttpVersion::Http11;
+        /// `proxy_method`.
+        method: Option<Template> = None;
+        /// `proxy_set_header`, the defaults for Host and Connection included where they are not overridden. A value that
+        /// is the empty text removes the field.
+        set_headers: Vec<(String, Template)> = request_fields(), as SetHeaders;
+        /// `proxy_set_body`.
+        set_body: Option<Template> = None;
+        /// `proxy_redirect`. What `default` means follows from the place's own `proxy_pass`.
+        redirects: Vec<ProxyRedirect> = Vec::new(), as Own<Vec<ProxyRedirect>>;
+        /// `proxy_pass_trailers`.
+        pass_trailers: bool = false;
+    }
 }
 
-impl Default for ProxyScope {
-    fn default() -> Self {
-        Self {
-            http_version: ProxyHttpVersion::Http11,
-            method: None,
-            set_headers: Vec::new(),
-            set_body: None,
-            pass_request_headers: true,
-            pass_request_body: true,
-            connect_timeout: Duration::from_secs(60),
-            send_timeout: Duration::from_secs(60),
-            read_timeout: Duration::from_secs(60),
-            next_upstream: NextUpstream::default(),
-            buffering: true,
-            buffer_size: ByteSize::kib(4),
-            buffers: Buffers { count: 8, size: ByteSize::kib(4) },
-            busy_buffers_size: ByteSize::kib(8),
-            max_temp_file_size: ByteSize::mib(1024),
-            temp_file_write_size: ByteSize::kib(8),
-            temp_path: PathBuf::from("proxy_temp"),
-            request_buffering: true,
-            redirects: Vec::new(),
-            hide_headers: Vec::new(),
-            ignore_headers: Vec::new(),
-            intercept_errors: false,
-            ignore_client_abort: false,
-            socket_keepalive: false,
-            pass_trailers: false,
+/// Fields of a request that don't go on as they came. Those that belong to one connection only, as `TE` and `Upgrade`,
+/// are the data plane's to drop.
+fn request_fields() -> Vec<(String, Template)> {
+    let host = Template::variable(Variable::ProxyHost);
+    vec![("Host".to_owned(), host), ("Connection".to_owned(), Template::default())]
+}
+
+/// `proxy_set_header` in one block: inherited whole where it has none, and a default field stays unless it is set here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetHeaders(pub Vec<(String, Template)>);
+
+impl Layer<Vec<(String, Template)>> for SetHeaders {
+    fn inherit(&mut self, outer: &Self) {
+        if self.0.is_empty() {
+            self.0.clone_from(&outer.0);
         }
+    }
+
+    fn settle(&self, default: Vec<(String, Template)>) -> Vec<(String, Template)> {
+        let is_set = |name: &str| self.0.iter().any(|(set, _)| set.eq_ignore_ascii_case(name));
+        let stays = default.into_iter().filter(|(name, _)| !is_set(name));
+        self.0.iter().cloned().chain(stays).collect()
     }
 }
 

@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Template;
+use crate::{Own, Template, settings::settings};
 
-/// What the `rewrite` phase of a server or location does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rewrite {
-    /// `return`.
-    pub answer: Option<Return>,
+settings! {
+    /// What the `rewrite` phase of a server or location does.
+    pub struct Rewrite, set by RewriteLayer {
+        /// `return`.
+        answer: Option<Return> = None, as Own<Option<Return>>;
+    }
 }
 
 /// `return`.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use keel_diag::Diagnostic;
-use keel_model::{AccessRule, AccessScope, Clients, Verdict};
+use keel_model::{AccessRule, Clients, Verdict};
 
 use crate::{
     ast::Directive,
@@ -11,26 +11,6 @@ use crate::{
     registry::{Arity, Contexts, Row, Setter},
     value,
 };
-
-/// What one block sets; no rules at all means the outer block's.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Slot {
-    rules: Vec<AccessRule>,
-}
-
-impl Slot {
-    /// Takes over what isn't set here.
-    pub(crate) fn inherit(&mut self, outer: &Self) {
-        if self.rules.is_empty() {
-            self.rules.clone_from(&outer.rules);
-        }
-    }
-
-    /// Gives the model's form.
-    pub(crate) fn lower(&self) -> AccessScope {
-        AccessScope { rules: self.rules.clone() }
-    }
-}
 
 /// The module's directives.
 pub(crate) const ROWS: &[Row] = &[
@@ -77,7 +57,9 @@ fn rule(reader: &mut Reader<'_>, directive: &Directive, verdict: Verdict) {
         }),
     };
     match clients {
-        Some(clients) => reader.frame.scope.access.rules.push(AccessRule { clients, verdict }),
+        Some(clients) => {
+            reader.frame.scope.access.rules.get_or_insert_default().push(AccessRule { clients, verdict })
+        }
         None => {
             let nginx = format!("invalid parameter \"{}\"", word.text);
             reader.invalid(

@@ -2,10 +2,8 @@
 //!
 //! `listen` and `server_name` are in `http_listen.rs`, what locations inherit in `http_core_scope.rs`.
 
-use std::time::Duration;
-
 use keel_diag::{Diagnostic, Span};
-use keel_model::{Buffers, ByteSize, ClientSettings, LocationMatcher, ServerName};
+use keel_model::{LocationMatcher, ServerName};
 
 use crate::{
     arguments::{buffers, flag, msec, number32, size},
@@ -28,40 +26,6 @@ pub(crate) struct ServerSlot {
     /// The parameters for which a `listen` is skipped: what they ask for is not there yet.
     pub(crate) skipped: Vec<Span>,
     pub(crate) names: Vec<(ServerName, Span)>,
-    header_timeout: Option<Duration>,
-    header_buffer: Option<ByteSize>,
-    large_header_buffers: Option<Buffers>,
-    ignore_invalid_headers: Option<bool>,
-    underscores_in_headers: Option<bool>,
-    merge_slashes: Option<bool>,
-    headers_max: Option<u32>,
-}
-
-impl ServerSlot {
-    /// Takes over what isn't set here.
-    pub(crate) fn inherit(&mut self, outer: &Self) {
-        self.header_timeout = self.header_timeout.or(outer.header_timeout);
-        self.header_buffer = self.header_buffer.or(outer.header_buffer);
-        self.large_header_buffers = self.large_header_buffers.or(outer.large_header_buffers);
-        self.ignore_invalid_headers = self.ignore_invalid_headers.or(outer.ignore_invalid_headers);
-        self.underscores_in_headers = self.underscores_in_headers.or(outer.underscores_in_headers);
-        self.merge_slashes = self.merge_slashes.or(outer.merge_slashes);
-        self.headers_max = self.headers_max.or(outer.headers_max);
-    }
-
-    /// Gives the model's form.
-    pub(crate) fn lower(&self) -> ClientSettings {
-        let default = ClientSettings::default();
-        ClientSettings {
-            header_timeout: self.header_timeout.unwrap_or(default.header_timeout),
-            header_buffer: self.header_buffer.unwrap_or(default.header_buffer),
-            large_header_buffers: self.large_header_buffers.unwrap_or(default.large_header_buffers),
-            ignore_invalid_headers: self.ignore_invalid_headers.unwrap_or(default.ignore_invalid_headers),
-            underscores_in_headers: self.underscores_in_headers.unwrap_or(default.underscores_in_headers),
-            merge_slashes: self.merge_slashes.unwrap_or(default.merge_slashes),
-            headers_max: self.headers_max.unwrap_or(default.headers_max),
-        }
-    }
 }
 
 /// The directives.
@@ -127,7 +91,7 @@ pub(crate) const ROWS: &[Row] = &[
         default: Some("60s"),
         doc: "How long a request's head may take to arrive; then 408.",
         set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.server.header_timeout, msec);
+            reader.once(directive, |frame| &mut frame.client.header_timeout, msec);
         }),
     },
     Row {
@@ -138,7 +102,7 @@ pub(crate) const ROWS: &[Row] = &[
         default: Some("1k"),
         doc: "How much of a request's head is read before a large buffer is taken.",
         set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.server.header_buffer, size);
+            reader.once(directive, |frame| &mut frame.client.header_buffer, size);
         }),
     },
     Row {
@@ -149,7 +113,7 @@ pub(crate) const ROWS: &[Row] = &[
         default: Some("4 8k"),
         doc: "Bounds a request's head: the request line and each field must fit one buffer, all of it so many.",
         set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.server.large_header_buffers, buffers);
+            reader.once(directive, |frame| &mut frame.client.large_header_buffers, buffers);
         }),
     },
     Row {
@@ -160,7 +124,7 @@ pub(crate) const ROWS: &[Row] = &[
         default: Some("1000"),
         doc: "How many fields a request's head may have.",
         set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.server.headers_max, number32);
+            reader.once(directive, |frame| &mut frame.client.headers_max, number32);
         }),
     },
     Row {
@@ -171,7 +135,7 @@ pub(crate) const ROWS: &[Row] = &[
         default: Some("on"),
         doc: "Whether fields with unusual characters in their names are dropped rather than passed on.",
         set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.server.ignore_invalid_headers, flag);
+            reader.once(directive, |frame| &mut frame.client.ignore_invalid_headers, flag);
         }),
     },
     Row {
@@ -182,7 +146,7 @@ pub(crate) const ROWS: &[Row] = &[
         default: Some("off"),
         doc: "Whether `_` is a usual character in a field's name.",
         set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.server.underscores_in_headers, flag);
+            reader.once(directive, |frame| &mut frame.client.underscores_in_headers, flag);
         }),
     },
     Row {
@@ -193,7 +157,7 @@ pub(crate) const ROWS: &[Row] = &[
         default: Some("on"),
         doc: "Whether several slashes in a row in a URI count as one.",
         set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.server.merge_slashes, flag);
+            reader.once(directive, |frame| &mut frame.client.merge_slashes, flag);
         }),
     },
 ];

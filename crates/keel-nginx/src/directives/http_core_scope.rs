@@ -1,150 +1,22 @@
 //! ngx_http_core_module: what locations inherit.
 
-use std::{path::PathBuf, time::Duration};
-
 use keel_diag::Diagnostic;
-use keel_model::{
-    ByteSize, CoreScope, ErrorLog, ErrorPage, IfModifiedSince, KeepaliveDisable, LingeringClose,
-    LocationMatcher, Root, ServerTokens, Template, TryFiles,
-};
+use keel_model::{IfModifiedSince, KeepaliveDisable, LingeringClose, LocationMatcher, Root, ServerTokens};
 
 use crate::{
     arguments::{flag, keyword, keywords, msec, number, number32, offset, size, temp_path, text},
     ast::Directive,
     directives::core::error_log,
-    lowering::inherit,
     reader::Reader,
     registry::{Arity, Contexts, Row, Setter},
     value::{self, Resolution},
 };
-
-/// What one block sets.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Slot {
-    root: Option<Root>,
-    internal: Option<bool>,
-    types: Option<Vec<(String, String)>>,
-    default_type: Option<String>,
-    client_max_body_size: Option<ByteSize>,
-    client_body_buffer_size: Option<ByteSize>,
-    client_body_timeout: Option<Duration>,
-    client_body_temp_path: Option<PathBuf>,
-    send_timeout: Option<Duration>,
-    keepalive_timeout: Option<Duration>,
-    keepalive_header: Option<Duration>,
-    keepalive_requests: Option<u64>,
-    keepalive_time: Option<Duration>,
-    keepalive_min_timeout: Option<Duration>,
-    keepalive_disable: Option<KeepaliveDisable>,
-    msie_padding: Option<bool>,
-    lingering_close: Option<LingeringClose>,
-    lingering_time: Option<Duration>,
-    lingering_timeout: Option<Duration>,
-    reset_timedout_connection: Option<bool>,
-    sendfile: Option<bool>,
-    tcp_nopush: Option<bool>,
-    tcp_nodelay: Option<bool>,
-    server_tokens: Option<ServerTokensKind>,
-    absolute_redirect: Option<bool>,
-    server_name_in_redirect: Option<bool>,
-    port_in_redirect: Option<bool>,
-    pub(crate) error_pages: Option<Vec<ErrorPage>>,
-    recursive_error_pages: Option<bool>,
-    /// Not inherited.
-    pub(crate) try_files: Option<TryFiles>,
-    etag: Option<bool>,
-    if_modified_since: Option<IfModifiedSince>,
-    max_ranges: Option<u32>,
-    log_not_found: Option<bool>,
-    error_logs: Option<Vec<ErrorLog>>,
-    satisfy_any: Option<bool>,
-}
-
-/// `server_tokens`, as a keyword.
-#[derive(Clone, Copy, Debug)]
-enum ServerTokensKind {
-    Off,
-    On,
-    Build,
-}
 
 /// `root` or `alias`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Root,
     Alias,
-}
-
-impl Slot {
-    /// Takes over what isn't set here.
-    pub(crate) fn inherit(&mut self, outer: &Self) {
-        inherit!(self, outer;
-            root, internal, types, default_type, client_max_body_size, client_body_buffer_size,
-            client_body_timeout, client_body_temp_path, send_timeout, keepalive_timeout, keepalive_header,
-            keepalive_requests, keepalive_time, keepalive_min_timeout, keepalive_disable, msie_padding,
-            lingering_close, lingering_time,
-            lingering_timeout, reset_timedout_connection, tcp_nodelay, server_tokens, absolute_redirect,
-            server_name_in_redirect, port_in_redirect, error_pages, recursive_error_pages, etag,
-            if_modified_since, max_ranges, log_not_found, error_logs, satisfy_any);
-    }
-
-    /// Gives the model's form.
-    pub(crate) fn lower(&self, reader: &Reader<'_>) -> CoreScope {
-        let default = CoreScope::default();
-        let html = || Root::Root(Template::literal(reader.absolute("html").to_string_lossy()));
-        let or = |own: Option<Duration>, default: Duration| own.unwrap_or(default);
-        CoreScope {
-            root: self.root.clone().unwrap_or_else(html),
-            internal: self.internal.unwrap_or(default.internal),
-            types: self.types.clone().unwrap_or_else(default_types),
-            default_type: self.default_type.clone().unwrap_or(default.default_type),
-            client_max_body_size: self.client_max_body_size.unwrap_or(default.client_max_body_size),
-            client_body_buffer_size: self.client_body_buffer_size.unwrap_or(default.client_body_buffer_size),
-            client_body_timeout: or(self.client_body_timeout, default.client_body_timeout),
-            client_body_temp_path: self
-                .client_body_temp_path
-                .clone()
-                .unwrap_or_else(|| reader.prefix.join(default.client_body_temp_path)),
-            send_timeout: or(self.send_timeout, default.send_timeout),
-            keepalive_timeout: or(self.keepalive_timeout, default.keepalive_timeout),
-            keepalive_header: self.keepalive_header,
-            keepalive_requests: self.keepalive_requests.unwrap_or(default.keepalive_requests),
-            keepalive_time: or(self.keepalive_time, default.keepalive_time),
-            keepalive_disable: self.keepalive_disable.unwrap_or(default.keepalive_disable),
-            msie_padding: self.msie_padding.unwrap_or(default.msie_padding),
-            keepalive_min_timeout: or(self.keepalive_min_timeout, default.keepalive_min_timeout),
-            lingering_close: self.lingering_close.unwrap_or(default.lingering_close),
-            lingering_time: or(self.lingering_time, default.lingering_time),
-            lingering_timeout: or(self.lingering_timeout, default.lingering_timeout),
-            reset_timedout_connection: self
-                .reset_timedout_connection
-                .unwrap_or(default.reset_timedout_connection),
-            tcp_nodelay: self.tcp_nodelay.unwrap_or(default.tcp_nodelay),
-            server_tokens: match self.server_tokens {
-                None => default.server_tokens,
-                Some(ServerTokensKind::Off) => ServerTokens::Off,
-                Some(ServerTokensKind::On) => ServerTokens::On,
-                Some(ServerTokensKind::Build) => ServerTokens::Build,
-            },
-            absolute_redirect: self.absolute_redirect.unwrap_or(default.absolute_redirect),
-            server_name_in_redirect: self.server_name_in_redirect.unwrap_or(default.server_name_in_redirect),
-            port_in_redirect: self.port_in_redirect.unwrap_or(default.port_in_redirect),
-            error_pages: self.error_pages.clone().unwrap_or_default(),
-            recursive_error_pages: self.recursive_error_pages.unwrap_or(default.recursive_error_pages),
-            try_files: self.try_files.clone(),
-            etag: self.etag.unwrap_or(default.etag),
-            if_modified_since: self.if_modified_since.unwrap_or(default.if_modified_since),
-            max_ranges: self.max_ranges,
-            log_not_found: self.log_not_found.unwrap_or(default.log_not_found),
-            error_logs: self.error_logs.clone().unwrap_or_default(),
-            satisfy_any: self.satisfy_any.unwrap_or(default.satisfy_any),
-        }
-    }
-}
-
-fn default_types() -> Vec<(String, String)> {
-    let pairs = [("html", "text/html"), ("gif", "image/gif"), ("jpg", "image/jpeg")];
-    pairs.into_iter().map(|(ending, media)| (ending.to_owned(), media.to_owned())).collect()
 }
 
 /// The directives.
@@ -363,8 +235,8 @@ pub(crate) const ROWS: &[Row] = &[
         arity: Arity::ONE,
         default: Some("off"),
         doc: "Read for the sake of existing files; how bytes get from a file to a socket is Evenkeel's choice.",
-        set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.scope.core.sendfile, flag)
+        set: Setter::Checked(|reader, directive| {
+            flag(reader, directive);
         }),
     },
     Row {
@@ -374,8 +246,8 @@ pub(crate) const ROWS: &[Row] = &[
         arity: Arity::ONE,
         default: Some("off"),
         doc: "Read for the sake of existing files; a response's head and beginning go out together where they fit.",
-        set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.scope.core.tcp_nopush, flag)
+        set: Setter::Checked(|reader, directive| {
+            flag(reader, directive);
         }),
     },
     Row {
@@ -531,9 +403,8 @@ fn lingering_close(reader: &mut Reader<'_>, directive: &Directive) -> Option<Lin
     keyword(reader, directive, &choices)
 }
 
-fn server_tokens(reader: &mut Reader<'_>, directive: &Directive) -> Option<ServerTokensKind> {
-    let choices =
-        [("off", ServerTokensKind::Off), ("on", ServerTokensKind::On), ("build", ServerTokensKind::Build)];
+fn server_tokens(reader: &mut Reader<'_>, directive: &Directive) -> Option<ServerTokens> {
+    let choices = [("off", ServerTokens::Off), ("on", ServerTokens::On), ("build", ServerTokens::Build)];
     keyword(reader, directive, &choices)
 }
 
@@ -561,7 +432,7 @@ fn keepalive_timeout(reader: &mut Reader<'_>, directive: &Directive) {
         return;
     };
     match value::time(&word.text, Resolution::Seconds) {
-        Some(time) => reader.frame.scope.core.keepalive_header = Some(time),
+        Some(time) => reader.frame.scope.core.keepalive_header = Some(Some(time)),
         None => {
             let nginx = "\"keepalive_timeout\" directive invalid value".to_owned();
             reader.invalid(directive, word, nginx, "a time in whole seconds");

@@ -1,7 +1,7 @@
 //! ngx_http_headers_module: fields added to responses.
 
 use keel_diag::Span;
-use keel_model::{AddHeader, Expires, HeadersScope, Template};
+use keel_model::{AddHeader, Expires, InheritFields, Template};
 
 use crate::{
     arguments::keyword,
@@ -10,60 +10,6 @@ use crate::{
     registry::{Arity, Contexts, Row, Setter},
     value::{self, Resolution},
 };
-
-/// What one block sets.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Slot {
-    add: Vec<AddHeader>,
-    add_trailers: Vec<AddHeader>,
-    inherit_headers: Option<Inherit>,
-    inherit_trailers: Option<Inherit>,
-    expires: Option<Expires>,
-}
-
-/// `add_header_inherit`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Inherit {
-    /// The outer block's fields where none are set here.
-    On,
-    /// None.
-    Off,
-    /// The outer block's after those set here.
-    Merge,
-}
-
-impl Slot {
-    /// Takes over what isn't set here.
-    pub(crate) fn inherit(&mut self, outer: &Self) {
-        if self.expires.is_none() {
-            self.expires.clone_from(&outer.expires);
-        }
-        self.inherit_headers = self.inherit_headers.or(outer.inherit_headers);
-        self.inherit_trailers = self.inherit_trailers.or(outer.inherit_trailers);
-        inherit_fields(&mut self.add, &outer.add, self.inherit_headers);
-        inherit_fields(&mut self.add_trailers, &outer.add_trailers, self.inherit_trailers);
-    }
-
-    /// Gives the model's form.
-    pub(crate) fn lower(&self) -> HeadersScope {
-        HeadersScope {
-            add: self.add.clone(),
-            add_trailers: self.add_trailers.clone(),
-            expires: self.expires.clone().unwrap_or_default(),
-        }
-    }
-}
-
-fn inherit_fields(fields: &mut Vec<AddHeader>, outer: &[AddHeader], how: Option<Inherit>) {
-    let takes = match how.unwrap_or(Inherit::On) {
-        Inherit::On => fields.is_empty(),
-        Inherit::Off => false,
-        Inherit::Merge => true,
-    };
-    if takes {
-        fields.extend_from_slice(outer);
-    }
-}
 
 /// The module's directives.
 pub(crate) const ROWS: &[Row] = &[
@@ -78,7 +24,7 @@ pub(crate) const ROWS: &[Row] = &[
               `add_header_inherit` says otherwise.",
         set: Setter::Simple(|reader, directive| {
             if let Some(field) = field(reader, directive) {
-                reader.frame.scope.headers.add.push(field);
+                reader.frame.scope.headers.add.fields.push(field);
             }
         }),
     },
@@ -91,7 +37,7 @@ pub(crate) const ROWS: &[Row] = &[
         doc: "Adds a field after the body of responses with the statuses of `add_header`.",
         set: Setter::Simple(|reader, directive| {
             if let Some(field) = field(reader, directive) {
-                reader.frame.scope.headers.add_trailers.push(field);
+                reader.frame.scope.headers.add_trailers.fields.push(field);
             }
         }),
     },
@@ -104,7 +50,7 @@ pub(crate) const ROWS: &[Row] = &[
         doc: "Whether the outer block's `add_header` hold where none are set (`on`), never (`off`), or beside those \
               set here (`merge`).",
         set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.scope.headers.inherit_headers, inherit_kind);
+            reader.once(directive, |frame| &mut frame.scope.headers.add.inherit, inherit_kind);
         }),
     },
     Row {
@@ -115,7 +61,7 @@ pub(crate) const ROWS: &[Row] = &[
         default: Some("on"),
         doc: "As `add_header_inherit`, for `add_trailer`.",
         set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.scope.headers.inherit_trailers, inherit_kind);
+            reader.once(directive, |frame| &mut frame.scope.headers.add_trailers.inherit, inherit_kind);
         }),
     },
     Row {
@@ -132,8 +78,12 @@ pub(crate) const ROWS: &[Row] = &[
     },
 ];
 
-fn inherit_kind(reader: &mut Reader<'_>, directive: &Directive) -> Option<Inherit> {
-    keyword(reader, directive, &[("on", Inherit::On), ("off", Inherit::Off), ("merge", Inherit::Merge)])
+fn inherit_kind(reader: &mut Reader<'_>, directive: &Directive) -> Option<InheritFields> {
+    keyword(
+        reader,
+        directive,
+        &[("on", InheritFields::On), ("off", InheritFields::Off), ("merge", InheritFields::Merge)],
+    )
 }
 
 fn field(reader: &mut Reader<'_>, directive: &Directive) -> Option<AddHeader> {

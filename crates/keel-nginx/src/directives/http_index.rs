@@ -1,32 +1,10 @@
 //! ngx_http_index_module: what a request for a directory gets.
 
-use keel_model::{IndexScope, Template};
-
 use crate::{
     ast::Directive,
     reader::Reader,
     registry::{Arity, Contexts, Row, Setter},
 };
-
-/// What one block sets.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Slot {
-    names: Option<Vec<Template>>,
-}
-
-impl Slot {
-    /// Takes over what isn't set here.
-    pub(crate) fn inherit(&mut self, outer: &Self) {
-        if self.names.is_none() {
-            self.names.clone_from(&outer.names);
-        }
-    }
-
-    /// Gives the model's form.
-    pub(crate) fn lower(&self) -> IndexScope {
-        self.names.clone().map_or_else(IndexScope::default, |names| IndexScope { names })
-    }
-}
 
 /// The module's directives.
 pub(crate) const ROWS: &[Row] = &[Row {

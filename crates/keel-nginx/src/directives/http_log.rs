@@ -1,7 +1,7 @@
 //! ngx_http_log_module: the access log.
 
 use keel_diag::Diagnostic;
-use keel_model::{AccessLog, LogDestination, LogEscape, LogFormat, LogScope, Part, Template, Variable};
+use keel_model::{AccessLog, LogDestination, LogEscape, LogFormat, Part, Template};
 
 use crate::{
     ast::{Directive, Word},
@@ -10,40 +10,6 @@ use crate::{
     value::{self, Resolution},
     variables::has_variables,
 };
-
-/// Where requests are logged when nothing is set.
-const DEFAULT_PATH: &str = "logs/access.log";
-
-/// What one block sets; `None` means the outer block's.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Slot {
-    logs: Option<Vec<AccessLog>>,
-}
-
-impl Slot {
-    /// Takes over what isn't set here.
-    pub(crate) fn inherit(&mut self, outer: &Self) {
-        if self.logs.is_none() {
-            self.logs.clone_from(&outer.logs);
-        }
-    }
-
-    /// Gives the model's form.
-    pub(crate) fn lower(&self, reader: &Reader<'_>) -> LogScope {
-        if let Some(logs) = &self.logs {
-            return LogScope { logs: logs.clone() };
-        }
-        let path = reader.absolute(DEFAULT_PATH);
-        let logs = vec![AccessLog {
-            destination: LogDestination::File(Template::literal(path.to_string_lossy())),
-            format: combined(),
-            buffer: None,
-            flush: None,
-            condition: None,
-        }];
-        LogScope { logs }
-    }
-}
 
 /// The module's directives.
 pub(crate) const ROWS: &[Row] = &[
@@ -67,30 +33,6 @@ pub(crate) const ROWS: &[Row] = &[
         set: Setter::Simple(access_log),
     },
 ];
-
-fn combined() -> LogFormat {
-    let literal = |text: &str| Part::Literal(text.to_owned());
-    let header = |name: &str| Part::Variable(Variable::RequestHeader(name.to_owned()));
-    let parts = vec![
-        Part::Variable(Variable::RemoteAddr),
-        literal(" - "),
-        Part::Variable(Variable::RemoteUser),
-        literal(" ["),
-        Part::Variable(Variable::TimeLocal),
-        literal("] \""),
-        Part::Variable(Variable::Request),
-        literal("\" "),
-        Part::Variable(Variable::Status),
-        literal(" "),
-        Part::Variable(Variable::BodyBytesSent),
-        literal(" \""),
-        header("referer"),
-        literal("\" \""),
-        header("user_agent"),
-        literal("\""),
-    ];
-    LogFormat { name: "combined".into(), escape: LogEscape::Default, line: Template { parts } }
-}
 
 fn log_format(reader: &mut Reader<'_>, directive: &Directive) {
     let Some((name, words)) = directive.args.split_first() else {
@@ -151,7 +93,7 @@ fn access_log(reader: &mut Reader<'_>, directive: &Directive) {
         return;
     }
     let format = match parameters.first() {
-        None => Some(combined()),
+        None => Some(LogFormat::combined()),
         Some(word) => named_format(reader, word),
     };
     let target = self::destination(reader, destination);
@@ -165,7 +107,7 @@ fn access_log(reader: &mut Reader<'_>, directive: &Directive) {
 
 fn named_format(reader: &mut Reader<'_>, word: &Word) -> Option<LogFormat> {
     if word.text.eq_ignore_ascii_case("combined") {
-        return Some(combined());
+        return Some(LogFormat::combined());
     }
     let format =
         reader.http.formats.iter().find(|format| format.name.eq_ignore_ascii_case(&word.text)).cloned();

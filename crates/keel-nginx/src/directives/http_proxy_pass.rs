@@ -25,10 +25,10 @@ pub(crate) const ROWS: &[Row] = &[
               behind it that URI replaces the location's prefix; without one the client's URI goes on unchanged. \
               With variables it is looked up for each request, and a URI in it replaces the whole.",
         set: Setter::Simple(|reader, directive| {
-            if reader.frame.scope.proxy.pass.is_some() {
+            if reader.frame.proxy.pass.is_some() {
                 return reader.duplicate(directive);
             }
-            reader.frame.scope.proxy.pass = pass(reader, directive);
+            reader.frame.proxy.pass = pass(reader, directive);
         }),
     },
     Row {
@@ -252,12 +252,12 @@ impl Redirects {
 }
 
 fn redirect(reader: &mut Reader<'_>, directive: &Directive) {
-    let redirects = &reader.frame.scope.proxy.redirects;
+    let redirects = &reader.frame.proxy.redirects;
     let only_off = directive.args.len() == 1 && directive.arg(0) == "off";
     if redirects.off == Some(true) || only_off && redirects.rules.is_some() {
         return reader.duplicate(directive);
     }
-    reader.frame.scope.proxy.redirects.off = Some(only_off);
+    reader.frame.proxy.redirects.off = Some(only_off);
     let rule = match directive.args.as_slice() {
         [word] if word.text == "off" => return,
         [word] if word.text == "default" => default_rule(reader, word),
@@ -268,11 +268,11 @@ fn redirect(reader: &mut Reader<'_>, directive: &Directive) {
         }
         [] => None,
     };
-    reader.frame.scope.proxy.redirects.rules.get_or_insert_default().extend(rule);
+    reader.frame.proxy.redirects.rules.get_or_insert_default().extend(rule);
 }
 
 fn default_rule(reader: &mut Reader<'_>, word: &Word) -> Option<Rule> {
-    match &reader.frame.scope.proxy.pass {
+    match &reader.frame.proxy.pass {
         Some(Pass { default_redirect: Some(pair), .. }) => return Some(Rule::Default(pair.clone())),
         Some(_) => {
             let nginx =

@@ -1,6 +1,6 @@
 //! ngx_http_rewrite_module: of it, `return`.
 
-use keel_model::{Return, Rewrite};
+use keel_model::Return;
 
 use crate::{
     ast::Directive,
@@ -8,19 +8,6 @@ use crate::{
     registry::{Arity, Contexts, Row, Setter},
     value,
 };
-
-/// What one server or location sets; nothing of it is inherited.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Slot {
-    answer: Option<Return>,
-}
-
-impl Slot {
-    /// Gives the model's form.
-    pub(crate) fn lower(&self) -> Rewrite {
-        Rewrite { answer: self.answer.clone() }
-    }
-}
 
 /// The module's directives.
 pub(crate) const ROWS: &[Row] = &[Row {
@@ -34,7 +21,8 @@ pub(crate) const ROWS: &[Row] = &[Row {
     set: Setter::Simple(|reader, directive| {
         let answer = answer(reader, directive);
         // The first one answers, so a second is never reached.
-        reader.frame.scope.rewrite.answer = reader.frame.scope.rewrite.answer.take().or(answer);
+        let first = &mut reader.frame.rewrite.answer.0;
+        *first = first.take().or(answer.map(Some));
     }),
 }];
 

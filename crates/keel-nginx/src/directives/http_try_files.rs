@@ -31,7 +31,7 @@ pub(crate) const ROWS: &[Row] = &[
               or a status. A `/` written at an argument's end asks for a folder; without it only files match, whatever \
               the variables' values end in.",
         set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.scope.core.try_files, try_files);
+            reader.once(directive, |frame| &mut frame.scope.core.try_files.0, try_files);
         }),
     },
 ];

@@ -15,6 +15,7 @@ pub(crate) mod http_proxy_pass;
 pub(crate) mod http_rewrite;
 pub(crate) mod http_try_files;
 pub(crate) mod http_upstream;
+pub(crate) mod http_upstream_scope;
 pub(crate) mod resolver;
 
 use crate::registry::Module;
@@ -32,8 +33,10 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_index_module", rows: http_index::ROWS },
     Module { name: "ngx_http_log_module", rows: http_log::ROWS },
     Module { name: "ngx_http_map_module", rows: http_map::ROWS },
-    Module { name: "ngx_http_proxy_module", rows: http_proxy::ROWS },
     Module { name: "ngx_http_proxy_module", rows: http_proxy_pass::ROWS },
+    Module { name: "ngx_http_proxy_module", rows: http_proxy::ROWS },
+    Module { name: "ngx_http_proxy_module", rows: http_proxy::PEER_ROWS },
+    Module { name: "ngx_http_proxy_module", rows: http_proxy::BUFFERING_ROWS },
     Module { name: "ngx_http_rewrite_module", rows: http_rewrite::ROWS },
     Module { name: "ngx_http_upstream_module", rows: http_upstream::ROWS },
 ];

@@ -7,14 +7,13 @@
 use std::time::Duration;
 
 use keel_diag::Diagnostic;
-use keel_model::{NameServer, Resolver, ResolverSource, UpstreamName};
+use keel_model::{Layer, NameServer, Resolver, ResolverSource, UpstreamName};
 
 use crate::{
     ServerEntry,
     address::{self, Host, Place},
     arguments::msec,
     ast::{Directive, Word},
-    lowering::inherit,
     reader::Reader,
     registry::{Arity, Contexts, Row, Setter},
     value::{self, Resolution},
@@ -33,7 +32,8 @@ pub(crate) struct Slot {
 impl Slot {
     /// Takes over what isn't set here.
     pub(crate) fn inherit(&mut self, outer: &Self) {
-        inherit!(self, outer; resolver, timeout);
+        self.resolver.inherit(&outer.resolver);
+        self.timeout.inherit(&outer.timeout);
     }
 
     /// Gives the model's form.

@@ -117,9 +117,9 @@ impl ProxyProgram {
         }
         let mut response_drops = Names { known: NameSet::HOP_BY_HOP, ..Names::default() };
         response_drops.insert(b"content-length");
-        scope.hide_headers.iter().for_each(|name| response_drops.insert(name.as_bytes()));
+        scope.upstream.hide_headers.iter().for_each(|name| response_drops.insert(name.as_bytes()));
         let mut ignores = Names::default();
-        scope.ignore_headers.iter().for_each(|name| ignores.insert(name.as_bytes()));
+        scope.upstream.ignore_headers.iter().for_each(|name| ignores.insert(name.as_bytes()));
         let redirects = scope.redirects.iter().map(|redirect| {
             Ok(match redirect {
                 ProxyRedirect::Prefix { from, to } => {

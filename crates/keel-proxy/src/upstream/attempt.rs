@@ -257,7 +257,7 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
     let mut connecting = pin!(Socket::connect(&pick.key().address));
     let mut watch = ClientWatch::default();
     let (worker, client) = (job.worker, &mut *job.client);
-    let mut limit = worker.clock.now() + scope.connect_timeout;
+    let mut limit = worker.clock.now() + scope.upstream.connect_timeout;
     client.timer.set_at(Some(limit));
     // Where a peer's host is gone nobody refuses, and the kernel tries for minutes: that it left is known earlier.
     let mut peers_changed = pin!(worker.waiters.peers_changed());
@@ -284,7 +284,7 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
             limit = limit.min(worker.clock.now() + LEFT_PATIENCE);
         }
         let now = worker.clock.now();
-        if !scope.ignore_client_abort && watch.poll_gone(cx, client, now).is_ready() {
+        if !scope.upstream.ignore_client_abort && watch.poll_gone(cx, client, now).is_ready() {
             return Poll::Ready(Err((Attempted::ClientGone, String::new())));
         }
         client.timer.set_at(Some(watch.deadline().map_or(limit, |patience| patience.min(limit))));
@@ -301,7 +301,7 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
     });
     match outcome.await {
         Ok(socket) => {
-            if scope.socket_keepalive {
+            if scope.upstream.socket_keepalive {
                 socket.set_keepalive();
             }
             Ok(PeerConnection::new(socket, pick.peer().clone(), job.place().identity, job.worker))
@@ -353,7 +353,7 @@ async fn exchange(
     let mut state = Exchanging {
         scope,
         body_timeout: core.client_body_timeout,
-        head_max: scope.buffer_size.as_usize().max(HEAD_BYTES_MIN),
+        head_max: scope.upstream.buffer_size.as_usize().max(HEAD_BYTES_MIN),
         writable: true,
         limit: None,
     };
@@ -453,16 +453,19 @@ impl Exchanging<'_> {
         let Exchanged { sender, watch, .. } = exchanged;
         let now = job.worker.clock.now();
         let body_waits = !sender.is_done() && sender.waits_for_client(job.ex);
-        if !body_waits && !self.scope.ignore_client_abort && watch.poll_gone(cx, job.client, now).is_ready() {
+        if !body_waits
+            && !self.scope.upstream.ignore_client_abort
+            && watch.poll_gone(cx, job.client, now).is_ready()
+        {
             return Poll::Ready(Err((Ending::ClientGone, End::GivenUp)));
         }
         let (until, waiting) = *self.limit.get_or_insert_with(|| {
             if sender.is_done() {
-                (now + self.scope.read_timeout, Waiting::Response)
+                (now + self.scope.upstream.read_timeout, Waiting::Response)
             } else if body_waits {
                 (now + self.body_timeout, Waiting::Body)
             } else {
-                (now + self.scope.send_timeout, Waiting::Send)
+                (now + self.scope.upstream.send_timeout, Waiting::Send)
             }
         });
         job.client.timer.set_at(Some(watch.deadline().map_or(until, |patience| patience.min(until))));

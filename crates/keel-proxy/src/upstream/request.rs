@@ -64,7 +64,7 @@ fn write(
     }
     let body = Body::of(job, scope, streams);
     body.write_framing(&mut out);
-    if scope.pass_request_headers {
+    if scope.upstream.pass_request_headers {
         copy_fields(job, program, &mut out);
     }
     let mut message = out.end().map_err(|unwritable| {
@@ -92,7 +92,7 @@ impl<'a> Body<'a> {
         if let Some(body) = &scope.set_body {
             return Body::Own(text(job, body));
         }
-        if !scope.pass_request_body {
+        if !scope.upstream.pass_request_body {
             return Body::None;
         }
         match (&job.ex.head.body, &job.ex.body) {
@@ -133,7 +133,7 @@ impl<'a> Body<'a> {
 
 /// Says whether [`write_head`] has put the whole body behind the head.
 pub(super) fn holds_body(body: &RequestBodyStore, scope: &ProxyScope) -> bool {
-    if scope.set_body.is_some() || !scope.pass_request_body {
+    if scope.set_body.is_some() || !scope.upstream.pass_request_body {
         return true;
     }
     match body {

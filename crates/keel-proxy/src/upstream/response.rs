@@ -185,7 +185,7 @@ fn redirect(job: &mut Job<'_>, program: &ProxyProgram, scope: &ProxyScope) -> Op
         error_page::go_to(job, &path)
     } else {
         let pages = &job.place().scope.core.error_pages;
-        let intercepts = scope.intercept_errors && status >= 300 && !job.ex.error_page;
+        let intercepts = scope.upstream.intercept_errors && status >= 300 && !job.ex.error_page;
         if !intercepts || !pages.iter().any(|page| page.status == status) {
             return None;
         }

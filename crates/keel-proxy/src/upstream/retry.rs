@@ -94,7 +94,7 @@ pub(crate) struct Retries {
 impl Retries {
     pub(super) fn new(job: &Job<'_>, scope: &ProxyScope, target: &Target) -> Self {
         target.pool().budget.first_attempt();
-        let limit = scope.next_upstream.timeout_total;
+        let limit = scope.upstream.next_upstream_timeout;
         let deadline = (limit > Duration::ZERO).then(|| job.worker.clock.now() + limit);
         let streams = !job.ex.body_left.is_done();
         Self { left: u32::MAX, deadline, sent: false, was_stale: false, streams, happened: false }
@@ -141,12 +141,13 @@ impl Retries {
         target: &Target,
         failure: PeerFailure,
     ) -> bool {
-        let next = &scope.next_upstream;
+        let next = &scope.upstream.next_upstream;
         if self.left == u32::MAX {
             let peers = u32::try_from(target.group().tries()).unwrap_or(TRIES_MAX).min(TRIES_MAX);
             let replaced = if target.group().is_managed() { REPLACED_MAX } else { 0 };
             let peers = peers + replaced;
-            let tries = if next.tries == 0 { peers } else { next.tries.min(peers) };
+            let tries = scope.upstream.next_upstream_tries;
+            let tries = if tries == 0 { peers } else { tries.min(peers) };
             self.left = tries.saturating_sub(1);
         }
         let named = match failure {

@@ -98,9 +98,14 @@ impl DataPlane {
     }
 }
 
+/// What holds by default, without an access log.
+pub(crate) fn unlogged() -> Scope {
+    Scope { log: LogScope { logs: Vec::new() }, ..Scope::default() }
+}
+
 /// A plan with one listener and one server.
 pub(crate) fn plan(address: SocketAddr) -> Plan {
-    let mut scope = Scope::default();
+    let mut scope = unlogged();
     scope.core.root = Root::Root(Template::literal("/nonexistent"));
     Plan {
         process: ProcessSettings { workers: 1, worker_connections: 10_000, ..ProcessSettings::default() },
@@ -148,11 +153,8 @@ pub(crate) fn proxy_location(prefix: &str, upstream: &str) -> Location {
         port: "80".into(),
         uri: None,
     };
-    let mut scope = Scope { content: Content::Proxy(pass), ..Scope::default() };
-    scope.proxy.set_headers = vec![("Host".into(), Template::variable(Variable::ProxyHost))];
-    scope.proxy.hide_headers =
-        ["date", "server", "x-pad", "x-accel-redirect", "x-accel-buffering"].map(String::from).to_vec();
-    scope.proxy.temp_path = std::env::temp_dir();
+    let mut scope = Scope { content: Content::Proxy(pass), ..unlogged() };
+    scope.proxy.upstream.temp_path = std::env::temp_dir();
     scope.core.client_body_temp_path = std::env::temp_dir();
     Location {
         matcher: LocationMatcher::Prefix(prefix.into()),
