@@ -144,7 +144,7 @@ impl Lines {
         self.bytes.push(b' ');
         let start = self.bytes.len();
         write_target(&mut self.bytes);
-        uri::escape_tail(&mut self.bytes, start, uri::Fragment::Escape);
+        uri::escape_tail(&mut self.bytes, start, uri::Part::RequestLine);
         let has_target = self.bytes.len() > start;
         self.bytes.extend_from_slice(match version {
             RequestVersion::Http10 => b" HTTP/1.0\r\n",
@@ -239,7 +239,7 @@ impl Lines {
             out.extend_from_slice(before);
             let start = out.len();
             out.extend_from_slice(uri);
-            uri::escape_tail(out, start, uri::Fragment::Keep);
+            uri::escape_tail(out, start, uri::Part::Field);
         });
     }
 

@@ -452,7 +452,8 @@ fn parse_version(text: &[u8]) -> Result<Version, RequestError> {
 /// Says whether a tab stands before or behind a field's value: for nginx it is a part of it.
 fn has_tab_around(bytes: &[u8], field: &Field) -> bool {
     let before = bytes.get(field.name.end() + 1..field.value.start()).unwrap_or_default();
-    before.contains(&b'\t') || bytes.get(field.value.end()) == Some(&b'\t')
+    let behind = bytes.get(field.value.end()..).unwrap_or_default();
+    before.contains(&b'\t') || behind.iter().find(|byte| **byte != b' ') == Some(&b'\t')
 }
 
 /// How a target is written.
@@ -471,16 +472,14 @@ enum Form {
 fn parse_target(target: &[u8], at: usize) -> Result<(Target, Form), RequestError> {
     const REFUSED: u8 = 1;
     const FRAGMENT: u8 = 2;
-    const BACKTICK: u8 = 4;
+    const REFUSED_IN_PATH: u8 = 4;
     let found = target.iter().fold(0, |found, byte| {
-        let refused = if *byte < 0x20 || matches!(*byte, 0x7f | b'<' | b'>') { REFUSED } else { 0 };
+        let refused = if *byte < 0x20 || *byte == 0x7f { REFUSED } else { 0 };
         let fragment = if *byte == b'#' { FRAGMENT } else { 0 };
-        let backtick = if *byte == b'`' { BACKTICK } else { 0 };
-        found | refused | fragment | backtick
+        found | refused | fragment | if is_refused_in_path(*byte) { REFUSED_IN_PATH } else { 0 }
     });
-    // In a path clients escape a backtick, in a query some don't.
-    let in_path = || target.iter().take_while(|byte| **byte != b'?').any(|byte| *byte == b'`');
-    if found & REFUSED != 0 || (found & BACKTICK != 0 && in_path()) {
+    let in_path = || target.iter().take_while(|byte| **byte != b'?').any(|byte| is_refused_in_path(*byte));
+    if found & REFUSED != 0 || (found & REFUSED_IN_PATH != 0 && in_path()) {
         return Err(RequestError::Line);
     }
     let mut form = Form::Proper;
@@ -535,6 +534,11 @@ fn parse_target(target: &[u8], at: usize) -> Result<(Target, Form), RequestError
     }
     parsed.complex = complex;
     Ok((parsed, form))
+}
+
+/// Says whether a byte is refused in a path, where clients escape it, and taken in a query, where some don't.
+fn is_refused_in_path(byte: u8) -> bool {
+    matches!(byte, b'<' | b'>' | b'`')
 }
 
 struct Path {

@@ -57,6 +57,7 @@ fn reads_targets() {
     };
     check("/", "/", "/", None, false);
     check("/a?", "/a?", "/a", Some(""), false);
+    check("/a?b=<c>`", "/a?b=<c>`", "/a", Some("b=<c>`"), false);
     check("/a?b?c", "/a?b?c", "/a", Some("b?c"), false);
     check("//a", "//a", "//a", None, true);
     check("/a/.b", "/a/.b", "/a/.b", None, true);
@@ -136,6 +137,8 @@ fn refuses_ambiguous_framing() {
         ("A: b\0\r\n", RequestError::Field),
         ("Content-Length:\t5\r\n", RequestError::ContentLength),
         ("Content-Length: 5\t\r\n", RequestError::ContentLength),
+        ("Content-Length: 5 \t\r\n", RequestError::ContentLength),
+        ("Content-Length: 5\t \r\n", RequestError::ContentLength),
         ("Transfer-Encoding:\tchunked\r\n", RequestError::TransferEncoding),
         ("A: b\x01\r\n", RequestError::Field),
         ("A: b\x1b[31m\r\n", RequestError::Field),

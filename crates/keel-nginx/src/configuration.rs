@@ -6,7 +6,7 @@ use keel_diag::{Diagnostic, Severity, Sources, Span};
 use keel_model::{ErrorLog, Peer, Plan, ProcessSettings, Resolver, UpstreamName};
 
 use crate::{
-    directives::core::UserText,
+    directives::{core::UserText, events::Connections},
     files::Files,
     include::{self, Text},
     reader::{Frame, Reader},
@@ -134,7 +134,11 @@ pub fn load(options: &Options, files: &dyn Files, sources: &mut Sources) -> Load
             .nginx("no \"events\" section in configuration");
         reader.diagnostics.push(found);
     }
+    let connections = reader.frame.events.worker_connections;
     let (main, plan, upstreams) = finish(&mut reader);
+    if let Some(connections) = connections {
+        check_connections(&mut reader, connections, plan.listeners.len());
+    }
     diagnostics.append(&mut reader.diagnostics);
     let mut diagnostics = keel_diag::fold(diagnostics);
     let usable = diagnostics.iter().all(|found| found.severity != Severity::Error);
@@ -145,6 +149,18 @@ pub fn load(options: &Options, files: &dyn Files, sources: &mut Sources) -> Load
     }
     let configuration = usable.then_some(Configuration { main, plan, upstreams });
     Loaded { configuration, diagnostics, dump }
+}
+
+/// Refuses fewer connections than nginx's workers need: one for each listener and one more.
+fn check_connections(reader: &mut Reader<'_>, connections: Connections, listeners: usize) {
+    let Connections { count, span } = connections;
+    if usize::try_from(count).is_ok_and(|count| count <= listeners) {
+        let message = format!("{count} `worker_connections` are not enough for {listeners} listeners");
+        let found = Diagnostic::error("nginx::worker-connections", message)
+            .at(span, format!("needs to be {} at least", listeners + 1))
+            .nginx(format!("{count} worker_connections are not enough for {listeners} listening sockets"));
+        reader.diagnostics.push(found);
+    }
 }
 
 fn finish(reader: &mut Reader<'_>) -> (MainSettings, Plan, Vec<UpstreamSource>) {
@@ -161,7 +177,9 @@ fn finish(reader: &mut Reader<'_>) -> (MainSettings, Plan, Vec<UpstreamSource>) 
                 u32::try_from(cores).unwrap_or(u32::MAX)
             }
         },
-        worker_connections: events.worker_connections.unwrap_or(default.worker_connections),
+        worker_connections: events
+            .worker_connections
+            .map_or(default.worker_connections, |connections| connections.count),
         error_logs: core.error_logs.clone(),
         shutdown_timeout: core.shutdown_timeout,
         open_files_max: core.open_files_max,

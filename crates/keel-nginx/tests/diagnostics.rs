@@ -131,6 +131,20 @@ fn listeners() {
 }
 
 #[test]
+fn a_worker_needs_more_connections_than_there_are_listeners() {
+    let with = |count: &str| {
+        format!("events {{ worker_connections {count}; }}\nhttp {{ server {{ listen 80; listen 81; }} }}")
+    };
+    check(&with("3"), &[]);
+    check(&with("2"), &["[emerg] 2 worker_connections are not enough for 2 listening sockets:1"]);
+    check(&with("0"), &["[emerg] 0 worker_connections are not enough for 2 listening sockets:1"]);
+    check(
+        "events { worker_connections 0; }",
+        &["[emerg] 0 worker_connections are not enough for 0 listening sockets:1"],
+    );
+}
+
+#[test]
 fn listeners_that_need_tls_are_skipped_as_long_as_another_serves() {
     let warning = "[warn] TLS is not there yet; `443` stays closed:2";
     check_http("server { listen 80; listen 443 ssl; ssl_certificate a; }", &[warning]);

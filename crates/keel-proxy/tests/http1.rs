@@ -245,6 +245,34 @@ fn expressions_that_look_around_are_matched_and_bounded() {
 }
 
 #[test]
+fn a_redirect_whose_expression_runs_away_goes_to_the_next_rule() {
+    let location = format!("http://u/run/{}c", "a".repeat(60));
+    let answer = format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+    let peer = ScriptedPeer::start(move |_| Some(answer.clone().into_bytes()));
+    let runs_away = || ProxyRedirect::Regex {
+        from: Pattern {
+            source: r"/run/(?:a|a)*(?!c)b$".into(),
+            ignore_case: false,
+            engine: PatternEngine::Backtracking,
+        },
+        to: Template::literal("http://matched/"),
+    };
+    let second =
+        ProxyRedirect::Prefix { from: Template::literal("http://u/"), to: Template::literal("http://v/") };
+    let redirected_to = |rules: Vec<ProxyRedirect>| {
+        let plane = DataPlane::start(|plan| {
+            balance(plan, &[peer.address]);
+            plan.servers[0].locations[0].scope.proxy.redirects = rules;
+        });
+        plane.client().get("/").field("location").map(str::to_owned)
+    };
+    // As in nginx where PCRE's match limit is reached: the rule doesn't match.
+    assert_eq!(redirected_to(vec![runs_away()]).as_deref(), Some(location.as_str()));
+    let expect = location.replace("http://u/", "http://v/");
+    assert_eq!(redirected_to(vec![runs_away(), second]).as_deref(), Some(expect.as_str()));
+}
+
+#[test]
 fn finds_locations_as_nginx() {
     let peer = ScriptedPeer::saying("peer");
     let location = |matcher, status| Location {

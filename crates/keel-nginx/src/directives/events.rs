@@ -1,5 +1,7 @@
 //! ngx_event_core_module: connections.
 
+use keel_diag::Span;
+
 use crate::{
     ast::Directive,
     reader::{Frame, Reader},
@@ -12,7 +14,14 @@ use crate::{
 pub(crate) struct Slot {
     /// Whether the block is there at all.
     pub(crate) present: bool,
-    pub(crate) worker_connections: Option<u32>,
+    pub(crate) worker_connections: Option<Connections>,
+}
+
+/// What `worker_connections` says, and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Connections {
+    pub(crate) count: u32,
+    pub(crate) span: Span,
 }
 
 /// The module's directives.
@@ -40,19 +49,19 @@ pub(crate) const ROWS: &[Row] = &[
         arity: Arity::ONE,
         default: Some("512"),
         doc: "How many connections one worker holds at most, those to peers counted too. When all are in use, those that have \
-              idled longest are closed; where none idles a new one is refused.",
+              idled longest are closed; where none idles a new one is refused. There must be more than listeners.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.events.worker_connections, worker_connections);
         }),
     },
 ];
 
-fn worker_connections(reader: &mut Reader<'_>, directive: &Directive) -> Option<u32> {
+fn worker_connections(reader: &mut Reader<'_>, directive: &Directive) -> Option<Connections> {
     let word = directive.args.first()?;
     let count = value::number(&word.text).map(|count| u32::try_from(count).unwrap_or(u32::MAX));
     if count.is_none() {
         let nginx = format!("invalid number \"{}\"", word.text);
         reader.invalid(directive, word, nginx, "a number");
     }
-    count
+    Some(Connections { count: count?, span: word.span })
 }
