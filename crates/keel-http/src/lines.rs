@@ -230,6 +230,27 @@ impl Lines {
         self.bytes.extend_from_slice(b"\r\n");
     }
 
+    /// Appends fields as they were read. The bytes are those that their head was read from.
+    pub fn copied_all<'a>(&mut self, fields: impl Iterator<Item = &'a Field>, bytes: &[u8]) {
+        // Lines that stand one behind the other as they are written here are copied together.
+        let (mut start, mut end) = (0, 0);
+        for field in fields {
+            let (name, value) = (field.name, field.value);
+            let is_canonical = bytes.get(name.end()..value.start()) == Some(b": ")
+                && bytes.get(value.end()..value.end().wrapping_add(2)) == Some(b"\r\n");
+            if is_canonical && name.start() == end {
+                end = value.end() + 2;
+                continue;
+            }
+            self.bytes.extend_from_slice(bytes.get(start..end).unwrap_or_default());
+            (start, end) = if is_canonical { (name.start(), value.end() + 2) } else { (0, 0) };
+            if !is_canonical {
+                self.copied(field, bytes);
+            }
+        }
+        self.bytes.extend_from_slice(bytes.get(start..end).unwrap_or_default());
+    }
+
     /// Appends a field whose value is a URI, behind something that isn't: `Location`, and `Refresh` with its seconds.
     pub fn uri(&mut self, name: &[u8], before: &[u8], uri: &[u8]) {
         if !is_name(name) {
@@ -385,6 +406,22 @@ mod tests {
         lines.fixed("Connection: close\r\n");
         let text = text(lines);
         assert_eq!(text, "GET /a?b=c HTTP/1.1\r\nHost: h\r\nContent-Length: 12\r\nConnection: close\r\n\r\n");
+    }
+
+    #[test]
+    fn fields_are_copied_together_as_they_are_one_by_one() {
+        let bytes = b"GET / HTTP/1.1\r\nA: 1\r\nB:2\r\nC: 3\r\nD: 4 \r\nE: 5\nHost: 6\r\nG:\t7\r\nH: 8\r\nI:\r\nJ: \r\n\r\n";
+        let mut head = crate::RequestHead::default();
+        head.parse(bytes, &crate::Rules::default()).unwrap();
+        let fields: Vec<Field> = head.fields.iter().copied().collect();
+        for passing in 0..1_u32 << fields.len() {
+            let passing = fields.iter().enumerate().filter(|(at, _)| passing & (1 << at) != 0);
+            let passing: Vec<Field> = passing.map(|(_, field)| *field).collect();
+            let (mut together, mut singly) = (Lines::default(), Lines::default());
+            together.copied_all(passing.iter(), bytes);
+            passing.iter().for_each(|field| singly.copied(field, bytes));
+            assert_eq!(text(together), text(singly));
+        }
     }
 
     #[test]

@@ -473,7 +473,7 @@ fn parse_target(target: &[u8], at: usize) -> Result<(Target, Form), RequestError
     const REFUSED: u8 = 1;
     const FRAGMENT: u8 = 2;
     const REFUSED_IN_PATH: u8 = 4;
-    let found = target.iter().fold(0, |found, byte| {
+    let found = target.iter().fold(0_u8, |found, byte| {
         let refused = if *byte < 0x20 || *byte == 0x7f { REFUSED } else { 0 };
         let fragment = if *byte == b'#' { FRAGMENT } else { 0 };
         found | refused | fragment | if is_refused_in_path(*byte) { REFUSED_IN_PATH } else { 0 }

@@ -46,6 +46,13 @@ pub(crate) struct Names {
     other: Vec<Box<[u8]>>,
     /// What the names of a family begin with.
     families: Vec<Box<[u8]>>,
+    /// Which letters the names of both begin with, by the five lowest bits, which a letter's cases share.
+    initials: u32,
+}
+
+/// Gives the bit of a name's first letter.
+fn initial(name: &[u8]) -> u32 {
+    name.first().map_or(u32::MAX, |letter| 1 << (letter & 0x1f))
 }
 
 impl Names {
@@ -53,12 +60,16 @@ impl Names {
     fn insert_family(&mut self, prefix: &str) {
         let prefix = prefix.to_ascii_lowercase();
         self.known = self.known.union(NameSet::starting_with(&prefix));
+        self.initials |= initial(prefix.as_bytes());
         self.families.push(prefix.into_bytes().into());
     }
 
     fn insert(&mut self, name: &[u8]) {
         match Name::of(name) {
-            Name::Other => self.other.push(name.to_ascii_lowercase().into()),
+            Name::Other => {
+                self.initials |= initial(name);
+                self.other.push(name.to_ascii_lowercase().into());
+            }
             known => self.known = self.known.with(known),
         }
     }
@@ -67,6 +78,9 @@ impl Names {
     pub(crate) fn contains(&self, known: Name, name: &[u8]) -> bool {
         if known != Name::Other {
             return self.known.contains(known);
+        }
+        if self.initials & initial(name) == 0 {
+            return false;
         }
         let is_of =
             |family: &[u8]| name.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family));

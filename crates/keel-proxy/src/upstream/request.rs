@@ -1,6 +1,6 @@
 //! The request as the peer gets it: the header program of the location over the client's fields.
 
-use keel_http::{Lines, Message, RequestBody, RequestVersion, connection, uri};
+use keel_http::{Field, Lines, Message, RequestBody, RequestVersion, connection, uri};
 use keel_model::{ProxyHttpVersion, ProxyScope, Template};
 
 use super::route::Target;
@@ -151,16 +151,13 @@ fn text(job: &Job<'_>, template: &Template) -> Vec<u8> {
 fn copy_fields(job: &Job<'_>, program: &ProxyProgram, out: &mut Lines) {
     let ex = &*job.ex;
     let input = &ex.input;
-    for field in &ex.head.fields {
+    let named_in_connection = ex.head.connection.names_fields;
+    let stays = |field: &Field| {
         let name = field.name.of(input);
-        if program.request_drops.contains(field.known, name) {
-            continue;
-        }
-        if ex.head.connection.names_fields && connection::is_named(input, &ex.head.fields, name) {
-            continue;
-        }
-        out.copied(field, input);
-    }
+        program.request_drops.contains(field.known, name)
+            || named_in_connection && connection::is_named(input, &ex.head.fields, name)
+    };
+    out.copied_all(ex.head.fields.iter().filter(|field| !stays(field)), input);
 }
 
 /// Writes where the request goes: the client's own URI, or the location's replacement of its prefix.
