@@ -281,9 +281,31 @@ impl Group {
         self.current.store(Arc::new(after.rechecked()));
     }
 
+    /// Excludes a peer unless it is the last one available, or is excluded already; says whether it was.
+    pub(crate) fn exclude_unless_last(&self, slot: &Arc<Slot>, limits: Limits, now: Instant) -> bool {
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.load_full();
+        let is_other = |other: &&Arc<Slot>| !Arc::ptr_eq(&other.state, &slot.state);
+        if !current.slots().filter(is_other).any(|other| other.is_available(Some(now))) {
+            return false;
+        }
+        let was_settled = slot.state.with_outlier(|outlier| {
+            let was_settled = outlier.has_settled(limits);
+            outlier.exclude(limits, now);
+            was_settled
+        });
+        self.take_in_or_out(slot, Some(now));
+        !was_settled
+    }
+
     /// Takes a peer into the set of available ones, or out of it, as it is now.
     pub(crate) fn refresh(&self, slot: &Arc<Slot>, now: Option<Instant>) {
         let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.take_in_or_out(slot, now);
+    }
+
+    /// Does that for who holds the lock.
+    fn take_in_or_out(&self, slot: &Arc<Slot>, now: Option<Instant>) {
         let before = self.current.load_full();
         let Some(slot) = before.locate(slot) else { return };
         let tier = if slot.backup { &before.backup } else { &before.primary };

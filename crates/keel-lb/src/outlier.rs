@@ -4,6 +4,9 @@
 //! out the peer stays excluded, its success clears the failures, its failure excludes the peer again. Failures below
 //! the limit are forgotten by the first success that began `fail_timeout` after the last of them.
 //!
+//! An instance that Evenkeel runs and sees listening is excluded by exchanges that it breaks only where it does so again and
+//! again: a success between them starts the count anew, and those that were under way together count once.
+//!
 //! nginx counts whole seconds of a cached clock; here it is the `Instant` that the caller gives. nginx also lowers the
 //! weight of a peer that failed and raises it again step by step; Evenkeel doesn't, because shares are exact.
 
@@ -40,6 +43,10 @@ pub struct Outlier {
     failed_at: Option<Instant>,
     /// When it last failed, or was last given a request to see whether it still does.
     checked_at: Option<Instant>,
+    /// Exchanges that it broke one after the other.
+    broken: u32,
+    /// When it broke the last of them that counts.
+    broken_at: Option<Instant>,
 }
 
 impl Outlier {
@@ -78,8 +85,30 @@ impl Outlier {
         self.checked_at = Some(now);
     }
 
+    /// Notes that an attempt which began at `began` was broken off; gives how many were one after the other. One that was
+    /// under way when the last one broke says nothing new.
+    pub fn on_broken(&mut self, began: Instant, now: Instant) -> u32 {
+        if self.broken_at.is_none_or(|before| before <= began) {
+            self.broken = self.broken.saturating_add(1);
+            self.broken_at = Some(now);
+        }
+        self.broken
+    }
+
+    /// Excludes the peer from now on.
+    pub fn exclude(&mut self, limits: Limits, now: Instant) {
+        self.on_failure(now);
+        self.fails = self.fails.max(limits.max_fails);
+    }
+
+    /// Says whether nothing is remembered of it.
+    pub fn is_clean(&self) -> bool {
+        self.fails == 0 && self.broken == 0
+    }
+
     /// Notes that a request succeeded; it clears the failures only if a check began after the last of them.
     pub fn on_success(&mut self) {
+        (self.broken, self.broken_at) = (0, None);
         if self.failed_at < self.checked_at {
             *self = Self::default();
         }
@@ -123,6 +152,20 @@ mod tests {
         outlier.on_success();
         assert_eq!(verdict(&outlier, start, 25), "available");
         assert_eq!(outlier.fails(), 0);
+    }
+
+    #[test]
+    fn exchanges_broken_together_count_once_and_a_success_ends_the_row() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut outlier = Outlier::default();
+        assert_eq!(outlier.on_broken(at(0), at(2)), 1);
+        assert_eq!(outlier.on_broken(at(1), at(3)), 1, "it was under way");
+        assert_eq!(outlier.on_broken(at(3), at(4)), 2);
+        outlier.on_success();
+        assert!(outlier.is_clean());
+        assert_eq!(outlier.on_broken(at(5), at(6)), 1);
+        assert!(!outlier.is_clean() && outlier.fails() == 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::*},
+        atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::*},
     },
 };
 
@@ -33,6 +33,8 @@ pub struct PeerState {
     word: AtomicU32,
     /// A copy of the outlier's count, so that a peer that never fails costs no lock.
     fails: AtomicU32,
+    /// Whether the outlier remembers anything, for the same reason.
+    has_failed: AtomicBool,
     first_attempts: AtomicU64,
     retries: AtomicU64,
     failures: AtomicU64,
@@ -80,6 +82,7 @@ impl PeerState {
             identity,
             word: AtomicU32::new(0),
             fails: AtomicU32::new(0),
+            has_failed: AtomicBool::new(false),
             first_attempts: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -188,6 +191,11 @@ impl PeerState {
         self.fails.load(Acquire)
     }
 
+    /// Says whether a success could clear anything.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Acquire)
+    }
+
     /// Gives the failure record as it is.
     pub(crate) fn outlier(&self) -> Outlier {
         *self.lock_outlier()
@@ -198,6 +206,7 @@ impl PeerState {
         let mut outlier = self.lock_outlier();
         let result = change(&mut outlier);
         self.fails.store(outlier.fails(), Release);
+        self.has_failed.store(!outlier.is_clean(), Release);
         result
     }
 

@@ -2,7 +2,11 @@
 
 use std::{fmt, ops::Deref, sync::Arc, time::Instant};
 
-use crate::{Attempt, PeerState, outlier::Outlier, tier::Slot};
+use crate::{
+    Attempt, PeerState,
+    outlier::{Limits, Outlier},
+    tier::Slot,
+};
 
 /// A peer that was picked, with the request counted as in flight to it until this is dropped.
 ///
@@ -11,6 +15,9 @@ use crate::{Attempt, PeerState, outlier::Outlier, tier::Slot};
 pub struct Pick {
     slot: Arc<Slot>,
 }
+
+/// How many exchanges in a row an instance that is seen listening breaks before it is excluded.
+const BROKEN_MIN: u32 = 3;
 
 /// How an attempt went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,16 +63,22 @@ impl Pick {
         let state = &self.slot.state;
         if outcome == Outcome::Failure {
             state.count_failure();
-        } else if state.fails() == 0 {
+        } else if !state.has_failed() {
             return Standing::Unchanged;
         }
         let Some(limits) = self.slot.limits else {
             // As in nginx: the only peer starts afresh, so that nothing old counts once it has company again.
-            if state.fails() != 0 {
+            if state.has_failed() {
                 state.with_outlier(|outlier| *outlier = Outlier::default());
             }
             return Standing::Unchanged;
         };
+        if outcome == Outcome::Failure && self.slot.is_watched {
+            let excludes = state.with_outlier(|outlier| outlier.fails() + 1 >= limits.max_fails);
+            if excludes {
+                return self.exclude(limits, now);
+            }
+        }
         let standing = state.with_outlier(|outlier| {
             let before = *outlier;
             match outcome {
@@ -88,6 +101,32 @@ impl Pick {
     /// once.
     pub fn is_watched(&self) -> bool {
         self.slot.is_watched
+    }
+
+    /// Notes that the peer, an instance that is watched, took the connection of an attempt that began at `began` and broke
+    /// it off. Three such in a row, or `max_fails` where that is more, exclude it as long as another peer is left.
+    pub fn report_broken(&self, began: Instant, now: Instant) -> Standing {
+        let state = &self.slot.state;
+        state.count_failure();
+        let Some(limits) = self.slot.limits else { return Standing::Unchanged };
+        let broken = state.with_outlier(|outlier| {
+            let before = *outlier;
+            let broken = outlier.on_broken(began, now);
+            (*outlier != before).then_some(broken)
+        });
+        match broken {
+            Some(broken) if broken >= limits.max_fails.max(BROKEN_MIN) => self.exclude(limits, now),
+            _ => Standing::Unchanged,
+        }
+    }
+
+    /// Excludes the peer, an instance that is watched, unless no other is left: one that may work is better than none.
+    fn exclude(&self, limits: Limits, now: Instant) -> Standing {
+        let group = self.slot.group.upgrade();
+        if group.is_some_and(|group| group.exclude_unless_last(&self.slot, limits, now)) {
+            return Standing::Excluded;
+        }
+        Standing::Unchanged
     }
 
     /// Counts a failure that excludes nobody: whether the peer can serve is found out elsewhere.

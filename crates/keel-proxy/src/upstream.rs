@@ -180,14 +180,22 @@ fn report_failure(job: &Job<'_>, pick: &Pick, failure: PeerFailure) {
     if matches!(failure, PeerFailure::Status(403 | 404)) {
         return;
     }
-    if failure == PeerFailure::Error && pick.is_watched() {
-        // The supervisor sees whether it listens. If it doesn't, it is out of the pool in a moment; if it does, others
-        // may be served by it.
-        pick.count_failure();
+    let now = job.worker.clock.now();
+    let standing = if failure == PeerFailure::Error && pick.is_watched() {
+        // The supervisor sees whether it listens. If it doesn't, it is out of the pool in a moment, and takes part again
+        // as soon as it does.
         job.worker.reports.doubted(pick.key().incarnation);
-        return;
-    }
-    if pick.report(Outcome::Failure, job.worker.clock.now()) == Standing::Excluded {
+        match job.ex.upstream.attempts.last() {
+            Some(attempt) if attempt.connected.is_some() => pick.report_broken(attempt.began, now),
+            _ => {
+                pick.count_failure();
+                Standing::Unchanged
+            }
+        }
+    } else {
+        pick.report(Outcome::Failure, now)
+    };
+    if standing == Standing::Excluded {
         job.client.log(job.worker, job.ex, LogLevel::Warn, "upstream server temporarily disabled");
         job.worker.reports.excluded(pick.upstream(), pick.key());
     }

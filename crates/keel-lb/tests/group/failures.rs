@@ -100,6 +100,52 @@ fn failures_below_the_limit_don_t_exclude() {
     assert_eq!(standings[4..], [Standing::Excluded; 2]);
 }
 
+fn watched(name: &str) -> Peer {
+    Peer { is_watched: true, ..peer(name) }
+}
+
+/// Gives a pick of a peer by name.
+fn pick(rig: &Rig, name: &str) -> Pick {
+    (0..10).map(|_| rig.first().unwrap()).find(|pick| pick.name() == name).unwrap()
+}
+
+#[test]
+fn an_instance_that_breaks_each_request_is_excluded_while_another_is_left() {
+    let rig = Rig::new("round_robin", set(["a", "b", "c"].map(watched)));
+    let breaks = |name: &str| pick(&rig, name).report_broken(rig.now(), rig.now());
+    // One that answers between is well enough.
+    for _ in 0..5 {
+        assert_eq!([breaks("a"), breaks("a")], [Standing::Unchanged; 2]);
+        pick(&rig, "a").report(Outcome::Success, rig.now());
+    }
+    // What was under way when it broke the first says nothing new.
+    let under_way = rig.now();
+    rig.pass(1);
+    for _ in 0..100 {
+        assert_eq!(pick(&rig, "a").report_broken(under_way, rig.now()), Standing::Unchanged);
+    }
+    assert_eq!([breaks("a"), breaks("a")], [Standing::Unchanged, Standing::Excluded]);
+    assert_eq!([breaks("b"), breaks("b"), breaks("b")][2], Standing::Excluded);
+    assert_eq!(rig.sequence(3), "ccc");
+    // Never all of them, however it fails.
+    for _ in 0..10 {
+        assert_eq!(breaks("c"), Standing::Unchanged);
+        assert_eq!(pick(&rig, "c").report(Outcome::Failure, rig.now()), Standing::Unchanged);
+    }
+    assert_eq!(rig.sequence(3), "ccc");
+    rig.pass(11);
+    pick(&rig, "a").report(Outcome::Success, rig.now());
+    rig.pass(1);
+    assert!(rig.sequence(3).contains('a'), "it is well again");
+}
+
+#[test]
+fn time_outs_exclude_an_instance_as_they_exclude_any_peer() {
+    let rig = Rig::new("round_robin", set(["a", "b"].map(watched)));
+    assert_eq!(pick(&rig, "a").report(Outcome::Failure, rig.now()), Standing::Excluded);
+    assert_eq!(rig.sequence(3), "bbb");
+}
+
 #[test]
 fn says_why_there_is_no_peer() {
     let rig = Rig::new("round_robin", PeerSet { starting: true, managed: true, ..named("") });
