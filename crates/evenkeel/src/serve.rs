@@ -309,7 +309,11 @@ fn send_signal(name: SignalName, read: &Configuration) -> ExitCode {
 fn serve(options: &ServeOptions, ready: Ready, side: Side) -> ExitCode {
     terminal::never_wait();
     let logs = log::to_error_logs();
-    logs.set(&ready.plan.process.error_logs);
+    // The log may lie in one of them. What can't be made is said once serving begins.
+    let folders = ready.create_folders();
+    if folders.is_ok() {
+        logs.set(&ready.plan.process.error_logs);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         runtime.block_on(async {

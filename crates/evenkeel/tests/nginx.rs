@@ -299,6 +299,11 @@ fn a_test_opens_the_files_that_serving_needs() -> Outcome {
         "events {} http { access_log PREFIX/none/a.log; server { listen 127.0.0.1:1; } }",
         &format!("open() \"PREFIX/none/a.log\" {missing}"),
     )?;
+    // Whether a server writes to it or not.
+    check_refused(
+        "events {} http { access_log none/h; server { listen 127.0.0.1:1; access_log off; } }",
+        &format!("open() \"PREFIX/none/h\" {missing}"),
+    )?;
     check_refused("events {} error_log none/e.log;", &format!("open() \"PREFIX/none/e.log\" {missing}"))?;
     check_refused("events {} pid none/pid;", &format!("open() \"PREFIX/none/pid\" {missing}"))?;
     check_refused(
@@ -348,7 +353,8 @@ fn a_fresh_folder_needs_no_logs_folder() -> Outcome {
     assert!(!folder.path().join("logs").exists(), "a test makes no folder for logs");
     // In the background, which is where the default leads.
     let output = test_configuration(&folder, &text, &[])?;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("error log"), "{said}");
     for name in ["nginx.pid", "error.log", "access.log"] {
         assert!(folder.path().join("logs").join(name).exists(), "{name} is there");
     }

@@ -112,7 +112,10 @@ pub struct Ready {
 
 impl Ready {
     /// Makes the folder `logs` if something is to be written to it, and those for request and response bodies.
-    pub(crate) fn create_folders(&self) -> Result<(), FileError> {
+    ///
+    /// # Errors
+    /// The first that can't be made.
+    pub fn create_folders(&self) -> Result<(), FileError> {
         if let Some(path) = self.missing_folder() {
             let made = std::fs::create_dir_all(path);
             made.map_err(|error| FileError::Folder { path: path.to_owned(), error })?;
@@ -136,7 +139,8 @@ impl Ready {
             opened.map_err(|error| FileError::Open { path: pid.to_owned(), error })?;
         }
         create_temp_folders(&self.plan)?;
-        for path in self.plan.log_paths().into_iter().filter(|path| is_there(path)) {
+        let logs = self.plan.log_paths().into_iter().chain(self.main.http_logs.clone());
+        for path in logs.filter(|path| is_there(path)) {
             open_log(&path, self.plan.process.user.as_ref(), LogReaders::Everybody)
                 .map_err(|error| FileError::Open { path, error })?;
         }

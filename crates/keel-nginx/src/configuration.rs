@@ -58,6 +58,8 @@ pub struct MainSettings {
     pub lock_file: PathBuf,
     /// `error_log`; empty if there is none.
     pub error_logs: Vec<ErrorLog>,
+    /// The logs that `http` itself names, whether a server writes to them or not.
+    pub http_logs: Vec<PathBuf>,
     /// `user`.
     pub user: Option<UserText>,
     /// `env`: names, and values where they are set.
@@ -199,6 +201,7 @@ fn finish(reader: &mut Reader<'_>) -> (MainSettings, Plan, Vec<UpstreamSource>) 
         pid: core.pid.unwrap_or_else(|| reader.absolute("logs/nginx.pid")),
         lock_file: core.lock_file.unwrap_or_else(|| reader.absolute("logs/nginx.lock")),
         error_logs: core.error_logs,
+        http_logs: lowered.outer_logs,
         user: core.user,
         env: core.env,
         worker_processes,

@@ -1,11 +1,11 @@
 //! From what was read to the model: inheritance, defaults, listeners, upstreams.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use keel_diag::{Diagnostic, Span};
 use keel_model::{
-    Address, ByteSize, ClientSettings, Layer, Listener, Location, LogDestination, LogFormat, Map, PeerSet,
-    Resolver, Rewrite, Root, Scope, ServerId, ServerName, Template, Upstream, UpstreamKeepalive,
+    AccessLog, Address, ByteSize, ClientSettings, Layer, Listener, Location, LogDestination, LogFormat, Map,
+    PeerSet, Resolver, Rewrite, Root, Scope, ServerId, ServerName, Template, Upstream, UpstreamKeepalive,
     UpstreamName, VirtualServer,
 };
 
@@ -50,6 +50,8 @@ pub(crate) struct LoweredHttp {
     pub(crate) servers: Vec<VirtualServer>,
     pub(crate) upstreams: Vec<Upstream>,
     pub(crate) sources: Vec<UpstreamSource>,
+    /// Logs that `http` itself names.
+    pub(crate) outer_logs: Vec<PathBuf>,
 }
 
 /// The upstreams that exist by name, and those that `proxy_pass` makes by naming an address.
@@ -114,6 +116,9 @@ pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
     let mut lowered = LoweredHttp::default();
     // What holds in `http` is checked once more where no server changes it.
     lower_scope(reader, &mut literals, &mut http);
+    let access = http.scope.log.logs.iter().flatten().filter_map(AccessLog::fixed_path);
+    let errors = http.scope.core.error_logs.iter().flatten().filter_map(|log| log.path.clone());
+    lowered.outer_logs = access.chain(errors).collect();
     for server in &mut servers {
         server.inherit(&http);
         lowered.servers.push(lower_server(reader, &mut literals, server));
