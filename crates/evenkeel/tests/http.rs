@@ -621,3 +621,71 @@ fn files_are_served_whole_in_part_and_not_at_all() -> Outcome {
     assert_eq!(ask("/digits", "Range: bytes=0-3\r\nIf-Range: \"other\"\r\n")?.status, 200);
     Ok(())
 }
+
+/// The data plane's processes, to be sent signals.
+fn data_plane(balancer: &Running) -> anyhow::Result<Vec<rustix::process::Pid>> {
+    let pids = balancer.children()?.into_iter();
+    Ok(pids.filter_map(|pid| i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)).collect())
+}
+
+#[test]
+fn requests_that_come_as_their_connections_are_to_make_room_are_answered() -> Outcome {
+    const CONNECTIONS: usize = 60;
+    let port = free_port()?;
+    let balancer = Binary::new(env!("CARGO_BIN_EXE_evenkeel")).serve(&format!(
+        "events {{ worker_connections 64; }} http {{ access_log off;\n\
+         server {{ listen 127.0.0.1:{port}; location / {{ return 200 ok; }} }} }}"
+    ))?;
+    let address: SocketAddr = ([127, 0, 0, 1], port).into();
+    // Idle for a moment, and for so long that they have no task any more.
+    for idled in [Duration::ZERO, Duration::from_millis(2300)] {
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut client = Client::connect(address)?;
+            assert_eq!(client.request("GET / HTTP/1.1\r\nHost: h\r\n\r\n")?.status, 200);
+            idle.push(client);
+        }
+        thread::sleep(idled);
+        // While it stands still more clients come than there is room for, and those that idled have requests.
+        for pid in data_plane(&balancer)? {
+            rustix::process::kill_process(pid, Signal::STOP)?;
+        }
+        let _new = (0..CONNECTIONS).map(|_| Client::connect(address)).collect::<Result<Vec<_>, _>>()?;
+        for client in &mut idle {
+            client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")?;
+        }
+        for pid in data_plane(&balancer)? {
+            rustix::process::kill_process(pid, Signal::CONT)?;
+        }
+        for client in &mut idle {
+            assert_eq!(client.response()?.status, 200);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn clients_leave_descriptors_for_peers() -> Outcome {
+    const FILES: usize = 160;
+    let (peer, port) = (Peer::start("app1", PeerBehaviour::Answer)?, free_port()?);
+    let balancer = Binary::new(env!("CARGO_BIN_EXE_evenkeel")).serve(&format!(
+        "worker_rlimit_nofile {FILES}; error_log PREFIX/error.log warn; events {{ worker_connections 4096; }} http {{ access_log off;\n\
+         server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{}; }} }} }}",
+        peer.address()
+    ))?;
+    let address: SocketAddr = ([127, 0, 0, 1], port).into();
+    let mut idle = Vec::new();
+    for _ in 0..FILES {
+        let mut client = Client::connect(address)?;
+        assert_eq!(client.request("GET / HTTP/1.1\r\nHost: h\r\n\r\n")?.status, 200);
+        idle.push(client);
+        for pid in balancer.children()? {
+            let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+            assert!(open < FILES * 3 / 4, "{open} descriptors are in use");
+        }
+    }
+    let log = balancer.error_log();
+    assert!(log.contains("descriptors are not enough, reusing connections"), "{log}");
+    assert!(!log.contains("Too many open files"), "{log}");
+    Ok(())
+}

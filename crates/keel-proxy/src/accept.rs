@@ -163,7 +163,7 @@ async fn accept_all(worker: Rc<Worker>, listener: Rc<Listener>, closing: Rc<Noti
 
 /// Lets descriptors become free: some idle connections close, and accepting goes on when one has, or after a while. Who
 /// is connected already is served meanwhile.
-async fn pause(worker: &Worker) {
+async fn pause(worker: &Rc<Worker>) {
     worker.close_idle(format_args!("descriptors"));
     let ended = tokio::time::timeout(PAUSE, worker.waiters.connection_ended()).await;
     drop(ended);
@@ -180,7 +180,8 @@ fn pause_after(worker: &Worker, error: &io::Error) -> bool {
     if tells_of_one_connection(error) {
         return false;
     }
-    worker.alert(format_args!("accept4() failed: {error}"));
+    let reason = crate::phase::files::errno_text(error);
+    worker.alert_once(&worker.not_accepting, format_args!("accept4() failed ({reason})"));
     true
 }
 
@@ -196,7 +197,11 @@ fn begin(worker: &Rc<Worker>, socket: Socket, remote: Remote, address: &Rc<Addre
     worker.counters.accepted.add(1);
     let view = worker.view();
     if !worker.make_room() {
-        worker.alert(format_args!("{} worker_connections are not enough", view.snapshot.connections_max));
+        let connections_max = view.snapshot.connections_max;
+        worker.alert_once(
+            &worker.refusing,
+            format_args!("{connections_max} worker_connections are not enough"),
+        );
         return;
     }
     // Its listener has just left the configuration, and its queue had been emptied before.
@@ -204,7 +209,7 @@ fn begin(worker: &Rc<Worker>, socket: Socket, remote: Remote, address: &Rc<Addre
     worker.counters.active.add(1);
     socket.keep_alive(view.snapshot.listeners[listener_at].keepalive);
     let client = Client::new(worker, view, listener_at, socket, remote, address.clone());
-    downstream::spawn(worker, client);
+    downstream::spawn(worker, Box::new(client));
 }
 
 /// Whether who connects meant an instance that doesn't listen just now, and came here because this listener has the port

@@ -177,14 +177,14 @@ impl Control {
 
     /// Gives up what isn't needed any more, before the first client is served.
     fn become_user(&self, plan: &Plan) -> Result<(), String> {
-        if let Some(limit) = plan.process.open_files_max {
-            let mut limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-            limits.current = Some(limit);
-            limits.maximum = limits.maximum.map(|maximum| maximum.max(limit));
-            let set = rustix::process::setrlimit(rustix::process::Resource::Nofile, limits);
-            set.map_err(|error| format!("the limit of open files can't be set: {error}"))?;
-        } else {
-            raise_open_files();
+        match plan.process.open_files_max {
+            // nginx's workers are processes, and each may open as many.
+            Some(limit) => {
+                let limit = limit.saturating_mul(u64::from(plan.process.workers.max(1)));
+                keel_sys::process::set_nofile_limit(limit)
+                    .map_err(|error| format!("the limit of open files can't be set: {error}"))?;
+            }
+            None => raise_open_files(),
         }
         if let Some(user) = &plan.process.user
             && rustix::process::geteuid().is_root()

@@ -3,6 +3,8 @@
 mod body;
 mod h1;
 mod linger;
+mod order;
+pub(crate) mod parking;
 mod task;
 
 use std::{
@@ -29,7 +31,7 @@ use crate::{
 };
 
 pub(crate) use body::{BodyFailure, expect_continue, has_body, poll_body, read_whole};
-pub(crate) use task::{Rest, Tasks, spawn};
+pub(crate) use task::{Rest, Resting, Tasks, spawn};
 
 /// How long an idle connection is kept after its worker was told to quit.
 const QUIT_IDLE: Duration = Duration::from_secs(1);
@@ -102,7 +104,7 @@ impl Client {
         remote: Remote,
         listener: Rc<Address>,
     ) -> Self {
-        Self {
+        let mut client = Self {
             socket,
             timer: Timer::default(),
             remote,
@@ -121,7 +123,10 @@ impl Client {
             is_last: false,
             kept_until: None,
             last_host: LastHost::default(),
-        }
+        };
+        let timeout = h1::default_server(&client).client.header_timeout;
+        client.timer.set(&worker.clock, timeout);
+        client
     }
 
     /// Gives the address that the client connected to.
@@ -212,50 +217,62 @@ fn is_disabled(disable: KeepaliveDisable, ex: &Exchange) -> bool {
     }
 }
 
-async fn serve(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) {
-    client.timer.set(&worker.clock, h1::default_server(client).client.header_timeout);
+/// Why a task is done with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    /// It is to close.
+    Ended,
+    /// It has idled for a while, and may be parked.
+    Idle,
+}
+
+async fn serve(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> Served {
     loop {
-        if client.behind.is_empty() && !idle(worker, client, rest).await {
-            return;
+        if client.behind.is_empty()
+            && let Some(served) = idle(worker, client, rest).await
+        {
+            return served;
         }
         // Boxed, so that an idle connection doesn't carry the room that a request needs.
         if !Box::pin(h1::serve_one(worker, client, rest)).await {
-            return;
+            return Served::Ended;
         }
     }
 }
 
-/// Waits for bytes without holding a buffer. False when the connection is to close.
-async fn idle(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> bool {
-    let goes_on = poll_fn(|cx| {
+/// Waits for bytes without holding a buffer. `None` when some have come.
+async fn idle(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> Option<Served> {
+    let served = poll_fn(|cx| {
         if let Poll::Ready(ready) = client.socket.poll_read_ready(cx) {
-            return Poll::Ready(ready.is_ok());
+            return Poll::Ready(ready.is_err().then_some(Served::Ended));
         }
         if rest.must_close() {
-            return Poll::Ready(has_begun(worker, client));
+            return Poll::Ready(unless_begun(worker, client));
         }
-        rest.begin(worker);
+        if rest.must_park() && worker.quitting().is_none() {
+            return Poll::Ready(Some(Served::Idle));
+        }
+        rest.begin(worker, Resting::Idle);
         if let Some(since) = worker.quitting() {
             let latest = (since + QUIT_IDLE).max(client.kept_until.unwrap_or(since));
             if client.timer.deadline().is_none_or(|deadline| deadline > latest) {
                 client.timer.set_at(Some(latest));
             }
         }
-        client.timer.poll_expired(&worker.clock, cx).map(|_| has_begun(worker, client))
+        client.timer.poll_expired(&worker.clock, cx).map(|_| unless_begun(worker, client))
     })
     .await;
-    rest.end();
-    client.is_last = rest.was_closing(worker);
-    goes_on
+    rest.end(worker);
+    client.is_last |= rest.was_closing(worker);
+    served
 }
 
-/// Says whether a request has come that the event loop hasn't told of yet: the connection that is about to close answers
-/// it first.
-fn has_begun(worker: &Worker, client: &mut Client) -> bool {
-    let begun = client.socket.peek() == Peeked::Bytes;
-    if begun {
-        let timeout = h1::default_server(client).client.header_timeout;
-        client.timer.set(&worker.clock, timeout);
+/// Ends the connection unless a request has come that the event loop hasn't told of yet: that one is answered first.
+fn unless_begun(worker: &Worker, client: &mut Client) -> Option<Served> {
+    if client.socket.peek() != Peeked::Bytes {
+        return Some(Served::Ended);
     }
-    begun
+    let timeout = h1::default_server(client).client.header_timeout;
+    client.timer.set(&worker.clock, timeout);
+    None
 }

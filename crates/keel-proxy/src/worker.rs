@@ -6,7 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::{
         Arc,
@@ -23,20 +23,53 @@ use tokio::sync::mpsc;
 
 use crate::{
     accept::{self, Listening},
-    downstream::Tasks,
+    downstream::{
+        Tasks,
+        parking::{self, Parking},
+    },
     exchange::Exchange,
-    io::{buffer::BufferPool, clock, clock::Clock},
+    io::{buffer::BufferPool, clock, clock::Clock, timer},
     log,
     reports::Reports,
     snapshot::Snapshot,
     upstream::{pool::Pool, queue::Waiters},
 };
 
-/// How often it is said that connections are closed to make room.
+/// How often something is said that comes up again and again.
 const SAID_EVERY: Duration = Duration::from_secs(1);
+
+/// How long it is known that no socket on a wildcard address has a port. One that comes since, just when the instance has
+/// ceased to listen, could answer for it; and to ask at each connection costs more than to make it.
+const LONE_PORT_KNOWN: Duration = Duration::from_millis(20);
+
+/// Ports of which that is known at once.
+const LONE_PORTS_MAX: usize = 1024;
+
+/// A loopback address that is nobody's: instances never get a broadcast address.
+const NOBODYS_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
 
 /// Exchanges that one worker keeps for reuse.
 const EXCHANGES_POOLED_MAX: usize = 256;
+
+/// Something that may come up at every connection: it is said once a second, and how often it came up between.
+#[derive(Default)]
+pub(crate) struct Repeated {
+    said: Cell<Option<Instant>>,
+    unsaid: Cell<u64>,
+}
+
+impl Repeated {
+    /// Gives how often it came up unsaid, if it is to be said now.
+    fn note(&self, now: Instant) -> Option<u64> {
+        let is_news = self.said.get().is_none_or(|said| now.saturating_duration_since(said) >= SAID_EVERY);
+        if is_news {
+            self.said.set(Some(now));
+            return Some(self.unsaid.take());
+        }
+        self.unsaid.set(self.unsaid.get() + 1);
+        None
+    }
+}
 
 /// What the control thread tells a worker.
 pub(crate) enum WorkerOrder {
@@ -70,7 +103,7 @@ pub(crate) type DynamicGroup = (Arc<Group>, Rc<Pool>);
 
 /// What the loop of one worker holds.
 pub(crate) struct Worker {
-    pub(crate) clock: Clock,
+    pub(crate) clock: Rc<Clock>,
     pub(crate) buffers: BufferPool,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) reports: Reports,
@@ -87,6 +120,7 @@ pub(crate) struct Worker {
     exchanges: RefCell<Vec<Box<Exchange>>>,
     quitting: Cell<Option<Instant>>,
     pub(crate) tasks: Tasks,
+    pub(crate) parking: Parking,
     listening: RefCell<HashMap<Address, Listening>>,
     connection_serial: Arc<AtomicU64>,
     random: Cell<u64>,
@@ -94,10 +128,16 @@ pub(crate) struct Worker {
     pub(crate) peer_connections: Rc<Cell<u64>>,
     /// The number from which on a descriptor isn't for clients.
     client_descriptors_max: Cell<u64>,
-    /// When it was last said that connections are closed to make room.
-    said_reusing: Cell<Option<Instant>>,
+    /// Connections are closed to make room.
+    reusing: Repeated,
+    /// Connections are refused for want of room.
+    pub(crate) refusing: Repeated,
+    /// Connections can't be accepted.
+    pub(crate) not_accepting: Repeated,
     /// What the kernel is asked with about listening sockets.
     diag: RefCell<Option<SockDiag>>,
+    /// Ports that no socket on a wildcard address had, and when that was seen.
+    lone_ports: RefCell<HashMap<u16, Instant>>,
 }
 
 /// What a worker is made from.
@@ -126,7 +166,7 @@ impl Worker {
 
     async fn main(mut setup: WorkerSetup) {
         let worker = Rc::new(Self {
-            clock: Clock::new(),
+            clock: Rc::new(Clock::new()),
             buffers: BufferPool::default(),
             counters: setup.counters,
             reports: setup.reports,
@@ -141,15 +181,21 @@ impl Worker {
             exchanges: RefCell::default(),
             quitting: Cell::new(None),
             tasks: Tasks::default(),
+            parking: Parking::new(),
             listening: RefCell::default(),
             connection_serial: setup.connection_serial,
             random: Cell::new(setup.seed | 1),
             peer_connections: Rc::default(),
             client_descriptors_max: Cell::new(u64::MAX),
-            said_reusing: Cell::new(None),
+            reusing: Repeated::default(),
+            refusing: Repeated::default(),
+            not_accepting: Repeated::default(),
             diag: RefCell::new(SockDiag::open().ok()),
+            lone_ports: RefCell::default(),
         });
         worker.take_snapshot(setup.snapshot);
+        tokio::task::spawn_local(timer::drive(worker.clock.clone()));
+        tokio::task::spawn_local(parking::watch(worker.clone()));
         while let Some(order) = setup.orders.recv().await {
             match order {
                 WorkerOrder::Commit { snapshot, sockets, done } => {
@@ -225,7 +271,9 @@ impl Worker {
             // Last of all: this may be the last one who holds it, and the kernel resets whoever waits there then.
             socket.empty(self);
         }
-        self.quitting.set(Some(self.clock.now()));
+        let now = self.clock.now();
+        self.quitting.set(Some(now));
+        self.parking.quit(now);
         self.tasks.wake_all();
         self.waiters.wake_all();
         let limit = self.view().snapshot.shutdown_timeout;
@@ -247,7 +295,7 @@ impl Worker {
 
     /// Says whether one more connection may be opened, of whichever side (`worker_connections`). Where there are too many,
     /// those that have idled longest are closed for it, as in nginx.
-    pub(crate) fn make_room(&self) -> bool {
+    pub(crate) fn make_room(self: &Rc<Self>) -> bool {
         let connections_max = self.view.borrow().snapshot.connections_max as u64;
         let open = self.counters.active.get() + self.peer_connections.get();
         open.saturating_sub(self.tasks.closing()) < connections_max
@@ -260,15 +308,11 @@ impl Worker {
     }
 
     /// Closes some of the connections that have idled longest; false where none idles.
-    pub(crate) fn close_idle(&self, what: std::fmt::Arguments<'_>) -> bool {
-        let closed = self.tasks.close_idle() > 0
+    pub(crate) fn close_idle(self: &Rc<Self>, what: std::fmt::Arguments<'_>) -> bool {
+        let closed = Tasks::make_room(self)
             || self.pools.borrow().values().any(|pool| pool.close_oldest())
             || self.dynamic.borrow().values().any(|(_, pool)| pool.close_oldest());
-        let now = self.clock.now();
-        let is_news =
-            self.said_reusing.get().is_none_or(|said| now.saturating_duration_since(said) >= SAID_EVERY);
-        if closed && is_news {
-            self.said_reusing.set(Some(now));
+        if closed && self.reusing.note(self.clock.now()).is_some() {
             self.log(LogLevel::Warn, format_args!("{what} are not enough, reusing connections"));
         }
         closed
@@ -281,6 +325,17 @@ impl Worker {
     /// Logs what concerns the whole process.
     pub(crate) fn alert(&self, text: std::fmt::Arguments<'_>) {
         self.log(LogLevel::Alert, text);
+    }
+
+    /// Logs what concerns the whole process and may come up often.
+    pub(crate) fn alert_once(&self, repeated: &Repeated, text: std::fmt::Arguments<'_>) {
+        match repeated.note(self.clock.now()) {
+            Some(0) => self.alert(text),
+            Some(unsaid) => {
+                self.alert(format_args!("{text}, and {unsaid} times before since it was last said"))
+            }
+            None => {}
+        }
     }
 
     /// Gives this turn's time of day.
@@ -315,18 +370,40 @@ impl Worker {
         }
     }
 
-    /// Says whether a socket listens exactly at this address, and not one on a wildcard address that has the port as well.
-    /// Where the kernel doesn't say, it is taken to be so.
+    /// Says whether what has just taken a connection to this address listens exactly there, and isn't a socket on a wildcard
+    /// address that has the port as well. Where the kernel doesn't say, it is taken to be so.
     pub(crate) fn is_listened_at(&self, address: SocketAddr) -> bool {
+        let now = self.clock.now();
+        let mut lone_ports = self.lone_ports.borrow_mut();
+        let is_known = |seen: &Instant| now.saturating_duration_since(*seen) < LONE_PORT_KNOWN;
+        if lone_ports.get(&address.port()).is_some_and(is_known) {
+            return true;
+        }
+        lone_ports.remove(&address.port());
+        let Some(taker) = self.taker_of(address) else { return true };
+        if taker != Some(address) {
+            return false;
+        }
+        // An address at which nobody listens shows who would answer in an instance's stead.
+        if address.is_ipv4() && self.taker_of((NOBODYS_ADDRESS, address.port()).into()) == Some(None) {
+            if lone_ports.len() >= LONE_PORTS_MAX {
+                lone_ports.clear();
+            }
+            lone_ports.insert(address.port(), now);
+        }
+        true
+    }
+
+    /// Gives the address of the socket that would take a connection. `None` where the kernel doesn't say.
+    fn taker_of(&self, address: SocketAddr) -> Option<Option<SocketAddr>> {
         let mut diag = self.diag.borrow_mut();
-        match diag.as_mut().map(|diag| diag.taker_of(address)) {
-            Some(Ok(taker)) => taker.is_some_and(|taker| taker.address == address),
-            Some(Err(_)) => {
+        match diag.as_mut()?.taker_of(address) {
+            Ok(taker) => Some(taker.map(|taker| taker.address)),
+            Err(_) => {
                 // An answer to this question may still be in it.
                 *diag = SockDiag::open().ok();
-                true
+                None
             }
-            None => true,
         }
     }
 
@@ -344,3 +421,17 @@ impl Worker {
 /// Tasks polled between two looks at the sockets. Higher than tokio's 61: one wait hands out many ready connections,
 /// and each is served in one poll.
 const EVENT_INTERVAL: u32 = 127;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_up_again_and_again_is_said_once_a_second_with_a_count() {
+        let (repeated, start) = (Repeated::default(), Instant::now());
+        let at = |ms| repeated.note(start + Duration::from_millis(ms));
+        assert_eq!(at(0), Some(0));
+        assert!((1..999).all(|ms| at(ms).is_none()));
+        assert_eq!((at(1000), at(1001), at(2000)), (Some(998), None, Some(1)));
+    }
+}

@@ -55,6 +55,26 @@ fn clients_that_say_nothing_make_room_for_new_ones() {
 }
 
 #[test]
+fn half_heads_make_room_for_new_clients() {
+    let peer = ScriptedPeer::saying("yes");
+    let plane = plane(&peer);
+    let mut half: Vec<Client> = (0..300)
+        .map(|_| {
+            let mut client = plane.client();
+            client.send("GET /own HTTP/1.1\r\nHost: h\r\n");
+            client
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(plane.client().get("/own").status, 200);
+        assert_eq!(plane.client().get("/").status, 200);
+    }
+    // The one that has waited shortest is still there.
+    half[299].send("\r\n");
+    assert_eq!(half[299].response(true).status, 200);
+}
+
+#[test]
 fn clients_with_a_request_under_way_are_not_closed() {
     let (answer, wait) = std::sync::mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);

@@ -54,6 +54,17 @@ unsafe impl GlobalAlloc for Mimalloc {
     }
 }
 
+unsafe extern "C" {
+    // Of <mimalloc.h>. The crate has it among what needs yet another one.
+    safe fn mi_collect(force: bool);
+}
+
+/// Gives memory that the calling thread has freed back to the kernel, as far as whole pages are free. Without effect where
+/// another allocator is in use.
+pub fn give_back() {
+    mi_collect(false);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

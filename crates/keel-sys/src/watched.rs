@@ -64,6 +64,12 @@ impl Watched {
         Ok(())
     }
 
+    /// Gives the descriptor, which isn't watched any more.
+    pub fn into_descriptor(self) -> OwnedFd {
+        drop(self.registration);
+        self.descriptor
+    }
+
     fn registration(&self) -> io::Result<&AsyncFd<Number>> {
         self.registration.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }

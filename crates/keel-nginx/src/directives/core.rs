@@ -157,7 +157,7 @@ pub(crate) const ROWS: &[Row] = &[
         contexts: Contexts::MAIN,
         arity: Arity::ONE,
         default: None,
-        doc: "The limit of open files that the data plane sets for itself.",
+        doc: "The limit of open files for each worker; the data plane may open as many as all of them together.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.core.open_files_max, number);
         }),

@@ -49,7 +49,8 @@ pub(crate) const ROWS: &[Row] = &[
         arity: Arity::ONE,
         default: Some("512"),
         doc: "How many connections one worker holds at most, those to peers counted too. When all are in use, those that have \
-              idled longest are closed; where none idles a new one is refused. There must be more than listeners.",
+              idled longest are closed; where none idles, the client that has waited longest within a head; else a new one is \
+              refused. There must be more than listeners.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.events.worker_connections, worker_connections);
         }),

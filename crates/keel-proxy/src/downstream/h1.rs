@@ -14,9 +14,10 @@ use keel_http::{
 };
 use keel_model::{ClientSettings, LingeringClose, LogLevel};
 
-use super::{Client, Rest, linger};
+use super::{Client, Rest, Resting, linger};
 use crate::{
     exchange::{Exchange, Method},
+    io::socket::Peeked,
     job::{Flow, Job},
     phase, respond,
     snapshot::{Server, ServerNames},
@@ -49,7 +50,9 @@ async fn exchange(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange, r
     let view = client.view.clone();
     let server = names(client).default_server();
     ex.begin(view.clone(), server);
-    let head = read_head(worker, client, ex).await;
+    let head = read_head(worker, client, ex, rest).await;
+    rest.end(worker);
+    client.is_last |= rest.was_closing(worker);
     let refused = match head {
         Err(HeadFailure::Gone) => return false,
         Err(HeadFailure::TimedOut) => {
@@ -126,7 +129,12 @@ fn rules(settings: &ClientSettings) -> Rules {
     }
 }
 
-async fn read_head(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange) -> Result<(), HeadFailure> {
+async fn read_head(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    ex: &mut Exchange,
+    rest: &Rest,
+) -> Result<(), HeadFailure> {
     let view = client.view.clone();
     let settings = &ex.server(&view).client;
     let rules = rules(settings);
@@ -152,6 +160,12 @@ async fn read_head(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange) 
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(HeadFailure::Gone)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => {
+                    if rest.must_close() && client.socket.peek() != Peeked::Bytes {
+                        return Poll::Ready(Err(HeadFailure::Gone));
+                    }
+                    if begun {
+                        rest.begin(worker, Resting::ReadingHead);
+                    }
                     ready!(client.timer.poll_expired(&worker.clock, cx));
                     let failure = if begun { HeadFailure::TimedOut } else { HeadFailure::Gone };
                     return Poll::Ready(Err(failure));

@@ -8,7 +8,7 @@ use std::{
 
 use keel_model::LingeringClose;
 
-use super::{Rest, poll_body};
+use super::{Rest, Resting, poll_body};
 use crate::job::Job;
 
 /// Bytes read and thrown away in one go.
@@ -80,7 +80,7 @@ pub(super) async fn linger(job: &mut Job<'_>, rest: &Rest) {
                     if rest.must_close() {
                         return Poll::Ready(());
                     }
-                    rest.begin(&worker);
+                    rest.begin(&worker, Resting::Lingering);
                     ready!(job.client.timer.poll_expired(&worker.clock, cx));
                     return Poll::Ready(());
                 }

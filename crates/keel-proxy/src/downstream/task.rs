@@ -1,7 +1,7 @@
 //! The tasks that serve clients' connections: each serves one at a time, and is kept for another when that has ended.
 //!
-//! To start a task, to arm its timer and to end both costs about as much as a small request does. A task that is kept
-//! has it all at hand.
+//! To start a task and to end it costs about as much as a small request does. A task that is kept has it all at hand. A
+//! connection that idles has none: see [`super::parking`].
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,69 +12,102 @@ use std::{
 
 use slab::Slab;
 
-use super::{Client, serve};
-use crate::{io::timer::Timer, worker::Worker};
+use super::{Client, Served, order::Order, parking, serve};
+use crate::worker::Worker;
 
-/// Idle connections that are closed at a time, as in nginx.
+/// Connections that are closed at a time to make room, as in nginx.
 const CLOSED_MAX: usize = 32;
 
 /// Tasks without a connection that one worker keeps.
 const SPARE_MAX: usize = 256;
+
+/// Turns of the parking's clock after which an idle connection is parked.
+const PARKED_AFTER_TICKS: u32 = 2;
 
 /// The tasks of one worker.
 #[derive(Default)]
 pub(crate) struct Tasks {
     all: RefCell<Slab<Rc<Seat>>>,
     spare: RefCell<Vec<Rc<Seat>>>,
-    /// Counts the times that connections began to idle.
-    turns: Cell<u64>,
+    order: RefCell<Order<3>>,
     /// How many connections have been told to close and haven't yet.
     closing: Cell<u64>,
 }
 
 /// Where a task finds its next connection.
 struct Seat {
-    next: Cell<Option<Client>>,
+    next: Cell<Option<Box<Client>>>,
     waker: Waker,
     rest: Rest,
+}
+
+/// What a connection does that may be closed to make room for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resting {
+    /// It waits for a request.
+    Idle,
+    /// It has been answered for the last time and waits for the client's end.
+    Lingering,
+    /// It waits for the rest of a head. nginx never closes such ones, and whoever sends half heads keeps others out.
+    ReadingHead,
+}
+
+/// What a connection that rests is asked to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Asked {
+    #[default]
+    Nothing,
+    /// Close: there is no room.
+    Close,
+    /// Give up its task.
+    Park,
 }
 
 /// Whether a connection may be closed to make room for another.
 #[derive(Default)]
 pub(crate) struct Rest {
-    /// Which one in turn began to idle; 0 for one that doesn't.
-    turn: Cell<u64>,
-    must_close: Cell<bool>,
+    place: usize,
+    resting: Cell<Option<Resting>>,
+    /// When it began to, in turns of the parking's clock.
+    since: Cell<u32>,
+    asked: Cell<Asked>,
 }
 
 impl Rest {
-    /// Notes that the connection idles.
-    pub(crate) fn begin(&self, worker: &Worker) {
-        if self.turn.get() == 0 {
-            let turn = worker.tasks.turns.get() + 1;
-            worker.tasks.turns.set(turn);
-            self.turn.set(turn);
+    /// Notes that the connection rests.
+    pub(crate) fn begin(&self, worker: &Worker, resting: Resting) {
+        if self.resting.get() != Some(resting) {
+            self.resting.set(Some(resting));
+            self.since.set(worker.parking.tick());
+            worker.tasks.order.borrow_mut().push(resting as usize, self.place);
         }
     }
 
     /// Notes that the connection has something to do.
-    pub(crate) fn end(&self) {
-        self.turn.set(0);
+    pub(crate) fn end(&self, worker: &Worker) {
+        if self.resting.take().is_some() {
+            worker.tasks.order.borrow_mut().remove(self.place);
+        }
     }
 
     /// Says whether it is to close for want of room.
     pub(crate) fn must_close(&self) -> bool {
-        self.must_close.get()
+        self.asked.get() == Asked::Close
     }
 
-    /// Notes that a request came before the connection closed. True if this one is its last.
+    /// Says whether it is to give up its task.
+    pub(crate) fn must_park(&self) -> bool {
+        self.asked.get() == Asked::Park
+    }
+
+    /// Forgets what was asked, since more has come first. True if it was to close: what came is the last then.
     pub(crate) fn was_closing(&self, worker: &Worker) -> bool {
-        let marked = self.must_close.replace(false);
-        if marked {
+        let was_closing = self.asked.take() == Asked::Close;
+        if was_closing {
             let closing = &worker.tasks.closing;
             closing.set(closing.get().saturating_sub(1));
         }
-        marked
+        was_closing
     }
 }
 
@@ -89,22 +122,59 @@ impl Tasks {
         self.closing.get()
     }
 
-    /// Has an eighth of the idle connections closed, 32 at most, those that have idled longest; gives how many.
-    pub(crate) fn close_idle(&self) -> usize {
+    /// Says whether a connection idles that has a task.
+    pub(super) fn has_idle(&self) -> bool {
+        self.order.borrow().first(Resting::Idle as usize).is_some()
+    }
+
+    /// Has connections give up their tasks that have idled for a second.
+    pub(super) fn park_idle(&self, tick: u32) {
         let all = self.all.borrow();
-        let idles = |seat: &&Rc<Seat>| seat.rest.turn.get() != 0 && !seat.rest.must_close();
-        let mut idle: Vec<&Rc<Seat>> = all.iter().map(|(_, seat)| seat).filter(idles).collect();
-        let count = (idle.len() / 8).clamp(1, CLOSED_MAX).min(idle.len());
-        if count == 0 {
-            return 0;
+        loop {
+            let Some(place) = self.order.borrow().first(Resting::Idle as usize) else { return };
+            let seat = all.get(place);
+            let idled = seat.map(|seat| tick.wrapping_sub(seat.rest.since.get()));
+            if idled.is_some_and(|idled| idled < PARKED_AFTER_TICKS) {
+                return;
+            }
+            self.ask(&all, place, Asked::Park);
         }
-        idle.select_nth_unstable_by_key(count - 1, |seat| seat.rest.turn.get());
-        for seat in idle.iter().take(count) {
-            seat.rest.must_close.set(true);
+    }
+
+    /// Closes an eighth of the connections that rest, 32 at most and one at least, those that have idled longest first.
+    /// False where none rests.
+    pub(crate) fn make_room(worker: &Rc<Worker>) -> bool {
+        let tasks = &worker.tasks;
+        let count = |resting: Resting| tasks.order.borrow().count(resting as usize);
+        let idle = worker.parking.count() + count(Resting::Idle) + count(Resting::Lingering);
+        // Without one that idles, one whose head isn't whole goes, and no more of them than are needed.
+        let mut left = (idle / 8).clamp(1, CLOSED_MAX);
+        while left > 0 && worker.parking.close_oldest(worker) {
+            left -= 1;
+        }
+        let all = tasks.all.borrow();
+        for resting in [Resting::Idle, Resting::Lingering] {
+            while left > 0 && tasks.close_first(&all, resting) {
+                left -= 1;
+            }
+        }
+        idle > 0 || tasks.close_first(&all, Resting::ReadingHead)
+    }
+
+    fn close_first(&self, all: &Slab<Rc<Seat>>, resting: Resting) -> bool {
+        let Some(place) = self.order.borrow().first(resting as usize) else { return false };
+        self.closing.set(self.closing.get() + 1);
+        self.ask(all, place, Asked::Close);
+        true
+    }
+
+    /// Asks a connection for something and takes it out of its line.
+    fn ask(&self, all: &Slab<Rc<Seat>>, place: usize, asked: Asked) {
+        self.order.borrow_mut().remove(place);
+        if let Some(seat) = all.get(place) {
+            seat.rest.asked.set(asked);
             seat.waker.wake_by_ref();
         }
-        self.closing.set(self.closing.get() + count as u64);
-        count
     }
 
     /// Keeps a task whose connection has ended. False when there are enough.
@@ -119,7 +189,7 @@ impl Tasks {
 }
 
 /// Has a task serve a connection. The runtime catches a panic in it, which costs this one connection.
-pub(crate) fn spawn(worker: &Rc<Worker>, client: Client) {
+pub(crate) fn spawn(worker: &Rc<Worker>, client: Box<Client>) {
     let spare = worker.tasks.spare.borrow_mut().pop();
     match spare {
         Some(seat) => {
@@ -132,21 +202,26 @@ pub(crate) fn spawn(worker: &Rc<Worker>, client: Client) {
     }
 }
 
-async fn run(worker: Rc<Worker>, first: Client) {
+async fn run(worker: Rc<Worker>, first: Box<Client>) {
     let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-    let seat = Rc::new(Seat { next: Cell::new(Some(first)), waker, rest: Rest::default() });
-    let place = worker.tasks.all.borrow_mut().insert(seat.clone());
-    let _listed = Listed { worker: worker.clone(), place };
-    let mut timer = Timer::default();
+    let seat = {
+        let mut all = worker.tasks.all.borrow_mut();
+        let entry = all.vacant_entry();
+        let rest = Rest { place: entry.key(), ..Rest::default() };
+        entry.insert(Rc::new(Seat { next: Cell::new(Some(first)), waker, rest })).clone()
+    };
+    let _listed = Listed { worker: worker.clone(), place: seat.rest.place };
     loop {
         let mut client = poll_fn(|_| seat.next.take().map_or(Poll::Pending, Poll::Ready)).await;
-        let ended = Ended { worker: worker.clone(), number: client.number, seat: seat.clone() };
-        client.timer = timer;
-        serve(&worker, &mut client, &seat.rest).await;
-        timer = std::mem::take(&mut client.timer);
-        timer.set_at(None);
-        drop(client);
+        let mut ended =
+            Ended { worker: worker.clone(), number: client.number, seat: seat.clone(), parked: false };
+        let served = serve(&worker, &mut client, &seat.rest).await;
+        ended.parked = served == Served::Idle;
         drop(ended);
+        match served {
+            Served::Idle => parking::park(&worker, *client),
+            Served::Ended => drop(client),
+        }
         if worker.quitting().is_some() || !worker.tasks.keep(&seat) {
             return;
         }
@@ -161,15 +236,18 @@ struct Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
+        self.worker.tasks.order.borrow_mut().remove(self.place);
         self.worker.tasks.all.borrow_mut().try_remove(self.place);
     }
 }
 
-/// Sees a connection's end, whichever way it comes.
+/// Sees that a task is done with a connection, whichever way that comes.
 struct Ended {
     worker: Rc<Worker>,
     number: u64,
     seat: Rc<Seat>,
+    /// Whether the connection goes on without a task.
+    parked: bool,
 }
 
 impl Drop for Ended {
@@ -178,8 +256,10 @@ impl Drop for Ended {
             self.worker.counters.panics.add(1);
             self.worker.alert(format_args!("*{} a connection ended by a panic", self.number));
         }
-        self.seat.rest.end();
+        self.seat.rest.end(&self.worker);
         self.seat.rest.was_closing(&self.worker);
-        self.worker.connection_ended();
+        if !self.parked {
+            self.worker.connection_ended();
+        }
     }
 }

@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use super::timer::Timers;
+
 thread_local! {
     static STALE: Cell<bool> = const { Cell::new(true) };
 }
@@ -26,6 +28,7 @@ pub(crate) struct Clock {
     /// How often it was given since it was read.
     given: Cell<u32>,
     date: RefCell<(u64, Rc<[u8]>)>,
+    pub(crate) timers: Timers,
 }
 
 impl Clock {
@@ -35,6 +38,7 @@ impl Clock {
             unix: Cell::new(Duration::ZERO),
             given: Cell::new(0),
             date: RefCell::new((u64::MAX, Rc::from(&b""[..]))),
+            timers: Timers::default(),
         };
         clock.look_again();
         clock

@@ -44,6 +44,11 @@ impl Socket {
         Ok(Self { watched: Watched::reading(descriptor)?, is_tcp: matches!(listener, Address::Tcp(_)) })
     }
 
+    /// Gives the descriptor, which the event loop doesn't watch any more.
+    pub(crate) fn into_descriptor(self) -> OwnedFd {
+        self.watched.into_descriptor()
+    }
+
     /// Gives its descriptor's number: the lowest that was free.
     pub(crate) fn number(&self) -> u64 {
         u64::try_from(std::os::fd::AsRawFd::as_raw_fd(&self.as_fd())).unwrap_or(0)
@@ -201,14 +206,7 @@ impl Socket {
 
     /// Looks at what waits to be read, without taking it. One system call.
     pub(crate) fn peek(&self) -> Peeked {
-        let mut byte = [0u8; 1];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        match rustix::net::recv(self, &mut byte[..], flags) {
-            Ok((0, _)) => Peeked::End,
-            Ok(_) => Peeked::Bytes,
-            Err(Errno::AGAIN | Errno::INTR) => Peeked::Nothing,
-            Err(_) => Peeked::Broken,
-        }
+        peek(self)
     }
 
     /// Waits for the next event although the last one has told of something: a look showed that nothing is there.
@@ -269,6 +267,18 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.watched.as_fd()
+    }
+}
+
+/// Looks at what waits to be read from a socket, without taking it. One system call.
+pub(crate) fn peek(socket: impl AsFd) -> Peeked {
+    let mut byte = [0u8; 1];
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    match rustix::net::recv(socket, &mut byte[..], flags) {
+        Ok((0, _)) => Peeked::End,
+        Ok(_) => Peeked::Bytes,
+        Err(Errno::AGAIN | Errno::INTR) => Peeked::Nothing,
+        Err(_) => Peeked::Broken,
     }
 }
 

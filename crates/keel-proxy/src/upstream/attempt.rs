@@ -13,7 +13,7 @@ use keel_lb::Pick;
 use keel_model::{Address, LogLevel, ProxyScope};
 
 use super::{
-    pool::{PeerConnection, Repeat},
+    pool::{Counted, PeerConnection, Repeat},
     retry::Retries,
     route::Target,
     send::{SendFailure, Sender},
@@ -189,6 +189,9 @@ pub(crate) async fn attempt(
             // The peer closed an idle connection just then: it hasn't failed, and gets the request on a new one.
             retries.sent = false;
             job.client.log(job.worker, job.ex, LogLevel::Info, &text);
+            if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
+                attempt.connected = None;
+            }
             continue;
         }
         job.client.log_error(job.worker, job.ex, &text);
@@ -254,6 +257,8 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
         job.client.log(job.worker, job.ex, LogLevel::Alert, text);
         return Err(Attempted::NoRoom);
     }
+    // From now on: many at once would otherwise all see the same room.
+    let counted = Counted::new(job.worker);
     let mut connecting = pin!(Socket::connect(&pick.key().address));
     let mut watch = ClientWatch::default();
     let (worker, client) = (job.worker, &mut *job.client);
@@ -304,7 +309,8 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
             if scope.upstream.socket_keepalive {
                 socket.set_keepalive();
             }
-            Ok(PeerConnection::new(socket, pick.peer().clone(), job.place().identity, job.worker))
+            let (place, opened) = (job.place().identity, job.worker.clock.now());
+            Ok(PeerConnection::new(socket, pick.peer().clone(), place, opened, counted))
         }
         Err((attempted, text)) => {
             if !text.is_empty() {

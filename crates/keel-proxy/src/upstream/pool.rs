@@ -64,11 +64,12 @@ pub(crate) struct PeerConnection {
     _counted: Counted,
 }
 
-/// Counts a connection for as long as it is open.
-struct Counted(Rc<Cell<u64>>);
+/// Counts a connection from the attempt to open it until it is closed.
+pub(crate) struct Counted(Rc<Cell<u64>>);
 
 impl Counted {
-    fn new(count: &Rc<Cell<u64>>) -> Self {
+    pub(crate) fn new(worker: &Worker) -> Self {
+        let count = &worker.peer_connections;
         count.set(count.get() + 1);
         Self(count.clone())
     }
@@ -87,9 +88,13 @@ struct Watch {
 }
 
 impl PeerConnection {
-    pub(crate) fn new(socket: Socket, peer: Arc<PeerState>, place: PlaceIdentity, worker: &Worker) -> Self {
-        let opened = worker.clock.now();
-        let counted = Counted::new(&worker.peer_connections);
+    pub(crate) fn new(
+        socket: Socket,
+        peer: Arc<PeerState>,
+        place: PlaceIdentity,
+        opened: Instant,
+        counted: Counted,
+    ) -> Self {
         Self {
             socket,
             peer,
