@@ -5,12 +5,13 @@
 //! that stays holds the caller's own descriptors, so `evenkeel up -d | cat` ends too.
 
 use std::{
-    fs::File,
-    io::{Read, Write},
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    io::{BufRead, BufReader, PipeWriter, Read, Write},
+    os::fd::AsFd,
     path::Path,
     process::{Command, ExitCode, Stdio},
 };
+
+use keel_telemetry::{BoundedFile, Outlet};
 
 use crate::terminal::{self, say};
 
@@ -106,7 +107,7 @@ pub(crate) fn enter() {
     }
 }
 
-/// How long the log of a detached supervisor may be when the next one begins; then it begins anew.
+/// How long the log of a detached supervisor may be; then the next begins. Two are kept.
 const LOG_BYTES_MAX: u64 = 1 << 20;
 
 /// In the detached child, when it is up: lets the foreground process go as soon as it has heard everything, and says
@@ -118,24 +119,53 @@ pub(crate) fn release(word: Word, log: Option<&Path>) -> std::io::Result<()> {
     terminal::let_go(&[word as u8]);
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(null.as_fd())?;
-    match log.map(open_log) {
-        Some(Ok(log)) => rustix::stdio::dup2_stderr(log.as_fd())?,
+    match log.map(begin_log) {
+        Some(Ok(pipe)) => rustix::stdio::dup2_stderr(pipe.as_fd())?,
         Some(Err(_)) | None => rustix::stdio::dup2_stderr(null.as_fd())?,
     }
     Ok(())
 }
 
-fn open_log(path: &Path) -> std::io::Result<File> {
-    let is_long = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX);
-    if is_long {
-        std::fs::remove_file(path)?;
-    }
-    File::options().append(true).create(true).mode(0o600).open(path)
+/// Has everything said that goes to the log from now on. Gives a pipe for those who know standard error alone, as the data
+/// plane does that is started later: the file is only ever written by this process, which knows its length.
+fn begin_log(path: &Path) -> std::io::Result<PipeWriter> {
+    let log = Outlet::to_file(BoundedFile::open(path, LOG_BYTES_MAX)?)?;
+    let (reader, writer) = std::io::pipe()?;
+    terminal::say_to(log.clone());
+    let pass_on = move || pass_on(reader, &log);
+    std::thread::Builder::new().name("stderr".into()).spawn(pass_on)?;
+    Ok(writer)
 }
+
+/// Takes in lines until nobody is left to write one.
+fn pass_on(reader: impl Read, log: &Outlet) {
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    // A longer line is passed on in pieces.
+    while (&mut reader).take(LOG_LINE_BYTES_MAX).read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+        log.push(&line);
+        line.clear();
+    }
+}
+
+/// The longest piece of a line that is taken in at once.
+const LOG_LINE_BYTES_MAX: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_say_comes_line_by_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("supervisor.log");
+        let log = Outlet::to_file(BoundedFile::open(&path, 100_000).unwrap()).unwrap();
+        let long = "x".repeat(200);
+        pass_on(format!("one\n{}two", format!("{long}\n").repeat(2000)).as_bytes(), &log);
+        log.flush(std::time::Duration::from_secs(10));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.ends_with("two") && text.len() <= 100_000 && text.starts_with(&long), "{}", text.len());
+    }
 
     #[test]
     fn the_word_is_heard_wherever_it_stands() {

@@ -8,9 +8,14 @@ use std::{
     fmt,
     io::{self, IsTerminal, Write},
     process::ExitCode,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
+
+use keel_telemetry::Outlet;
 
 /// How long a reader may take nothing at the end before what waits for it is given up.
 const READER_PATIENCE: Duration = Duration::from_millis(200);
@@ -19,6 +24,8 @@ const READER_PATIENCE: Duration = Duration::from_millis(200);
 const NOBODY_READS: u8 = 128 + 13;
 
 static NEVER_WAITS: AtomicBool = AtomicBool::new(false);
+/// Where everything is said once there is no terminal any more.
+static LOG: OnceLock<Outlet> = OnceLock::new();
 
 /// Says a line on standard error.
 macro_rules! say {
@@ -40,8 +47,16 @@ pub(crate) fn let_go(last: &[u8]) {
     NEVER_WAITS.store(false, Relaxed);
 }
 
+/// Says everything there from now on.
+pub(crate) fn say_to(log: Outlet) {
+    drop(LOG.set(log));
+}
+
 /// Gives a reader the time to take what was said, if it takes anything.
 pub(crate) fn finish() {
+    if let Some(log) = LOG.get() {
+        log.flush(READER_PATIENCE);
+    }
     if NEVER_WAITS.load(Relaxed) {
         keel_telemetry::stdout().flush(READER_PATIENCE);
         keel_telemetry::stderr().flush(READER_PATIENCE);
@@ -51,7 +66,9 @@ pub(crate) fn finish() {
 /// Says a text on standard error. Nobody may be there to hear it, which is no error.
 pub(crate) fn say_text(text: &str) {
     let text = escape_lines(text);
-    if NEVER_WAITS.load(Relaxed) {
+    if let Some(log) = LOG.get() {
+        log.push(text.as_bytes());
+    } else if NEVER_WAITS.load(Relaxed) {
         keel_telemetry::stderr().push(text.as_bytes());
     } else {
         drop(io::stderr().lock().write_all(text.as_bytes()));

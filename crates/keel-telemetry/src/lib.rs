@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod access_log;
+mod bounded_file;
 mod counter;
 mod error_log;
 mod escape;
@@ -16,6 +17,7 @@ mod time;
 mod writer;
 
 pub use access_log::{Format, Values};
+pub use bounded_file::BoundedFile;
 pub use counter::{Counter, Counters, Totals, WorkerCounters};
 pub use error_log::{Entry, ErrorLog, level_name};
 pub use outlet::{Outlet, left_out_text, stderr, stdout};

@@ -19,6 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::BoundedFile;
+
 /// Bytes that wait for a reader at most.
 const QUEUE_BYTES_MAX: usize = 16 << 20;
 /// Bytes that are given to the kernel at once.
@@ -98,9 +100,21 @@ impl Outlet {
     /// # Errors
     /// When no thread can be had.
     pub fn new(descriptor: OwnedFd) -> io::Result<Self> {
+        Self::start(File::from(descriptor))
+    }
+
+    /// Starts the thread that writes to a file.
+    ///
+    /// # Errors
+    /// When no thread can be had.
+    pub fn to_file(file: BoundedFile) -> io::Result<Self> {
+        Self::start(file)
+    }
+
+    fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared { queue: Mutex::default(), changed: Condvar::new() });
         let theirs = shared.clone();
-        thread::Builder::new().name("outlet".into()).spawn(move || theirs.run(File::from(descriptor)))?;
+        thread::Builder::new().name("outlet".into()).spawn(move || theirs.run(out))?;
         Ok(Self { shared })
     }
 
@@ -195,7 +209,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, mut file: File) {
+    fn run(&self, mut file: impl Write) {
         // Lines whose number is still to be written.
         let mut left_out = 0;
         while let Some(piece) = self.next() {
@@ -248,7 +262,7 @@ impl Shared {
 }
 
 /// Writes a piece, behind the number of lines that were left out before it. What can't be written counts to them.
-fn write_piece(file: &mut File, text: &[u8], left_out: &mut u64) -> io::Result<()> {
+fn write_piece(file: &mut impl Write, text: &[u8], left_out: &mut u64) -> io::Result<()> {
     let said = mem::take(left_out);
     let head = if said > 0 { format!("{}\n", left_out_text(said)) } else { String::new() };
     let outcome = write_all(file, head.as_bytes());
@@ -263,7 +277,7 @@ fn write_piece(file: &mut File, text: &[u8], left_out: &mut u64) -> io::Result<(
 }
 
 /// As `write_all`, but gives what isn't written, and bears with a descriptor that another process made non-blocking.
-fn write_all<'a>(file: &mut File, mut bytes: &'a [u8]) -> Result<(), (io::Error, &'a [u8])> {
+fn write_all<'a>(file: &mut impl Write, mut bytes: &'a [u8]) -> Result<(), (io::Error, &'a [u8])> {
     while !bytes.is_empty() {
         match file.write(bytes) {
             Ok(0) => return Err((io::ErrorKind::WriteZero.into(), bytes)),
