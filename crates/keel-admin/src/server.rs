@@ -160,18 +160,19 @@ struct LogsQuery {
 async fn logs(State(server): State<Server>, Query(query): Query<LogsQuery>) -> Response {
     let names: Vec<String> =
         query.names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
-    let (lines, mut news) = match server.project.runner().logs(names, query.tail).await {
+    let (past, mut news) = match server.project.runner().logs(names, query.tail).await {
         Ok(logs) => logs,
         Err(error) => return fail(StatusCode::NOT_FOUND, error.to_string()),
     };
     let (sender, receiver) = mpsc::channel(LINES_MAX);
     tokio::spawn(async move {
-        for LogLine { instance, text, .. } in lines {
-            if sender.send(Message::Output { instance, line: text }).await.is_err() {
-                return;
-            }
-        }
-        if !query.follow {
+        let to = sender.clone();
+        // Files of many megabytes, and a reader that takes its time.
+        let past = tokio::task::spawn_blocking(move || {
+            past.map(|LogLine { instance, text, .. }| Message::Output { instance, line: text })
+                .try_for_each(|message| to.blocking_send(message))
+        });
+        if !query.follow || !past.await.is_ok_and(|sent| sent.is_ok()) {
             return;
         }
         loop {

@@ -14,7 +14,7 @@ mod runner;
 mod supervisor;
 
 pub use driver::{
-    Exec, ExecOutput, ExecRequest, Follower, LogLine, LogNews, Stream, TerminalSize,
+    Exec, ExecOutput, ExecRequest, Follower, LogLine, LogNews, Past, Stream, TerminalSize,
     process::{BuildError, Finding, doctor},
 };
 pub use error::Error;

@@ -15,7 +15,7 @@ use keel_model::{Run, Service, ServiceName};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    BuildError, Exec, ExecRequest, Follower, InstanceStatus, LogLine, Notice, Recreate,
+    BuildError, Exec, ExecRequest, Follower, InstanceStatus, LogLine, Notice, Past, Recreate,
     driver::{Driver, Output, docker, process},
     engine::{Engine, Request},
     error::{Error, at},
@@ -304,6 +304,7 @@ impl Runner {
         let processes = self.processes.clone();
         // It waits for the last of them, and mustn't keep the rest waiting.
         let _ = tokio::task::spawn_blocking(move || processes.close()).await;
+        self.output.flush().await;
         outcome
     }
 
@@ -340,11 +341,7 @@ impl Runner {
     ///
     /// # Errors
     /// An unknown name.
-    pub async fn logs(
-        &self,
-        names: Vec<String>,
-        tail: Option<usize>,
-    ) -> Result<(Vec<LogLine>, Follower), Error> {
+    pub async fn logs(&self, names: Vec<String>, tail: Option<usize>) -> Result<(Past, Follower), Error> {
         let all = names.is_empty();
         let found = self.ask(|reply| Request::Names { names: names.clone(), reply }).await??;
         // Instances may come later: they are followed by the name of their service.
@@ -353,7 +350,8 @@ impl Runner {
             all || instances.contains(&line.instance)
                 || names.iter().any(|name| *name == line.service || *name == line.instance)
         };
-        Ok(self.output.follow(&found, tail, is_meant))
+        let (past, follower) = self.output.follow(&found, tail, is_meant);
+        Ok((past.get().await, follower))
     }
 
     /// Tells whether anything that an instance printed is kept.

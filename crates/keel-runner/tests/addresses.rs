@@ -332,10 +332,10 @@ while True: c, _ = again.accept(); c.sendall(b"ok"); c.close()
     let bench = Bench::up(vec![python("app", script, Some(5000))]).await;
     let (_, mut news) = bench.runner.logs(vec!["app".into()], Some(0)).await.unwrap();
     let printed = || async { bench.runner.logs(vec!["app".into()], None).await.unwrap().0 };
-    while printed().await.len() < 2 {
+    while printed().await.count() < 2 {
         within(news.recv()).await.unwrap();
     }
-    let text: Vec<_> = printed().await.into_iter().map(|line| line.text).collect();
+    let text: Vec<_> = printed().await.map(|line| line.text).collect();
     assert_eq!(text, ["EADDRINUSE", "bound again"]);
 }
 
@@ -473,11 +473,11 @@ import time; time.sleep(1000)
     let bench = Bench::up(vec![app]).await;
     let (_, mut news) = bench.runner.logs(vec!["app".into()], Some(0)).await.unwrap();
     let printed = || async { bench.runner.logs(vec!["app".into()], None).await.unwrap().0 };
-    while printed().await.len() < 2 {
+    while printed().await.count() < 2 {
         within(news.recv()).await.unwrap();
     }
     let own = bench.status("app").await.address.unwrap().to_string();
-    let text: Vec<_> = printed().await.into_iter().map(|line| line.text).collect();
+    let text: Vec<_> = printed().await.map(|line| line.text).collect();
     assert_eq!(text, [own, "0.0.0.0".into()]);
 }
 

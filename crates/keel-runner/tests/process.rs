@@ -74,7 +74,7 @@ async fn stop_drains_first() {
     let status = bench.status("app").await;
     assert_eq!((status.state, status.exit), (InstanceState::Exited, Some(Exit::Status(0))));
     let (lines, _) = bench.runner.logs(vec!["app".into()], None).await.unwrap();
-    assert_eq!(lines.last().unwrap().text, "told");
+    assert_eq!(lines.last().expect("it printed").text, "told");
 }
 
 #[tokio::test(flavor = "multi_thread")]

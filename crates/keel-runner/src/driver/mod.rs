@@ -6,7 +6,9 @@
 pub(crate) mod docker;
 mod exec;
 mod followers;
+mod log_writer;
 mod output;
+mod past;
 pub(crate) mod process;
 
 use std::{
@@ -22,6 +24,7 @@ pub use self::{
     exec::{Exec, ExecOutput, ExecRequest, TerminalSize},
     followers::{Follower, LogNews},
     output::{LogLine, Stream},
+    past::Past,
 };
 use crate::{
     Error, Health,

@@ -147,7 +147,7 @@ impl Bench {
         let (_, mut news) = self.runner.logs(of(), Some(0)).await.expect("the runner lives");
         loop {
             let (lines, _) = self.runner.logs(of(), None).await.expect("the runner lives");
-            let lines: Vec<String> = lines.into_iter().map(|line| line.text).collect();
+            let lines: Vec<String> = lines.map(|line| line.text).collect();
             if lines.iter().any(|line| line == last) {
                 return lines;
             }

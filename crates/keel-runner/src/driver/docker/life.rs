@@ -34,7 +34,6 @@ impl Driver {
     pub(super) async fn bring_up(&self, birth: Birth) -> Result<(), LaunchError> {
         let incarnation = birth.incarnation;
         let sink = self.0.output.open(&birth.spec.name.0, &birth.name);
-        let sink = sink.map_err(|error| format!("its output can't be kept: {error}"))?;
         let docker = self.engine().await.map_err(|error| error.keeps_from(error.to_string()))?;
         let id = self.create(docker, &birth, None).await?;
         let started = call(docker.start_container(&id, None)).await;

@@ -23,6 +23,7 @@ impl Driver {
             let mut output = std::pin::pin!(docker.logs(&id, Some(options.build())));
             let (mut stdout, mut stderr) = (Lines::default(), Lines::default());
             let broken = loop {
+                sink.room().await;
                 match output.next().await {
                     Some(Ok(LogOutput::StdErr { message })) => {
                         take(&mut stderr, &message, Stream::Stderr, &sink)

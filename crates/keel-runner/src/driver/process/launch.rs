@@ -57,11 +57,7 @@ impl Driver {
         name: String,
         spec: Arc<Service>,
     ) -> Result<(), String> {
-        let sink = self
-            .0
-            .output
-            .open(&spec.name.0, &name)
-            .map_err(|error| format!("its output can't be kept: {error}"))?;
+        let sink = self.0.output.open(&spec.name.0, &name);
         let mut pipes: Option<(OwnedFd, OwnedFd)> = None;
         let order = Order { incarnation, name: &name, spec: &spec, argv: None, group: Group::Process };
         let pid = self
