@@ -218,6 +218,28 @@ async fn waits_for_what_it_depends_on_and_for_services_of_others() {
     assert_eq!(bench.runner.instances().await.unwrap(), []);
 }
 
+/// A life that didn't begin leaves as little as one that ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_started_leaves_no_files_and_no_control_group() {
+    let bench = Bench::new();
+    let mut app = service("app", &["/no/such/program"], None);
+    app.restart.condition = keel_model::RestartCondition::Never;
+    let mut refused = service("refused", &["/etc/passwd"], None);
+    refused.restart.condition = keel_model::RestartCondition::Never;
+    let error = within(bench.runner.apply(vec![app, refused], ApplyOptions::default())).await;
+    assert!(error.is_err());
+    let run = bench.dir.path().join("state/run");
+    assert_eq!(std::fs::read_dir(&run).unwrap().count(), 0, "folders are left");
+    let record = std::fs::read_to_string(bench.dir.path().join("state/instances")).unwrap();
+    match record.lines().find_map(|line| line.strip_prefix("cgroup ")) {
+        Some(cgroup) => {
+            let folders = std::fs::read_dir(cgroup).unwrap().flatten();
+            assert_eq!(folders.filter(|entry| entry.path().is_dir()).count(), 0, "control groups are left");
+        }
+        None => keel_testkit::not_run("the part with control groups: there are none"),
+    }
+}
+
 /// The file lists none of what these servers have: each still has it, or it is said that it doesn't.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_file_does_not_list_ties_no_instances_together() {

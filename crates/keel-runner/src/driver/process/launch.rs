@@ -113,6 +113,7 @@ impl Driver {
             let group_name = format!("{}-{}", order.name, order.incarnation);
             let cgroup = self.0.cgroups.as_ref().filter(|_| with_cgroup).map(|all| all.make(&group_name));
             let (cgroup, cgroup_procs) = cgroup.and_then(Result::ok).unzip();
+            let mut remains = Remains { cgroup, folder: folder.clone() };
             let mut prepared = None;
             if refused.namespace.is_none() {
                 let surroundings = self.surroundings(order, process, &folder);
@@ -134,17 +135,15 @@ impl Driver {
             let program = PathBuf::from(command.get_program());
             let error = match self.0.spawner.spawn(command, sandbox).await {
                 Ok(spawned) => {
-                    let life = Life { environment, namespace, cgroup, folder: &folder };
-                    return self.enter(order, spawned, life);
+                    let life =
+                        Life { environment, namespace, cgroup: remains.cgroup.clone(), folder: &folder };
+                    let pid = self.enter(order, spawned, life)?;
+                    remains.keep();
+                    return Ok(pid);
                 }
                 Err(error) => error,
             };
-            if let Some(cgroup) = &cgroup {
-                super::cgroup::remove(cgroup);
-            }
-            if let Err(error) = super::remove_tree(&folder) {
-                tracing::warn!("{} can't be removed: {error}", folder.display());
-            }
+            drop(remains);
             match error.step {
                 Step::Cgroup => with_cgroup = false,
                 Step::Command => return Err(not_started(&program, process, &error.source)),
@@ -232,17 +231,26 @@ impl Driver {
     }
 
     fn enter(&self, order: &Order<'_>, spawned: Spawned, life: Life<'_>) -> Result<i32, String> {
-        let pid = i32::try_from(spawned.child.id()).map_err(|error| error.to_string())?;
-        let lost = |error: io::Error| {
+        let Spawned { mut child, trap } = spawned;
+        let pid = i32::try_from(child.id()).map_err(|error| error.to_string())?;
+        let watched = pidfd_open(pid).and_then(|pidfd| {
+            if let Some(trap) = trap {
+                let whose = Whose { incarnation: order.incarnation, role: Role::Instance };
+                self.0.traps.add(trap, whose)?;
+            }
+            Ok(pidfd)
+        });
+        let pidfd = watched.map_err(|error| {
             let _ = kill_group(pid, SIGKILL);
+            let _ = keel_sys::children::wait(&mut child);
             format!("it was lost right after its start: {error}")
-        };
+        })?;
         let family = Family::of(pid, self.0.record.life_mark(order.incarnation));
         let living = Living {
             name: order.name.into(),
             spec: Arc::clone(order.spec),
             pid,
-            pidfd: Arc::new(pidfd_open(pid).map_err(lost)?),
+            pidfd: Arc::new(pidfd),
             family: family.clone(),
             environment: life.environment,
             namespace: life.namespace,
@@ -253,10 +261,6 @@ impl Driver {
         };
         lock(&self.0.lives).insert(order.incarnation, living);
         self.0.homes.inhabit(order.incarnation, family.clone());
-        if let Some(trap) = spawned.trap {
-            let whose = Whose { incarnation: order.incarnation, role: Role::Instance };
-            self.0.traps.add(trap, whose).map_err(lost)?;
-        }
         self.guard(&family);
         Ok(pid)
     }
@@ -296,6 +300,32 @@ struct Life<'a> {
     namespace: bool,
     cgroup: Option<std::path::PathBuf>,
     folder: &'a Path,
+}
+
+/// What is made for a life before it begins; removed again if it doesn't.
+struct Remains {
+    cgroup: Option<PathBuf>,
+    folder: PathBuf,
+}
+
+impl Remains {
+    /// The life has begun: they are removed at its end.
+    fn keep(&mut self) {
+        (self.cgroup, self.folder) = (None, PathBuf::new());
+    }
+}
+
+impl Drop for Remains {
+    fn drop(&mut self) {
+        if let Some(cgroup) = &self.cgroup {
+            super::cgroup::remove(cgroup);
+        }
+        if !self.folder.as_os_str().is_empty()
+            && let Err(error) = super::remove_tree(&self.folder)
+        {
+            tracing::warn!("{} can't be removed: {error}", self.folder.display());
+        }
+    }
 }
 
 #[cfg(test)]
