@@ -151,6 +151,77 @@ async fn io_uring_is_not_there() {
     assert_eq!(text, "-1 38", "ENOSYS, for which every program has another way");
 }
 
+/// Calls of 32-bit programs and of x32 have other numbers: they reach this host's port 5000 no more than the native ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_other_tables_are_trapped_or_not_there() {
+    let script = r#"
+import ctypes, errno, socket, struct, sys
+c = ctypes.CDLL(None, use_errno=True)
+c.mmap.restype = ctypes.c_void_p
+# Memory that a 32-bit address reaches, and in it a function: its arguments go to eax, ebx, ecx and edx of `int 0x80`.
+MAP_32BIT = 0x40
+page = c.mmap(None, 4096, 7, 0x22 | MAP_32BIT, -1, 0)
+code = bytes.fromhex("53 89f8 89f3 4189c8 89d1 4489c2 cd80 5b c3".replace(" ", ""))
+ctypes.memmove(page, code, len(code))
+int80 = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_uint] * 4)(page)
+def at(host, port):
+    raw = struct.pack("=HH4s8x", socket.AF_INET, socket.htons(port), socket.inet_aton(host))
+    ctypes.memmove(page + 1024, raw, 16); return page + 1024
+def name(result): return "0" if result == 0 else errno.errorcode[-result]
+SOCKETCALL, BIND, CONNECT, X32 = 102, 361, 362, 0x40000000
+t = socket.socket()
+print("connect", name(int80(CONNECT, t.fileno(), at("127.0.0.1", 5000), 16)), flush=True)
+ctypes.memmove(page + 2048, struct.pack("=III", t.fileno(), at("127.0.0.1", 5000), 16), 12)
+print("socketcall", name(int80(SOCKETCALL, 3, page + 2048, 0)), flush=True)
+r = c.syscall(X32 | 42, t.fileno(), ctypes.c_void_p(at("127.0.0.1", 5000)), 16)
+print("x32", r, errno.errorcode[ctypes.get_errno()], flush=True)
+s = socket.socket()
+print("bind", name(int80(BIND, s.fileno(), at("0.0.0.0", 5000), 16)), s.getsockname()[0] == socket.gethostbyname(socket.gethostname()), flush=True)
+s.listen()
+print("done", flush=True)
+import time; time.sleep(1000)
+"#;
+    if !cfg!(target_arch = "x86_64") || !has_32_bit_calls() {
+        return keel_testkit::not_run("the kernel has no 32-bit calls");
+    }
+    let bench = Bench::up(vec![python("app", script, Some(5000))]).await;
+    let lines = bench.printed_until("app", "done").await;
+    assert_eq!(lines, ["connect ECONNREFUSED", "socketcall ENOSYS", "x32 -1 ENOSYS", "bind 0 True", "done"]);
+}
+
+fn has_32_bit_calls() -> bool {
+    std::path::Path::new("/proc/sys/abi/vsyscall32").exists()
+}
+
+/// A signal may interrupt a bind that was done; on kernels before 5.19 it is then made again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bind_that_is_made_again_is_in_place() {
+    let name = format!("keel-again-{}", std::process::id());
+    let script = format!(
+        r#"
+import socket
+def twice(what, s, at):
+    s.bind(at)
+    try: s.bind(at); print(what, "in place", flush=True)
+    except OSError as e: print(what, e, flush=True)
+    return s
+v4, v6, udp = socket.AF_INET, socket.AF_INET6, socket.SOCK_DGRAM
+first = twice("moved", socket.socket(), ("0.0.0.0", 5000))
+first.listen()
+second = socket.socket(v6); second.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+twice("aside", second, ("::", 5000))
+twice("shared", socket.socket(v4, udp), ("0.0.0.0", {}))
+twice("abstract", socket.socket(socket.AF_UNIX), "\0{name}")
+print("done", flush=True)
+import time; time.sleep(1000)
+"#,
+        free_port()
+    );
+    let bench = Bench::up(vec![python("app", &script, Some(5000))]).await;
+    let lines = bench.printed_until("app", "done").await;
+    assert_eq!(lines, ["moved in place", "aside in place", "shared in place", "abstract in place", "done"]);
+}
+
 /// A healthcheck that passes before the instance listens doesn't make it ready.
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_is_who_listens_and_is_well() {
@@ -312,6 +383,40 @@ asyncio.run(main())
     for _ in 0..4 {
         assert_eq!(ask_instance(&pool[0], 5000), "both");
     }
+}
+
+/// The second family gets a port that nobody asks for: at `::1`, or where that is no address of this host at the
+/// instance's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_binds_the_second_family_apart_serves() {
+    let script = r#"
+import socket
+s = socket.socket(); s.bind(("0.0.0.0", 5000)); s.listen()
+v6 = socket.socket(socket.AF_INET6); v6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+v6.bind(("::", 5000)); v6.listen()
+assert v6.getsockname()[1] not in (0, 5000), v6.getsockname()
+while True: c, _ = s.accept(); c.recv(99); c.sendall(b"served"); c.close()
+"#;
+    let mut bench = Bench::up(vec![python("app", script, Some(5000))]).await;
+    let pool = bench.pool("app", 1).await;
+    assert_eq!(ask_instance(&pool[0], 5000), "served");
+}
+
+#[test]
+fn the_second_family_is_bound_where_ipv6_is_switched_off() {
+    if !is_root() {
+        return keel_testkit::not_run("this user may not make a network");
+    }
+    let inside = "ip link set lo up && echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6 && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-n", "sh", "-c", inside, "sh"]).arg(std::env::current_exe().unwrap());
+    command.args(["--exact", "a_server_that_binds_the_second_family_apart_serves"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() && (said.contains("unshare:") || said.contains("disable_ipv6")) {
+        return keel_testkit::not_run(said);
+    }
+    assert!(output.status.success(), "{}{said}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[tokio::test(flavor = "multi_thread")]

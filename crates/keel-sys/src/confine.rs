@@ -1,8 +1,9 @@
 //! What a process that only serves a network gives up for good: seccomp(2), `PR_SET_NO_NEW_PRIVS`, `PR_SET_DUMPABLE`,
 //! `RLIMIT_CORE`.
 //!
-//! The filter is a list of the system calls that such a process needs; any other fails with EPERM (`clone3` with ENOSYS,
-//! upon which C libraries use `clone`). For all calls but three it decides by number and architecture alone: such
+//! The filter is a list of the system calls that such a process needs; any other fails with EPERM. Three kinds fail with
+//! ENOSYS, upon which C libraries use an older call: `clone3`, calls newer than all in the list (as under runc), and those
+//! of other tables, of 32-bit programs and of x32. For all calls but three it decides by number and architecture alone: such
 //! decisions the kernel keeps in a bitmap (since 5.11) and doesn't run the filter again, so that it costs a request next
 //! to nothing. The three are `clone`, allowed for threads only, and `tgkill` and `prlimit64`, for the process itself. It
 //! doesn't look into memory: which files are opened and who is connected to is decided elsewhere.
@@ -38,7 +39,10 @@ enum Verdict {
     Itself,
 }
 
+/// What isn't listed.
 const ELSE: Verdict = Verdict::Fail(libc::EPERM);
+/// What is newer than all that is listed, or of another table.
+const UNKNOWN: Verdict = Verdict::Fail(libc::ENOSYS);
 
 /// Calls that are allowed on every architecture.
 const ALLOWED: &[libc::c_long] = &[
@@ -224,6 +228,8 @@ const OTHERS: &[(libc::c_long, Verdict)] = &[
     (libc::SYS_clone, Verdict::Threads),
     (libc::SYS_clone3, Verdict::Fail(libc::ENOSYS)),
     (libc::SYS_tgkill, Verdict::Itself),
+    // musl signals its threads by it. A filter doesn't know their numbers; kill(2) by process stays refused.
+    (libc::SYS_tkill, if cfg!(target_env = "musl") { Verdict::Allow } else { ELSE }),
     (libc::SYS_prlimit64, Verdict::Itself),
 ];
 
@@ -255,7 +261,7 @@ fn program(process: u32) -> Vec<Instruction> {
     let mut program = vec![
         step(LOAD, 0, 0, ARCH_AT),
         step(JUMP_EQUAL, 1, 0, AUDIT_ARCH),
-        fail(libc::EPERM),
+        fail(libc::ENOSYS),
         step(LOAD, 0, 0, NR_AT),
     ];
     program.extend(search(&ranges(), process));
@@ -276,9 +282,10 @@ fn ranges() -> Vec<(u32, Verdict)> {
         Some(last) if last.1 == verdict => {}
         _ => ranges.push((at, verdict)),
     };
+    let newest = calls.last().map_or(0, |(number, _)| *number);
     for (number, verdict) in calls {
         begin(number, verdict);
-        begin(number.saturating_add(1), ELSE);
+        begin(number.saturating_add(1), if number == newest { UNKNOWN } else { ELSE });
     }
     // What began and ended at one number.
     ranges.dedup_by(|next, before| next.1 == before.1);
@@ -365,6 +372,7 @@ mod tests {
     }
 
     const EPERM: u32 = ERRNO | 1;
+    const ENOSYS: u32 = ERRNO | libc::ENOSYS.cast_unsigned();
 
     fn check(number: libc::c_long, first: u32, expect: u32) {
         let number = u32::try_from(number).unwrap();
@@ -384,7 +392,12 @@ mod tests {
                 Some((_, Verdict::Fail(error))) => assert_eq!(verdict, ERRNO | error.cast_unsigned()),
                 Some(_) => assert!(looked, "{number}"),
                 None => {
-                    let expect = if allowed.contains(&number) { ALLOW } else { EPERM };
+                    let is_newer = allowed.iter().all(|known| number > *known);
+                    let expect = match allowed.contains(&number) {
+                        true => ALLOW,
+                        false if is_newer => ENOSYS,
+                        false => EPERM,
+                    };
                     assert_eq!((verdict, looked), (expect, false), "call {number}");
                 }
             }
@@ -432,8 +445,17 @@ mod tests {
     }
 
     #[test]
-    fn another_architecture_has_no_calls() {
-        let call = Call { architecture: 3, number: 1, first: 0 };
-        assert_eq!(run(&program(42), &call).0, EPERM);
+    fn calls_of_other_tables_and_of_newer_kernels_are_not_there() {
+        let check = |architecture, number| {
+            let call = Call { architecture, number, first: 0 };
+            assert_eq!(run(&program(42), &call).0, ENOSYS, "{architecture:x} {number}");
+        };
+        // i386's `read`, x32's, and two that C libraries try before an older one.
+        check(0x4000_0003, 3);
+        check(AUDIT_ARCH, 0x4000_0000);
+        const FUTEX_WAKE: u32 = 454;
+        const FCHMODAT2: u32 = 452;
+        check(AUDIT_ARCH, FUTEX_WAKE);
+        check(AUDIT_ARCH, FCHMODAT2);
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, RawDir},
+    fs::{AtFlags, Mode, OFlags, RawDir},
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg,
@@ -159,12 +159,41 @@ fn close_all_but(one: RawFd, another: Option<RawFd>) {
         (low.saturating_add(1), high.saturating_sub(1)),
         (high.saturating_add(1), i32::MAX),
     ];
-    for (first, last) in ranges {
-        if first <= last {
-            // SAFETY: closes inherited descriptors; nothing in this process uses them any more.
-            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
+        // SAFETY: closes inherited descriptors; nothing in this process uses them any more.
+        if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
+            // Before Linux 5.9 there is no such call, and sandboxes older than it refuse it.
+            return close_one_by_one(low, high);
         }
     }
+}
+
+/// Closes all descriptors but these two. None may be left open: an instance that holds the other end of a pipe in the
+/// guardian never sees its end.
+fn close_one_by_one(one: RawFd, another: RawFd) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(folder) = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty()) else { return };
+    let mut room = [MaybeUninit::uninit(); 4096];
+    let mut entries = RawDir::new(&folder, &mut room);
+    while let Some(Ok(entry)) = entries.next() {
+        let number = number_of(entry.file_name().to_bytes());
+        let Some(number) = number.filter(|number| ![one, another, folder.as_raw_fd()].contains(number))
+        else {
+            continue;
+        };
+        // SAFETY: closes an inherited descriptor; nothing in this process uses it any more.
+        unsafe { libc::close(number) };
+    }
+}
+
+/// Reads a decimal number.
+fn number_of(digits: &[u8]) -> Option<i32> {
+    let value = |digit: &u8| digit.is_ascii_digit().then(|| i32::from(digit - b'0'));
+    let mut number = None;
+    for digit in digits {
+        number = Some(number.unwrap_or(0_i32).checked_mul(10)?.checked_add(value(digit)?)?);
+    }
+    number
 }
 
 /// Waits for the next word; `None` when nobody is left to say one.
@@ -221,12 +250,7 @@ fn end_found(guarded: &[Guarded], mark: &Mark) -> u32 {
     while let Some(entry) = entries.next() {
         let Ok(entry) = entry else { return ended };
         let name = entry.file_name().to_bytes();
-        let Some(pid) = name.iter().try_fold(0_i32, |pid, digit| {
-            let digit = digit.is_ascii_digit().then(|| i32::from(digit - b'0'))?;
-            pid.checked_mul(10)?.checked_add(digit)
-        }) else {
-            continue;
-        };
+        let Some(pid) = number_of(name) else { continue };
         let Some(pid) = Pid::from_raw(pid).filter(|pid| !pid.is_init() && *pid != myself) else { continue };
         // Opened before it is looked at: the signal reaches that process or none.
         let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
@@ -269,6 +293,23 @@ mod tests {
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();
         other.wait().unwrap();
+    }
+
+    #[test]
+    fn holds_nothing_open_where_the_kernel_has_no_close_range() {
+        let (_held, _held_too) = std::io::pipe().unwrap();
+        // The guardian is forked by a thread for which the call isn't there.
+        let start = || {
+            crate::seccomp::fail_on_this_thread(libc::SYS_close_range, libc::ENOSYS)?;
+            Guardian::start(&Mark::default(), None)
+        };
+        let guardian = std::thread::spawn(start).join().unwrap().unwrap();
+        let open = || std::fs::read_dir(format!("/proc/{}/fd", guardian.pid())).unwrap().count();
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while open() > 1 {
+            assert!(std::time::Instant::now() < end, "it holds {} descriptors", open());
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -324,7 +324,10 @@ fn close_all_on_exec() -> io::Result<()> {
     match result {
         0 => Ok(()),
         _ => match io::Error::last_os_error() {
-            error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => Ok(()),
+            // Sandboxes older than the call refuse it.
+            error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL | libc::EPERM)) => {
+                Ok(())
+            }
             error => Err(error),
         },
     }

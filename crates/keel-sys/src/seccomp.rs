@@ -1,12 +1,15 @@
 //! System calls of a child handed to this process: seccomp_unotify(2).
 //!
-//! Only `bind` and `connect` of the native system-call table are trapped; the reader of the [`Trap`] decides what happens.
-//! Once the trap is closed a trapped call fails with ENOSYS.
+//! Only `bind` and `connect` are trapped; the reader of the [`Trap`] decides what happens. Once the trap is closed a
+//! trapped call fails with ENOSYS. The calls of 32-bit programs have other numbers and are trapped as well.
 //!
-//! Two other ways to a connection are closed, each with an error after which programs take the ordinary one:
+//! Other ways to a connection are closed, each with an error after which programs take the ordinary one:
 //! - `io_uring_setup` fails with ENOSYS, as on a kernel without it. Container engines refuse it, too (Docker with EPERM,
 //!   Podman with ENOSYS); every program that falls back knows ENOSYS, some of them don't know EPERM.
 //! - A send with MSG_FASTOPEN, which connects on its way, fails with EOPNOTSUPP, as where TCP Fast Open is switched off.
+//! - `socketcall`, the old 32-bit call for all that sockets do, fails with ENOSYS: a filter can't look at its arguments,
+//!   which are in memory. Some C libraries of 32-bit programs know nothing newer; such a program gets no socket at all.
+//! - Calls of any other table, of x32 for one, fail with ENOSYS, as on a kernel built without it.
 
 use std::{
     io,
@@ -79,9 +82,10 @@ impl Trap {
         // SAFETY: the request takes a pointer to such a value, which outlives the call.
         check(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut raw) })?;
         let [descriptor, address, address_bytes, ..] = raw.data.args;
-        let call = match i64::from(raw.data.nr) {
-            libc::SYS_bind => Call::Bind,
-            libc::SYS_connect => Call::Connect,
+        let table = if raw.data.arch == AUDIT_ARCH { &NATIVE } else { &NARROW };
+        let call = match u32::try_from(raw.data.nr) {
+            Ok(number) if number == table.bind => Call::Bind,
+            Ok(number) if number == table.connect => Call::Connect,
             _ => Call::Other,
         };
         Ok(Notification {
@@ -124,6 +128,65 @@ pub(crate) const AUDIT_ARCH: u32 = 0xc000_00b7;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("the seccomp filter is written for x86_64 and aarch64");
 
+/// Numbers of the calls that the filter looks at.
+struct Table {
+    bind: u32,
+    connect: u32,
+    io_uring_setup: u32,
+    socketcall: u32,
+    sendmsg: u32,
+    sendto: u32,
+    sendmmsg: u32,
+}
+
+/// A number that no call has.
+const NO_CALL: u32 = u32::MAX;
+
+const NATIVE: Table = Table {
+    bind: number(libc::SYS_bind),
+    connect: number(libc::SYS_connect),
+    io_uring_setup: number(libc::SYS_io_uring_setup),
+    socketcall: NO_CALL,
+    sendmsg: number(libc::SYS_sendmsg),
+    sendto: number(libc::SYS_sendto),
+    sendmmsg: number(libc::SYS_sendmmsg),
+};
+
+const fn number(call: libc::c_long) -> u32 {
+    // Numbers of calls are small.
+    call.unsigned_abs() as u32
+}
+
+/// The table of 32-bit programs: i386.
+#[cfg(target_arch = "x86_64")]
+const NARROW_ARCH: u32 = 0x4000_0003;
+#[cfg(target_arch = "x86_64")]
+const NARROW: Table = Table {
+    bind: 361,
+    connect: 362,
+    io_uring_setup: 425,
+    socketcall: 102,
+    sendmsg: 370,
+    sendto: 369,
+    sendmmsg: 345,
+};
+/// The table of 32-bit programs: ARM EABI.
+#[cfg(target_arch = "aarch64")]
+const NARROW_ARCH: u32 = 0x4000_0028;
+#[cfg(target_arch = "aarch64")]
+const NARROW: Table = Table {
+    bind: 282,
+    connect: 283,
+    io_uring_setup: 425,
+    socketcall: NO_CALL,
+    sendmsg: 296,
+    sendto: 290,
+    sendmmsg: 374,
+};
+
+/// From here on numbers are those of x32, which has the native architecture.
+const X32_FROM: u32 = 0x4000_0000;
+
 /// Offsets in `struct seccomp_data`.
 const NR_AT: u32 = 0;
 const ARCH_AT: u32 = 4;
@@ -149,39 +212,80 @@ pub(crate) fn install() -> io::Result<OwnedFd> {
     }
 }
 
-/// The program of the filter. Jumps count from the line that follows.
-fn filter() -> [libc::sock_filter; 17] {
+/// The program of the filter.
+fn filter() -> [libc::sock_filter; 28] {
     const LOAD: u16 = 0x20;
     const JUMP_EQUAL: u16 = 0x15;
+    const JUMP_FROM: u16 = 0x35;
     const JUMP_SET: u16 = 0x45;
     const RETURN: u16 = 0x06;
     const ALLOW: u32 = 0x7fff_0000;
+    // Where the lines are that others jump to.
+    const NATIVE_AT: u8 = 11;
+    const SENDMSG_AT: u8 = 20;
+    const SEND_AT: u8 = 22;
+    const FAST_OPEN_AT: u8 = 24;
+    const ALLOW_AT: u8 = 25;
+    const NO_CALL_AT: u8 = 26;
+    const TRAP_AT: u8 = 27;
     let load = |at| libc::sock_filter { code: LOAD, jt: 0, jf: 0, k: at };
-    let equal = |k, jt, jf| libc::sock_filter { code: JUMP_EQUAL, jt, jf, k };
-    let has = |k, jt, jf| libc::sock_filter { code: JUMP_SET, jt, jf, k };
     let ret = |k| libc::sock_filter { code: RETURN, jt: 0, jf: 0, k };
-    let number = |call: i64| u32::try_from(call).unwrap_or(u32::MAX);
     let fail = |errno: i32| ret(libc::SECCOMP_RET_ERRNO | errno.unsigned_abs());
+    // Goes from line `at` to `to` where the test holds, else on. Jumps count from the line that follows.
+    let jump = |at: u8, code, k, to: u8| libc::sock_filter { code, jt: to - at - 1, jf: 0, k };
+    let is = |at, k, to| jump(at, JUMP_EQUAL, k, to);
+    let either = |at: u8, code, k, to, otherwise: u8| libc::sock_filter {
+        jf: otherwise - at - 1,
+        ..jump(at, code, k, to)
+    };
     let fast_open = libc::MSG_FASTOPEN.unsigned_abs();
     [
         /* 0 */ load(ARCH_AT),
-        /* 1 */ equal(AUDIT_ARCH, 0, 12),
-        /* 2 */ load(NR_AT),
-        /* 3 */ equal(number(libc::SYS_bind), 12, 0),
-        /* 4 */ equal(number(libc::SYS_connect), 11, 0),
-        /* 5 */ equal(number(libc::SYS_io_uring_setup), 9, 0),
-        /* 6 */ equal(number(libc::SYS_sendmsg), 2, 0),
-        /* 7 */ equal(number(libc::SYS_sendto), 3, 0),
-        /* 8 */ equal(number(libc::SYS_sendmmsg), 2, 5),
-        /* 9 */ load(ARGUMENT_2_AT),
-        /* 10 */ has(fast_open, 2, 3),
-        /* 11 */ load(ARGUMENT_3_AT),
-        /* 12 */ has(fast_open, 0, 1),
-        /* 13 */ fail(libc::EOPNOTSUPP),
-        /* 14 */ ret(ALLOW),
-        /* 15 */ fail(libc::ENOSYS),
-        /* 16 */ ret(libc::SECCOMP_RET_USER_NOTIF),
+        is(1, AUDIT_ARCH, NATIVE_AT),
+        either(2, JUMP_EQUAL, NARROW_ARCH, 3, NO_CALL_AT),
+        /* 3 */ load(NR_AT),
+        is(4, NARROW.bind, TRAP_AT),
+        is(5, NARROW.connect, TRAP_AT),
+        is(6, NARROW.io_uring_setup, NO_CALL_AT),
+        is(7, NARROW.socketcall, NO_CALL_AT),
+        is(8, NARROW.sendmsg, SENDMSG_AT),
+        is(9, NARROW.sendto, SEND_AT),
+        either(10, JUMP_EQUAL, NARROW.sendmmsg, SEND_AT, ALLOW_AT),
+        /* 11 */ load(NR_AT),
+        jump(12, JUMP_FROM, X32_FROM, NO_CALL_AT),
+        is(13, NATIVE.bind, TRAP_AT),
+        is(14, NATIVE.connect, TRAP_AT),
+        is(15, NATIVE.io_uring_setup, NO_CALL_AT),
+        is(16, NATIVE.socketcall, NO_CALL_AT),
+        is(17, NATIVE.sendmsg, SENDMSG_AT),
+        is(18, NATIVE.sendto, SEND_AT),
+        either(19, JUMP_EQUAL, NATIVE.sendmmsg, SEND_AT, ALLOW_AT),
+        /* 20 */ load(ARGUMENT_2_AT),
+        either(21, JUMP_SET, fast_open, FAST_OPEN_AT, ALLOW_AT),
+        /* 22 */ load(ARGUMENT_3_AT),
+        either(23, JUMP_SET, fast_open, FAST_OPEN_AT, ALLOW_AT),
+        /* 24 */ fail(libc::EOPNOTSUPP),
+        /* 25 */ ret(ALLOW),
+        /* 26 */ fail(libc::ENOSYS),
+        /* 27 */ ret(libc::SECCOMP_RET_USER_NOTIF),
     ]
+}
+
+/// Has one call fail from now on for this thread and what it starts, as a kernel without it would.
+#[cfg(test)]
+pub(crate) fn fail_on_this_thread(call: libc::c_long, errno: i32) -> io::Result<()> {
+    let step = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+    let mut program = [
+        step(0x20, 0, NR_AT),
+        step(0x15, 1, number(call)),
+        step(0x06, 0, libc::SECCOMP_RET_ERRNO | errno.unsigned_abs()),
+        step(0x06, 0, 0x7fff_0000),
+    ];
+    rustix::thread::set_no_new_privs(true)?;
+    let program = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
+    let mode = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: the program's pointer and length describe an array that outlives the call; the kernel checks the rest.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const program) }.try_into().unwrap_or(-1))
 }
 
 fn set_filter(program: &libc::sock_fprog, flags: libc::c_ulong) -> io::Result<OwnedFd> {
@@ -241,6 +345,7 @@ mod tests {
                     loaded = u32::from_ne_bytes(data[from..from + 4].try_into().unwrap());
                 }
                 0x15 => at += jump(loaded == line.k),
+                0x35 => at += jump(loaded >= line.k),
                 0x45 => at += jump(loaded & line.k != 0),
                 _ => return line.k,
             }
@@ -265,6 +370,28 @@ mod tests {
             check(number, [open, open, open, 0, open, open], ALLOW);
         }
         check(libc::SYS_read, [open; 6], ALLOW);
-        assert_eq!(verdict(0, libc::SYS_bind, [0; 6]), ALLOW);
+    }
+
+    #[test]
+    fn other_tables_lead_around_nothing() {
+        let open: u64 = libc::MSG_FASTOPEN.unsigned_abs().into();
+        let refused = |errno: i32| libc::SECCOMP_RET_ERRNO | errno.unsigned_abs();
+        let check = |number: u32, arguments, expect| {
+            assert_eq!(verdict(NARROW_ARCH, number.into(), arguments), expect, "{number} {arguments:?}");
+        };
+        check(NARROW.bind, [0; 6], libc::SECCOMP_RET_USER_NOTIF);
+        check(NARROW.connect, [0; 6], libc::SECCOMP_RET_USER_NOTIF);
+        check(NARROW.io_uring_setup, [0; 6], refused(libc::ENOSYS));
+        check(NARROW.socketcall, [0; 6], refused(libc::ENOSYS));
+        check(NARROW.sendmsg, [0, 0, open, 0, 0, 0], refused(libc::EOPNOTSUPP));
+        check(NARROW.sendto, [0, 0, 0, open, 0, 0], refused(libc::EOPNOTSUPP));
+        check(NARROW.sendmmsg, [0, 0, 0, open, 0, 0], refused(libc::EOPNOTSUPP));
+        check(NARROW.sendmmsg, [0; 6], ALLOW);
+        check(1, [0; 6], ALLOW);
+        for number in [libc::SYS_bind, libc::SYS_connect, libc::SYS_read] {
+            let x32 = number + i64::from(X32_FROM);
+            assert_eq!(verdict(AUDIT_ARCH, x32, [0; 6]), refused(libc::ENOSYS), "{number}");
+            assert_eq!(verdict(0, number, [0; 6]), refused(libc::ENOSYS), "{number}");
+        }
     }
 }

@@ -39,6 +39,10 @@ const BLOCKING_CONNECTS_MAX: usize = 64;
 /// The longest address that is looked at: `struct sockaddr_storage`.
 const SOCKADDR_BYTES_MAX: usize = 128;
 
+/// The answer to a bind of a socket that is bound as it asks: before Linux 5.19 a signal interrupts a call that was done
+/// already, and the kernel makes it again.
+const ALREADY_BOUND: Answer = Answer::Done;
+
 /// What a trapped bind brings to light.
 #[derive(Debug)]
 pub(super) enum Found {
@@ -224,7 +228,12 @@ impl Shared {
         if !trap.is_valid(call.id) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let bound = rustix::net::bind(&socket, &SocketAddrUnix::new_abstract_name(name)?);
+        let wanted = SocketAddrUnix::new_abstract_name(name)?;
+        let is = rustix::net::getsockname(&socket).ok().and_then(|any| SocketAddrUnix::try_from(any).ok());
+        if is.is_some_and(|is| is == wanted) {
+            return Ok(ALREADY_BOUND);
+        }
+        let bound = rustix::net::bind(&socket, &wanted);
         let shown = rules::shown_name(name);
         match bound {
             Err(Errno::ADDRINUSE) => {
@@ -260,16 +269,17 @@ impl Shared {
             // The kernel says so to the instance itself.
             return Ok(Answer::Continue);
         }
+        let own =
+            Own { address: tenant.address(), v6: sockopt::socket_domain(socket)? == AddressFamily::INET6 };
+        if bound_address(socket).is_some_and(|bound| bound == request.address || bound == own.at(port)) {
+            return Ok(ALREADY_BOUND);
+        }
         match rustix::net::bind(socket, &request.address) {
             Ok(()) => {
                 hold(socket)?;
                 Ok(Answer::Done)
             }
             Err(Errno::ADDRINUSE) if !tenant.holds_udp(port) => {
-                let own = Own {
-                    address: tenant.address(),
-                    v6: sockopt::socket_domain(socket)? == AddressFamily::INET6,
-                };
                 let reuse = sockopt::socket_reuseaddr(socket)?;
                 sockopt::set_socket_reuseaddr(socket, true)?;
                 self.homes.udp_holds(port).iter().for_each(|other| drop(share(other)));
@@ -298,22 +308,17 @@ impl Shared {
         match rules::bind(request, tenant) {
             Bind::Pass => Ok(Answer::Continue),
             Bind::Share { port } => self.bind_shared(socket, port, request, tenant, caller),
-            Bind::Aside => {
-                let aside = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
-                Ok(answer_of(rustix::net::bind(socket, &aside)))
-            }
+            Bind::Aside => bind_aside(socket, request, tenant),
             Bind::Move { port } => {
                 let v6 = sockopt::socket_domain(socket)? == AddressFamily::INET6;
                 let own = Own { address: tenant.address(), v6 };
-                // A call that a signal interrupted is made again: it is in place already.
                 if own.is_bound(socket, tenant, port) {
-                    return Ok(Answer::Done);
+                    return Ok(ALREADY_BOUND);
                 }
                 let answer = bind_own(socket, own, port, request.kind, tenant)?;
                 if answer == Answer::Done && request.kind == Kind::Stream {
-                    let bound = rustix::net::getsockname(socket).ok().and_then(|any| any.try_into().ok());
                     let actual =
-                        bound.map(|address: SocketAddr| address.port()).filter(|actual| *actual != port);
+                        bound_address(socket).map(|bound| bound.port()).filter(|actual| *actual != port);
                     let inode = rustix::fs::fstat(socket)?.st_ino;
                     let hold = Hold { process: caller.process, descriptor: caller.descriptor, inode };
                     let ports = self.homes.hold(caller.incarnation, port, hold, actual);
@@ -461,10 +466,33 @@ impl Own {
     }
 
     fn is_bound(self, socket: &OwnedFd, tenant: &Tenant<'_>, port: u16) -> bool {
-        let bound: Option<SocketAddr> =
-            rustix::net::getsockname(socket).ok().and_then(|any| any.try_into().ok());
         let actual = tenant.actual_port(port);
-        bound.is_some_and(|bound| bound.ip() == self.at(0).ip() && [port, actual].contains(&bound.port()))
+        bound_address(socket)
+            .is_some_and(|bound| bound.ip() == self.at(0).ip() && [port, actual].contains(&bound.port()))
+    }
+}
+
+/// Gives the address that a socket has.
+fn bound_address(socket: &OwnedFd) -> Option<SocketAddr> {
+    rustix::net::getsockname(socket).ok()?.try_into().ok()
+}
+
+/// Binds the second family of a server to a port that nobody asks for. Where `::1` is no address of this host (IPv6 is
+/// switched off on loopback), that is one of the instance's own address.
+fn bind_aside(socket: &OwnedFd, request: &Request, tenant: &Tenant<'_>) -> io::Result<Answer> {
+    let aside = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+    let own = Own { address: tenant.address(), v6: true }.at(0);
+    if bound_address(socket)
+        .is_some_and(|bound| bound.port() != 0 && [aside.ip(), own.ip()].contains(&bound.ip()))
+    {
+        return Ok(ALREADY_BOUND);
+    }
+    match rustix::net::bind(socket, &aside) {
+        Err(Errno::ADDRNOTAVAIL) if request.address.ip().is_unspecified() => {
+            sockopt::set_ipv6_v6only(socket, false)?;
+            Ok(answer_of(rustix::net::bind(socket, &own)))
+        }
+        result => Ok(answer_of(result)),
     }
 }
 
