@@ -39,6 +39,7 @@ fn user_is_honoured_for_root() -> Done {
     let text = format!(
         "services:\n  number: {{user: '54321:12345', {run}}}\n  alone: {{user: 54321, {run}}}\n  \
          name: {{user: 'nobody:root', {run}}}\n  more: {{user: '54321', group_add: ['77'], {run}}}\n  \
+         root: {{user: '0:0', group_add: ['77'], {run}}}\n  nobody-said: {{group_add: ['77'], {run}}}\n  \
          built: {{build: one, {run}}}\n  both: {{build: one, user: '222:333', {run}}}\n  \
          strange: {{build: two, {run}}}\n"
     );
@@ -55,10 +56,32 @@ fn user_is_honoured_for_root() -> Done {
     assert_eq!(ids(&project, "number")?, "54321:12345 12345 /");
     assert_eq!(ids(&project, "alone")?, "54321:54321 54321 /");
     assert_eq!(ids(&project, "more")?, "54321:54321 54321 77 /");
+    assert_eq!(ids(&project, "root")?, "0:0 0 77 /root");
+    assert_eq!(ids(&project, "nobody-said")?, "0:0 0 77 /root");
     assert!(ids(&project, "name")?.contains(":0 0 /"), "{}", ids(&project, "name")?);
     assert_eq!(ids(&project, "built")?, "1111:2222 2222 /");
     assert_eq!(ids(&project, "both")?, "222:333 333 /");
     assert!(ids(&project, "strange")?.starts_with("0:0 "));
+    Ok(())
+}
+
+#[test]
+fn a_virtual_environment_is_for_the_user_who_runs_in_it() -> Done {
+    if !is_root() {
+        return Ok(());
+    }
+    let text = "services:\n  app: {build: ., user: '54321'}\n";
+    let dockerfile = "FROM python:3\nWORKDIR /app\nCOPY . .\nRUN pip install -r requirements.txt\n\
+                      CMD [\"python\", \"-c\", \"import sys, time; print(sys.prefix, flush=True); time.sleep(1000)\"]\n";
+    let files = [("compose.yaml", text), ("Dockerfile", dockerfile), ("requirements.txt", "# nothing\n")];
+    let project = project(&files)?;
+    let folder = project.folder();
+    std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    project.run(&["up", "-d"])?;
+    let printed = || project.run(&["logs", "--no-log-prefix", "app"]).unwrap_or_default();
+    keel_testkit::wait_until("it says where its Python is", || printed().contains('/'))?;
+    let cache = folder.join(".cache/evenkeel/venv");
+    assert!(printed().starts_with(&*cache.to_string_lossy()), "{}", printed());
     Ok(())
 }
 

@@ -140,8 +140,13 @@ fn state_folder() -> PathBuf {
     absolute_variable("XDG_STATE_HOME").unwrap_or_else(own).join("evenkeel")
 }
 
+/// Root's is one that other users may read: services run as such with what is built in it.
 fn cache_folder() -> PathBuf {
-    absolute_variable("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache")).join("evenkeel")
+    let usual = || match rustix::process::geteuid().is_root() {
+        true => PathBuf::from("/var/cache"),
+        false => home().join(".cache"),
+    };
+    absolute_variable("XDG_CACHE_HOME").unwrap_or_else(usual).join("evenkeel")
 }
 
 /// Gives the folder of all control sockets of this user.

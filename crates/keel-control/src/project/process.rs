@@ -11,7 +11,7 @@ use std::{
 
 use keel_compose::{Dockerfile, MountSource, Origin, Project, RunCommand, SeatFiles, Service, Spanned};
 use keel_diag::{Diagnostic, Span};
-use keel_model::{BuildStep, DockerfileSource, ProcessSpec};
+use keel_model::{BuildStep, DockerfileSource, ProcessSpec, ProcessUser, Protocol};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -45,7 +45,12 @@ pub(super) fn process_spec(
     } else {
         name_skipped_runs(service, diagnostics);
     }
-    let venv = virtual_environment(service, &argv, &map, &working_dir, cache);
+    let user = match run_as(service, diagnostics)? {
+        RunAs::Ourselves => None,
+        RunAs::Other(user) => Some(user),
+    };
+    let place = VenvPlace { cache, user: user.as_ref() };
+    let venv = virtual_environment(service, &argv, &map, &working_dir, &place);
     let path_prefix = match &venv {
         Some(BuildStep::Pip { venv, .. }) => vec![venv.join("bin")],
         _ => Vec::new(),
@@ -220,6 +225,13 @@ fn name_skipped_runs(service: &Service, diagnostics: &mut Vec<Diagnostic>) {
     );
 }
 
+/// Where virtual environments are kept, and for whom one is.
+struct VenvPlace<'a> {
+    cache: &'a Path,
+    /// A user other than this process's.
+    user: Option<&'a ProcessUser>,
+}
+
 /// Decides about a virtual environment: where `pip install` is run, and where an image of Python gives a `python` that
 /// this host hasn't under that name.
 fn virtual_environment(
@@ -227,7 +239,7 @@ fn virtual_environment(
     argv: &[String],
     map: &PathMap,
     working_dir: &Path,
-    cache: &Path,
+    place: &VenvPlace<'_>,
 ) -> Option<BuildStep> {
     let dockerfile = service.dockerfile.as_ref()?;
     let installs: Vec<Vec<String>> = dockerfile
@@ -243,7 +255,10 @@ fn virtual_environment(
         dockerfile.runs.iter().find(|run| run.commands.iter().any(|c| matches!(c, RunCommand::Pip(_))));
     let folder = runs_in.and_then(|run| map.map(&run.working_dir)).unwrap_or_else(|| working_dir.to_owned());
     let digest = pip_digest(dockerfile, &installs, &folder);
-    Some(BuildStep::Pip { installs, venv: cache.join("venv").join(digest), working_dir: folder })
+    // Another user may not be let to the interpreter that is this one's first.
+    let kept_for = place.user.map(|user| format!("-{}-{}", user.uid, user.gid)).unwrap_or_default();
+    let venv = place.cache.join("venv").join(digest + &kept_for);
+    Some(BuildStep::Pip { installs, venv, working_dir: folder })
 }
 
 /// Digests what decides the content of a virtual environment: the arguments, the requirement files, the interpreter.

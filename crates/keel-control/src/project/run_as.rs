@@ -22,11 +22,11 @@ pub(super) enum RunAs {
 
 /// Finds out whom a service runs as.
 pub(super) fn run_as(service: &Service, diagnostics: &mut Vec<Diagnostic>) -> Option<RunAs> {
-    let Some(wanted) = &service.user else { return Some(built_for(service, diagnostics)) };
+    let Some(wanted) = &service.user else { return built_for(service, diagnostics) };
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let found = resolve(&wanted.value, &service.confinement.group_add);
     match found {
-        Ok(user) if user.uid == uid && (uid != 0 || user.gid == 0) => Some(RunAs::Ourselves),
+        Ok(user) if is_us(&user) => Some(RunAs::Ourselves),
         Ok(user) if uid == 0 => Some(RunAs::Other(user)),
         Err(missing) if uid == 0 => {
             diagnostics.push(
@@ -43,15 +43,38 @@ pub(super) fn run_as(service: &Service, diagnostics: &mut Vec<Diagnostic>) -> Op
     }
 }
 
+/// Tells whether a user is the one that Evenkeel runs as. What another user than root is besides can't be changed.
+fn is_us(user: &ProcessUser) -> bool {
+    if user.uid != rustix::process::geteuid().as_raw() {
+        return false;
+    }
+    let mut ours = rustix::process::getgroups().unwrap_or_default();
+    ours.push(rustix::process::getegid());
+    let is_ours = |group: &u32| ours.iter().any(|our| our.as_raw() == *group);
+    user.uid != 0 || (user.gid == 0 && user.groups.iter().all(is_ours))
+}
+
 /// Finds out whom the Dockerfile's USER stands for here.
-fn built_for(service: &Service, diagnostics: &mut Vec<Diagnostic>) -> RunAs {
-    let Some(wanted) = service.dockerfile.as_ref().and_then(|dockerfile| dockerfile.user.as_ref()) else {
-        return RunAs::Ourselves;
-    };
+fn built_for(service: &Service, diagnostics: &mut Vec<Diagnostic>) -> Option<RunAs> {
+    let more = &service.confinement.group_add;
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    match resolve(&wanted.value, &service.confinement.group_add) {
-        Ok(user) if user.uid == uid && (uid != 0 || user.gid == 0) => return RunAs::Ourselves,
-        Ok(user) if uid == 0 => return RunAs::Other(user),
+    let Some(wanted) = service.dockerfile.as_ref().and_then(|dockerfile| dockerfile.user.as_ref()) else {
+        return match resolve(&uid.to_string(), more) {
+            Ok(user) if uid == 0 && !is_us(&user) => Some(RunAs::Other(user)),
+            Err(missing) if uid == 0 => {
+                diagnostics.push(
+                    Diagnostic::error("process::user", format!("this host has no {missing}"))
+                        .at(service.name.span, "it is in its `group_add`")
+                        .help("create it, or write a number"),
+                );
+                None
+            }
+            _ => Some(RunAs::Ourselves),
+        };
+    };
+    match resolve(&wanted.value, more) {
+        Ok(user) if is_us(&user) => return Some(RunAs::Ourselves),
+        Ok(user) if uid == 0 => return Some(RunAs::Other(user)),
         Ok(_) => diagnostics.push(not_ours(wanted, &service.name.value, (uid, gid))),
         Err(missing) => {
             let message = format!(
@@ -65,7 +88,7 @@ fn built_for(service: &Service, diagnostics: &mut Vec<Diagnostic>) -> RunAs {
             );
         }
     }
-    RunAs::Ourselves
+    Some(RunAs::Ourselves)
 }
 
 fn not_ours(wanted: &Spanned<String>, service: &str, (uid, gid): (u32, u32)) -> Diagnostic {

@@ -4,20 +4,21 @@
 //! environment, as the user would run them.
 
 use std::{
+    fs::Permissions,
     io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     process::Stdio,
 };
 
-use keel_model::{BuildStep, ProcessSpec, Run, Service, ServiceName};
+use keel_model::{BuildStep, ProcessSpec, ProcessUser, Run, Service, ServiceName};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::unix::pipe,
     process::Command,
 };
 
-use super::content;
+use super::{content, environment};
 use crate::error::at;
 
 /// The file in a virtual environment that says it is complete.
@@ -85,7 +86,8 @@ pub(crate) async fn build(
             }
             BuildStep::Pip { installs, venv, working_dir } => {
                 if !venv.join(COMPLETE).exists() {
-                    make_venv(&service.name, installs, venv, working_dir, &progress).await?;
+                    let venv = Venv { installs, folder: venv, working_dir, user: process.user.as_ref() };
+                    make_venv(&service.name, &venv, &progress).await?;
                 }
             }
             BuildStep::Context { .. } => {}
@@ -120,34 +122,59 @@ pub(crate) async fn take_in_content(
     Ok(content)
 }
 
+/// A virtual environment that is to be made.
+struct Venv<'a> {
+    installs: &'a [Vec<String>],
+    folder: &'a Path,
+    working_dir: &'a Path,
+    /// Who uses it, if that isn't this process's user.
+    user: Option<&'a ProcessUser>,
+}
+
 async fn make_venv(
     service: &ServiceName,
-    installs: &[Vec<String>],
-    venv: &Path,
-    working_dir: &Path,
+    venv: &Venv<'_>,
     progress: &impl Fn(String),
 ) -> Result<(), BuildError> {
     let io = |source| BuildError::Io { service: service.clone(), source };
+    let Venv { folder, working_dir, .. } = *venv;
     // What an interrupted build left isn't to be trusted.
-    if venv.exists() {
-        std::fs::remove_dir_all(venv).map_err(at(venv)).map_err(io)?;
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).map_err(at(folder)).map_err(io)?;
     }
-    if let Some(parent) = venv.parent() {
+    if let Some(parent) = folder.parent() {
         std::fs::create_dir_all(parent).map_err(at(parent)).map_err(io)?;
+        if venv.user.is_some() {
+            std::fs::set_permissions(parent, Permissions::from_mode(0o711))
+                .map_err(at(parent))
+                .map_err(io)?;
+        }
     }
     progress("making a virtual environment".into());
-    let venv_text = venv.to_string_lossy().into_owned();
-    let argv = ["python3".into(), "-m".into(), "venv".into(), venv_text.clone()];
-    run(service, &format!("python3 -m venv {venv_text}"), &argv, working_dir, progress).await?;
-    for install in installs {
+    let folder_text = folder.to_string_lossy().into_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // The first one that its user may run.
+    let python = environment::find_program("python3", Path::new("/"), &path, venv.user);
+    let python = python.map_or_else(|_| "python3".into(), |path| path.to_string_lossy().into_owned());
+    let argv = [python.clone(), "-m".into(), "venv".into(), folder_text.clone()];
+    let for_all = |argv: &[String]| with_open_umask(argv, venv.user);
+    run(service, &format!("{python} -m venv {folder_text}"), &for_all(&argv), working_dir, progress).await?;
+    for install in venv.installs {
         let command = format!("pip install {}", install.join(" "));
         progress(command.clone());
-        let python = venv.join("bin/python").to_string_lossy().into_owned();
+        let python = folder.join("bin/python").to_string_lossy().into_owned();
         let fixed = ["-m", "pip", "--disable-pip-version-check", "install"].map(str::to_owned);
         let argv: Vec<String> = [python].into_iter().chain(fixed).chain(install.iter().cloned()).collect();
-        run(service, &command, &argv, working_dir, progress).await?;
+        run(service, &command, &for_all(&argv), working_dir, progress).await?;
     }
-    std::fs::write(venv.join(COMPLETE), "").map_err(io)
+    std::fs::write(folder.join(COMPLETE), "").map_err(io)
+}
+
+/// Gives a command that makes files which another user can read, whatever this process's umask.
+fn with_open_umask(argv: &[String], user: Option<&ProcessUser>) -> Vec<String> {
+    let shell = ["/bin/sh", "-c", "umask 022; exec \"$@\"", "sh"];
+    let shell = shell.into_iter().filter(|_| user.is_some()).map(str::to_owned);
+    shell.chain(argv.iter().cloned()).collect()
 }
 
 async fn run(
