@@ -197,6 +197,16 @@ fn what_has_a_name_of_its_own_cannot_be_many() -> Done {
 }
 
 #[test]
+fn a_udp_port_that_is_not_published_is_named_with_where_it_is() -> Done {
+    let project = project(
+        "  x:\n    image: none\n    ports: ['5354:5353/udp']\n    x-process: {command: sleep 1000}\n",
+    )?;
+    let expect = ["UDP port 5353 of `x` isn't published", "at the instance's own address", "--driver docker"];
+    assert_says(&project.output(&["up", "-d"])?, 0, &expect);
+    Ok(())
+}
+
+#[test]
 fn a_reload_with_an_error_says_where_and_changes_nothing() -> Done {
     let project = project("")?;
     project.run(&["up", "-d"])?;

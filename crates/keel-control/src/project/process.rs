@@ -69,13 +69,23 @@ pub(super) fn process_spec(
     let program = Program { argv: &argv, span: argv_span, path: environment.get("PATH") };
     check_program(service, &program, &working_dir, &build, diagnostics)?;
     build.extend(context(service));
-    let user = match run_as(service, diagnostics)? {
-        RunAs::Ourselves => None,
-        RunAs::Other(user) => Some(user),
-    };
+    diagnostics.extend(name_udp(service));
     let hostname = service.hostname.as_ref().map(|name| name.value.clone());
     let path_map = map.into_entries();
     Some(ProcessSpec { argv, environment, working_dir, build, path_map, path_prefix, hostname, user })
+}
+
+/// Names the UDP ports that the file publishes: of a local process Evenkeel publishes TCP ports alone.
+fn name_udp(service: &Service) -> impl Iterator<Item = Diagnostic> {
+    let udp = service.ports.iter().filter(|port| port.protocol == Protocol::Udp);
+    udp.map(|mapping| {
+        let (name, port) = (&service.name.value, mapping.target);
+        Diagnostic::warning("process::udp-port", format!("UDP port {port} of `{name}` isn't published"))
+            .at(mapping.span, "of a local process only TCP ports are; nobody is reached here through 127.0.0.1")
+            .help(format!(
+                "send to port {port} at the instance's own address, which `evenkeel ps` shows, or run it as a container: `evenkeel up --driver docker`"
+            ))
+    })
 }
 
 /// Says which files the service is made of, where its Dockerfile can be read.
