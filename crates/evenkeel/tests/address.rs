@@ -137,3 +137,66 @@ fn projects_never_answer_for_one_another() -> Done {
     assert!(get(([127, 0, 0, 1], port), "/")?.text().starts_with("second "));
     Ok(())
 }
+
+/// The killed one's clients get its own answers or an error, never the other's: what they send is meant for it alone.
+#[test]
+fn a_project_whose_instance_is_killed_is_never_answered_for_by_another() -> Done {
+    const KILLS: usize = 5;
+    let (port, published) = (free_port()?, free_port()?);
+    let other = project("other", port, port, "")?;
+    other.run(&["up", "-d"])?;
+    let killed = project("killed", published, port, "restart: always")?;
+    killed.run(&["up", "-d"])?;
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let ask_on = || {
+        let mut answers = Vec::new();
+        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+            // While none runs a request waits, or ends with an error.
+            if let Ok(response) = get(([127, 0, 0, 1], published), "/") {
+                answers.push((response.status, response.text()));
+            }
+        }
+        answers
+    };
+    let answers = std::thread::scope(|scope| -> anyhow::Result<Vec<(u16, String)>> {
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(ask_on)).collect();
+        let kill_all = || {
+            let mut last = None;
+            for _ in 0..KILLS {
+                let mut pid = None;
+                wait_until("another life of it is ready", || {
+                    pid = ready_pid(&killed).unwrap_or_default().filter(|pid| Some(*pid) != last);
+                    pid.is_some()
+                })?;
+                last = pid;
+                let pid = pid.and_then(rustix::process::Pid::from_raw);
+                let pid = anyhow::Context::context(pid, "a process has a number")?;
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL)?;
+            }
+            wait_until("the last life of it is ready", || {
+                ready_pid(&killed).is_ok_and(|pid| pid.is_some() && pid != last)
+            })
+        };
+        let outcome: Done = kill_all();
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        outcome?;
+        clients.into_iter().map(|client| client.join()).try_fold(Vec::new(), |mut all, answers| {
+            all.extend(answers.map_err(|_| anyhow::anyhow!("a client panicked"))?);
+            Ok(all)
+        })
+    })?;
+    let served: Vec<&String> =
+        answers.iter().filter(|(status, _)| *status == 200).map(|(_, text)| text).collect();
+    assert!(served.len() > KILLS, "{answers:?}");
+    let foreign: Vec<&&String> = served.iter().filter(|text| !text.starts_with("killed ")).collect();
+    assert!(foreign.is_empty(), "{foreign:?}");
+    assert!(get(([127, 0, 0, 1], port), "/")?.text().starts_with("other "));
+    Ok(())
+}
+
+/// Gives the process of a project's first instance, if that is ready.
+fn ready_pid(project: &Project) -> anyhow::Result<Option<i32>> {
+    let list: serde_json::Value = serde_json::from_str(&project.run(&["ps", "--format", "json"])?)?;
+    let is_ready = list[0]["state"] == "ready";
+    Ok(list[0]["pid"].as_i64().filter(|_| is_ready).and_then(|pid| pid.try_into().ok()))
+}
