@@ -17,6 +17,7 @@ use std::{
 
 use keel_model::{Address, Listener, SocketOptions, TcpKeepalive};
 use keel_sys::{
+    proc,
     sock_diag::{Listening, SockDiag},
     tcp,
 };
@@ -251,8 +252,7 @@ fn culprit(address: &Address, error: &io::Error) -> Option<String> {
 /// Whether this process listens on a port.
 pub(crate) fn is_own_port(port: u16) -> bool {
     let listeners = listening_on(port).unwrap_or_default();
-    let own = Path::new("/proc/self/fd");
-    listeners.iter().any(|listener| holds(own, &format!("socket:[{}]", listener.inode)))
+    listeners.iter().any(|listener| proc::is_own_socket(listener.inode))
 }
 
 fn listening_on(port: u16) -> io::Result<Vec<Listening>> {
@@ -261,20 +261,11 @@ fn listening_on(port: u16) -> io::Result<Vec<Listening>> {
 
 /// Finds the process that holds a socket: `pid 123 (python3)`. Others' processes show only to root.
 fn process_holding(inode: u64) -> Option<String> {
-    let wanted = format!("socket:[{inode}]");
-    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
-        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let folder = entry.path();
-        holds(&folder.join("fd"), &wanted).then(|| {
-            let command = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
-            format!("pid {pid} ({})", command.trim_end())
-        })
-    })
-}
-
-fn holds(descriptors: &Path, socket: &str) -> bool {
-    let mut descriptors = std::fs::read_dir(descriptors).into_iter().flatten().flatten();
-    descriptors.any(|entry| std::fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == socket))
+    let holds =
+        |pid: &i32| proc::sockets_of(*pid).is_ok_and(|mut sockets| sockets.any(|socket| socket == inode));
+    let pid = proc::pids().find(holds)?;
+    let command = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(format!("pid {pid} ({})", command.trim_end()))
 }
 
 #[cfg(test)]

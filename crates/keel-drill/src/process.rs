@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group};
 
+use keel_sys::proc::{Stat, pids, stat};
+
 use crate::{Error, Stop};
 
 /// How long the kernel may take to do what a signal says.
@@ -20,19 +22,12 @@ pub(crate) struct Group {
     leads: bool,
 }
 
-/// What a process is doing, as `/proc/PID/stat` has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stat {
-    state: char,
-    group: i32,
-}
-
 impl Group {
     /// Takes the group of a process, or the process alone where another one leads its group; `None` where it is dead.
     pub(crate) fn of(main: Pid) -> Option<Self> {
         let stat = stat(main.as_raw_nonzero().get())?;
         let leads = getpgid(Some(main)).is_ok_and(|group| group == main);
-        (!is_over(stat.state)).then_some(Self { main, leads })
+        (!stat.is_over()).then_some(Self { main, leads })
     }
 
     /// Sends a signal to all of it.
@@ -59,8 +54,9 @@ impl Group {
     fn members(self) -> Vec<Stat> {
         let main = self.main.as_raw_nonzero().get();
         let is_ours = |pid: i32, stat: &Stat| pid == main || (self.leads && stat.group == main);
-        let found = all().filter_map(|pid| Some((pid, stat(pid)?))).filter(|(pid, stat)| is_ours(*pid, stat));
-        found.filter(|(pid, stat)| !is_over(stat.state) || threads(*pid) > 1).map(|(_, stat)| stat).collect()
+        let found =
+            pids().filter_map(|pid| Some((pid, stat(pid)?))).filter(|(pid, stat)| is_ours(*pid, stat));
+        found.filter(|(pid, stat)| !stat.is_over() || threads(*pid) > 1).map(|(_, stat)| stat).collect()
     }
 }
 
@@ -81,7 +77,7 @@ fn wait(stop: &Stop, or: &str, holds: impl Fn() -> bool) -> Result<(), Error> {
 pub(crate) fn end_all_of(mark: &str) {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
-        let marked: Vec<Pid> = all().filter(|pid| bears(*pid, mark)).filter_map(Pid::from_raw).collect();
+        let marked: Vec<Pid> = pids().filter(|pid| bears(*pid, mark)).filter_map(Pid::from_raw).collect();
         if marked.is_empty() || Instant::now() > deadline {
             return;
         }
@@ -97,12 +93,12 @@ pub(crate) fn end_all_of(mark: &str) {
 
 /// Gives the processes that aren't dead and have this word on their command line; guards, and this process, aside.
 pub(crate) fn all_of(mark: &str) -> Vec<Pid> {
-    all().filter(|pid| bears(*pid, mark)).filter_map(Pid::from_raw).filter(|pid| lives(*pid)).collect()
+    pids().filter(|pid| bears(*pid, mark)).filter_map(Pid::from_raw).filter(|pid| lives(*pid)).collect()
 }
 
 /// Whether a process is there and isn't dead.
 pub(crate) fn lives(pid: Pid) -> bool {
-    stat(pid.as_raw_nonzero().get()).is_some_and(|stat| !is_over(stat.state))
+    stat(pid.as_raw_nonzero().get()).is_some_and(|stat| !stat.is_over())
 }
 
 /// Whether a process has this word on its command line.
@@ -148,29 +144,8 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-fn all() -> impl Iterator<Item = i32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
 fn threads(pid: i32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
-}
-
-fn stat(pid: i32) -> Option<Stat> {
-    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-/// Reads what stands behind the name, which may hold anything.
-fn parse_stat(text: &str) -> Option<Stat> {
-    let mut words = text.rsplit_once(") ")?.1.split(' ');
-    let state = words.next()?.chars().next()?;
-    Some(Stat { state, group: words.nth(1)?.parse().ok()? })
-}
-
-/// A zombie is dead, and has only not been waited for.
-fn is_over(state: char) -> bool {
-    matches!(state, 'Z' | 'X')
 }
 
 #[cfg(test)]
@@ -182,13 +157,6 @@ mod tests {
     };
 
     use super::*;
-
-    #[test]
-    fn reads_state_and_group() {
-        let found = parse_stat("71 (a) b (c) T 70 69 68 0").map(|stat| (stat.state, stat.group));
-        assert_eq!(found, Some(('T', 69)));
-        assert_eq!(parse_stat("71 (a"), None);
-    }
 
     #[test]
     fn words_are_whole_words() {
@@ -216,7 +184,7 @@ mod tests {
         assert_eq!(stat(worker).map(|stat| stat.state), Some('T'));
         group.signal(Signal::KILL).unwrap();
         group.wait_dead(&stop).unwrap();
-        assert!(stat(worker).is_none_or(|stat| is_over(stat.state)));
+        assert!(stat(worker).is_none_or(|stat| stat.is_over()));
         // A zombie isn't there to be signalled.
         assert_eq!(Group::of(group.main), None);
         main.wait().unwrap();

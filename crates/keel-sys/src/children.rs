@@ -13,7 +13,10 @@ use std::{
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-use crate::process::{Exit, reap as reap_child};
+use crate::{
+    proc,
+    process::{Exit, reap as reap_child},
+};
 
 #[derive(Debug)]
 struct Children {
@@ -106,7 +109,7 @@ impl Children {
             if self.waited_for.contains(&pid) || !has_ended(pid) {
                 continue;
             }
-            let start = start_time(pid);
+            let start = proc::stat(pid).map_or(0, |stat| stat.start_time);
             match self.seen.get(&pid) {
                 Some(seen) if *seen == start => drop(reap_child(pid)),
                 _ => drop(ended.insert(pid, start)),
@@ -137,20 +140,7 @@ fn all_children() -> BTreeSet<i32> {
 
 fn children_by_parent() -> BTreeSet<i32> {
     let mine = i32::try_from(std::process::id()).unwrap_or(0);
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| field(*pid, 1).and_then(|text| text.parse().ok()) == Some(mine)).collect()
-}
-
-fn start_time(pid: i32) -> u64 {
-    field(pid, 19).and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
-/// Gives a field of `/proc/PID/stat`, counted from the one behind the name.
-fn field(pid: i32, at: usize) -> Option<String> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields = text.get(text.rfind(')')? + 1..)?;
-    fields.split_ascii_whitespace().nth(at).map(str::to_owned)
+    proc::pids().filter(|pid| proc::stat(*pid).is_some_and(|stat| stat.parent == mine)).collect()
 }
 
 #[cfg(test)]

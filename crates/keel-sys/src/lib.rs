@@ -14,6 +14,7 @@ pub mod confine;
 pub mod guardian;
 pub mod mark;
 pub mod network;
+pub mod proc;
 pub mod process;
 pub mod sandbox;
 pub mod seccomp;

@@ -202,8 +202,8 @@ pub(crate) fn ask_instance(instance: &PoolInstance, port: u16) -> String {
 
 /// Whether a process lives.
 pub(crate) fn lives(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+    let stat = i32::try_from(pid).ok().and_then(keel_sys::proc::stat);
+    stat.is_some_and(|stat| !stat.is_over())
 }
 
 /// Waits until something holds.

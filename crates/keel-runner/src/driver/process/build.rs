@@ -317,7 +317,7 @@ mod tests {
                 pid = heard => pid,
             }
         };
-        let ended = |pid| super::super::census::stat(pid).is_none_or(|stat| stat.zombie);
+        let ended = |pid| keel_sys::proc::stat(pid).is_none_or(|stat| stat.is_over());
         while !ended(pid) {
             tokio::task::yield_now().await;
         }

@@ -5,7 +5,7 @@
 //! a run.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::File,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
@@ -17,6 +17,7 @@ use std::{
 
 use keel_sys::{
     mark::{Mark, open_proc},
+    proc::{self, Stat},
     process::{kill_group, pidfd_open, pidfd_send_signal},
 };
 
@@ -49,7 +50,7 @@ impl Family {
         let inode = inode.filter(|inode| *inode != own);
         Self {
             pid,
-            start_time: stat(pid).map_or(0, |stat| stat.start_time),
+            start_time: proc::stat(pid).map_or(0, |stat| stat.start_time),
             mount_namespace: inode.unwrap_or(0),
             namespace: inode.and(namespace).map(Arc::new),
             mark,
@@ -79,14 +80,11 @@ impl Family {
 
     /// Says whether one of its processes has this socket open.
     pub(super) fn holds(&self, inode: u64) -> Holding {
-        let wanted = format!("socket:[{inode}]");
         let mut holding = Holding::No;
         for pid in self.members() {
-            match std::fs::read_dir(format!("/proc/{pid}/fd")) {
-                Ok(descriptors) => {
-                    let mut links =
-                        descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
-                    if links.any(|link| link.as_os_str() == wanted.as_str()) {
+            match proc::sockets_of(pid) {
+                Ok(mut sockets) => {
+                    if sockets.any(|socket| socket == inode) {
                         return Holding::Yes;
                     }
                 }
@@ -111,7 +109,7 @@ impl Family {
 /// `started_from` (in the kernel's ticks since boot) isn't looked at.
 pub(super) fn find(started_from: u64, is_meant: impl Fn(i32, &Stat) -> bool, mark: &Mark) -> BTreeSet<i32> {
     let Ok(proc) = open_proc() else { return BTreeSet::new() };
-    let mut all = processes();
+    let mut all = proc::living();
     // Nothing that this process hangs on is meant, should it run inside an instance itself.
     let mut above = i32::try_from(std::process::id()).ok();
     while let Some(pid) = above {
@@ -168,41 +166,9 @@ pub(super) enum Holding {
     Unknown,
 }
 
-/// What `/proc/PID/stat` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
-    pub(super) parent: i32,
-    pub(super) group: i32,
-    pub(super) session: i32,
-    pub(super) start_time: u64,
-    pub(super) zombie: bool,
-}
-
-pub(super) fn stat(pid: i32) -> Option<Stat> {
-    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-}
-
-fn parse_stat(text: &str) -> Option<Stat> {
-    // The name may hold anything, closing brackets too: the fields begin after the last one.
-    let fields: Vec<&str> = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace().collect();
-    Some(Stat {
-        zombie: *fields.first()? == "Z",
-        parent: fields.get(1)?.parse().ok()?,
-        group: fields.get(2)?.parse().ok()?,
-        session: fields.get(3)?.parse().ok()?,
-        start_time: fields.get(19)?.parse().ok()?,
-    })
-}
-
-fn processes() -> BTreeMap<i32, Stat> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid| Some((pid, stat(pid)?))).filter(|(_, stat)| !stat.zombie).collect()
-}
-
 /// Gives the processes of a group that live.
 pub(in crate::driver) fn members_of_group(group: i32) -> Vec<i32> {
-    processes().into_iter().filter(|(_, stat)| stat.group == group).map(|(pid, _)| pid).collect()
+    proc::living().into_iter().filter(|(_, stat)| stat.group == group).map(|(pid, _)| pid).collect()
 }
 
 fn mount_namespace(pid: &str) -> u64 {
@@ -212,15 +178,6 @@ fn mount_namespace(pid: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_what_proc_says() {
-        let text = "42 (a) b) (c) S 7 40 40 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 8754321 1 2 3";
-        let expect = Stat { parent: 7, group: 40, session: 40, start_time: 8_754_321, zombie: false };
-        assert_eq!(parse_stat(text), Some(expect));
-        assert_eq!(parse_stat("42 (x) S 1"), None);
-        assert_eq!(parse_stat(""), None);
-    }
 
     #[test]
     fn finds_what_left_the_group_by_its_mark_and_what_that_started() {
@@ -233,7 +190,7 @@ mod tests {
         shell.args(["-c", "env -u KEEL_CENSUS_TEST sleep 60 & wait"]).env("KEEL_CENSUS_TEST", "1");
         let mut shell = shell.process_group(0).spawn().unwrap();
         let shell_pid = i32::try_from(shell.id()).unwrap();
-        let started = || processes().into_iter().find(|(_, stat)| stat.parent == shell_pid);
+        let started = || proc::living().into_iter().find(|(_, stat)| stat.parent == shell_pid);
         let below = loop {
             if let Some((pid, _)) = started() {
                 break pid;

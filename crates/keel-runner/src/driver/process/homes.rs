@@ -8,7 +8,7 @@ use std::{
 
 use keel_model::{Protocol, Service, ServiceName};
 use keel_sys::{
-    claim,
+    claim, proc,
     sock_diag::{Listening, SockDiag},
 };
 
@@ -56,9 +56,7 @@ pub(super) struct Hold {
 impl Hold {
     /// Whether the descriptor still is that socket.
     fn is_open(&self) -> bool {
-        let path = format!("/proc/{}/fd/{}", self.process, self.descriptor);
-        let link = std::fs::read_link(path).unwrap_or_default();
-        link.to_string_lossy() == format!("socket:[{}]", self.inode)
+        proc::socket_at(self.process, self.descriptor) == Some(self.inode)
     }
 }
 

@@ -12,10 +12,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use keel_sys::mark::{FileId, Mark};
+use keel_sys::{
+    mark::{FileId, Mark},
+    proc::{Stat, stat},
+};
 
 use super::{
-    census::{Family, Stat, end_all, find, stat},
+    census::{Family, end_all, find},
     cgroup,
 };
 

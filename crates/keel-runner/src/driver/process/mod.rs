@@ -42,6 +42,7 @@ use keel_sys::{
     claim::Claim,
     guardian::Guardian,
     mark::FileId,
+    proc,
     process::{kill_group, pidfd_send_signal},
     sock_diag::SockDiag,
 };
@@ -572,15 +573,8 @@ fn free_port() -> u16 {
 
 /// Gives where the processes of a life listen.
 fn listening(family: &Family) -> Vec<SocketAddr> {
-    let mut inodes = BTreeSet::new();
-    for pid in family.members() {
-        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        for link in descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok()) {
-            let link = link.to_string_lossy();
-            let inode = link.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
-            inodes.extend(inode.and_then(|text| text.parse::<u64>().ok()));
-        }
-    }
+    let sockets = family.members().into_iter().filter_map(|pid| proc::sockets_of(pid).ok());
+    let inodes: BTreeSet<u64> = sockets.flatten().collect();
     let all = SockDiag::open().and_then(|mut diag| diag.all_listeners()).unwrap_or_default();
     all.into_iter().filter(|one| inodes.contains(&one.inode)).map(|one| one.address).collect()
 }

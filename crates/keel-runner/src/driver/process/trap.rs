@@ -18,6 +18,7 @@ use std::{
 };
 
 use keel_sys::{
+    proc,
     process::{pidfd_getfd, pidfd_open},
     seccomp::{Answer, Call, Notification, Trap, read_memory},
 };
@@ -526,16 +527,9 @@ fn bind_own(socket: &OwnedFd, own: Own, port: u16, kind: Kind, tenant: &Tenant<'
 /// Says whether another program has the port on a wildcard address. This one's listeners reset what is an instance's.
 fn is_taken_by_a_stranger(address: SocketAddr) -> bool {
     match taker_of(address) {
-        Ok(Some(taker)) => taker.address.ip().is_unspecified() && !is_own_socket(taker.inode),
+        Ok(Some(taker)) => taker.address.ip().is_unspecified() && !proc::is_own_socket(taker.inode),
         Ok(None) | Err(_) => false,
     }
-}
-
-fn is_own_socket(inode: u64) -> bool {
-    let wanted = format!("socket:[{inode}]");
-    let descriptors = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let mut links = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    links.any(|link| link.as_os_str() == wanted.as_str())
 }
 
 /// Connects to a port of an instance: to a socket of its own or to none, whoever else has the port on all addresses.
