@@ -84,7 +84,7 @@ pub enum Unwell {
         /// What it said.
         word: String,
     },
-    /// The system can't be asked who is there.
+    /// The list of processes can't be read.
     #[error("can't look for balancers")]
     System(#[from] io::Error),
 }

@@ -1,7 +1,7 @@
 //! What is asked of the task that owns the data plane, in the order it was asked, and bounded.
 //!
 //! Plans, questions and ends have somebody who waits for their answer, which bounds them. Peer sets have nobody: of
-//! those that wait, the newest of each upstream is kept, in the place of the one before it, so that whatever was asked
+//! those that wait, the newest of each upstream is kept, in the place of the one before it, so that all that was asked
 //! behind that one still comes behind. It never passes a plan: the one before a plan belongs to another upstream of the
 //! same name.
 
@@ -32,7 +32,7 @@ pub(crate) enum Request {
 #[derive(Clone, Debug)]
 pub(crate) struct Inbox(Arc<Asking>);
 
-/// The side that answers. Dropping it drops whatever is asked.
+/// The side that answers. Dropping it drops all requests.
 #[derive(Debug)]
 pub(crate) struct Asked(Arc<Shared>);
 

@@ -1,6 +1,6 @@
 //! What the first process of a container owes the others: to wait for those whose parent has gone.
 //!
-//! Whatever is run in the container beside the balancer — `docker exec`, a healthcheck — leaves its orphans to process
+//! What is run in the container beside the balancer — `docker exec`, a healthcheck — leaves its orphans to process
 //! 1; without anybody waiting they stay as zombies until there is no process id left. Children of our own are waited
 //! for by those who started them ([`keel_sys::children`]).
 

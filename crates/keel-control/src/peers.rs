@@ -44,7 +44,7 @@ pub enum Entry {
         /// Parameters that every instance's peer gets.
         like: Peer,
     },
-    /// Whatever answers to this name, now and later.
+    /// All addresses of this name, now and later.
     Name {
         /// The name.
         name: FollowedName,

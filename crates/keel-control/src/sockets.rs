@@ -214,7 +214,7 @@ fn open_unix(path: &Path, options: &SocketOptions) -> io::Result<OwnedFd> {
         }
         bound => bound?,
     };
-    // As nginx does: whoever can reach the file may connect.
+    // As nginx does: every user who can reach the file may connect.
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o666))?;
     listen(socket, options)
 }

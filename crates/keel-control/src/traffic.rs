@@ -181,7 +181,7 @@ impl Traffic {
             .unwrap_or_else(|| Err(ApplyError::DataPlane("is shutting down".into())))
     }
 
-    /// Replaces the peers of an upstream, after whatever was asked before.
+    /// Replaces the peers of an upstream, after all earlier requests.
     pub fn set_peers(&self, upstream: UpstreamName, set: PeerSet) {
         self.inbox.put(Request::Peers(upstream, set));
     }
@@ -595,7 +595,7 @@ impl Task {
         }
     }
 
-    /// A data plane is gone, and so is whatever it had in flight.
+    /// A data plane is gone, and its requests in flight with it.
     fn nothing_in_flight(&mut self, id: DataPlaneId) {
         let peers: Vec<PeerOf> = self.drains.keys().cloned().collect();
         for peer in peers {

@@ -1,6 +1,6 @@
 //! The task that brings machine and driver together: events in, actions out, in one order.
 //!
-//! Never busy: whatever takes time happens in tasks of the driver's, which say what came of it.
+//! Never busy: work that takes time happens in tasks of the driver's, which report back.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -223,7 +223,7 @@ impl Engine {
             });
         if !pools.is_empty() {
             pools.into_iter().for_each(|action| self.act(action));
-            // Whoever carries the news to the data plane goes first: what follows writes files.
+            // The data plane's news go first: writing files takes longer.
             tokio::task::yield_now().await;
         }
         // Every life has its address, and every name in the files its meaning, before anything starts.

@@ -98,7 +98,7 @@ pub struct InstanceStatus {
     pub since: SystemTime,
     /// How often it was started again because it had ended.
     pub restarts: u32,
-    /// Whether it kept ending right after its start and hasn't run for long enough since, whatever its state.
+    /// Whether it kept ending right after its start and hasn't run for long enough since, in any state.
     pub is_crash_loop: bool,
     /// How its last process ended.
     pub exit: Option<Exit>,

@@ -1,4 +1,4 @@
-//! Which children of this process somebody waits for, and the reaping of the others: waitpid(2).
+//! Children that this process waits for, and the reaping of orphans: waitpid(2).
 //!
 //! A subreaper, or the first process of a container, becomes the parent of every orphan below it. The kernel doesn't say
 //! which children are such orphans. So each child that is waited for is entered here, under a lock that is held from

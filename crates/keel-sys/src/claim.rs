@@ -1,8 +1,8 @@
-//! Loopback addresses that are some instance's, for every program of this network to see.
+//! Marks loopback addresses as instances' addresses, visible in all of a network namespace.
 //!
-//! A claim is an abstract unix socket with the address in its name (unix(7)). Such names belong to a network namespace
-//! as loopback addresses do, need no folder and no rights, and vanish with the process. A listener on a wildcard address
-//! can so tell a connection that was meant for an instance of any project, of any user, from one that was meant for it.
+//! A claim is an abstract unix socket whose name holds the address (unix(7)). Like loopback addresses such names belong to
+//! a network namespace. They need no folder and no rights, and vanish with the process. A listener on the wildcard
+//! address resets a connection to a claimed address: it was meant for an instance, of any project and any user.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ impl Claim {
     }
 }
 
-/// Says whether an address is claimed as an instance's. The host's own part, 127.0.x.x, never is, and costs no call.
+/// Says whether an address is claimed. The host's own part, 127.0.x.x, never is, and costs no system call.
 pub fn is_claimed(address: IpAddr) -> bool {
     let IpAddr::V4(address) = address.to_canonical() else { return false };
     if !may_be_claimed(address) {
@@ -42,7 +42,7 @@ pub fn is_claimed(address: IpAddr) -> bool {
     let asked = socket().and_then(|socket| Ok(connect(&socket, &name_of(address)?)?));
     match asked {
         Ok(()) => true,
-        // The name is there and its socket takes no more: who asks has no use for it.
+        // The name is there, and its socket's queue is full: claims are never read.
         Err(error) => error.raw_os_error() == Some(Errno::AGAIN.raw_os_error()),
     }
 }

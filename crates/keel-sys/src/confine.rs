@@ -6,7 +6,7 @@
 //! of other tables, of 32-bit programs and of x32. For all calls but three it decides by number and architecture alone: such
 //! decisions the kernel keeps in a bitmap (since 5.11) and doesn't run the filter again, so that it costs a request next
 //! to nothing. The three are `clone`, allowed for threads only, and `tgkill` and `prlimit64`, for the process itself. It
-//! doesn't look into memory: which files are opened and who is connected to is decided elsewhere.
+//! doesn't look into memory: files and peers are decided on elsewhere.
 
 use std::io;
 
@@ -338,7 +338,7 @@ fn install(program: &[Instruction]) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// What the kernel is told of a call.
+    /// The part of `struct seccomp_data` that the filter reads.
     struct Call {
         architecture: u32,
         number: u32,

@@ -1,8 +1,8 @@
 //! A second, tiny process that ends what this one started, when this one is gone.
 //!
-//! PDEATHSIG reaches a child but not its children; a subreaper that was killed reaps nobody. The guardian waits on a
-//! socket, whose other end only this process holds, and is told the process groups and mount namespaces of the
-//! instances. When that ends it sends SIGKILL to all of them, to every process that lives in one of those namespaces or
+//! PDEATHSIG reaches a child but not its children, and a killed subreaper reaps nothing. The guardian waits on a socket
+//! whose other end only this process holds; through it it learns the process groups and mount namespaces of the
+//! instances. When the socket ends it sends SIGKILL to all of them, to every process that lives in one of those namespaces or
 //! carries the run's [`Mark`], and to the run's control group, and ends. It is handed each namespace open, so that its
 //! number can't pass to a stranger's. It is forked, not executed, and needs about as much memory as its stack.
 
@@ -228,7 +228,7 @@ fn end_all(guarded: &[Guarded], mark: &Mark) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
     }
-    // Who left the group is still in the namespace, or carries the mark. A process may fork while we look, and has no
+    // A process that left the group is still in the namespace, or carries the mark. A process may fork while we look, and has no
     // environment for a moment while it becomes another program: until none is found twice.
     const ROUNDS_MAX: u32 = 32;
     let mut found_none = 0;

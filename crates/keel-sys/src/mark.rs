@@ -1,4 +1,4 @@
-//! How the processes of one run are known again, by whoever outlives it.
+//! Marks by which the processes of a run are recognised after its end.
 //!
 //! Process ids are given anew, groups and sessions are left, parents die. What stays with a process and all that it starts
 //! is its environment, and the root that it sees. So the mark is a variable whose value nobody else has, and a file that

@@ -14,7 +14,7 @@ use rustix::{
 /// down, without the machine's packet filters. The thread can't return.
 ///
 /// # Errors
-/// What unshare(2) says: `EPERM` for who isn't root.
+/// What unshare(2) says: `EPERM` without root.
 pub fn enter_own_network() -> io::Result<()> {
     // SAFETY: the flag doesn't touch the descriptor table.
     Ok(unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?)
@@ -23,7 +23,7 @@ pub fn enter_own_network() -> io::Result<()> {
 /// Brings the loopback device of the thread's network up: netdevice(7).
 ///
 /// # Errors
-/// What ioctl(2) says: `EPERM` for who isn't that network's administrator.
+/// What ioctl(2) says: `EPERM` without CAP_NET_ADMIN in that network.
 pub fn bring_loopback_up() -> io::Result<()> {
     let socket: OwnedFd = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     // SAFETY: all zeroes are a valid request.
@@ -50,7 +50,7 @@ mod tests {
     fn has_a_loopback_device_and_nothing_of_the_machine_s() {
         let outside = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let outside = outside.local_addr().unwrap();
-        // A thread of its own: whoever enters can't return.
+        // A thread of its own: entering can't be undone.
         let inside = std::thread::spawn(move || {
             if let Err(error) = enter_own_network() {
                 return eprintln!("skipped has_a_loopback_device_and_nothing_of_the_machine_s: {error}");

@@ -152,7 +152,7 @@ pub struct SpawnError {
 }
 
 /// Starts a child. It is sent SIGKILL when the calling thread ends: call from a thread that lives as long as the child
-/// may. All its descriptors beyond the standard streams are closed on exec, whatever their flags.
+/// may. All its descriptors beyond the standard streams are closed on exec, even those without CLOEXEC.
 ///
 /// # Errors
 /// The step that failed, and why. No child is left then.

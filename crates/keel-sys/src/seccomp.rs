@@ -195,7 +195,7 @@ const ARGUMENT_2_AT: u32 = 16 + 2 * 8 + LOW_HALF;
 const ARGUMENT_3_AT: u32 = 16 + 3 * 8 + LOW_HALF;
 const LOW_HALF: u32 = if cfg!(target_endian = "big") { 4 } else { 0 };
 
-/// Puts this thread, and whatever it starts, under the filter; gives the trap. Uses no memory but the stack, so that it
+/// Puts this thread and all its children under the filter; gives the trap. Uses no memory but the stack, so that it
 /// may run between fork and exec.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Who listens where, asked of the kernel: sock_diag(7).
+//! The kernel's table of listening sockets: sock_diag(7).
 //!
 //! The answer is the kernel's own table, so it tells a socket on `127.1.2.3:80` from one on `0.0.0.0:80`, which no
 //! connection attempt can.
@@ -54,7 +54,7 @@ impl SockDiag {
         Ok(Self { socket: socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, protocol)? })
     }
 
-    /// Gives all TCP sockets that listen on a port, whatever their address.
+    /// Gives all TCP sockets that listen on a port, on any address.
     ///
     /// # Errors
     /// What the kernel answers.

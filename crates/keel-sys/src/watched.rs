@@ -14,7 +14,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 /// the event loop wakes for nothing. Here that interest is added when first there was no room.
 #[derive(Debug)]
 pub struct Watched {
-    // Before the descriptor: whoever drops a field at a time must end the registration first.
+    // Before the descriptor: fields are dropped in order, and the registration must end first.
     registration: Option<AsyncFd<Number>>,
     also_writes: bool,
     descriptor: OwnedFd,

@@ -17,7 +17,7 @@ use hickory_resolver::{
 use keel_model::{NameServer, Resolver, ResolverSource};
 use tokio::time::Instant;
 
-/// Docker's DNS in every container of a network that a user made. Its TTL is 600 s whatever happens.
+/// Docker's DNS in every container of a network that a user made. Its TTL is always 600 s.
 const DOCKER_DNS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 11));
 /// How often Docker's DNS is asked: the question doesn't leave the host.
 const DOCKER_INTERVAL: Duration = Duration::from_secs(1);

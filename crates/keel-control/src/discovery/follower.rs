@@ -240,7 +240,7 @@ impl Follower {
         dns.ask(&self.name.host, resolver).await
     }
 
-    /// Drops who is gone and probes who is new, unless something else has proven that it can serve. That spares the
+    /// Drops addresses that are gone and probes new ones, unless something else has proven that they serve. That spares the
     /// first probe only.
     fn take(&mut self, wanted: BTreeMap<Located, bool>) {
         self.members.retain(|located, member| {

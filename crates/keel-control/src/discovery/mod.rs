@@ -2,7 +2,7 @@
 //!
 //! One task for each name asks, compares and says what has changed; nothing here knows upstreams or the data plane.
 //! Four rules hold for every source:
-//! - Who can't be asked changes nothing: the addresses known last stay, and the log says so, once until it answers again.
+//! - A source that doesn't answer changes nothing: the last known addresses stay, and the log says so once until it does.
 //! - An address takes part when it has accepted a connection, never earlier: a container is in DNS before what runs in
 //!   it listens.
 //! - An address that accepts none any more takes part again when it does. Who sits there then is somebody else, of whom
@@ -105,7 +105,7 @@ impl Discovery {
         if name.resolver.source != ResolverSource::Docker {
             return Source::Dns;
         }
-        // Whoever listened last has ended the task with itself.
+        // The last listener's end has ended the task.
         let listened_to = self.containers.take().filter(|containers| !containers.is_closed());
         let containers = listened_to.unwrap_or_else(|| {
             let containers = watch::Sender::new(None);

@@ -83,7 +83,7 @@ impl RunningProject {
     /// Reads the same files again and puts them into effect.
     ///
     /// # Errors
-    /// See [`UpError`]; whatever it is, what ran before runs on.
+    /// See [`UpError`]. What ran before runs on in each case.
     pub async fn reload(&self) -> Result<Reading, UpError> {
         let follow = async {
             let _one_at_a_time = self.applying().await;

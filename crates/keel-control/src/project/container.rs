@@ -20,7 +20,7 @@ const COMPOSE_VERSION: &str = "1.29.2";
 pub(super) enum Publisher {
     /// Evenkeel's own listeners: requests are balanced.
     Evenkeel,
-    /// The engine: connections reach the one container, whatever they speak.
+    /// The engine: connections of any protocol reach the one container.
     Engine,
 }
 

@@ -1,7 +1,7 @@
 //! Services whose `ports` are balanced without an nginx.conf.
 //!
 //! Evenkeel writes the nginx.conf that such a service needs and reads it like any other: `evenkeel config` shows it, and
-//! it is a start for whoever wants to change something. Under Docker a port is plain TCP: nothing limits bodies or
+//! it is a start for users who want to change something. Under Docker a port is plain TCP: nothing limits bodies or
 //! holds responses back, and WebSockets pass; so it is here. Forwarding fields are overwritten: a client's own can't be
 //! trusted where nobody has said so, whichever of the names that frameworks read it has.
 

@@ -57,7 +57,7 @@ fn files(plan: &Plan, placed: &PlacedFiles) -> Vec<PathBuf> {
         .iter()
         .filter_map(|file| match &file.origin {
             Origin::Host(host) => Some(host.clone()),
-            // Whoever passes the folder reads it.
+            // Everyone who may pass the folder reads it.
             Origin::Text(_) => None,
         })
         .collect();

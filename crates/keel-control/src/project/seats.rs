@@ -229,7 +229,7 @@ fn socket_place(balancer: &Balancer<'_>, path: &Path, state: &Path) -> PathBuf {
     balancer.image.files.place(path).unwrap_or_else(|| image_path(state, name, path))
 }
 
-/// Gives what can't be merged into the seat's configuration: an upstream of the same name that is another.
+/// Finds a conflict with the seat's configuration: an upstream of the same name with other settings.
 pub(super) fn clash<'c>(
     configuration: &Configuration,
     added: &'c Configuration,

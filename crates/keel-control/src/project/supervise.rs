@@ -217,7 +217,7 @@ impl RunningProject {
         self.shared.events.subscribe()
     }
 
-    /// Ends the project: listeners first, then what is in flight, then the instances, whoever depends on others first.
+    /// Ends the project: listeners first, then what is in flight, then the instances, dependents before what they depend on.
     /// What is being put into effect meanwhile is given up, builds included.
     pub async fn down(&self, ending: Ending) -> Result<(), keel_runner::Error> {
         self.shared.ending.send_replace(true);
@@ -255,7 +255,7 @@ impl RunningProject {
                     self.state().name_changed(&name, &self.shared.traffic);
                     continue;
                 }
-                // Last: whoever asks gets an answer when nothing else is left to carry.
+                // Last: an answer means that all earlier news have been passed on.
                 Some(reply) = asked.recv() => {
                     _ = reply.send(());
                     continue;

@@ -1,4 +1,4 @@
-//! A command that somebody runs in an instance, whoever runs the instance.
+//! A command that a user runs in an instance, process or container.
 
 use std::io;
 
@@ -73,7 +73,7 @@ impl Exec {
         }
     }
 
-    /// Ends its input, behind what was written. A terminal has no end; it is sent Ctrl-D by who types.
+    /// Ends its input, behind what was written. A terminal has no end; its user types Ctrl-D.
     pub fn close_input(&mut self) {
         match &mut self.0 {
             Running::Child(child) => child.close_input(),
@@ -89,7 +89,7 @@ impl Exec {
         }
     }
 
-    /// Waits for its end, whatever it prints.
+    /// Waits for its end; its output is dropped.
     pub async fn wait(&mut self) -> Exit {
         match &mut self.0 {
             Running::Child(child) => child.wait().await,
@@ -97,7 +97,7 @@ impl Exec {
         }
     }
 
-    /// Sends a signal to it and, to a local process, whatever it started in its group. Fine if it has ended.
+    /// Sends a signal to it and, for a local process, to its process group. Fine if it has ended.
     ///
     /// # Errors
     /// When there is no such signal, or it may not be sent.

@@ -68,7 +68,7 @@ struct Waiting {
 enum LogJob {
     /// Write these, which are of one instance.
     Keep(Vec<Arc<LogLine>>),
-    /// A life of this instance begins: whoever removed its file gets a new one.
+    /// A life of this instance begins: a file that was removed is made again.
     Reopen(String),
     /// Say what was kept of these up to here.
     Look { of: Vec<Named>, tail: Option<usize>, reply: oneshot::Sender<Past> },

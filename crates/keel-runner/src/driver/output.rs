@@ -78,7 +78,7 @@ impl Output {
         is_meant: impl Fn(&LogLine) -> bool + Send + Sync + 'static,
     ) -> (PendingPast, Follower) {
         let mut followers = lock(&self.followers);
-        // Who wants nothing of it doesn't wait for the disk.
+        // A follower without a past doesn't wait for the disk.
         let past = (tail != Some(0)).then(|| self.writer.look(of, tail));
         (PendingPast(past), followers.add(is_meant))
     }

@@ -515,7 +515,7 @@ impl Supervisor {
         self.told.insert(life.slot.clone());
         let Some(slot) = self.slots.get_mut(&life.slot) else { return };
         slot.last_error = Some(why);
-        // What can't be started now can't be in a second either.
+        // A start that is refused now is refused in a second, too.
         if slot.forget(now, incarnation) == Part::Current && slot.current.is_none() {
             slot.wanted = Wanted::Down;
         }

@@ -1,7 +1,7 @@
 //! Decides what happens to which instance when.
 //!
 //! A state machine without I/O and without a clock: it is told what happened and what time it is, and answers what to
-//! do. Whatever was told, it then walks every slot towards what is wanted of it ([`Supervisor::handle`]), so that no
+//! do. After each event it walks every slot towards what is wanted of it ([`Supervisor::handle`]), so that no
 //! order of events leaves one behind. It starts no process and knows no address: that is the driver's.
 //!
 //! A *slot* is an instance by its number in the service (`app-2`); a *life* is one process of it. A slot has one
@@ -79,7 +79,7 @@ pub(crate) enum Event {
     Started { incarnation: Incarnation },
     /// It couldn't be started.
     StartFailed { incarnation: Incarnation, why: String },
-    /// Who is to start it can't be asked just now. It hasn't run.
+    /// The driver doesn't answer just now. The instance hasn't run.
     StartUnasked { incarnation: Incarnation, why: String },
     /// It listens on its first port.
     Listening { incarnation: Incarnation },
@@ -89,7 +89,7 @@ pub(crate) enum Event {
     Moved { incarnation: Incarnation },
     /// The healthcheck asked for came to an end.
     Probed { incarnation: Incarnation, number: ProbeNumber, passed: bool },
-    /// Whoever runs it has something to say about it.
+    /// The driver has judged it.
     Judged { incarnation: Incarnation, verdict: Verdict },
     /// Nothing is in flight to it any more.
     Drained { incarnation: Incarnation },
@@ -163,7 +163,7 @@ struct Slot {
     stopped_by: CommandId,
     /// Once nothing of it lives it is forgotten.
     removed: bool,
-    /// It ends only after whoever depends on it has (`down`).
+    /// It ends after the services that depend on it (`down`).
     after_dependents: bool,
     patience: Patience,
     current: Option<Incarnation>,
@@ -499,7 +499,7 @@ impl Supervisor {
             let renamed = self.renamed.remove(&name);
             if (renamed || before != Some(&pool)) && (before.is_some() || pool != (Vec::new(), false)) {
                 let (ready, starting) = pool.clone();
-                // Before anything that follows from the change, such as a signal to who has just left.
+                // Before anything that follows from the change, such as a signal to an instance that has just left.
                 self.actions.insert(0, Action::Publish { service: name.clone(), ready, starting });
                 self.published.insert(name, pool);
             }

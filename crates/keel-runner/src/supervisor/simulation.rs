@@ -1,7 +1,7 @@
 //! The machine under random commands and a driver that misbehaves, over virtual time.
 //!
 //! 256 seeds; `KEEL_SEED=N cargo test -p keel-runner simulation` replays one. The machine checks its own invariants
-//! after every event; here it is checked that whatever happened, it comes to rest in the state that was asked for.
+//! after every event; here it is checked that after any sequence it comes to rest in the state that was asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -231,8 +231,8 @@ impl World {
         }
     }
 
-    /// What the engine may say of a container: whoever is paused is resumed, who is taken out of a network comes back,
-    /// and who is sent a signal ends or ignores it. One that flaps it calls unhealthy once.
+    /// What the engine may say of a container: a paused one is resumed, one taken out of a network comes back, one that
+    /// is sent a signal ends or ignores it. One that flaps it calls unhealthy once.
     fn judge(&mut self, incarnation: Incarnation, delay: Duration, spec: &Service) {
         let is_checked = spec.healthcheck.is_some();
         if is_checked && self.mischief(15) {
@@ -473,7 +473,7 @@ fn a_rolling_restart_keeps_the_number() {
     }
 }
 
-/// What is said last of an instance is what becomes of it, whatever is under way from what was said before.
+/// The last command for an instance decides what becomes of it; earlier ones that are under way don't.
 #[test]
 fn the_last_word_counts_for_every_pair_of_commands() {
     type Make = fn() -> Command;

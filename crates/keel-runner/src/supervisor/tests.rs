@@ -593,7 +593,7 @@ fn says_that_a_start_is_slow() {
     bench.expect(&[]);
 }
 
-/// Whatever runs an instance, what is decided about it is the same.
+/// Processes and containers get the same decisions.
 #[test]
 fn both_drivers_are_told_the_same() {
     let play = |service: Service| {

@@ -134,7 +134,7 @@ pub(crate) fn host() -> String {
     std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()).unwrap_or_else(|| SOCKET.into())
 }
 
-/// Tells whether an engine answers. What can't be asked without TLS counts as one that does.
+/// Tells whether an engine answers. An engine that wants TLS counts as one that answers.
 pub(crate) fn answers() -> bool {
     let host = host();
     let (scheme, place) = host.split_once("://").unwrap_or(("unix", &host));

@@ -107,7 +107,7 @@ fn write(
     let mut open = vec![PathBuf::new()];
     while let Some(folder) = open.pop() {
         let mut entries: Vec<_> = std::fs::read_dir(root.join(&folder))?.collect::<io::Result<_>>()?;
-        // The same order each time, whatever the file system's.
+        // Sorted: file systems list in any order.
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let path = folder.join(entry.file_name());

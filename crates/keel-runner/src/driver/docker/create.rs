@@ -30,7 +30,7 @@ pub(super) struct Once {
 }
 
 impl Driver {
-    /// Makes the container of a life, and with it whatever of networks and volumes isn't there; gives its id.
+    /// Makes the container of a life, and the networks and volumes that are missing; gives its id.
     pub(super) async fn create(
         &self,
         docker: &Docker,

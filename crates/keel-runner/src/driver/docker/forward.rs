@@ -96,7 +96,7 @@ async fn pass(listener: TcpListener, port: HostPort, behind: Behind) {
         let (behind, port, turns) = (Arc::clone(&behind), port.clone(), Arc::clone(&turns));
         tokio::spawn(async move {
             let found = lock(&behind).get(&port).cloned().unwrap_or_default();
-            // Who isn't there is passed over; where nobody is the connection closes.
+            // An address that doesn't answer is skipped; the connection closes when none does.
             if let Some(mut outer) = connect(&found, turns.fetch_add(1, Ordering::Relaxed)).await {
                 drop(tokio::io::copy_bidirectional(&mut inner, &mut outer).await);
             }
@@ -117,7 +117,7 @@ async fn connect(found: &[SocketAddr], turn: usize) -> Option<TcpStream> {
     None
 }
 
-/// Says whether a connection to an instance reached it, and not somebody who has the port on all addresses.
+/// Says whether a connection reached the instance, and not a socket on the wildcard address.
 fn is_its_own(address: SocketAddr) -> bool {
     if !keel_sys::claim::is_claimed(address.ip()) {
         return true;

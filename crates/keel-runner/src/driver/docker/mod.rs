@@ -103,7 +103,7 @@ struct Inner {
     volumes: Mutex<BTreeMap<String, Vec<OwnVolume>>>,
     networks: Networks,
     doors: Doors,
-    /// Shared by whoever makes something in the engine, for as long as that takes.
+    /// Held while something is made in the engine.
     making: RwLock<()>,
     /// Nothing is to be made any more.
     is_closed: AtomicBool,

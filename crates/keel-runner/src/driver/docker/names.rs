@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::{Birth, Driver, container_of, lock};
 use crate::supervisor::Incarnation;
 
-/// Who has which name.
+/// The names in use.
 #[derive(Debug, Default)]
 pub(super) struct Names(BTreeMap<String, Incarnation>);
 

@@ -274,7 +274,7 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// Who held it doesn't want it any more.
+    /// Nobody waits for the command any more: it ends.
     fn drop(&mut self) {
         if self.exit.is_none() && tokio::runtime::Handle::try_current().is_ok() {
             if let What::Exec { .. } = self.what {

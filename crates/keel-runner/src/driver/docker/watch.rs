@@ -1,4 +1,4 @@
-//! The engine's events: who ended, who is healthy, who was paused or cut off.
+//! The engine's events: containers that ended, became healthy, were paused or cut off.
 
 use std::{
     collections::{BTreeMap, HashMap, btree_map::Entry},
@@ -168,7 +168,7 @@ impl Driver {
         tokio::spawn(async move {
             loop {
                 let look = driver.0.looks.begin();
-                // Its end is told of anyway, and after the engine's silence it is looked at again.
+                // Its end is an event of its own, and after the engine's silence it is examined again.
                 if let Ok(container) = call(docker.inspect_container(&id, None)).await {
                     driver.place(incarnation, look, &container);
                 }

@@ -1,8 +1,8 @@
 //! Addresses of instances: 127.x.y.z, one for each life.
 //!
 //! Derived from project, instance and incarnation slot, so that the same instance has the same few addresses on every
-//! run; checked against everybody who listens on this machine, claimed for all to see ([`keel_sys::claim`]), and not given
-//! again right after it became free. 127.0.x.x is left to the host: resolvers and others live there.
+//! run. An address on which something listens is left out; one that is taken is claimed ([`keel_sys::claim`]), and rests
+//! before it is given again. 127.0.x.x is left to the host: resolvers and others live there.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,7 +16,7 @@ const RESTING_MAX: usize = 64;
 /// How many slots an instance has; more only when others hold them all.
 const SLOTS_MAX: u32 = 1 << 16;
 
-/// Who has which address. What rests stays claimed: a connection that comes late is still meant for who had it.
+/// The addresses in use and at rest. A resting one stays claimed: a late connection is meant for the life that had it.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     held: BTreeMap<Ipv4Addr, Option<Claim>>,

@@ -170,7 +170,7 @@ async fn make_venv(
     std::fs::write(folder.join(COMPLETE), "").map_err(io)
 }
 
-/// Gives a command that makes files which another user can read, whatever this process's umask.
+/// Wraps a command so that another user can read the files it makes, under any umask of this process.
 fn with_open_umask(argv: &[String], user: Option<&ProcessUser>) -> Vec<String> {
     let shell = ["/bin/sh", "-c", "umask 022; exec \"$@\"", "sh"];
     let shell = shell.into_iter().filter(|_| user.is_some()).map(str::to_owned);
@@ -200,7 +200,7 @@ async fn run(
     let mut child = started.map_err(|error| failed(error.to_string(), Vec::new()))?;
     // It holds the writing ends, which would keep the pipe open.
     drop(command);
-    // Whatever the command started goes with it when nobody waits for it any more.
+    // The command's process group ends when nobody waits for it any more.
     let mut group = GroupGuard(child.id().and_then(|id| i32::try_from(id).ok()));
     let reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(io)?;
     let mut output = BufReader::new(reader).split(b'\n');

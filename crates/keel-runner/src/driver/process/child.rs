@@ -186,7 +186,7 @@ impl Child {
         before - self.held.len()
     }
 
-    /// Ends its input, behind what was written. A terminal has no end; it is sent Ctrl-D by who types.
+    /// Ends its input, behind what was written. A terminal has no end; its user types Ctrl-D.
     pub(in crate::driver) fn close_input(&mut self) {
         if matches!(self.input, Some(Input::Pipe(_))) {
             self.input_ends = true;
@@ -205,7 +205,7 @@ impl Child {
         (self.input, self.held) = (None, Vec::new());
     }
 
-    /// Waits for its end, whatever it prints.
+    /// Waits for its end; its output is dropped.
     pub(in crate::driver) async fn wait(&mut self) -> Exit {
         match self.exit.wait_for(Option::is_some).await {
             Ok(exit) => exit.unwrap_or(Exit::Status(LOST)),
@@ -213,7 +213,7 @@ impl Child {
         }
     }
 
-    /// Sends a signal to it and whatever it started in its group. Fine if it has ended.
+    /// Sends a signal to its process group. Fine if it has ended.
     ///
     /// # Errors
     /// When there is no such signal, or it may not be sent.
@@ -244,7 +244,7 @@ impl Child {
 }
 
 impl Drop for Child {
-    /// Who held it doesn't want it any more.
+    /// Nobody waits for the command any more: it ends.
     fn drop(&mut self) {
         if self.exit.borrow().is_none() {
             children::signal_group(self.pid, super::SIGKILL);

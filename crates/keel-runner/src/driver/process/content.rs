@@ -24,7 +24,7 @@ const READ_BYTES: usize = 64 << 10;
 /// Digests what a build of a process would contain. `None` where nothing of it is built.
 ///
 /// # Errors
-/// What can't be read, by its path.
+/// An error with the path that it is about.
 pub(super) fn digest(process: &ProcessSpec) -> io::Result<Option<String>> {
     let mut hash = Hash(Sha256::new());
     let mut counts = false;
@@ -70,7 +70,7 @@ fn add_build(hash: &mut Hash, build: &ImageBuild, patterns: &[String]) -> io::Re
         let at = build.context.join(&folder);
         let entries = fs::read_dir(&at).map_err(|error| named(&at, error))?;
         let mut entries: Vec<_> = entries.collect::<io::Result<_>>()?;
-        // The same order each time, whatever the file system's.
+        // Sorted: file systems list in any order.
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries.into_iter().filter(|entry| entry.file_name() != "__pycache__") {
             let path = folder.join(entry.file_name());

@@ -53,7 +53,7 @@ impl Hosts {
     /// Makes the file of a life. It follows the names until [`forget`](Self::forget).
     pub(super) fn open(&mut self, incarnation: Incarnation, path: &Path, own: Owner) -> io::Result<()> {
         let file = File::create(path)?;
-        // Whoever the instance runs as, and whatever this process's umask.
+        // Every user reads it, under any umask of this process.
         file.set_permissions(Permissions::from_mode(0o644))?;
         let mut file = HostsFile { file, own, length: BYTES_MIN, written: Vec::new() };
         file.write(&self.base, &self.names)?;

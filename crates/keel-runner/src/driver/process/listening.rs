@@ -1,7 +1,7 @@
 //! Finds out when an instance listens, by asking the kernel's table of sockets on a thread of its own.
 //!
 //! It listens when the socket that would take a connection to its port is one that its own processes have open. A
-//! connection attempt can't tell that: whoever has the port on a wildcard address would answer it. Asked quickly after
+//! connection attempt doesn't show that: a socket on the wildcard address would answer it. Asked quickly after
 //! a trapped bind and at the start, then ever more slowly; of one that was seen to listen, again when requests fail there.
 
 use std::{
@@ -34,7 +34,7 @@ enum Word {
     Forget(Incarnation),
 }
 
-/// What is told of an instance.
+/// How an instance listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hearing {
     /// It listens.

@@ -257,8 +257,8 @@ impl Driver {
     }
 
     /// Gives an address at which nobody answers, for the name of a service that has no ready instance: the name
-    /// resolves, and who connects is refused, as by a container that doesn't listen yet. `None` where the address is
-    /// another's, or nobody would refuse.
+    /// resolves, and connections are refused, as by a container that doesn't listen yet. `None` where the address is in
+    /// use, or there is no trap to refuse them.
     pub(crate) fn vacancy(&self, service: &ServiceName) -> Option<IpAddr> {
         if lock(&self.0.refused).trap.is_some() {
             return None;
@@ -425,7 +425,7 @@ impl Driver {
 
     /// Notes a process for the guardian and for a later run.
     fn guard(&self, family: &Family) {
-        // One that is gone is followed by another, which is told of all.
+        // The next guardian learns all lives when it starts.
         if let Err(error) = lock(&self.0.guardian).watch(family.pid, family.namespace()) {
             tracing::debug!("the guardian can't be told: {error}");
         }
@@ -466,7 +466,7 @@ impl Driver {
         self.0.burials.send_modify(|left| *left += 1);
     }
 
-    /// Ends whatever is left of a life whose main process has ended, reaps that, and gives back what the life had.
+    /// Ends the processes left of a life whose main process has ended, reaps that, and removes the life's files.
     fn bury(&self, incarnation: Incarnation) {
         self.remove_remains(incarnation);
         self.0.burials.send_modify(|left| *left = left.saturating_sub(1));
@@ -504,7 +504,7 @@ fn make_nsswitch(state_dir: &Path) -> io::Result<Option<PathBuf>> {
     let Ok(host) = std::fs::read_to_string("/etc/nsswitch.conf") else { return Ok(None) };
     let path = state_dir.join(leftovers::MARK_FILE);
     std::fs::write(&path, hosts::nsswitch(&host)).map_err(at(&path))?;
-    // Whoever an instance runs as, and whatever this process's umask.
+    // Every user reads it, under any umask of this process.
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .map_err(at(&path))?;
     Ok(Some(path))

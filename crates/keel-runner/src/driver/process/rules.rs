@@ -284,7 +284,7 @@ mod tests {
         for host in ["127.0.0.1", "127.5.5.5", "0.0.0.0", "192.168.1.5"] {
             check(Kind::Stream, &format!("[::ffff:{host}]:8000"), own(8000));
         }
-        // An instance is at its address, whatever the port.
+        // An instance is at its address on every port.
         check(Kind::Stream, "127.3.4.5:80", own(80));
         check(Kind::Stream, "127.3.4.5:5432", own(5432));
         check(Kind::Stream, "127.9.9.9:5432", Connect::Instance { address: OTHER, port: 5432 });

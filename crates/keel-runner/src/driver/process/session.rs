@@ -43,7 +43,7 @@ impl Driver {
         tokio::spawn(async move {
             let ran = driver.run_healthcheck(incarnation).await;
             let (passed, output) = ran.unwrap_or_else(|why| (false, tokio::spawn(async { why })));
-            // Who passed may have its requests at once: the pool doesn't wait for what was printed.
+            // An instance that passed joins the pool at once; reading the output comes later.
             if passed {
                 driver.note_health(incarnation, Health { passed, output: String::new() });
                 driver.tell(Event::Probed { incarnation, number, passed });

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 type Order = (Command, Sandbox, oneshot::Sender<Result<Spawned, SpawnError>>);
 
-/// The handle to the thread; when it is dropped, whatever was started ends.
+/// The handle to the thread. Dropping it ends the children.
 #[derive(Debug)]
 pub(super) struct Spawner {
     orders: mpsc::Sender<Order>,

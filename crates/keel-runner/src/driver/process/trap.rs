@@ -158,7 +158,7 @@ impl Shared {
         match self.decide(trap, whose, &notification) {
             Ok(Decision::Answer(answer)) => drop(trap.answer(notification.id, answer)),
             Ok(Decision::Aside(call)) => self.answer_aside(trap, notification.id, *call),
-            // What can't be looked into is done as it was asked.
+            // The kernel does a call that can't be examined as it was made.
             Err(error) => {
                 tracing::debug!("a trapped call of {} passes: {error}", whose.incarnation);
                 drop(trap.answer(notification.id, Answer::Continue));
@@ -215,8 +215,8 @@ impl Shared {
         }
     }
 
-    /// Binds a unix socket to an abstract name. All of a host share these: what can't be had is said, and what another instance
-    /// won't have. A name with the process id in it is meant to be the only one.
+    /// Binds a unix socket to an abstract name. A host has one set of these names: a name in use is an obstacle, and one
+    /// that another instance can't have then is a remark, unless it holds the process id.
     fn bind_abstract(
         &self,
         trap: &Trap,
@@ -532,7 +532,7 @@ fn is_taken_by_a_stranger(address: SocketAddr) -> bool {
     }
 }
 
-/// Connects to a port of an instance: to a socket of its own or to none, whoever else has the port on all addresses.
+/// Connects to a port of an instance: to a socket of its own or to none, never to another program's on the wildcard address.
 fn connect_to(socket: OwnedFd, kind: Kind, home: Home, port: u16) -> io::Result<Decision> {
     let to = Target {
         at: home.socket_address(port),
