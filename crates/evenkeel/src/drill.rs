@@ -9,7 +9,7 @@ use std::{
 use keel_admin::api::FileChoice;
 use keel_control::project::ProjectOptions;
 use keel_drill::{
-    CASES, Ended, Options, Stop, Told,
+    CASES, CaseNews, Ended, Options, Stop,
     nginx::{Manner, Nginx},
     report,
     results::Results,
@@ -137,12 +137,12 @@ fn play(options: &Options, folder: &Path, out: &mut impl Write) -> anyhow::Resul
     let Ended { results, error } = keel_drill::run(options, |told| {
         // Without a terminal there is nobody to tell; the results are kept.
         drop(match told {
-            Told::Begins(case) if shows_progress => {
+            CaseNews::Begins(case) if shows_progress => {
                 keel_telemetry::stderr().push(format!("{} ...\r", case.name).as_bytes());
                 Ok(())
             }
-            Told::Begins(_) => Ok(()),
-            Told::Ended(case) => write!(out, "{}", terminal::row(case)),
+            CaseNews::Begins(_) => Ok(()),
+            CaseNews::Ended(case) => write!(out, "{}", terminal::row(case)),
         });
     })?;
     let written = report::write(&results, folder)?;

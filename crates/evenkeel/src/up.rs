@@ -8,7 +8,7 @@ use std::{
 };
 
 use keel_admin::{
-    Claim, ClaimError, Client, ClientError, Describe, Found, Paths, Shown,
+    ClaimError, Client, ClientError, Describe, Found, Paths, Shown, SupervisorClaim,
     api::{FileChoice, ProjectInfo, UpRequest},
     find, remedies,
 };
@@ -124,7 +124,7 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
 #[derive(Debug)]
 enum Role {
     /// Nobody supervises it: this one does from now on.
-    Supervisor(Claim),
+    Supervisor(SupervisorClaim),
     /// Somebody does, and answers.
     Client(Client),
 }
@@ -134,7 +134,7 @@ enum Role {
 fn find_role(paths: &Paths) -> anyhow::Result<Role> {
     let since = Instant::now();
     loop {
-        let taken = match Claim::take(paths) {
+        let taken = match SupervisorClaim::take(paths) {
             Err(taken @ ClaimError::Taken { .. }) => taken,
             claim => return Ok(Role::Supervisor(claim?)),
         };
@@ -210,7 +210,7 @@ struct Supervisor<'a> {
 }
 
 impl Supervisor<'_> {
-    async fn run(self, mut claim: Claim, joined: &Joined) -> anyhow::Result<ExitCode> {
+    async fn run(self, mut claim: SupervisorClaim, joined: &Joined) -> anyhow::Result<ExitCode> {
         let mut signals = Signals::listen()?;
         let mut settings = keel_runner::Settings::new(&joined.name, &self.paths.state);
         settings.place = place(&joined.name, &joined.folder);

@@ -19,5 +19,5 @@ pub use exec::{ExecOpen, Frame, FrameReader, FrameWriter, INPUT_BYTES_MAX};
 pub use find::{Found, find};
 pub use paths::{PathError, Paths, runtime_folder};
 pub use server::{Shown, remedies, serve};
-pub use socket::{Claim, ClaimError};
+pub use socket::{ClaimError, SupervisorClaim};
 pub use text::Describe;

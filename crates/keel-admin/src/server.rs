@@ -377,7 +377,7 @@ where
 {
     let (sender, receiver) = mpsc::channel(LINES_MAX);
     let mut events = server.project.events();
-    let mut told = Told { sender, shown: Shown::default(), left_out: 0 };
+    let mut told = CommandLog { sender, shown: Shown::default(), left_out: 0 };
     tokio::spawn(async move {
         let command = command(server);
         tokio::pin!(command);
@@ -404,13 +404,13 @@ where
 }
 
 /// What a client is told while its command runs. It isn't waited for: what it doesn't take in time is counted.
-struct Told {
+struct CommandLog {
     sender: mpsc::Sender<Message>,
     shown: Shown,
     left_out: u64,
 }
 
-impl Told {
+impl CommandLog {
     fn tell(&mut self, event: ProjectEvent) {
         let Some(message) = self.shown.message(event) else { return };
         if self.left_out > 0 && self.sender.try_send(Message::LeftOut { lines: self.left_out }).is_ok() {

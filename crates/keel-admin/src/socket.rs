@@ -14,7 +14,7 @@ use crate::paths::Paths;
 
 /// The right to be a project's supervisor, and the socket it is reached by. Given up when dropped.
 #[derive(Debug)]
-pub struct Claim {
+pub struct SupervisorClaim {
     _lock: File,
     listener: Option<std::os::unix::net::UnixListener>,
     paths: Paths,
@@ -40,7 +40,7 @@ pub enum ClaimError {
     },
 }
 
-impl Claim {
+impl SupervisorClaim {
     /// Claims a project. A socket that a dead supervisor left behind is replaced.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for SupervisorClaim {
     fn drop(&mut self) {
         // The lock file stays: removing it would let two claim different files of one name.
         drop(std::fs::remove_file(&self.paths.socket));
@@ -109,15 +109,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let paths = paths(folder.path());
         drop(std::os::unix::net::UnixListener::bind(&paths.socket).unwrap());
-        let claim = Claim::take(&paths).unwrap();
+        let claim = SupervisorClaim::take(&paths).unwrap();
         let mode = std::fs::metadata(&paths.socket).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        match Claim::take(&paths) {
+        match SupervisorClaim::take(&paths) {
             Err(ClaimError::Taken { pid }) => assert_eq!(pid, Some(std::process::id())),
             other => panic!("{other:?}"),
         }
         drop(claim);
         assert!(!paths.socket.exists());
-        Claim::take(&paths).unwrap();
+        SupervisorClaim::take(&paths).unwrap();
     }
 }

@@ -65,12 +65,12 @@ pub(crate) enum Made {
     /// The message was over before.
     TooLate,
     /// It was.
-    Yes { place: Place },
+    Yes { place: CutIn },
 }
 
 /// Where a message was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum CutIn {
     Head,
     Body,
 }
@@ -193,7 +193,7 @@ impl Peer {
             message.extend_from_slice(&body);
             match cut {
                 Some(Cut { side: Side::Response, at, how }) if at < message.len() => {
-                    let place = if at < head.len() { Place::Head } else { Place::Body };
+                    let place = if at < head.len() { CutIn::Head } else { CutIn::Body };
                     self.made(Made::Yes { place });
                     self.stream.write_all(message.get(..at).unwrap_or_default())?;
                     return self.break_off(how);
@@ -221,7 +221,7 @@ impl Peer {
                 return Ok(Some((id.clone(), Checksum::of(body).to_string())));
             }
             if let Some((_, how)) = stop_at.filter(|(at, _)| bytes.len() >= *at) {
-                let place = if parsed.is_none() { Place::Head } else { Place::Body };
+                let place = if parsed.is_none() { CutIn::Head } else { CutIn::Body };
                 self.made(Made::Yes { place });
                 return self.break_off(how).map(|()| None);
             }

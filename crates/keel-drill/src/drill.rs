@@ -38,7 +38,7 @@ pub struct Ended {
 /// # Errors
 /// When the project can't be tried at all. What a case finds is no error but a result; and where a drill breaks off, or the
 /// user ends it, there are results of the cases before.
-pub fn run(options: &Options, mut told: impl FnMut(Told<'_>)) -> Result<Ended, Error> {
+pub fn run(options: &Options, mut told: impl FnMut(CaseNews<'_>)) -> Result<Ended, Error> {
     let began = Instant::now();
     let subject = Subject::read(options.project.clone())?;
     let work = Work::new(&options.project.cache)?;
@@ -60,10 +60,10 @@ pub fn run(options: &Options, mut told: impl FnMut(Told<'_>)) -> Result<Ended, E
     };
     let mut ended = Ok(());
     for (number, case) in chosen(options)?.into_iter().enumerate() {
-        told(Told::Begins(case));
+        told(CaseNews::Begins(case));
         match play(case, number, &subject, options, &ground, &known, &mut results) {
             Ok(played) => {
-                told(Told::Ended(&played));
+                told(CaseNews::Ended(&played));
                 results.cases.push(played);
             }
             Err(error) => {
@@ -79,7 +79,7 @@ pub fn run(options: &Options, mut told: impl FnMut(Told<'_>)) -> Result<Ended, E
 
 /// What is told of a drill as it runs.
 #[derive(Debug)]
-pub enum Told<'a> {
+pub enum CaseNews<'a> {
     /// A case begins.
     Begins(&'static Case),
     /// A case has ended.

@@ -52,7 +52,7 @@ use std::{
 use keel_control::project::ProjectOptions;
 
 pub use cases::{CASES, Case};
-pub use drill::{Ended, Told, run};
+pub use drill::{CaseNews, Ended, run};
 pub use load::COMMAND as LOAD_COMMAND;
 
 /// What a drill is asked to do.

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     Exec, ExecRequest, InstanceState, InstanceStatus, Notice, PoolInstance,
-    driver::{Birth, Driver, Facts, Told},
+    driver::{Birth, DriverNews, Drivers, Facts},
     error::Error,
     supervisor::{Action, Command, CommandError, CommandId, Event, Incarnation, SlotId, Supervisor, View},
 };
@@ -92,9 +92,9 @@ pub(crate) struct Named {
 
 pub(crate) struct Engine {
     machine: Supervisor,
-    driver: Driver,
+    driver: Drivers,
     notices: mpsc::UnboundedSender<Notice>,
-    told: mpsc::UnboundedSender<Told>,
+    told: mpsc::UnboundedSender<DriverNews>,
     replies: HashMap<CommandId, oneshot::Sender<Result<(), CommandError>>>,
     last_command: CommandId,
     /// One-offs count down from the top, so that they never meet an instance.
@@ -108,9 +108,9 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new(
         drain_timeout: Duration,
-        driver: Driver,
+        driver: Drivers,
         notices: mpsc::UnboundedSender<Notice>,
-        told: mpsc::UnboundedSender<Told>,
+        told: mpsc::UnboundedSender<DriverNews>,
     ) -> Self {
         Self {
             machine: Supervisor::new(drain_timeout),
@@ -129,7 +129,7 @@ impl Engine {
     pub(crate) async fn run(
         mut self,
         mut requests: mpsc::UnboundedReceiver<Request>,
-        mut told: mpsc::UnboundedReceiver<Told>,
+        mut told: mpsc::UnboundedReceiver<DriverNews>,
     ) {
         let mut ends = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child()).ok();
         let mut reap_at: Option<Instant> = None;
@@ -158,22 +158,22 @@ impl Engine {
         }
     }
 
-    async fn hear(&mut self, word: Told) {
+    async fn hear(&mut self, word: DriverNews) {
         match word {
-            Told::Event(event) => self.feed(event).await,
-            Told::Noted(incarnation) => {
+            DriverNews::Event(event) => self.feed(event).await,
+            DriverNews::Noted(incarnation) => {
                 if let Some(slot) = self.machine.slot_of(incarnation).cloned() {
                     self.tell_status(&slot);
                 }
             }
-            Told::Remark(incarnation, text) => drop(self.driver.note(incarnation, &text)),
-            Told::Obstacle(incarnation, why) => {
+            DriverNews::Remark(incarnation, text) => drop(self.driver.note(incarnation, &text)),
+            DriverNews::Obstacle(incarnation, why) => {
                 let is_new = self.driver.note(incarnation, &why);
                 if let Some(slot) = self.machine.slot_of(incarnation).filter(|_| is_new) {
                     self.notify(Notice::Slow { instance: self.machine.name_of(slot), why });
                 }
             }
-            Told::Slow { instance, why } => self.notify(Notice::Slow { instance, why }),
+            DriverNews::Slow { instance, why } => self.notify(Notice::Slow { instance, why }),
         }
     }
 
@@ -441,7 +441,7 @@ impl Engine {
                 }
                 tokio::time::sleep(EXTERNAL_EVERY).await;
             }
-            let _ = told.send(Told::Event(Event::Accepts { service }));
+            let _ = told.send(DriverNews::Event(Event::Accepts { service }));
         });
     }
 

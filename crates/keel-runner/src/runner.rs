@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     BuildError, Exec, ExecRequest, Follower, InstanceStatus, LogLine, Notice, Past, Recreate,
-    driver::{Driver, Output, docker, process},
+    driver::{Drivers, Output, docker, process},
     engine::{Engine, Request},
     error::{Error, at},
     supervisor::{Command, CommandError, CommandId, Ending},
@@ -64,8 +64,8 @@ pub struct ApplyOptions {
 pub struct Runner {
     requests: mpsc::UnboundedSender<Request>,
     output: Arc<Output>,
-    containers: docker::Driver,
-    processes: process::Driver,
+    containers: docker::ContainerDriver,
+    processes: process::ProcessDriver,
     /// What builds of services contained when they were last made.
     contents: Arc<Mutex<BTreeMap<ServiceName, String>>>,
     state_dir: Arc<Path>,
@@ -88,9 +88,9 @@ pub fn start(settings: Settings) -> Result<(Runner, mpsc::UnboundedReceiver<Noti
     let output = Output::new(logs.clone()).map_err(|source| Error::StateDir { path: logs, source })?;
     let output = Arc::new(output);
     let (told, hears) = mpsc::unbounded_channel();
-    let containers = docker::Driver::new(&project, &state_dir, Arc::clone(&output), told.clone());
-    let processes = process::Driver::start(&place, &state_dir, Arc::clone(&output), told.clone());
-    let driver = Driver::of(processes.map_err(Error::System)?, containers);
+    let containers = docker::ContainerDriver::new(&project, &state_dir, Arc::clone(&output), told.clone());
+    let processes = process::ProcessDriver::start(&place, &state_dir, Arc::clone(&output), told.clone());
+    let driver = Drivers::of(processes.map_err(Error::System)?, containers);
     let (notices, noticed) = mpsc::unbounded_channel();
     let (requests, received) = mpsc::unbounded_channel();
     let (containers, processes) = (driver.containers().clone(), driver.processes().clone());

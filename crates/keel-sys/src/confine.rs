@@ -29,7 +29,7 @@ pub fn confine() -> io::Result<()> {
 
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum CallRule {
     Allow,
     /// It fails with this error.
     Fail(i32),
@@ -40,9 +40,9 @@ enum Verdict {
 }
 
 /// What isn't listed.
-const ELSE: Verdict = Verdict::Fail(libc::EPERM);
+const ELSE: CallRule = CallRule::Fail(libc::EPERM);
 /// What is newer than all that is listed, or of another table.
-const UNKNOWN: Verdict = Verdict::Fail(libc::ENOSYS);
+const UNKNOWN: CallRule = CallRule::Fail(libc::ENOSYS);
 
 /// Calls that are allowed on every architecture.
 const ALLOWED: &[libc::c_long] = &[
@@ -224,13 +224,13 @@ const ALLOWED_HERE: &[libc::c_long] = &[
 const ALLOWED_HERE: &[libc::c_long] = &[];
 
 /// What else isn't refused.
-const OTHERS: &[(libc::c_long, Verdict)] = &[
-    (libc::SYS_clone, Verdict::Threads),
-    (libc::SYS_clone3, Verdict::Fail(libc::ENOSYS)),
-    (libc::SYS_tgkill, Verdict::Itself),
+const OTHERS: &[(libc::c_long, CallRule)] = &[
+    (libc::SYS_clone, CallRule::Threads),
+    (libc::SYS_clone3, CallRule::Fail(libc::ENOSYS)),
+    (libc::SYS_tgkill, CallRule::Itself),
     // musl signals its threads by it. A filter doesn't know their numbers; kill(2) by process stays refused.
-    (libc::SYS_tkill, if cfg!(target_env = "musl") { Verdict::Allow } else { ELSE }),
-    (libc::SYS_prlimit64, Verdict::Itself),
+    (libc::SYS_tkill, if cfg!(target_env = "musl") { CallRule::Allow } else { ELSE }),
+    (libc::SYS_prlimit64, CallRule::Itself),
 ];
 
 /// Offsets in `struct seccomp_data`; of the first argument its low half, on these architectures the first.
@@ -269,15 +269,15 @@ fn program(process: u32) -> Vec<Instruction> {
 }
 
 /// Gives what holds from which number on, in order, beginning with 0.
-fn ranges() -> Vec<(u32, Verdict)> {
-    let allowed = ALLOWED.iter().chain(ALLOWED_HERE).map(|number| (*number, Verdict::Allow));
-    let mut calls: Vec<(u32, Verdict)> = allowed
+fn ranges() -> Vec<(u32, CallRule)> {
+    let allowed = ALLOWED.iter().chain(ALLOWED_HERE).map(|number| (*number, CallRule::Allow));
+    let mut calls: Vec<(u32, CallRule)> = allowed
         .chain(OTHERS.iter().copied())
         .filter_map(|(number, verdict)| Some((u32::try_from(number).ok()?, verdict)))
         .collect();
     calls.sort_by_key(|(number, _)| *number);
-    let mut ranges: Vec<(u32, Verdict)> = vec![(0, ELSE)];
-    let mut begin = |at: u32, verdict: Verdict| match ranges.last_mut() {
+    let mut ranges: Vec<(u32, CallRule)> = vec![(0, ELSE)];
+    let mut begin = |at: u32, verdict: CallRule| match ranges.last_mut() {
         Some(last) if last.0 == at => last.1 = verdict,
         Some(last) if last.1 == verdict => {}
         _ => ranges.push((at, verdict)),
@@ -292,7 +292,7 @@ fn ranges() -> Vec<(u32, Verdict)> {
     ranges
 }
 
-fn search(ranges: &[(u32, Verdict)], process: u32) -> Vec<Instruction> {
+fn search(ranges: &[(u32, CallRule)], process: u32) -> Vec<Instruction> {
     let (lower, upper) = ranges.split_at(ranges.len() / 2);
     let (Some((from, _)), false) = (upper.first(), lower.is_empty()) else {
         return ranges.first().map(|(_, verdict)| decide(*verdict, process)).unwrap_or_default();
@@ -306,15 +306,15 @@ fn search(ranges: &[(u32, Verdict)], process: u32) -> Vec<Instruction> {
     steps
 }
 
-fn decide(verdict: Verdict, process: u32) -> Vec<Instruction> {
+fn decide(verdict: CallRule, process: u32) -> Vec<Instruction> {
     const THREAD: u32 = libc::CLONE_THREAD.cast_unsigned();
     let first = step(LOAD, 0, 0, FIRST_ARGUMENT_AT);
     let allow = step(RETURN, 0, 0, ALLOW);
     match verdict {
-        Verdict::Allow => vec![allow],
-        Verdict::Fail(error) => vec![fail(error)],
-        Verdict::Threads => vec![first, step(JUMP_SET, 1, 0, THREAD), fail(libc::EPERM), allow],
-        Verdict::Itself => {
+        CallRule::Allow => vec![allow],
+        CallRule::Fail(error) => vec![fail(error)],
+        CallRule::Threads => vec![first, step(JUMP_SET, 1, 0, THREAD), fail(libc::EPERM), allow],
+        CallRule::Itself => {
             vec![first, step(JUMP_EQUAL, 2, 0, process), step(JUMP_EQUAL, 1, 0, 0), fail(libc::EPERM), allow]
         }
     }
@@ -389,7 +389,7 @@ mod tests {
             let (verdict, looked) = run(&program, &Call { architecture: AUDIT_ARCH, number, first: 42 });
             let other = OTHERS.iter().find(|(other, _)| u32::try_from(*other) == Ok(number));
             match other {
-                Some((_, Verdict::Fail(error))) => assert_eq!(verdict, ERRNO | error.cast_unsigned()),
+                Some((_, CallRule::Fail(error))) => assert_eq!(verdict, ERRNO | error.cast_unsigned()),
                 Some(_) => assert!(looked, "{number}"),
                 None => {
                     let is_newer = allowed.iter().all(|known| number > *known);

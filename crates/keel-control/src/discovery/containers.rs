@@ -34,7 +34,7 @@ pub(super) struct Containers {
 pub(super) struct Container {
     pub(super) name: String,
     /// Its place in each network, by the network's id.
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<String, Reachable>,
     health: Health,
     paused: bool,
     leaving: Leaving,
@@ -47,7 +47,7 @@ pub(super) struct Container {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Place {
+struct Reachable {
     addresses: Vec<IpAddr>,
     names: BTreeSet<String>,
 }
@@ -145,7 +145,7 @@ impl Container {
             let further = endpoint.aliases.iter().chain(&endpoint.dns_names).flatten();
             let names = further.chain([&name]).map(|name| name.to_ascii_lowercase()).collect();
             let id = endpoint.network_id.clone().unwrap_or_default();
-            places.insert(id, Place { addresses: addresses.collect(), names });
+            places.insert(id, Reachable { addresses: addresses.collect(), names });
         }
         let mut hasher = DefaultHasher::new();
         (&answer.id, &state.started_at).hash(&mut hasher);

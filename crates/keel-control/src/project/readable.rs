@@ -24,7 +24,7 @@ const ACCESS_LIST: &str = "system.posix_acl_access";
 
 /// Warns of files that are to be served and that the data plane's user can't read.
 pub(super) fn name_unreadable(plan: &Plan, placed: &PlacedFiles) -> Option<Diagnostic> {
-    let mut reader = Reader::new(plan.process.user.as_ref()?);
+    let mut reader = FileRights::new(plan.process.user.as_ref()?);
     let mut denied: Vec<Denied> = Vec::new();
     for file in files(plan, placed) {
         denied.extend(reader.denied(&file));
@@ -114,14 +114,14 @@ struct Denied {
 }
 
 /// What a user may do with files.
-struct Reader<'a> {
+struct FileRights<'a> {
     user: &'a User,
     groups: Vec<u32>,
     /// The folders that were asked about, with the outermost that denies.
     folders: BTreeMap<PathBuf, Option<PathBuf>>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> FileRights<'a> {
     fn new(user: &'a User) -> Self {
         let groups = keel_sys::user::groups_of(&user.name, user.gid).unwrap_or_else(|_| vec![user.gid]);
         Self { user, groups, folders: BTreeMap::new() }
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     fn says(folder: &Path, user: &User) -> Option<String> {
-        let mut reader = Reader::new(user);
+        let mut reader = FileRights::new(user);
         let mut found = Vec::new();
         add_below(folder.join("html"), &mut found);
         let denied = found.iter().find_map(|file| reader.denied(file))?;

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use super::{Case, Way, any};
 use crate::{
     Error,
-    cutter::{Cut, Cutters, How, Made, Manner, Place, Side},
+    cutter::{Cut, CutIn, Cutters, How, Made, Manner, Side},
     front::Front,
     generator::{Pace, Shape, Target},
     load::Load,
@@ -209,7 +209,7 @@ impl Cutting {
     }
 
     /// Allows what may become of this one request.
-    fn allow(&mut self, series: Series, place: Place, step: u32) {
+    fn allow(&mut self, series: Series, place: CutIn, step: u32) {
         let during: Option<(Moment, Moment)> =
             self.load.records_of(step).first().map(|record: &Record| (record.sent, record.ended));
         let mut allow = |words, outcome, methods| {
@@ -219,7 +219,7 @@ impl Cutting {
         if series.method == Method::Post {
             allow("502 for a POST", Allowed::Status(&[502]), Methods::Posts);
         }
-        if series.side == Side::Response && place == Place::Body {
+        if series.side == Side::Response && place == CutIn::Body {
             allow("a response that has begun breaks off", Allowed::Broken, Methods::All);
         }
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::{
     content,
-    document::{Block, Cell, Column, Document, Kind, Level, Table, Tone, Verdict},
+    document::{Block, Cell, Column, Document, Headline, Kind, Level, Table, Tone},
     font::{Face, OTHER_FONT},
     picture::{Anchor, Area, Ink, Pen, Picture, Style, at},
     words,
@@ -85,7 +85,7 @@ fn wrongs(count: &Count) -> Vec<String> {
         .collect()
 }
 
-fn verdict(all: &[Results]) -> Verdict {
+fn verdict(all: &[Results]) -> Headline {
     let detail = all.iter().map(|results| {
         let wrongs = wrongs(&content::total(results));
         let sent = words::counted(content::total(results).sent, "request", "requests");
@@ -93,7 +93,7 @@ fn verdict(all: &[Results]) -> Verdict {
             if wrongs.is_empty() { "none lost, doubled or torn".to_owned() } else { wrongs.join(", ") };
         format!("{}: of {sent} {what}.", results.proxy)
     });
-    Verdict { tone: Tone::Plain, text: "What each proxy lost".to_owned(), detail: detail.collect() }
+    Headline { tone: Tone::Plain, text: "What each proxy lost".to_owned(), detail: detail.collect() }
 }
 
 fn table_of_proxies(all: &[Results], kind: Kind) -> Table {

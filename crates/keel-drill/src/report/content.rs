@@ -2,7 +2,7 @@
 
 use super::{
     architecture,
-    document::{Block, Cell, Column, Document, Kind, Level, Link, Table, Tone, Verdict},
+    document::{Block, Cell, Column, Document, Headline, Kind, Level, Link, Table, Tone},
     shares, timeline, words,
 };
 use crate::results::{Case, Count, Finding, Results, Source, Step};
@@ -90,7 +90,7 @@ pub(super) fn total(results: &Results) -> Count {
     total
 }
 
-fn verdict(results: &Results) -> Verdict {
+fn verdict(results: &Results) -> Headline {
     let total = total(results);
     let played = results.played().count();
     let blind = results.played().filter(|case| case.source == Source::None).count();
@@ -144,7 +144,7 @@ fn verdict(results: &Results) -> Verdict {
     if skipped > 0 {
         detail.push(format!("{} skipped.", words::counted(skipped as u64, "case was", "cases were")));
     }
-    Verdict { tone, text, detail }
+    Headline { tone, text, detail }
 }
 
 fn add_findings(document: &mut Document, cases: &[Named<'_>]) {

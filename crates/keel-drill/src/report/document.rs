@@ -8,13 +8,13 @@ pub(super) struct Document {
     pub(super) title: String,
     /// Where, when and with what.
     pub(super) subtitle: String,
-    pub(super) verdict: Verdict,
+    pub(super) verdict: Headline,
     pub(super) blocks: Vec<Block>,
 }
 
 /// The answer, before anything else.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Verdict {
+pub(super) struct Headline {
     pub(super) tone: Tone,
     pub(super) text: String,
     pub(super) detail: Vec<String>,

@@ -33,7 +33,7 @@ use crate::{
 
 /// What the driver tells of its own accord.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum DriverNews {
     /// Something for the machine.
     Event(Event),
     /// Something about an instance is known now that its status shows.
@@ -72,19 +72,19 @@ pub(crate) struct Birth {
 
 /// Both drivers.
 #[derive(Clone, Debug)]
-pub(crate) struct Driver {
-    processes: process::Driver,
-    containers: docker::Driver,
+pub(crate) struct Drivers {
+    processes: process::ProcessDriver,
+    containers: docker::ContainerDriver,
 }
 
-impl Driver {
+impl Drivers {
     /// Joins those for processes and for containers.
-    pub(crate) fn of(processes: process::Driver, containers: docker::Driver) -> Self {
+    pub(crate) fn of(processes: process::ProcessDriver, containers: docker::ContainerDriver) -> Self {
         Self { processes, containers }
     }
 
     /// Gives the one for containers.
-    pub(crate) fn containers(&self) -> &docker::Driver {
+    pub(crate) fn containers(&self) -> &docker::ContainerDriver {
         &self.containers
     }
 
@@ -173,13 +173,13 @@ impl Driver {
         }
     }
 
-    /// Ends every local process. Containers end with [`docker::Driver::tear_down`], which takes its time.
+    /// Ends every local process. Containers end with [`docker::ContainerDriver::tear_down`], which takes its time.
     pub(crate) fn end_all(&self) {
         self.processes.end_all();
     }
 
     /// Gives the one for local processes.
-    pub(crate) fn processes(&self) -> &process::Driver {
+    pub(crate) fn processes(&self) -> &process::ProcessDriver {
         &self.processes
     }
 

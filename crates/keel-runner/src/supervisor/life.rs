@@ -8,8 +8,8 @@ use std::{
 use keel_model::{Run, Service};
 
 use super::{
-    Action, FIRST_CONTAINER_PROBES_EVERY, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, Part, Patience,
-    ProbeNumber, STEADY_AFTER, SlotId, Supervisor, Verdict, Wanted, back_off, must_listen, restart_after,
+    Action, EngineWord, FIRST_CONTAINER_PROBES_EVERY, FIRST_PROBES_EVERY, Incarnation, LISTENS_WITHIN, Part,
+    Patience, ProbeNumber, STEADY_AFTER, SlotId, Supervisor, Wanted, back_off, must_listen, restart_after,
     serves, window_of,
 };
 use crate::Exit;
@@ -400,38 +400,38 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn judged(&mut self, now: Instant, incarnation: Incarnation, verdict: Verdict) {
+    pub(super) fn judged(&mut self, now: Instant, incarnation: Incarnation, verdict: EngineWord) {
         let Some(life) = self.lives.get_mut(&incarnation).filter(|life| !life.is_ending()) else { return };
         let check = life.spec.healthcheck.as_ref();
         let waits = matches!(life.phase, Phase::Starting { .. } | Phase::Settling { .. } | Phase::Unhealthy);
         let serves = life.phase == Phase::Ready;
         let (was_ill, was_held) = (life.ill, life.held);
         match verdict {
-            Verdict::Ill => life.ill = true,
-            Verdict::Well => life.ill = false,
-            Verdict::Paused => life.held.is_paused = true,
-            Verdict::Resumed => life.held.is_paused = false,
-            Verdict::CutOff => life.held.is_cut_off = true,
-            Verdict::Connected => life.held.is_cut_off = false,
-            Verdict::Leaving => life.held.leaving_until = Some(now + life.spec.stop.grace_period),
+            EngineWord::Ill => life.ill = true,
+            EngineWord::Well => life.ill = false,
+            EngineWord::Paused => life.held.is_paused = true,
+            EngineWord::Resumed => life.held.is_paused = false,
+            EngineWord::CutOff => life.held.is_cut_off = true,
+            EngineWord::Connected => life.held.is_cut_off = false,
+            EngineWord::Leaving => life.held.leaving_until = Some(now + life.spec.stop.grace_period),
         }
         match verdict {
-            Verdict::Well if waits && !life.is_kept_out() => {
+            EngineWord::Well if waits && !life.is_kept_out() => {
                 life.probe = Probe::Off;
                 life.enter(now, Phase::Ready);
             }
             // It came back by probes of ours, and is watched again.
-            Verdict::Well if serves => {
+            EngineWord::Well if serves => {
                 (life.probe, life.failing) = (Probe::Off, 0);
                 return;
             }
             // From here on it is asked as if it were new, and ended if it stays that way.
-            Verdict::Ill if serves && !was_ill => {
+            EngineWord::Ill if serves && !was_ill => {
                 life.probe = check.map_or(Probe::Off, |check| Probe::Due(now + check.interval));
                 life.enter(now, Phase::Unhealthy);
             }
-            Verdict::Paused if !was_held.is_paused => life.hold(now),
-            Verdict::Resumed if was_held.is_paused => {
+            EngineWord::Paused if !was_held.is_paused => life.hold(now),
+            EngineWord::Resumed if was_held.is_paused => {
                 if life.held.leaving_until.is_some() {
                     // It gets the signal only now.
                     life.held.leaving_until = Some(now + life.spec.stop.grace_period);
@@ -439,10 +439,10 @@ impl Supervisor {
                 life.release(now);
             }
             // It runs on, and its healthcheck may pass.
-            Verdict::CutOff if !was_held.is_cut_off => life.hold(now),
-            Verdict::Connected if was_held.is_cut_off => life.release(now),
+            EngineWord::CutOff if !was_held.is_cut_off => life.hold(now),
+            EngineWord::Connected if was_held.is_cut_off => life.release(now),
             // A process 1 without a handler ignores it, and so may one with a handler of its own.
-            Verdict::Leaving => life.hold(now),
+            EngineWord::Leaving => life.hold(now),
             _ => return,
         }
         life.failing = 0;

@@ -90,7 +90,7 @@ pub(crate) enum Event {
     /// The healthcheck asked for came to an end.
     Probed { incarnation: Incarnation, number: ProbeNumber, passed: bool },
     /// The driver has judged it.
-    Judged { incarnation: Incarnation, verdict: Verdict },
+    Judged { incarnation: Incarnation, verdict: EngineWord },
     /// Nothing is in flight to it any more.
     Drained { incarnation: Incarnation },
     /// The process ended and nothing is left of it.
@@ -103,7 +103,7 @@ pub(crate) enum Event {
 
 /// What an engine says of a container that it watches itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum EngineWord {
     /// Its healthcheck passes.
     Well,
     /// Its healthcheck has failed as often as makes it unhealthy.

@@ -105,10 +105,10 @@ impl World {
             // A process ends once.
             Event::Exited { incarnation, .. } if !self.alive.remove(incarnation) => return,
             // The engine may be quicker with that than with the answer that it runs.
-            Event::Judged { incarnation, verdict: Verdict::CutOff } => {
+            Event::Judged { incarnation, verdict: EngineWord::CutOff } => {
                 self.cut_off.insert(*incarnation);
             }
-            Event::Judged { incarnation, verdict: Verdict::Connected } => {
+            Event::Judged { incarnation, verdict: EngineWord::Connected } => {
                 self.cut_off.remove(incarnation);
             }
             Event::Probed { incarnation, .. }
@@ -129,14 +129,14 @@ impl World {
             self.words.remove(slot);
         }
         match event {
-            Event::Judged { incarnation, verdict: Verdict::Ill } => drop(self.ill.insert(incarnation)),
-            Event::Judged { incarnation, verdict: Verdict::Paused } => {
+            Event::Judged { incarnation, verdict: EngineWord::Ill } => drop(self.ill.insert(incarnation)),
+            Event::Judged { incarnation, verdict: EngineWord::Paused } => {
                 self.paused.insert(incarnation);
             }
-            Event::Judged { incarnation, verdict: Verdict::Resumed } => {
+            Event::Judged { incarnation, verdict: EngineWord::Resumed } => {
                 self.paused.remove(&incarnation);
             }
-            Event::Judged { incarnation, verdict: Verdict::Well } => {
+            Event::Judged { incarnation, verdict: EngineWord::Well } => {
                 self.ill.remove(&incarnation);
                 self.sick.remove(&incarnation);
             }
@@ -237,28 +237,28 @@ impl World {
         let is_checked = spec.healthcheck.is_some();
         if is_checked && self.mischief(15) {
             let at = delay + self.dice.ms(5_000);
-            self.plan(at, Event::Judged { incarnation, verdict: Verdict::Ill });
+            self.plan(at, Event::Judged { incarnation, verdict: EngineWord::Ill });
         }
         let pairs = [
-            (Verdict::Paused, Verdict::Resumed),
-            (Verdict::Ill, Verdict::Well),
-            (Verdict::Well, Verdict::Leaving),
+            (EngineWord::Paused, EngineWord::Resumed),
+            (EngineWord::Ill, EngineWord::Well),
+            (EngineWord::Well, EngineWord::Leaving),
         ];
         let mut at = Duration::ZERO;
         while self.mischief(40) {
             let early = self.dice.percent(50);
             at += self.dice.ms(if early { 100 } else { 5_000 });
-            self.plan(at, Event::Judged { incarnation, verdict: Verdict::CutOff });
+            self.plan(at, Event::Judged { incarnation, verdict: EngineWord::CutOff });
             at += self.dice.ms(5_000);
-            self.plan(at, Event::Judged { incarnation, verdict: Verdict::Connected });
+            self.plan(at, Event::Judged { incarnation, verdict: EngineWord::Connected });
         }
         for (first, then) in pairs {
-            if (is_checked || first != Verdict::Ill) && self.mischief(15) {
+            if (is_checked || first != EngineWord::Ill) && self.mischief(15) {
                 let at = delay + self.dice.ms(5_000);
                 let later = at + self.dice.ms(5_000);
                 self.plan(at, Event::Judged { incarnation, verdict: first });
                 self.plan(later, Event::Judged { incarnation, verdict: then });
-                if then == Verdict::Leaving && self.dice.percent(60) {
+                if then == EngineWord::Leaving && self.dice.percent(60) {
                     self.plan(later + MS, Event::Exited { incarnation, exit: Exit::Status(143) });
                 }
             }

@@ -45,7 +45,7 @@ pub(super) fn resource(face: Face) -> Name<'static> {
 
 /// Where pictures stand on the page: moved, then made smaller.
 #[derive(Clone, Copy)]
-struct Place {
+struct Placement {
     x: f64,
     y: f64,
     scale: f64,
@@ -54,12 +54,12 @@ struct Place {
 /// A page that is being drawn.
 pub(super) struct Canvas {
     content: Content,
-    place: Place,
+    place: Placement,
 }
 
 impl Canvas {
     pub(super) fn new() -> Self {
-        Canvas { content: Content::new(), place: Place { x: 0.0, y: 0.0, scale: 1.0 } }
+        Canvas { content: Content::new(), place: Placement { x: 0.0, y: 0.0, scale: 1.0 } }
     }
 
     /// The finished content stream.
@@ -81,11 +81,11 @@ impl Canvas {
 
     /// Draws a picture with its top left corner there.
     pub(super) fn picture(&mut self, letters: &mut Letters, picture: &Picture, at: Point, scale: f64) {
-        self.place = Place { x: at.x, y: at.y, scale };
+        self.place = Placement { x: at.x, y: at.y, scale };
         for mark in &picture.marks {
             self.mark(letters, mark);
         }
-        self.place = Place { x: 0.0, y: 0.0, scale: 1.0 };
+        self.place = Placement { x: 0.0, y: 0.0, scale: 1.0 };
     }
 
     fn mark(&mut self, letters: &mut Letters, mark: &Mark) {

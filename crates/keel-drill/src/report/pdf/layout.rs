@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        document::{Block, Document, Level, Link, Tone, Verdict},
+        document::{Block, Document, Headline, Level, Link, Tone},
         font::Face,
         picture::{Anchor, Area, Ink, Pen, Picture, Style, at},
     },
@@ -140,7 +140,7 @@ impl Layout {
         self.verdict(&document.verdict);
     }
 
-    fn verdict(&mut self, verdict: &Verdict) {
+    fn verdict(&mut self, verdict: &Headline) {
         let inner = WIDTH - 28.0;
         let lines: Vec<String> =
             verdict.detail.iter().flat_map(|text| Face::Regular.wrap(text, TEXT, inner)).collect();

@@ -16,7 +16,7 @@ use keel_model::{
 };
 
 use super::{
-    Birth, Driver, INCARNATION_LABEL, NAME_LABEL, OwnVolume, PROJECT_LABEL, Stage,
+    Birth, ContainerDriver, INCARNATION_LABEL, NAME_LABEL, OwnVolume, PROJECT_LABEL, Stage,
     connection::{EngineError, LaunchError, call},
     container_of, lock, mounted,
 };
@@ -29,7 +29,7 @@ pub(super) struct Once {
     pub(super) terminal: bool,
 }
 
-impl Driver {
+impl ContainerDriver {
     /// Makes the container of a life, and the networks and volumes that are missing; gives its id.
     pub(super) async fn create(
         &self,
@@ -161,7 +161,7 @@ fn why_not_made(error: &EngineError, spec: &ContainerSpec, name: &str) -> String
 
 /// Everything that decides what a container is.
 struct Plan<'a> {
-    driver: &'a Driver,
+    driver: &'a ContainerDriver,
     birth: &'a Birth,
     spec: &'a ContainerSpec,
     once: Option<&'a Once>,

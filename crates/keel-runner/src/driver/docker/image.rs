@@ -14,7 +14,7 @@ use keel_model::{
 use tokio_stream::StreamExt;
 
 use super::{
-    Driver,
+    ContainerDriver,
     connection::{EngineError, call},
     container_of, context, mounted,
 };
@@ -25,7 +25,7 @@ const LINES_SHOWN_MAX: usize = 20;
 /// How long a build or a pull may say nothing. Compilers take their time.
 const SILENCE_MAX: Duration = Duration::from_secs(3600);
 
-impl Driver {
+impl ContainerDriver {
     /// Makes sure that the image of a service is there, and takes in what it says. Builds it anew if `again`; the
     /// engine's cache decides what has to be done for that.
     pub(crate) async fn build(

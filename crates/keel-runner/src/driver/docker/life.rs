@@ -13,7 +13,7 @@ use keel_model::{Handover, Healthcheck};
 use tokio_stream::StreamExt;
 
 use super::{
-    Birth, Driver, KNOCK_EVERY, KNOCK_TIMEOUT, LOST, Living, OwnVolume, REMOVE_AGAIN_AFTER, Stage,
+    Birth, ContainerDriver, KNOCK_EVERY, KNOCK_TIMEOUT, LOST, Living, OwnVolume, REMOVE_AGAIN_AFTER, Stage,
     connection::{EngineError, LaunchError, call},
     container_of, mounted,
     session::status_of,
@@ -24,13 +24,13 @@ use super::{
 use crate::{
     Exit, Health,
     driver::process::first_tcp,
-    supervisor::{Event, Incarnation, ProbeNumber, Verdict},
+    supervisor::{EngineWord, Event, Incarnation, ProbeNumber},
 };
 
 /// How much of what a healthcheck printed is kept: its end.
 const HEALTH_BYTES_MAX: usize = 4096;
 
-impl Driver {
+impl ContainerDriver {
     pub(super) async fn bring_up(&self, birth: Birth) -> Result<(), LaunchError> {
         let incarnation = birth.incarnation;
         let sink = self.0.output.open(&birth.spec.name.0, &birth.name);
@@ -76,7 +76,7 @@ impl Driver {
         let before = std::mem::replace(&mut living.stage, stage);
         if address.is_none() {
             // Somebody was quicker than this look. From here on its changes are told.
-            self.tell(Event::Judged { incarnation: birth.incarnation, verdict: Verdict::CutOff });
+            self.tell(Event::Judged { incarnation: birth.incarnation, verdict: EngineWord::CutOff });
         }
         let gone = (state.running != Some(true)).then(|| {
             let status = state.exit_code.and_then(|code| i32::try_from(code).ok());

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bollard::{Docker, container::LogOutput, query_parameters::LogsOptionsBuilder};
 use tokio_stream::StreamExt;
 
-use super::Driver;
+use super::ContainerDriver;
 use crate::{
     driver::output::{Lines, Sink, Stream},
     supervisor::Incarnation,
@@ -14,7 +14,7 @@ use crate::{
 /// When to ask again after the engine broke off.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-impl Driver {
+impl ContainerDriver {
     /// Takes in what a container prints from its start to its end.
     pub(super) async fn follow_logs(self, docker: Docker, incarnation: Incarnation, id: String, sink: Sink) {
         let mut since = 0;

@@ -56,7 +56,7 @@ pub(crate) use self::{
     connection::{answers, host},
     sweep::end_leftovers,
 };
-use super::{Birth, Facts, Told, output::Output, process::first_tcp};
+use super::{Birth, DriverNews, Facts, output::Output, process::first_tcp};
 use crate::{
     Exit, Health,
     supervisor::{Event, Incarnation},
@@ -86,14 +86,14 @@ const LOST: i32 = 255;
 
 /// The driver; cheap to clone. It asks nothing of the engine before the first container does.
 #[derive(Clone, Debug)]
-pub(crate) struct Driver(Arc<Inner>);
+pub(crate) struct ContainerDriver(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     project: String,
     state_dir: PathBuf,
     output: Arc<Output>,
-    told: UnboundedSender<Told>,
+    told: UnboundedSender<DriverNews>,
     engine: OnceCell<Docker>,
     lives: Mutex<BTreeMap<Incarnation, Living>>,
     names: Mutex<Names>,
@@ -150,12 +150,12 @@ impl Living {
     }
 }
 
-impl Driver {
+impl ContainerDriver {
     pub(crate) fn new(
         project: &str,
         state_dir: &Path,
         output: Arc<Output>,
-        told: UnboundedSender<Told>,
+        told: UnboundedSender<DriverNews>,
     ) -> Self {
         Self(Arc::new(Inner {
             project: project.into(),
@@ -286,7 +286,7 @@ impl Driver {
                 None => return,
             },
         };
-        let _ = self.0.told.send(Told::Slow { instance, why });
+        let _ = self.0.told.send(DriverNews::Slow { instance, why });
     }
 
     /// Leads containers to what isn't in the engine.
@@ -359,7 +359,7 @@ impl Driver {
 
     fn tell(&self, event: Event) {
         // Nobody listens any more when the runner is gone.
-        let _ = self.0.told.send(Told::Event(event));
+        let _ = self.0.told.send(DriverNews::Event(event));
     }
 
     fn lives(&self) -> MutexGuard<'_, BTreeMap<Incarnation, Living>> {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Birth, Driver, container_of, lock};
+use super::{Birth, ContainerDriver, container_of, lock};
 use crate::supervisor::Incarnation;
 
 /// The names in use.
@@ -41,7 +41,7 @@ pub(super) fn wish(project: &str, birth: &Birth) -> String {
     }
 }
 
-impl Driver {
+impl ContainerDriver {
     /// Gives the name of a container that is gone to the one that waits for it.
     pub(super) async fn hand_on_name(&self, wish: &str, from: Incarnation) {
         let heir = {

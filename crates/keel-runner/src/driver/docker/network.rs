@@ -10,7 +10,7 @@ use keel_model::ContainerNetwork;
 use tokio::sync::Mutex;
 
 use super::{
-    Driver, PROJECT_LABEL,
+    ContainerDriver, PROJECT_LABEL,
     connection::{EngineError, LaunchError, call},
 };
 
@@ -29,7 +29,7 @@ impl Networks {
     }
 }
 
-impl Driver {
+impl ContainerDriver {
     /// Makes sure that a network is there; gives this host's address in it.
     pub(super) async fn network(
         &self,

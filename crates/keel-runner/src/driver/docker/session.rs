@@ -18,7 +18,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_stream::{Stream, StreamExt};
 
 use super::{
-    Birth, Driver, LOST, SIGKILL,
+    Birth, ContainerDriver, LOST, SIGKILL,
     connection::{EngineError, call},
     create::Once,
     life::send,
@@ -72,7 +72,7 @@ enum What {
     /// A further process of a container.
     Exec { id: String },
     /// A container of its own.
-    Container { id: String, driver: Driver, incarnation: Incarnation },
+    Container { id: String, driver: ContainerDriver, incarnation: Incarnation },
 }
 
 impl fmt::Debug for Session {
@@ -81,7 +81,7 @@ impl fmt::Debug for Session {
     }
 }
 
-impl Driver {
+impl ContainerDriver {
     /// Runs a command in a running container.
     pub(crate) async fn exec(&self, incarnation: Incarnation, request: ExecRequest) -> Result<Exec, Error> {
         let not_running = || Error::NotRunning { name: request.name.clone() };

@@ -11,7 +11,7 @@ use std::{
 use bollard::{Docker, models::ContainerSummary};
 
 use super::{
-    Driver, INCARNATION_LABEL, PROJECT_LABEL, REMOVE_AGAIN_AFTER,
+    ContainerDriver, INCARNATION_LABEL, PROJECT_LABEL, REMOVE_AGAIN_AFTER,
     connection::{EngineError, call},
     lock,
     sweep::{list, remove},
@@ -88,7 +88,7 @@ impl Strays {
     }
 }
 
-impl Driver {
+impl ContainerDriver {
     /// Looks for what the engine may have made for a life under a name, and removes it. Hands the instance's name on
     /// and tells the event once that name is known to be free; what is made later is looked for beside that.
     pub(super) fn seek(&self, docker: &Docker, incarnation: Incarnation, name: String, sequel: Sequel) {

@@ -10,15 +10,15 @@ use super::{
     fake::{FakeEngine, Making, client_of},
     *,
 };
-use crate::supervisor::{Verdict, test_container};
+use crate::supervisor::{EngineWord, test_container};
 
 const NONE: [&str; 0] = [];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Bench {
     engine: FakeEngine,
-    driver: Driver,
-    told: UnboundedReceiver<Told>,
+    driver: ContainerDriver,
+    told: UnboundedReceiver<DriverNews>,
     /// Removed with this.
     folder: tempfile::TempDir,
 }
@@ -34,7 +34,7 @@ impl Bench {
         let folder = tempfile::tempdir().unwrap();
         let (tell, told) = unbounded_channel();
         let output = Arc::new(Output::new(folder.path().join("logs")).unwrap());
-        let driver = Driver::new("shop", folder.path(), output, tell);
+        let driver = ContainerDriver::new("shop", folder.path(), output, tell);
         driver.0.engine.set(client).unwrap();
         std::fs::write(folder.path().join(MARK), "").unwrap();
         Self { engine, driver, told, folder }
@@ -51,30 +51,31 @@ impl Bench {
     async fn event(&mut self) -> Event {
         loop {
             match within(self.told.recv()).await.expect("the driver lives") {
-                Told::Event(event) if !matches!(event, Event::Judged { .. }) => return event,
-                Told::Event(_)
-                | Told::Noted(_)
-                | Told::Remark(..)
-                | Told::Obstacle(..)
-                | Told::Slow { .. } => {}
+                DriverNews::Event(event) if !matches!(event, Event::Judged { .. }) => return event,
+                DriverNews::Event(_)
+                | DriverNews::Noted(_)
+                | DriverNews::Remark(..)
+                | DriverNews::Obstacle(..)
+                | DriverNews::Slow { .. } => {}
             }
         }
     }
 
     /// Gives what is said next of a container.
-    async fn verdict(&mut self) -> Verdict {
+    async fn verdict(&mut self) -> EngineWord {
         loop {
-            if let Told::Event(Event::Judged { verdict, .. }) = within(self.told.recv()).await.unwrap() {
+            if let DriverNews::Event(Event::Judged { verdict, .. }) = within(self.told.recv()).await.unwrap()
+            {
                 return verdict;
             }
         }
     }
 
     /// Gives what has been said of containers.
-    fn verdicts(&mut self) -> Vec<Verdict> {
+    fn verdicts(&mut self) -> Vec<EngineWord> {
         let told = std::iter::from_fn(|| self.told.try_recv().ok());
         let verdict = |told| match told {
-            Told::Event(Event::Judged { verdict, .. }) => Some(verdict),
+            DriverNews::Event(Event::Judged { verdict, .. }) => Some(verdict),
             _ => None,
         };
         told.filter_map(verdict).collect()
@@ -116,12 +117,12 @@ async fn a_container_s_address_is_followed_from_its_start_and_while_it_is_paused
     bench.driver.settle(&birth);
     bench.driver.note_start(&birth, "id1", &seen(None, false));
     let steps = [
-        (seen(Some("172.30.0.2"), true), &[Verdict::Connected][..]),
+        (seen(Some("172.30.0.2"), true), &[EngineWord::Connected][..]),
         (seen(Some("172.30.0.2"), false), &[]),
-        (seen(Some("172.30.0.3"), false), &[Verdict::CutOff, Verdict::Connected]),
-        (seen(None, true), &[Verdict::CutOff]),
+        (seen(Some("172.30.0.3"), false), &[EngineWord::CutOff, EngineWord::Connected]),
+        (seen(None, true), &[EngineWord::CutOff]),
     ];
-    assert_eq!(bench.verdicts(), [Verdict::CutOff]);
+    assert_eq!(bench.verdicts(), [EngineWord::CutOff]);
     for (look, (container, expect)) in (2..).zip(steps) {
         bench.driver.place(1, look, &container);
         assert_eq!(bench.verdicts(), expect);
@@ -156,7 +157,7 @@ async fn an_engine_slow_to_describe_a_container_keeps_no_event_back() {
     for action in ["disconnect", "connect", "disconnect", "pause"] {
         bench.driver.take(&docker, &happened(action));
     }
-    assert_eq!(bench.verdicts(), [Verdict::Paused]);
+    assert_eq!(bench.verdicts(), [EngineWord::Paused]);
     within(bench.engine.hears(LOOK, before + 1)).await;
     bench.driver.take(&docker, &happened("connect"));
     bench.engine.hold_descriptions(false);
@@ -178,7 +179,7 @@ async fn what_happened_before_it_was_looked_at_again_is_no_news() {
     bench.verdicts();
     let watching = tokio::spawn(watch::watch(bench.driver.clone(), bench.engine.client()));
     within(bench.engine.hears("GET events", 1)).await;
-    for (action, verdict) in [("pause", Verdict::Paused), ("unpause", Verdict::Resumed)] {
+    for (action, verdict) in [("pause", EngineWord::Paused), ("unpause", EngineWord::Resumed)] {
         bench.engine.happen(&happened(action));
         assert_eq!(bench.verdict().await, verdict);
     }
@@ -188,8 +189,8 @@ async fn what_happened_before_it_was_looked_at_again_is_no_news() {
     bench.engine.happen(&happened("unpause"));
     within(bench.engine.hears("GET events", 2)).await;
     bench.engine.happen(&happened("health_status: unhealthy"));
-    assert_eq!(bench.verdict().await, Verdict::Resumed, "as it was seen");
-    assert_eq!(bench.verdict().await, Verdict::Ill);
+    assert_eq!(bench.verdict().await, EngineWord::Resumed, "as it was seen");
+    assert_eq!(bench.verdict().await, EngineWord::Ill);
     watching.abort();
 }
 

@@ -18,14 +18,14 @@ use keel_model::signal_number;
 use tokio_stream::StreamExt;
 
 use super::{
-    Driver, LOST, SIGKILL, Stage,
+    ContainerDriver, LOST, SIGKILL, Stage,
     connection::{EngineError, call},
     life::address,
     lock,
 };
 use crate::{
     Exit,
-    supervisor::{Event, Incarnation, Verdict},
+    supervisor::{EngineWord, Event, Incarnation},
 };
 
 /// When to listen again after the engine broke off.
@@ -52,7 +52,7 @@ impl Looks {
 }
 
 /// Passes on what happens, until nobody is told any more. While the engine is silent nothing changes.
-pub(super) async fn watch(driver: Driver, docker: Docker) {
+pub(super) async fn watch(driver: ContainerDriver, docker: Docker) {
     let mut since = now();
     loop {
         let options = EventsOptionsBuilder::default().filters(&filters()).since(&since).build();
@@ -74,7 +74,7 @@ pub(super) async fn watch(driver: Driver, docker: Docker) {
             if driver.0.told.is_closed() {
                 return;
             }
-            // What happened before that is seen as it is by now. Told, a pause that is over or a signal that was
+            // What happened before that is seen as it is by now. DriverNews, a pause that is over or a signal that was
             // ignored would take a container out of the pool.
             let begun = now();
             if driver.review(&docker).await.is_ok() {
@@ -99,7 +99,7 @@ fn now() -> String {
     format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
 }
 
-impl Driver {
+impl ContainerDriver {
     /// Passes one on. It asks nothing here: what an engine is slow with would keep the next ones back.
     pub(super) fn take(&self, docker: &Docker, event: &EventMessage) {
         let Some(actor) = &event.actor else { return };
@@ -113,18 +113,18 @@ impl Driver {
                 return self.ended(incarnation, Exit::Status(status));
             }
             "destroy" => return self.ended(incarnation, Exit::Status(LOST)),
-            "pause" => Verdict::Paused,
-            "unpause" => Verdict::Resumed,
+            "pause" => EngineWord::Paused,
+            "unpause" => EngineWord::Resumed,
             "connect" | "disconnect" => return self.look_again(docker, incarnation),
-            "health_status: healthy" => Verdict::Well,
-            "health_status: unhealthy" => Verdict::Ill,
+            "health_status: healthy" => EngineWord::Well,
+            "health_status: unhealthy" => EngineWord::Ill,
             "kill" => {
                 let signal = attribute("signal").and_then(|signal| signal_number(signal));
                 let stops = self.living(incarnation).map(|living| living.birth.spec.stop.signal);
                 if signal.is_none() || signal != stops && signal != Some(SIGKILL) {
                     return;
                 }
-                Verdict::Leaving
+                EngineWord::Leaving
             }
             _ => return,
         };
@@ -193,8 +193,9 @@ impl Driver {
             if *address == found {
                 return;
             }
-            // Told before the next one looks, so that the last word is about the address that it has.
-            let verdicts = [(address.is_some(), Verdict::CutOff), (found.is_some(), Verdict::Connected)];
+            // DriverNews before the next one looks, so that the last word is about the address that it has.
+            let verdicts =
+                [(address.is_some(), EngineWord::CutOff), (found.is_some(), EngineWord::Connected)];
             for (_, verdict) in verdicts.into_iter().filter(|(holds, _)| *holds) {
                 self.tell(Event::Judged { incarnation, verdict });
             }
@@ -210,12 +211,12 @@ impl Driver {
         }
         self.place(incarnation, look, container);
         if state.paused == Some(true) {
-            return self.tell(Event::Judged { incarnation, verdict: Verdict::Paused });
+            return self.tell(Event::Judged { incarnation, verdict: EngineWord::Paused });
         }
-        self.tell(Event::Judged { incarnation, verdict: Verdict::Resumed });
+        self.tell(Event::Judged { incarnation, verdict: EngineWord::Resumed });
         let verdict = match state.health.and_then(|health| health.status) {
-            Some(HealthStatusEnum::HEALTHY) => Verdict::Well,
-            Some(HealthStatusEnum::UNHEALTHY) => Verdict::Ill,
+            Some(HealthStatusEnum::HEALTHY) => EngineWord::Well,
+            Some(HealthStatusEnum::UNHEALTHY) => EngineWord::Ill,
             _ => return,
         };
         self.tell(Event::Judged { incarnation, verdict });

@@ -1,6 +1,6 @@
 //! Addresses of instances: 127.x.y.z, one for each life.
 //!
-//! Derived from project, instance and incarnation slot, so that the same instance has the same few addresses on every
+//! Derived from project, instance and attempt, so that the same instance has the same few addresses on every
 //! run. An address on which something listens is left out; one that is taken is claimed ([`keel_sys::claim`]), and rests
 //! before it is given again. 127.0.x.x is left to the host: resolvers and others live there.
 
@@ -13,8 +13,8 @@ use keel_sys::claim::Claim;
 
 /// How many freed addresses rest before they may be given again.
 const RESTING_MAX: usize = 64;
-/// How many slots an instance has; more only when others hold them all.
-const SLOTS_MAX: u32 = 1 << 16;
+/// How many addresses an instance may try.
+const ATTEMPTS_MAX: u32 = 1 << 16;
 
 /// The addresses in use and at rest. A resting one stays claimed: a late connection is meant for the life that had it.
 #[derive(Debug, Default)]
@@ -39,8 +39,8 @@ impl Addresses {
         instance: &str,
         claim: impl Fn(Ipv4Addr) -> Free,
     ) -> Option<Ipv4Addr> {
-        for slot in 0..SLOTS_MAX {
-            let address = address_of(project, instance, slot);
+        for attempt in 0..ATTEMPTS_MAX {
+            let address = address_of(project, instance, attempt);
             if self.held.contains_key(&address) || self.resting.iter().any(|(other, _)| *other == address) {
                 continue;
             }
@@ -69,9 +69,9 @@ pub(super) fn address_of_service(project: &str, kind: &str, service: &str) -> Ip
     address_of(project, &format!("{kind}/{service}"), 0)
 }
 
-fn address_of(project: &str, instance: &str, slot: u32) -> Ipv4Addr {
+fn address_of(project: &str, instance: &str, attempt: u32) -> Ipv4Addr {
     // FNV-1a, 64 bits: the same everywhere, and even enough.
-    let bytes = project.bytes().chain([0]).chain(instance.bytes()).chain(slot.to_le_bytes());
+    let bytes = project.bytes().chain([0]).chain(instance.bytes()).chain(attempt.to_le_bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -115,8 +115,8 @@ mod tests {
 
     #[test]
     fn leaves_the_hosts_part_alone() {
-        for slot in 0..10_000 {
-            let [net, a, b, c] = address_of("p", "i", slot).octets();
+        for attempt in 0..10_000 {
+            let [net, a, b, c] = address_of("p", "i", attempt).octets();
             assert!(net == 127 && a != 0 && b != 0 && c != 0 && c != 255);
         }
     }

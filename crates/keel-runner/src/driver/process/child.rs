@@ -65,7 +65,7 @@ pub(in crate::driver) struct Child {
     lost: usize,
     /// Whether its input ends after that.
     input_ends: bool,
-    output: Option<Reader>,
+    output: Option<OutputEnd>,
     error: Option<pipe::Receiver>,
     pid: i32,
     pidfd: Arc<OwnedFd>,
@@ -88,7 +88,7 @@ enum Input {
 }
 
 #[derive(Debug)]
-enum Reader {
+enum OutputEnd {
     Pipe(pipe::Receiver),
     Terminal(Arc<AsyncFd<OwnedFd>>),
 }
@@ -106,13 +106,13 @@ impl Child {
         let (input, output, error) = match streams {
             Streams::Pipes { stdin, stdout, stderr } => (
                 Input::Pipe(pipe::Sender::from_owned_fd(stdin)?),
-                Reader::Pipe(pipe::Receiver::from_owned_fd(stdout)?),
+                OutputEnd::Pipe(pipe::Receiver::from_owned_fd(stdout)?),
                 Some(pipe::Receiver::from_owned_fd(stderr)?),
             ),
             Streams::Terminal(terminal) => {
                 rustix::io::ioctl_fionbio(&terminal, true)?;
                 let terminal = Arc::new(register(terminal)?);
-                (Input::Terminal(Arc::clone(&terminal)), Reader::Terminal(terminal), None)
+                (Input::Terminal(Arc::clone(&terminal)), OutputEnd::Terminal(terminal), None)
             }
         };
         Ok(Self {
@@ -235,7 +235,7 @@ impl Child {
     /// When the terminal is gone.
     pub(in crate::driver) fn resize(&self, size: TerminalSize) -> io::Result<()> {
         match &self.output {
-            Some(Reader::Terminal(terminal)) => {
+            Some(OutputEnd::Terminal(terminal)) => {
                 keel_sys::sandbox::resize_terminal(terminal.get_ref(), size.rows, size.columns)
             }
             _ => Ok(()),
@@ -283,10 +283,10 @@ fn status_of(exit: Exit) -> i32 {
 }
 
 /// Reads what is there; `None` at the end.
-async fn read(reader: &mut Option<Reader>) -> Option<Vec<u8>> {
+async fn read(reader: &mut Option<OutputEnd>) -> Option<Vec<u8>> {
     match reader {
-        Some(Reader::Pipe(pipe)) => read_some(pipe).await,
-        Some(Reader::Terminal(terminal)) => read_terminal(terminal).await,
+        Some(OutputEnd::Pipe(pipe)) => read_some(pipe).await,
+        Some(OutputEnd::Terminal(terminal)) => read_terminal(terminal).await,
         None => None,
     }
 }

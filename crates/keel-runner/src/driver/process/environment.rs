@@ -19,7 +19,7 @@ const HANDED_THROUGH: [&str; 6] = ["PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What the driver adds of its own.
-pub(super) struct Own<'a> {
+pub(super) struct Identity<'a> {
     pub(super) instance: &'a str,
     /// The port that the instance is to listen on.
     pub(super) port: Option<u16>,
@@ -30,7 +30,7 @@ pub(super) struct Own<'a> {
 /// Makes the whole environment of an instance. Later sources win: the host's, the driver's, the file's.
 pub(super) fn environment(
     host: impl Iterator<Item = (OsString, OsString)>,
-    own: &Own<'_>,
+    own: &Identity<'_>,
     spec: &ProcessSpec,
 ) -> BTreeMap<OsString, OsString> {
     let handed_through = |name: &OsString| {
@@ -149,7 +149,7 @@ mod tests {
         let host =
             [("PATH", "/bin"), ("LC_ALL", "C"), ("TMPDIR", "/tmp/x"), ("AWS_SECRET", "s"), ("TZ", "UTC")];
         let host = host.into_iter().map(|(name, value)| (name.into(), value.into()));
-        let own = Own { instance: "app1", port: Some(5000), private_tmp: true };
+        let own = Identity { instance: "app1", port: Some(5000), private_tmp: true };
         let made = environment(host, &own, &spec(&[("TZ", "CET"), ("NAME", "x")], &["/venv/bin"]));
         let made: Vec<_> = made.iter().map(|(k, v)| format!("{}={}", k.display(), v.display())).collect();
         let expect = [
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn says_which_machine_and_user_it_is() {
         let host = [("HOME", "/root"), ("USER", "root")].into_iter().map(|(k, v)| (k.into(), v.into()));
-        let own = Own { instance: "app1", port: None, private_tmp: false };
+        let own = Identity { instance: "app1", port: None, private_tmp: false };
         let mut spec = spec(&[], &[]);
         spec.hostname = Some("node-a".into());
         let user = keel_model::ProcessUser {

@@ -18,7 +18,7 @@ use keel_sys::{
 };
 
 use super::{
-    Driver, Living, SIGKILL,
+    Living, ProcessDriver, SIGKILL,
     census::Family,
     child::wait_for,
     environment, first_tcp,
@@ -50,7 +50,7 @@ pub(super) struct Order<'a> {
     pub(super) group: Group,
 }
 
-impl Driver {
+impl ProcessDriver {
     pub(super) async fn launch_instance(
         &self,
         incarnation: Incarnation,
@@ -202,7 +202,7 @@ impl Driver {
         let listed = first_tcp(&order.spec.ports);
         let home = self.0.homes.get(order.incarnation).filter(|home| !home.own);
         let port = home.and_then(|home| home.ready_at()).map(|address| address.port()).or(listed);
-        let own = environment::Own { instance: order.name, port, private_tmp };
+        let own = environment::Identity { instance: order.name, port, private_tmp };
         let mut environment = environment::environment(std::env::vars_os(), &own, process);
         let mark = self.0.record.value(order.incarnation);
         environment.insert(super::leftovers::VARIABLE.into(), mark.into());
@@ -331,14 +331,14 @@ impl Drop for Remains {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::{Output, Told};
+    use crate::driver::{DriverNews, Output};
 
     #[tokio::test]
     async fn a_refusal_found_by_another_counts_for_one_that_has_an_address_already() {
         let folder = tempfile::tempdir().unwrap();
         let output = Arc::new(Output::new(folder.path().join("logs")).unwrap());
         let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
-        let driver = Driver::start("late-refusal", folder.path(), output, told).unwrap();
+        let driver = ProcessDriver::start("late-refusal", folder.path(), output, told).unwrap();
         let mut spec = crate::supervisor::test_service("app", 1);
         if let keel_model::Run::Process(process) = &mut spec.run {
             process.argv = ["sleep", "1000"].map(str::to_owned).into();
@@ -347,7 +347,7 @@ mod tests {
         driver.settle(1, "app", &spec);
         lock(&driver.0.refused).trap = Some("another found out".into());
         driver.launch(1, "app".into(), spec);
-        while !matches!(hears.recv().await.unwrap(), Told::Event(Event::Started { .. })) {}
+        while !matches!(hears.recv().await.unwrap(), DriverNews::Event(Event::Started { .. })) {}
         let home = driver.0.homes.get(1).unwrap();
         let port = home.ready_at().unwrap().port();
         assert!(!home.own && port != 5000, "{home:?}");

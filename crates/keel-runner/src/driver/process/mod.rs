@@ -69,7 +69,7 @@ pub(crate) use self::{
     leftovers::end_leftovers,
 };
 pub(in crate::driver) use self::{census::members_of_group, child::Child};
-use super::{Facts, Told, output::Output};
+use super::{DriverNews, Facts, output::Output};
 use crate::{
     Health,
     error::at,
@@ -86,7 +86,7 @@ const GUARDIAN_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// The driver.
 #[derive(Clone, Debug)]
-pub(crate) struct Driver(Arc<Inner>);
+pub(crate) struct ProcessDriver(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -114,7 +114,7 @@ struct Inner {
     writing: Mutex<()>,
     /// Lives that have ended and of which something is left.
     burials: watch::Sender<usize>,
-    told: UnboundedSender<Told>,
+    told: UnboundedSender<DriverNews>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -140,13 +140,13 @@ struct Living {
     health: Option<Health>,
 }
 
-impl Driver {
+impl ProcessDriver {
     /// Prepares everything that instances share, and ends what an earlier run left behind.
     pub(crate) fn start(
         project: &str,
         state_dir: &Path,
         output: Arc<Output>,
-        told: UnboundedSender<Told>,
+        told: UnboundedSender<DriverNews>,
     ) -> io::Result<Self> {
         end_leftovers(state_dir);
         let cgroups = Cgroups::open(project).ok();
@@ -162,7 +162,7 @@ impl Driver {
         let homes = Arc::new(Homes::default());
         let tell = told.clone();
         let watcher = Watcher::start(Arc::clone(&homes), move |incarnation, hearing| {
-            let _ = tell.send(Told::Event(match hearing {
+            let _ = tell.send(DriverNews::Event(match hearing {
                 Hearing::Listens => Event::Listening { incarnation },
                 Hearing::IsDeaf => Event::Deaf { incarnation },
             }));
@@ -171,12 +171,12 @@ impl Driver {
         let on_found = move |incarnation, found| match found {
             Found::Bound(ports) => {
                 if ports == Ports::Changed {
-                    let _ = tell.send(Told::Event(Event::Moved { incarnation }));
+                    let _ = tell.send(DriverNews::Event(Event::Moved { incarnation }));
                 }
                 bound.bound(incarnation);
             }
-            Found::Remark(text) => drop(tell.send(Told::Remark(incarnation, text))),
-            Found::Obstacle(why) => drop(tell.send(Told::Obstacle(incarnation, why))),
+            Found::Remark(text) => drop(tell.send(DriverNews::Remark(incarnation, text))),
+            Found::Obstacle(why) => drop(tell.send(DriverNews::Obstacle(incarnation, why))),
         };
         let traps = Traps::start(Arc::clone(&homes), Box::new(on_found))?;
         let driver = Self(Arc::new(Inner {
@@ -342,7 +342,7 @@ impl Driver {
         let driver = self.clone();
         tokio::task::spawn_blocking(move || {
             let Some(why) = driver.why_slow(incarnation) else { return };
-            let _ = driver.0.told.send(Told::Slow { instance, why });
+            let _ = driver.0.told.send(DriverNews::Slow { instance, why });
         });
     }
 
@@ -403,7 +403,7 @@ impl Driver {
             }
             note.push_str(text);
         }
-        let _ = self.0.told.send(Told::Noted(incarnation));
+        let _ = self.0.told.send(DriverNews::Noted(incarnation));
         true
     }
 
@@ -413,7 +413,7 @@ impl Driver {
 
     fn tell(&self, event: Event) {
         // Nobody listens any more when the runner is gone.
-        let _ = self.0.told.send(Told::Event(event));
+        let _ = self.0.told.send(DriverNews::Event(event));
     }
 
     fn unsettle(&self, incarnation: Incarnation) {
@@ -519,7 +519,7 @@ async fn guard_the_guardian(driver: Weak<Inner>) {
             Err(error) => tracing::warn!("the guardian can't be watched: {error}"),
         }
         tokio::time::sleep(GUARDIAN_AGAIN_AFTER).await;
-        let Some(driver) = driver.upgrade().map(Driver) else { return };
+        let Some(driver) = driver.upgrade().map(ProcessDriver) else { return };
         // Another one in the place of one that lives would have that one end everything.
         if !driver.guardian_has_ended() {
             continue;

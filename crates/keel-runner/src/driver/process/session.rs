@@ -17,7 +17,7 @@ use keel_sys::{
 use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver, sync::oneshot, task::JoinHandle};
 
 use super::{
-    Driver, Living, SIGKILL,
+    Living, ProcessDriver, SIGKILL,
     child::{Child, Streams, reap, watch_end},
     environment,
     homes::Role,
@@ -36,7 +36,7 @@ const HEALTH_BYTES_MAX: usize = 4096;
 /// How long the rest of it is waited for once the healthcheck has ended.
 const LAST_OUTPUT_WITHIN: Duration = Duration::from_millis(100);
 
-impl Driver {
+impl ProcessDriver {
     /// Runs the healthcheck of a life once; says [`Event::Probed`].
     pub(crate) fn probe(&self, incarnation: Incarnation, number: ProbeNumber) {
         let driver = self.clone();

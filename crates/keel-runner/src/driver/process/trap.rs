@@ -55,7 +55,7 @@ pub(super) enum Found {
     Obstacle(String),
 }
 
-/// Told of it.
+/// DriverNews of it.
 pub(super) type OnFound = Box<dyn Fn(Incarnation, Found) + Send + Sync>;
 
 /// The handle to the thread.
@@ -270,8 +270,10 @@ impl Shared {
             // The kernel says so to the instance itself.
             return Ok(Answer::Continue);
         }
-        let own =
-            Own { address: tenant.address(), v6: sockopt::socket_domain(socket)? == AddressFamily::INET6 };
+        let own = OwnAddress {
+            address: tenant.address(),
+            v6: sockopt::socket_domain(socket)? == AddressFamily::INET6,
+        };
         if bound_address(socket).is_some_and(|bound| bound == request.address || bound == own.at(port)) {
             return Ok(ALREADY_BOUND);
         }
@@ -312,7 +314,7 @@ impl Shared {
             Bind::Aside => bind_aside(socket, request, tenant),
             Bind::Move { port } => {
                 let v6 = sockopt::socket_domain(socket)? == AddressFamily::INET6;
-                let own = Own { address: tenant.address(), v6 };
+                let own = OwnAddress { address: tenant.address(), v6 };
                 if own.is_bound(socket, tenant, port) {
                     return Ok(ALREADY_BOUND);
                 }
@@ -453,12 +455,12 @@ impl Target {
 
 /// An instance's own address, as a socket of either family takes it.
 #[derive(Clone, Copy)]
-struct Own {
+struct OwnAddress {
     address: Ipv4Addr,
     v6: bool,
 }
 
-impl Own {
+impl OwnAddress {
     fn at(self, port: u16) -> SocketAddr {
         match self.v6 {
             true => SocketAddr::from((self.address.to_ipv6_mapped(), port)),
@@ -482,7 +484,7 @@ fn bound_address(socket: &OwnedFd) -> Option<SocketAddr> {
 /// switched off on loopback), that is one of the instance's own address.
 fn bind_aside(socket: &OwnedFd, request: &Request, tenant: &Tenant<'_>) -> io::Result<Answer> {
     let aside = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
-    let own = Own { address: tenant.address(), v6: true }.at(0);
+    let own = OwnAddress { address: tenant.address(), v6: true }.at(0);
     if bound_address(socket)
         .is_some_and(|bound| bound.port() != 0 && [aside.ip(), own.ip()].contains(&bound.ip()))
     {
@@ -498,7 +500,13 @@ fn bind_aside(socket: &OwnedFd, request: &Request, tenant: &Tenant<'_>) -> io::R
 }
 
 /// Binds a socket to a port of the instance's own address, or, where that can't be, to a free one.
-fn bind_own(socket: &OwnedFd, own: Own, port: u16, kind: Kind, tenant: &Tenant<'_>) -> io::Result<Answer> {
+fn bind_own(
+    socket: &OwnedFd,
+    own: OwnAddress,
+    port: u16,
+    kind: Kind,
+    tenant: &Tenant<'_>,
+) -> io::Result<Answer> {
     if own.v6 {
         // Refused only once it is bound, and then the bind says so.
         let _ = sockopt::set_ipv6_v6only(socket, false);

@@ -16,12 +16,12 @@ fn a_container_is_probed_until_it_passes_and_then_the_engine_says() {
     bench.expect(&["pool app [1]", "done 1"]);
     bench.wait(Duration::from_secs(600));
     bench.expect(&[]);
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Ill });
+    bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Ill });
     bench.expect(&["pool app []"]);
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Well });
+    bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Well });
     bench.expect(&["pool app [1]"]);
     // One that stays ill is asked again, and ended in the end.
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Ill });
+    bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Ill });
     for _ in 0..3 {
         bench.wait(Duration::from_secs(30));
         bench.probed(false);
@@ -38,7 +38,7 @@ fn a_container_that_flaps_is_probed_until_the_engine_calls_it_well() {
     let mut bench = Bench::up(vec![app]);
     bench.event(Event::Started { incarnation: 1 });
     bench.probed(true);
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Ill });
+    bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Ill });
     bench.said.clear();
     bench.wait(Duration::from_secs(30));
     bench.probed(true);
@@ -52,9 +52,9 @@ fn a_container_that_flaps_is_probed_until_the_engine_calls_it_well() {
     bench.probed(true);
     bench.expect(&["probe #1", "pool app [1]"]);
     // What it said before is no news, as after a lost connection.
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Ill });
+    bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Ill });
     bench.expect(&[]);
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Well });
+    bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Well });
     bench.wait(Duration::from_secs(600));
     bench.expect(&[]);
 }
@@ -66,7 +66,7 @@ fn a_container_called_unhealthy_before_it_served_is_probed_on() {
     app.healthcheck = Some(healthcheck());
     let mut bench = Bench::up(vec![app]);
     bench.event(Event::Started { incarnation: 1 });
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Ill });
+    bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Ill });
     bench.probed(true);
     bench.said.clear();
     bench.wait(Duration::from_secs(30));
@@ -137,16 +137,16 @@ fn a_paused_container_is_out_of_the_pool_until_it_is_resumed() {
     let mut bench = Bench::up(vec![container("app", 1, Handover::Overlap)]);
     bench.ready(1);
     bench.said.clear();
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Paused });
+    bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Paused });
     bench.expect(&["pool app []"]);
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Well });
+    bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Well });
     bench.wait(Duration::from_secs(600));
     bench.expect(&[]);
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Resumed });
+    bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Resumed });
     bench.expect(&["probe #1"]);
     bench.probed(true);
     bench.expect(&["pool app [1]"]);
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Leaving });
+    bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Leaving });
     bench.expect(&["pool app []"]);
     bench.exit(1, 143);
     bench.wait(MS);
@@ -163,7 +163,7 @@ fn a_container_that_is_cut_off_is_never_ready_whenever_that_was() {
         let is_checked = app.healthcheck.is_some();
         let mut bench = Bench::up(vec![app]);
         if phase == "spawning" {
-            judge(&mut bench, Verdict::CutOff);
+            judge(&mut bench, EngineWord::CutOff);
         }
         bench.event(Event::Started { incarnation: 1 });
         match phase {
@@ -172,22 +172,22 @@ fn a_container_that_is_cut_off_is_never_ready_whenever_that_was() {
             _ => {}
         }
         match phase {
-            "leaving" => judge(&mut bench, Verdict::Leaving),
-            "paused" => judge(&mut bench, Verdict::Paused),
-            "unhealthy" if is_checked => judge(&mut bench, Verdict::Ill),
+            "leaving" => judge(&mut bench, EngineWord::Leaving),
+            "paused" => judge(&mut bench, EngineWord::Paused),
+            "unhealthy" if is_checked => judge(&mut bench, EngineWord::Ill),
             "unhealthy" => bench.wait(LISTENS_WITHIN),
             _ => {}
         }
-        judge(&mut bench, Verdict::CutOff);
+        judge(&mut bench, EngineWord::CutOff);
         bench.probed(true);
         bench.event(Event::Listening { incarnation: 1 });
-        judge(&mut bench, Verdict::Well);
-        judge(&mut bench, Verdict::Resumed);
+        judge(&mut bench, EngineWord::Well);
+        judge(&mut bench, EngineWord::Resumed);
         bench.wait(Duration::from_secs(20));
-        judge(&mut bench, Verdict::Well);
+        judge(&mut bench, EngineWord::Well);
         assert_ne!(bench.states(), [("app".into(), InstanceState::Ready)], "{phase}");
         bench.said.clear();
-        judge(&mut bench, Verdict::Connected);
+        judge(&mut bench, EngineWord::Connected);
         bench.probed(true);
         assert_eq!(bench.said[..2], ["probe #1", "pool app [1]"], "{phase}");
     };
@@ -200,10 +200,10 @@ fn a_container_that_is_cut_off_is_never_ready_whenever_that_was() {
     worker.ports.clear();
     let mut bench = Bench::up(vec![worker]);
     bench.event(Event::Started { incarnation: 1 });
-    judge(&mut bench, Verdict::CutOff);
+    judge(&mut bench, EngineWord::CutOff);
     bench.wait(STEADY_AFTER);
     assert_eq!(bench.states(), [("worker".into(), InstanceState::Unhealthy)]);
-    judge(&mut bench, Verdict::Connected);
+    judge(&mut bench, EngineWord::Connected);
     assert_eq!(bench.states(), [("worker".into(), InstanceState::Ready)]);
 }
 
@@ -211,7 +211,7 @@ fn a_container_that_is_cut_off_is_never_ready_whenever_that_was() {
 #[test]
 fn a_container_paused_on_its_way_out_leaves_when_it_is_resumed() {
     let judge = |bench: &mut Bench, verdict| bench.event(Event::Judged { incarnation: 1, verdict });
-    for order in [[Verdict::Leaving, Verdict::Paused], [Verdict::Paused, Verdict::Leaving]] {
+    for order in [[EngineWord::Leaving, EngineWord::Paused], [EngineWord::Paused, EngineWord::Leaving]] {
         let mut app = container("app", 1, Handover::Overlap);
         app.ports.clear();
         let mut bench = Bench::up(vec![app]);
@@ -220,7 +220,7 @@ fn a_container_paused_on_its_way_out_leaves_when_it_is_resumed() {
         bench.said.clear();
         order.into_iter().for_each(|verdict| judge(&mut bench, verdict));
         bench.wait(Duration::from_secs(600));
-        judge(&mut bench, Verdict::Resumed);
+        judge(&mut bench, EngineWord::Resumed);
         bench.wait(Duration::from_secs(10) - MS);
         bench.expect(&["pool app []"]);
         bench.wait(MS);
@@ -235,8 +235,8 @@ fn a_probe_from_before_somebody_paused_a_container_does_not_count() {
     let mut bench = Bench::up(vec![app]);
     bench.event(Event::Started { incarnation: 1 });
     let before = bench.last_probe;
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Paused });
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Resumed });
+    bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Paused });
+    bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Resumed });
     bench.expect(&["pool app [] starting", "start app #1", "probe #1", "probe #1"]);
     bench.event(Event::Probed { incarnation: 1, number: before, passed: true });
     bench.expect(&[]);
@@ -256,11 +256,11 @@ fn a_container_that_ignores_a_signal_is_asked_after_its_grace_period() {
             None => bench.event(Event::Listening { incarnation: 1 }),
         }
         bench.said.clear();
-        bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Leaving });
+        bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Leaving });
         bench.wait(Duration::from_secs(10) - MS);
         bench.expect(&["pool app []"]);
         // Another signal counts anew.
-        bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Leaving });
+        bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Leaving });
         bench.wait(Duration::from_secs(10) - MS);
         bench.expect(&[]);
         bench.wait(MS);
@@ -279,7 +279,7 @@ fn a_container_that_ignores_a_signal_is_asked_after_its_grace_period() {
     let mut bench = Bench::up(vec![app]);
     bench.event(Event::Started { incarnation: 1 });
     bench.wait(STEADY_AFTER);
-    bench.event(Event::Judged { incarnation: 1, verdict: Verdict::Leaving });
+    bench.event(Event::Judged { incarnation: 1, verdict: EngineWord::Leaving });
     bench.said.clear();
     bench.wait(Duration::from_secs(10));
     bench.expect(&["pool app [1]"]);
