@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     driver::output::{self, Stream},
+    error::at,
     supervisor::{Event, Incarnation},
 };
 
@@ -159,12 +160,12 @@ impl ProcessDriver {
         process: &ProcessSpec,
         folder: &Path,
     ) -> io::Result<Surroundings> {
-        std::fs::create_dir_all(folder)?;
+        std::fs::create_dir_all(folder).map_err(at(folder))?;
         let hosts = folder.join("hosts");
         let address = self.address(order.incarnation).unwrap_or(Ipv4Addr::LOCALHOST.into());
         let names = std::iter::once(order.name).chain(process.hostname.as_deref());
         let own = Owner { names: names.map(str::to_owned).collect(), address };
-        lock(&self.0.hosts).open(order.incarnation, &hosts, own)?;
+        lock(&self.0.hosts).open(order.incarnation, &hosts, own).map_err(at(&hosts))?;
         let overlays = Overlays { hosts: &hosts, nsswitch: self.0.nsswitch.as_deref() };
         surroundings::prepare(process, overlays, folder, order.name)
     }

@@ -359,11 +359,8 @@ impl ProcessDriver {
             });
         }
         let port = first_tcp(&living.spec.ports)?;
-        let elsewhere: Vec<String> = listening(&living.family).iter().map(ToString::to_string).collect();
-        Some(match elsewhere.is_empty() {
-            true => format!("it runs and doesn't listen on port {port} yet"),
-            false => format!("it listens on {}, not on port {port}", elsewhere.join(", ")),
-        })
+        let ready_at = self.0.homes.get(incarnation)?.ready_at()?;
+        why_deaf(port, ready_at, &listening(&living.family))
     }
 
     /// Looks for ports that an instance has on a wildcard address all the same, and notes them.
@@ -571,10 +568,39 @@ fn free_port() -> u16 {
     listener.and_then(|listener| listener.local_addr()).map_or(0, |address| address.port())
 }
 
+/// Says why an instance that listens at `found` isn't ready; `None` when it listens where it is looked for, which will be
+/// noticed in a moment.
+fn why_deaf(port: u16, ready_at: SocketAddr, found: &[SocketAddr]) -> Option<String> {
+    let elsewhere: Vec<String> = found.iter().map(ToString::to_string).collect();
+    match found {
+        [] => Some(format!("it runs and doesn't listen on port {port} yet")),
+        found if found.contains(&ready_at) => None,
+        _ => Some(format!("it listens on {}, not on port {port}", elsewhere.join(", "))),
+    }
+}
+
 /// Gives where the processes of a life listen.
 fn listening(family: &Family) -> Vec<SocketAddr> {
     let sockets = family.members().into_iter().filter_map(|pid| proc::sockets_of(pid).ok());
     let inodes: BTreeSet<u64> = sockets.flatten().collect();
     let all = SockDiag::open().and_then(|mut diag| diag.all_listeners()).unwrap_or_default();
     all.into_iter().filter(|one| inodes.contains(&one.inode)).map(|one| one.address).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_listens_where_it_should_is_not_said_to_listen_elsewhere() {
+        let check = |found: &[&str], expect: Option<&str>| {
+            let found: Vec<SocketAddr> = found.iter().map(|text| text.parse().unwrap()).collect();
+            let ready_at = "127.1.2.3:5000".parse().unwrap();
+            assert_eq!(why_deaf(5000, ready_at, &found).as_deref(), expect, "{found:?}");
+        };
+        check(&[], Some("it runs and doesn't listen on port 5000 yet"));
+        check(&["127.1.2.3:5000"], None);
+        check(&["127.1.2.3:9000", "127.1.2.3:5000"], None);
+        check(&["127.1.2.3:9000"], Some("it listens on 127.1.2.3:9000, not on port 5000"));
+    }
 }
