@@ -153,7 +153,7 @@ impl Client {
             && !self.is_last
             && self.requests < core.keepalive_requests
             && !core.keepalive_timeout.is_zero()
-            && worker.clock.now().saturating_duration_since(self.accepted) < core.keepalive_time
+            && self.accepted.checked_add(core.keepalive_time).is_none_or(|end| worker.clock.now() < end)
             && !is_disabled(core.keepalive_disable, ex);
     }
 
@@ -252,7 +252,8 @@ async fn idle(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> Option<S
         if rest.must_park() && worker.quitting().is_none() {
             return Poll::Ready(Some(Served::Idle));
         }
-        rest.begin(worker, Resting::Idle);
+        let is_kept = client.kept_until.is_some_and(|until| worker.clock.now() < until);
+        rest.begin(worker, if is_kept { Resting::Kept } else { Resting::Idle });
         if let Some(since) = worker.quitting() {
             let latest = (since + QUIT_IDLE).max(client.kept_until.unwrap_or(since));
             if client.timer.deadline().is_none_or(|deadline| deadline > latest) {

@@ -113,17 +113,18 @@ fn parked_clients_make_room_but_those_that_are_to_be_kept() {
         kept.scope.core.keepalive_min_timeout = Duration::from_secs(60);
         plan.servers[0].locations.push(kept);
     });
-    let mut kept = plane.client();
-    assert_eq!(kept.get("/kept").text(), "yes");
+    let mut kept = [plane.client(), plane.client()];
+    assert_eq!(kept[0].get("/kept").text(), "yes");
     let mut clients = idle(&plane, 40);
     thread::sleep(PARKED);
-    clients.extend(idle(&plane, 60));
+    assert_eq!(kept[1].get("/kept").text(), "yes");
+    clients.extend(idle(&plane, 80));
     let is_open = |client: &mut Client| {
         client.stream.get_mut().set_nonblocking(true).unwrap();
         client.stream.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     };
-    assert!(!is_open(&mut clients[0]) && is_open(&mut clients[99]));
-    assert!(is_open(&mut kept), "keepalive_min_timeout holds");
+    assert!(!is_open(&mut clients[0]) && !is_open(&mut clients[40]) && is_open(&mut clients[119]));
+    assert!(kept.iter_mut().all(is_open), "keepalive_min_timeout holds, with a task and without");
     assert!(plane.status().active <= 64);
 }
 

@@ -29,7 +29,7 @@ const PARKED_AFTER_TICKS: u32 = 2;
 pub(crate) struct Tasks {
     all: RefCell<Slab<Rc<Seat>>>,
     spare: RefCell<Vec<Rc<Seat>>>,
-    order: RefCell<Order<3>>,
+    order: RefCell<Order<4>>,
     /// How many connections have been told to close and haven't yet.
     closing: Cell<u64>,
 }
@@ -46,11 +46,16 @@ struct Seat {
 pub(crate) enum Resting {
     /// It waits for a request.
     Idle,
+    /// It waits for a request, and is to be kept for a while (`keepalive_min_timeout`): it isn't closed.
+    Kept,
     /// It has been answered for the last time and waits for the client's end.
     Lingering,
     /// It waits for the rest of a head. nginx never closes such ones, and whoever sends half heads keeps others out.
     ReadingHead,
 }
+
+/// What a connection does that needs no task for it.
+const PARKABLE: [Resting; 2] = [Resting::Idle, Resting::Kept];
 
 /// What a connection that rests is asked to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,20 +129,21 @@ impl Tasks {
 
     /// Says whether a connection idles that has a task.
     pub(super) fn has_idle(&self) -> bool {
-        self.order.borrow().first(Resting::Idle as usize).is_some()
+        PARKABLE.iter().any(|resting| self.order.borrow().first(*resting as usize).is_some())
     }
 
     /// Has connections give up their tasks that have idled for a second.
     pub(super) fn park_idle(&self, tick: u32) {
         let all = self.all.borrow();
-        loop {
-            let Some(place) = self.order.borrow().first(Resting::Idle as usize) else { return };
-            let seat = all.get(place);
-            let idled = seat.map(|seat| tick.wrapping_sub(seat.rest.since.get()));
-            if idled.is_some_and(|idled| idled < PARKED_AFTER_TICKS) {
-                return;
+        let has_idled = |place: &usize| {
+            let since = all.get(*place).map(|seat| seat.rest.since.get());
+            since.is_none_or(|since| tick.wrapping_sub(since) >= PARKED_AFTER_TICKS)
+        };
+        let oldest = |resting: Resting| self.order.borrow().first(resting as usize);
+        for resting in PARKABLE {
+            while let Some(place) = oldest(resting).filter(has_idled) {
+                self.ask(&all, place, Asked::Park);
             }
-            self.ask(&all, place, Asked::Park);
         }
     }
 
