@@ -85,16 +85,23 @@ pub(crate) fn end_of_line(bytes: &[u8], start: usize) -> Option<(usize, usize)> 
 }
 
 /// Reads the field line that starts at `start`, and says where the next one does. `None` until it has come whole.
-#[inline]
+///
+/// Inlined with all that a plain line takes: what was found is handed on in registers.
+#[inline(always)]
 pub(crate) fn field(bytes: &[u8], start: usize, writer: Writer) -> Option<(Line, usize)> {
-    let line = bytes.get(start..)?;
-    match line {
+    match plain_field(bytes.get(start..)?, start) {
+        Some((field, next)) => Some((Line::Field(field), next)),
+        None => other_line(bytes, start, writer),
+    }
+}
+
+/// Reads a line that [`plain_field`] doesn't know.
+#[inline(never)]
+fn other_line(bytes: &[u8], start: usize, writer: Writer) -> Option<(Line, usize)> {
+    match bytes.get(start..)? {
         [b'\r', b'\n', ..] => return Some((Line::End, start + 2)),
         [b'\n', ..] => return Some((Line::End, start + 1)),
         _ => {}
-    }
-    if let Some(found) = plain_field(line, start) {
-        return Some(found);
     }
     let (end, next) = end_of_line(bytes, start)?;
     let line = bytes.get(start..end).unwrap_or_default();
@@ -102,18 +109,16 @@ pub(crate) fn field(bytes: &[u8], start: usize, writer: Writer) -> Option<(Line,
 }
 
 /// Reads a line as nearly all are: a name of letters and `-`, a value without control characters.
-#[inline]
-fn plain_field(line: &[u8], start: usize) -> Option<(Line, usize)> {
+#[inline(always)]
+fn plain_field(line: &[u8], start: usize) -> Option<(Field, usize)> {
     let colon = find(b':', line.get(..PLAIN_NAME_BYTES_MAX).unwrap_or(line))?;
-    let name = line.get(..colon)?;
+    let (name, rest) = line.split_at_checked(colon)?;
     let known = Name::of(name);
     // A known name is made of letters.
-    if known == Name::Other
-        && (name.is_empty() || name.iter().any(|byte| CLASS[usize::from(*byte)] != LETTER))
-    {
+    if known == Name::Other && !is_plain_name(name) {
         return None;
     }
-    let rest = line.get(colon + 1..)?;
+    let [_, rest @ ..] = rest else { return None };
     let length = find_control(rest)?;
     let line_end = match rest.get(length..)? {
         [b'\r', b'\n', ..] => 2,
@@ -122,7 +127,12 @@ fn plain_field(line: &[u8], start: usize) -> Option<(Line, usize)> {
     };
     let value_at = start + colon + 1;
     let field = make_field(known, name, rest.get(..length)?, start, value_at);
-    Some((Line::Field(field), value_at + length + line_end))
+    Some((field, value_at + length + line_end))
+}
+
+/// Says whether a name holds letters, digits and `-` only, and at least one of them.
+fn is_plain_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|byte| CLASS[usize::from(*byte)] == LETTER)
 }
 
 /// Reads any line (without its line end).
@@ -197,10 +207,9 @@ fn find_below_space_or_del(bytes: &[u8]) -> Option<usize> {
     let (words, rest) = bytes.as_chunks();
     for (at, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
-        // The lowest bit that is set marks the first byte that is meant; those above it may err.
-        let below = word.wrapping_sub(ONES * 0x20) & !word;
-        let other = word ^ (ONES * 0x7f);
-        let found = (below | other.wrapping_sub(ONES) & !other) & (ONES << 7);
+        // With one added and the highest bit left out, what is meant lies below 0x21: no byte borrows from another.
+        let next = (word & (ONES * 0x7f)) + ONES;
+        let found = !(((next | (ONES << 7)) - ONES * 0x21) | word) & (ONES << 7);
         if found != 0 {
             return Some(at * size_of_val(&word) + found.trailing_zeros() as usize / 8);
         }
@@ -209,21 +218,32 @@ fn find_below_space_or_del(bytes: &[u8]) -> Option<usize> {
     rest.iter().position(|byte| *byte < 0x20 || *byte == 0x7f).map(|at| before + at)
 }
 
-#[inline]
+#[inline(always)]
 fn make_field(known: Name, name: &[u8], value: &[u8], name_at: usize, value_at: usize) -> Field {
-    let mut text = value;
-    while let [b' ' | b'\t', rest @ ..] = text {
-        text = rest;
-    }
-    let value_at = value_at + value.len() - text.len();
-    while let [rest @ .., b' ' | b'\t'] = text {
-        text = rest;
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    // Nearly always one space stands before the value, and none behind it.
+    let (mut text, mut text_at) = match value {
+        [b' ', text @ ..] => (text, value_at + 1),
+        _ => (value, value_at),
+    };
+    if is_blank(text.first()) || is_blank(text.last()) {
+        (text, text_at) = trimmed(text, text_at);
     }
     Field {
         known,
         name: Range::new(name_at, name_at + name.len()),
-        value: Range::new(value_at, value_at + text.len()),
+        value: Range::new(text_at, text_at + text.len()),
     }
+}
+
+/// Leaves out white space around a value.
+#[inline(never)]
+fn trimmed(text: &[u8], at: usize) -> (&[u8], usize) {
+    let is_blank = |byte: &&u8| matches!(byte, b' ' | b'\t');
+    let before = text.iter().take_while(is_blank).count();
+    let text = text.get(before..).unwrap_or_default();
+    let behind = text.iter().rev().take_while(is_blank).count();
+    (text.get(..text.len() - behind).unwrap_or_default(), at + before)
 }
 
 #[cfg(test)]

@@ -198,6 +198,7 @@ impl RequestHead {
     ///
     /// # Errors
     /// What makes the request one to refuse. Nothing more may then be read from its connection.
+    #[inline(never)]
     pub fn parse(&mut self, bytes: &[u8], rules: &Rules) -> Result<Progress, RequestError> {
         if self.stage == Stage::Start && !self.parse_line(bytes, &rules.limits)? {
             return Ok(Progress::Partial);

@@ -78,6 +78,7 @@ impl ResponseHead {
     ///
     /// # Errors
     /// What makes the response unusable; its connection must close.
+    #[inline(never)]
     pub fn parse(&mut self, bytes: &[u8]) -> Result<Progress, ResponseError> {
         if !self.in_fields {
             let start = self.next;

@@ -1,4 +1,5 @@
-//! The time, read once per turn of the event loop, as nginx does, and now and then in a long turn.
+//! The time, read once per turn of the event loop, as nginx does, and now and then in a long turn. The time of day is read
+//! only in turns that ask for it.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,24 +25,25 @@ pub(crate) fn turn() {
 /// One worker's clock.
 pub(crate) struct Clock {
     now: Cell<Instant>,
-    unix: Cell<Duration>,
+    /// This turn's time since 1970, if it has been asked for.
+    unix: Cell<Option<Duration>>,
     /// How often it was given since it was read.
     given: Cell<u32>,
-    date: RefCell<(u64, Rc<[u8]>)>,
+    /// The value of the field `Date`, and when the next second begins.
+    date: RefCell<(Instant, Rc<[u8]>)>,
     pub(crate) timers: Timers,
 }
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        let clock = Self {
-            now: Cell::new(Instant::now()),
-            unix: Cell::new(Duration::ZERO),
+        let now = Instant::now();
+        Self {
+            now: Cell::new(now),
+            unix: Cell::new(None),
             given: Cell::new(0),
-            date: RefCell::new((u64::MAX, Rc::from(&b""[..]))),
+            date: RefCell::new((now, Rc::from(&b""[..]))),
             timers: Timers::default(),
-        };
-        clock.look_again();
-        clock
+        }
     }
 
     fn refresh(&self) {
@@ -57,7 +59,7 @@ impl Clock {
         STALE.set(false);
         self.given.set(0);
         self.now.set(Instant::now());
-        self.unix.set(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        self.unix.set(None);
     }
 
     /// Gives this turn's time.
@@ -69,16 +71,22 @@ impl Clock {
     /// Gives this turn's time since 1970.
     pub(crate) fn unix(&self) -> Duration {
         self.refresh();
-        self.unix.get()
+        self.unix.get().unwrap_or_else(|| {
+            let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.unix.set(Some(unix));
+            unix
+        })
     }
 
     /// Gives the value of the field `Date`, made once a second.
     pub(crate) fn date(&self) -> Rc<[u8]> {
-        let seconds = self.unix().as_secs();
+        let now = self.now();
         let mut date = self.date.borrow_mut();
-        if date.0 != seconds {
-            let text = keel_http::date::http(i64::try_from(seconds).unwrap_or(0));
-            *date = (seconds, Rc::from(text.as_bytes()));
+        if date.0 <= now {
+            let unix = self.unix();
+            let text = keel_http::date::http(i64::try_from(unix.as_secs()).unwrap_or(0));
+            let next_second = Duration::from_secs(1) - Duration::from_nanos(unix.subsec_nanos().into());
+            *date = (now + next_second, Rc::from(text.as_bytes()));
         }
         date.1.clone()
     }
@@ -87,6 +95,20 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_date_is_that_of_the_second() {
+        let clock = Clock::new();
+        let second = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        for _ in 0..30 {
+            let before = second();
+            clock.look_again();
+            let date = clock.date();
+            let is_of = |second: u64| keel_http::date::http(second as i64).as_bytes() == &*date;
+            assert!((before..=second()).any(is_of), "{}", String::from_utf8_lossy(&date));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
 
     #[test]
     fn goes_on_within_a_turn() {

@@ -252,7 +252,7 @@ impl Pool {
         let now = worker.clock.now();
         let settings = self.settings.borrow();
         let spent = connection.requests >= settings.requests
-            || now.saturating_duration_since(connection.opened) >= settings.time;
+            || connection.opened.checked_add(settings.time).is_some_and(|end| now >= end);
         let limit = settings.connections as usize;
         if limit == 0 || spent || connection.peer.is_closed() || worker.quitting().is_some() {
             return;
