@@ -8,11 +8,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use super::script::Heredoc;
+use super::script::{Heredoc, closing};
 use crate::{dockerfile::Scope, interpolate::name_length};
 
 /// Bytes that a word, a variable or a written text may have.
 pub(super) const TEXT_BYTES_MAX: usize = 1 << 20;
+
+/// Values that one command sets within its words.
+const ASSIGNED_MAX: usize = 100;
 
 /// Whether a variable that nothing sets is known to be empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,41 @@ impl Variables {
 
     fn value(&self, name: &str) -> Option<&String> {
         self.own.get(name).or_else(|| self.exported.get(name))
+    }
+
+    /// Does what `${NAME:=value}` and `${NAME=value}` do besides: they set the variable.
+    pub(super) fn assign_defaults(&mut self, text: &str) {
+        let mut assigned = 0;
+        for (at, _) in text.match_indices("${") {
+            let inner = text.get(at + 2..).unwrap_or_default();
+            let name = inner.get(..name_length(inner)).unwrap_or_default();
+            if !inner.get(name.len()..).is_some_and(|rest| rest.starts_with(":=") || rest.starts_with('=')) {
+                continue;
+            }
+            assigned += 1;
+            if assigned > ASSIGNED_MAX {
+                self.unknown.insert(name.to_owned());
+                continue;
+            }
+            let inner = inner.get(..closing(inner, '{', '}')).unwrap_or_default();
+            let inner = inner.strip_suffix('}').unwrap_or(inner);
+            let (name, rest) = inner.split_at(name_length(inner));
+            let (value, is_unset) = match (rest.strip_prefix(":="), rest.strip_prefix('=')) {
+                (Some(value), _) => (value, self.value(name).is_none_or(String::is_empty)),
+                (None, Some(value)) => (value, self.value(name).is_none()),
+                (None, None) => continue,
+            };
+            // A build's argument may set it.
+            let is_unknown =
+                self.unknown.contains(name) || (self.unset == Unset::Unknown && self.value(name).is_none());
+            if is_unknown {
+                self.unknown.insert(name.to_owned());
+            } else if is_unset && !name.is_empty() {
+                let word = self.command(&format!("{name}={value}"), &[]).assignments.pop();
+                let unread = Word { dynamic: true, ..Word::default() };
+                self.set(name, &word.map_or(unread, |(_, word)| word));
+            }
+        }
     }
 
     /// Reads the words of one command and its redirections.
@@ -343,6 +381,11 @@ impl WordReader<'_> {
         };
         let (expression, rest) = after.split_at(length);
         match expression {
+            // Shells differ on `$'...'`, `$"..."` and `$[...]`.
+            "" if quotes == Quotes::Without && rest.starts_with(['\'', '"', '[']) => {
+                self.push("$");
+                self.word.get_or_insert_default().dynamic = true;
+            }
             "" => self.push("$"),
             "@" | "{@}" => self.all(quotes),
             "*" | "{*}" if quotes == Quotes::Without => self.all(quotes),
@@ -403,6 +446,10 @@ impl WordReader<'_> {
         if !self.splits {
             return self.push(value);
         }
+        // Another separator than white space.
+        if self.variables.value("IFS").is_some() || self.variables.unknown.contains("IFS") {
+            self.word.get_or_insert_default().dynamic = true;
+        }
         let mut parts = value.split_whitespace().peekable();
         if value.starts_with(char::is_whitespace) {
             self.words.extend(self.word.take());
@@ -423,23 +470,4 @@ impl WordReader<'_> {
 enum Quotes {
     Within,
     Without,
-}
-
-/// Gives the length of a text up to and with what closes it.
-fn closing(text: &str, open: char, close: char) -> usize {
-    let mut depth = 1;
-    let mut escaped = false;
-    for (at, c) in text.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            _ if c == open => depth += 1,
-            _ if c == close => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return at + c.len_utf8();
-        }
-    }
-    text.len()
 }

@@ -3,12 +3,14 @@
 //!
 //! [`files`] has the files, in layers as an image has them; [`start`] reads what the container would run before nginx
 //! and how it would start nginx; [`shell`] follows the shell commands that people put there: [`script`] cuts them,
-//! [`expand`] reads their words, [`change`] does what they do to files.
+//! [`expand`] reads their words, [`change`] does what they do to files, [`print`] knows what
+//! they write.
 
 mod change;
 mod envsubst;
 mod expand;
 mod files;
+mod print;
 mod script;
 mod shell;
 mod start;

@@ -234,6 +234,11 @@ fn tokens(script: &str) -> Vec<Token> {
                     lexer.rest.get(lexer.rest.find('\n').unwrap_or(lexer.rest.len())..).unwrap_or_default();
                 continue;
             }
+            (None, '(') if lexer.rest.starts_with('(') && (before == '$' || lexer.text.trim().is_empty()) => {
+                lexer.arithmetic();
+                before = ')';
+                continue;
+            }
             (None, '(') => depth += 1,
             (None, ')') => depth = depth.saturating_sub(1),
             (None, '<') if lexer.rest.starts_with('<') && !lexer.rest.starts_with("<<") && before != '<' => {
@@ -273,6 +278,22 @@ impl Lexer<'_> {
         let c = self.rest.chars().next()?;
         self.rest = self.rest.get(c.len_utf8()..).unwrap_or_default();
         Some(c)
+    }
+
+    /// Takes `((...))`, of which the first parenthesis is taken: a shift in it is no heredoc.
+    fn arithmetic(&mut self) {
+        let mut depth = 1;
+        self.text.push('(');
+        while depth > 0
+            && let Some(c) = self.take()
+        {
+            match c {
+                '(' => depth += 1,
+                ')' => depth -= 1,
+                _ => {}
+            }
+            self.text.push(c);
+        }
     }
 
     /// Tells which operator this is; `None` where it belongs to a redirection.
@@ -358,6 +379,57 @@ pub(super) fn pieces(text: &str) -> Vec<String> {
     tokens(&flat).into_iter().map(|token| token.text).collect()
 }
 
+/// Gives the commands whose output stands for them: `$(...)`, backquotes, `<(...)` and `>(...)`, outermost only.
+pub(super) fn substitutions(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    let (mut before, mut is_quoted) = (' ', false);
+    while let Some(c) = rest.chars().next() {
+        rest = rest.get(c.len_utf8()..).unwrap_or_default();
+        match c {
+            '\\' => rest = rest.get(rest.chars().next().map_or(0, char::len_utf8)..).unwrap_or_default(),
+            '\'' if !is_quoted => rest = rest.split_once('\'').map_or("", |(_, after)| after),
+            '"' => is_quoted = !is_quoted,
+            '`' => {
+                let (inner, after) = rest.split_once('`').unwrap_or((rest, ""));
+                found.push(inner);
+                rest = after;
+            }
+            '(' if before == '$' || (!is_quoted && matches!(before, '<' | '>')) => {
+                let length = closing(rest, '(', ')');
+                let inner = rest.get(..length).unwrap_or_default();
+                // A sum runs nothing.
+                if !(before == '$' && inner.starts_with('(')) {
+                    found.push(inner.strip_suffix(')').unwrap_or(inner));
+                }
+                rest = rest.get(length..).unwrap_or_default();
+            }
+            _ => {}
+        }
+        before = c;
+    }
+    found
+}
+
+/// Gives the length of a text up to and with what closes it.
+pub(super) fn closing(text: &str, open: char, close: char) -> usize {
+    let mut depth = 1;
+    let mut escaped = false;
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            _ if c == open => depth += 1,
+            _ if c == close => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return at + c.len_utf8();
+        }
+    }
+    text.len()
+}
+
 /// Takes away what stands before the command proper in a piece of a condition, loop or function.
 pub(super) fn bare(text: &str) -> &str {
     let mut rest = text.trim().trim_start_matches('(').trim_start();
@@ -379,6 +451,16 @@ pub(super) fn bare(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn finds_what_is_run_inside() {
+        let check = |text: &str, expect: &[&str]| assert_eq!(substitutions(text), expect, "{text}");
+        check(
+            "a $(b $(c)) \"`d`\" '$(e)' \\$(f) $((1+2)) <(g) >(h) i) \"<(j)\" $(k",
+            &["b $(c)", "d", "g", "h", "k"],
+        );
+        check("a \"it's $(b)\" 'c", &["b"]);
+    }
 
     #[test]
     fn cuts_where_a_shell_does() {
@@ -410,6 +492,11 @@ mod tests {
         check("cat <<EOF >x; c\nrm a\nEOF\nd", &["; cat << EOF >x \"rm a\\n\"", "; c", "; d"]);
         check("cat <<-'E' | t\n\ta\n\tE\nd", &["; cat << 'E' | t \"a\\n\"", "; d"]);
         check("(a; b) && $(c; d) `e; f` \"g; h\"", &["; (a; b)", "&& $(c; d) `e; f` \"g; h\""]);
+        check(
+            "echo $((1<<2)) $((a<<(b))); b\n((c<<1)) && d",
+            &["; echo $((1<<2)) $((a<<(b)))", "; b", "; ((c<<1))", "&& d"],
+        );
+        check("$( (a) ); b $((", &["; $( (a) )", "; b $(("]);
         check("cat <<EOF", &["; cat << EOF \"\""]);
     }
 }

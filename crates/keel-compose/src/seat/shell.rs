@@ -16,7 +16,8 @@ use super::{
     envsubst::{Names, envsubst, is_used},
     expand::{Append, Command, Input, TEXT_BYTES_MAX, Unset, Variables, Word, assignment},
     files::SeatFiles,
-    script::{Kind, Operator, Part, Statement, bare, pieces, statements},
+    print::echo,
+    script::{Kind, Operator, Part, Statement, bare, pieces, statements, substitutions},
 };
 use crate::{decode::tidy, interpolate::name_length};
 
@@ -30,6 +31,46 @@ const HARMLESS: &[&str] = &[
 const TESTS: &[&str] = &[
     "[", "[[", "test", "grep", "egrep", "fgrep", "which", "type", "hash", "pgrep", "getent", "nc", "ping",
     "false",
+];
+/// Programs that write what they find to their output and change nothing.
+const PRINTERS: &[&str] = &[
+    "env",
+    "printenv",
+    "awk",
+    "gawk",
+    "mawk",
+    "sed",
+    "cut",
+    "tr",
+    "sort",
+    "uniq",
+    "head",
+    "tail",
+    "wc",
+    "nproc",
+    "ip",
+    "ifconfig",
+    "dig",
+    "nslookup",
+    "host",
+    "basename",
+    "dirname",
+    "readlink",
+    "realpath",
+    "expr",
+    "seq",
+    "envsubst",
+    "base64",
+    "md5sum",
+    "sha256sum",
+    "find",
+    "jq",
+    "arch",
+    "paste",
+    "rev",
+    "getconf",
+    "stat",
+    "tac",
 ];
 /// Programs that wait for another one and then start what follows.
 const WAITING: [&str; 5] = ["wait-for-it.sh", "wait-for-it", "wait-for.sh", "wait-for", "dockerize"];
@@ -238,9 +279,15 @@ impl<'a> Shell<'a> {
     fn part(&mut self, part: &Part, piped: Option<String>, shown: &str) -> Done {
         match &part.kind {
             Kind::Simple => {
+                self.variables.assign_defaults(&part.text);
                 let command = self.variables.command(&part.text, &part.heredocs);
                 let words = command.words.iter().chain(command.assignments.iter().map(|(_, word)| word));
                 self.spend(words.map(|word| word.text.len()).sum());
+                let heredocs = part.heredocs.iter().filter(|heredoc| heredoc.expands);
+                let mut texts = heredocs.map(|heredoc| &heredoc.text).chain([&part.text]);
+                if texts.any(|text| effect_inside(text, 0) == Effect::Changes) {
+                    self.unknown(shown);
+                }
                 self.command(&command, piped, shown)
             }
             Kind::Function { name } => {
@@ -649,6 +696,10 @@ fn starts(statement: &Statement) -> bool {
 
 /// Whether what isn't run would change something, as far as its text shows.
 fn effect(text: &str) -> Effect {
+    effect_within(text, 0)
+}
+
+fn effect_within(text: &str, depth: usize) -> Effect {
     let quiet = |text: &str| {
         let text = bare(text);
         let mut words =
@@ -684,9 +735,36 @@ fn effect(text: &str) -> Effect {
         known && !writes && !assigns
     };
     match pieces(text).iter().all(|piece| quiet(piece)) {
-        true => Effect::None,
+        true => effect_inside(text, depth),
         false => Effect::Changes,
     }
+}
+
+/// Whether the commands whose output stands for them would change something.
+fn effect_inside(text: &str, depth: usize) -> Effect {
+    let changes = substitutions(text).into_iter().any(|inner| {
+        let changes = |piece: &String| {
+            let quiet = as_printed(piece).unwrap_or_else(|| piece.clone());
+            effect_within(&quiet, depth + 1) == Effect::Changes
+        };
+        depth >= LIMITS.depth || pieces(inner).iter().any(changes)
+    });
+    if changes { Effect::Changes } else { Effect::None }
+}
+
+/// Gives a command that only writes what it finds as one that writes its arguments.
+fn as_printed(command: &str) -> Option<String> {
+    let name = bare(command).split_whitespace().next().unwrap_or_default();
+    let program = name.rsplit('/').next().unwrap_or_default();
+    let writes = match program {
+        "sed" => command.split_whitespace().any(|word| word.starts_with("-i")),
+        "find" => ["-exec", "-delete", "-fprint", "-ok"].iter().any(|word| command.contains(word)),
+        "awk" | "gawk" | "mawk" => {
+            command.contains("> \"") || command.contains(">\"") || command.contains("system(")
+        }
+        _ => false,
+    };
+    (PRINTERS.contains(&program) && !writes).then(|| command.replacen(name, "echo", 1))
 }
 
 /// Gives a text without what is quoted in it.
@@ -716,28 +794,6 @@ fn is_for_a_shell(script: &str) -> bool {
         program
     };
     SHELLS.contains(&program)
-}
-
-/// Gives what `echo` writes, as far as that is plain; `printf` only where nothing is to be formatted.
-fn echo(name: &str, arguments: &[&str]) -> Option<String> {
-    let is_flag = |word: &&&str| matches!(**word, "-n" | "-e" | "-en" | "-ne");
-    let flags = arguments.iter().take_while(is_flag).count();
-    let (flags, words) = arguments.split_at(flags);
-    if name == "printf" && words.len() != 1 {
-        return None;
-    }
-    let text = words.join(" ");
-    let escapes = name == "printf" || flags.iter().any(|flag| flag.contains('e'));
-    // Without `-e`, shells differ on these.
-    let has_escape = text.match_indices('\\').any(|(at, _)| {
-        text.get(at + 1..).unwrap_or_default().starts_with(|c: char| "abcefnrtv0123456789x\\".contains(c))
-    });
-    if has_escape && !escapes {
-        return None;
-    }
-    let text = if escapes { text.replace("\\n", "\n").replace("\\t", "\t") } else { text };
-    let ends = name == "echo" && !flags.iter().any(|flag| flag.contains('n'));
-    (name == "echo" || !text.contains('%')).then(|| if ends { text + "\n" } else { text })
 }
 
 /// Shows a command on one line of bounded length.

@@ -147,6 +147,57 @@ fn words_are_a_shells() {
 }
 
 #[test]
+fn what_runs_inside_a_word_is_named() {
+    let named = |text: &str| format!("{OWN} | [] | [] | [{text:?}]");
+    for script in [
+        "echo $(rm /etc/nginx/conf.d/default.conf)",
+        "X=$(sed -i s/a/b/ /etc/nginx/nginx.conf)",
+        "echo \"`cp /t/site.tmpl /etc/a`\"",
+        ": $(echo a > /etc/a)",
+        "true <(rm /x)",
+        "echo $(cat $(rm /x))",
+        "[ \"$(rm /x)\" ]",
+    ] {
+        check(script, &named(script));
+    }
+    check("cat > /etc/a <<EOF\n$(rm /x)\nEOF\n", &named("cat > /etc/a << EOF"));
+    check("if [ $(rm /x) ]; then echo; fi", &named("if [ $(rm /x) ]; then echo; fi"));
+    check(
+        "X=$(date | cut -d: -f1); Y=`env | awk '{print $1}'`; Z=$((1<<2))",
+        &format!("{OWN} | [] | [] | []"),
+    );
+    check(
+        "echo $((1<<2)) > /etc/a\nrm /etc/nginx/conf.d/default.conf",
+        " | [] | [] | [\"echo $((1<<2)) > /etc/a\"]",
+    );
+}
+
+#[test]
+fn what_is_written_is_what_a_shell_writes_or_named() {
+    check_text("printf '%s %d%%\\n' a 7 b > /etc/a", "a 7%\nb 0%");
+    check_text("printf 'listen %s;\\n' 80 81 > /etc/a", "listen 80;\nlisten 81;");
+    check_text("printf 'a\\\\n\\tb' > /etc/a", "a\\n\tb");
+    check_text("printf -- 'x' y > /etc/a", "x");
+    check_text("echo -e 'a\\nb' > /etc/a", "a\nb");
+    check_text(": ${PORT:=80} ${UP:=x}; echo $PORT $UP > /etc/a", "80 app:5000");
+    check_text(": ${A=$UP}; echo $A > /etc/a", "app:5000");
+    for script in [
+        "echo ${A=$UP}$A > /etc/a",
+        "printf '%05d' 7 > /etc/a",
+        "printf '\\x41' > /etc/a",
+        "printf '%d' x > /etc/a",
+        "echo -e '\\033' > /etc/a",
+        "echo -E a > /etc/a",
+        "echo 'a\\tb' > /etc/a",
+        "echo $'a' > /etc/a",
+        "printf -v X y > /etc/a",
+    ] {
+        check(script, &format!("{OWN} | [] | [] | [{script:?}]"));
+    }
+    check("IFS=,; L=a,b; cp /t/site.tmpl $L", &format!("{OWN} | [] | [] | [\"cp /t/site.tmpl $L\"]"));
+}
+
+#[test]
 fn paths_start_from_the_current_folder() {
     check("cd /t; cp site.tmpl /etc/a", &format!("/etc/a=to $UP $host {OWN} | [] | [] | []"));
     check(
@@ -162,7 +213,7 @@ fn paths_start_from_the_current_folder() {
         "cp -r /t /etc/new; cp -r /t /etc/",
         &format!("/etc/new/site.tmpl=to $UP $host {OWN} /etc/t/site.tmpl=to $UP $host | [] | [] | []"),
     );
-    check("cd $(x); rm a", &format!("{OWN} | [] | [] | [\"rm a\"]"));
+    check("cd $(x); rm a", &format!("{OWN} | [] | [] | [\"cd $(x)\", \"rm a\"]"));
     check("[ a ] && cd /t; rm a", &format!("{OWN} | [] | [] | [\"rm a\"]"));
     check("cd -; rm a", &format!("{OWN} | [] | [] | [\"rm a\"]"));
     check("cp -n /t/site.tmpl /etc/a", &format!("{OWN} | [] | [] | [\"cp -n /t/site.tmpl /etc/a\"]"));
@@ -209,6 +260,8 @@ fn scripts_end() {
     assert!(run(". /e.sh\n. /e.sh").is_some());
     assert!(run(&format!("{}nginx", "exec ".repeat(50_000))).is_some());
     assert!(run(&"true\n".repeat(20_000)).is_some());
+    assert_eq!(run(&format!("echo {}", "$(".repeat(200_000))), None);
+    assert_eq!(run(&format!(": {}", "${A:=".repeat(100_000))), None);
     assert_eq!(run(&format!("A=aa\n{}", "export A=$A$A\n".repeat(40))), None);
     assert_eq!(run(&format!("echo a > /a\n{}", "cat /a /a > /b; cp /b /a\n".repeat(40))), None);
     assert!(run(&format!("A=aa\n{}{}", "A=$A$A\n".repeat(18), "echo $A > /x\n".repeat(200))).is_some());
