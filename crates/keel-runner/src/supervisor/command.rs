@@ -499,20 +499,8 @@ impl Supervisor {
             return Err(CommandError::NotRunHere { service });
         }
         let before = self.names_of(&service);
-        // Scaling adds and takes away; it doesn't start what was stopped by name.
-        let stopped: Vec<SlotId> = self
-            .slots_of(&service)
-            .filter(|(id, slot)| slot.wanted == Wanted::Down && !slot.removed && id.ordinal <= replicas)
-            .map(|(id, _)| id.clone())
-            .collect();
-        let mut goals = self.resize(now, &service, replicas);
-        let none_runs = stopped.len() == before.len();
-        for id in stopped.iter().filter(|_| !none_runs) {
-            goals.remove(id);
-            if let Some(slot) = self.slots.get_mut(id) {
-                slot.wanted = Wanted::Down;
-            }
-        }
+        // As with Compose, so many run afterwards: one that was stopped by name before counts and is started.
+        let goals = self.resize(now, &service, replicas);
         self.tell_renamed(&before);
         Ok(goals)
     }

@@ -507,8 +507,7 @@ fn the_last_word_counts_for_every_pair_of_commands() {
         ("kill -s HUP", || Command::Kill { names: named(), signal: 1 }, |before| before),
         ("start", || Command::Start { names: named() }, |b| unless_gone(b, Word::Up)),
         ("scale to 1", || scale(1), |_| Word::Gone),
-        // What was stopped by name stays so.
-        ("scale to 3", || scale(3), |b| if b == Word::Down { b } else { Word::Up }),
+        ("scale to 3", || scale(3), |_| Word::Up),
         ("down", || Command::Down { ending: Ending::default() }, |_| Word::Gone),
         ("up", || apply("1"), |_| Word::Up),
         ("reload after a change", || apply("2"), |_| Word::Up),

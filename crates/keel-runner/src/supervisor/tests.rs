@@ -533,6 +533,28 @@ fn scaling_names_and_renames() {
     assert_eq!(bench.states(), [("app".into(), InstanceState::Ready)]);
 }
 
+/// Of four of which the third is stopped, three run afterwards, as with Compose.
+#[test]
+fn scaling_starts_what_was_stopped_by_name() {
+    let mut bench = Bench::up(vec![service("app", 4)]);
+    for incarnation in 1..=4 {
+        bench.ready(incarnation);
+    }
+    bench.command(Command::Stop { names: names(&["app-3"]), ending: Ending::drain(Duration::ZERO) });
+    bench.exit(3, 0);
+    bench.command(Command::Scale { service: ServiceName("app".into()), replicas: 3 });
+    bench.event(Event::Drained { incarnation: 4 });
+    bench.exit(4, 0);
+    bench.ready(5);
+    let states = bench.states();
+    let ready: Vec<&str> = states
+        .iter()
+        .filter(|(_, state)| *state == InstanceState::Ready)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!((ready, states.len()), (vec!["app-1", "app-2", "app-3"], 3));
+}
+
 #[test]
 fn refuses_what_cannot_be() {
     let mut fixed = service("app", 1);
