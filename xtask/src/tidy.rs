@@ -18,9 +18,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("keel-lb", &["keel-model"]),
     ("keel-regex", &["keel-model"]),
     ("keel-telemetry", &["keel-model"]),
-    ("keel-compose", &["keel-diag", "keel-model"]),
+    ("keel-tree", &["keel-model"]),
+    ("keel-compose", &["keel-diag", "keel-model", "keel-tree"]),
     ("keel-nginx", &["keel-diag", "keel-lb", "keel-model", "keel-regex"]),
-    ("keel-proxy", &["keel-http", "keel-lb", "keel-model", "keel-regex", "keel-sys", "keel-telemetry"]),
+    (
+        "keel-proxy",
+        &["keel-http", "keel-lb", "keel-model", "keel-regex", "keel-sys", "keel-telemetry", "keel-tree"],
+    ),
     ("keel-runner", &["keel-model", "keel-sys", "keel-telemetry"]),
     (
         "keel-control",
@@ -33,6 +37,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "keel-runner",
             "keel-sys",
             "keel-telemetry",
+            "keel-tree",
         ],
     ),
     ("keel-admin", &["keel-compose", "keel-control", "keel-diag", "keel-model", "keel-runner", "keel-sys"]),

@@ -407,13 +407,7 @@ async fn show_events(project: RunningProject) {
 }
 
 fn listening(joined: &Joined, detach: bool) -> String {
-    let addresses: Vec<String> = joined
-        .plan
-        .listeners
-        .iter()
-        .filter(|listener| !joined.is_own(&listener.address))
-        .map(|listener| listener.address.to_string())
-        .collect();
+    let addresses = joined.client_addresses();
     let how = if detach { "`evenkeel down` stops" } else { "Ctrl-C stops" };
     match addresses.as_slice() {
         [] => format!("listening nowhere; {how}"),

@@ -386,3 +386,102 @@ fn files_that_the_data_planes_user_cannot_read_are_named() -> Done {
     assert_eq!((status("/")?, status("/env.js")?), (403, 200));
     Ok(())
 }
+
+/// In a container these links would lead into its own files.
+#[test]
+fn a_link_never_leaves_what_is_mounted() -> Done {
+    let services = "  web:\n    image: nginx\n    ports: ['127.0.0.1:@0@:80']\n    volumes: ['./site:/srv/site', './more:/srv/more', \
+                    './conf.d:/etc/nginx/conf.d', './logs:/srv/logs']\n    configs: [{source: one, target: /srv/site/one}]\n\
+                    configs: {one: {content: one}}\n";
+    let conf = "server {\n  listen 80;\n  root /srv/site;\n  access_log /srv/logs/link.log;\n  \
+                location /more/ { alias /srv/more/; }\n  location /try { try_files /up /abs /in =404; }\n  \
+                location /err { error_page 410 /up; return 410; }\n  location /dir/ { index up abs in; }\n  \
+                location /root { return 200 $document_root:$realpath_root; }\n}\n";
+    let ports = Ports::free()?;
+    let files = [
+        ("site/in", "inside"),
+        ("more/m", "more"),
+        ("secret", "secret"),
+        ("conf.d/a.conf", conf),
+        ("victim", ""),
+    ];
+    let project = ports.project(services, &files)?;
+    let at = |path: &str| project.folder().join(path);
+    std::fs::create_dir_all(at("site/dir"))?;
+    std::fs::create_dir_all(at("logs"))?;
+    let secret = at("secret").display().to_string();
+    for (link, target) in [
+        ("site/up", "../secret"),
+        ("site/abs", secret.as_str()),
+        ("site/passwd", "/etc/passwd"),
+        ("site/proc", "/proc/self/root/etc/passwd"),
+        ("site/folder", ".."),
+        ("site/own", "in"),
+        ("site/mapped", "/srv/more/m"),
+        ("site/text", "one"),
+        ("site/dir/up", "../../secret"),
+        ("site/dir/in", "../in"),
+        ("more/up", "../secret"),
+        ("logs/link.log", "../victim"),
+    ] {
+        std::os::unix::fs::symlink(target, at(link))?;
+    }
+    project.run(&["up", "-d"])?;
+    let answer = |path: &str| -> anyhow::Result<(u16, String)> {
+        let response = keel_testkit::get(([127, 0, 0, 1], ports.0[0]), path)?;
+        Ok((response.status, String::from_utf8_lossy(&response.body).into_owned()))
+    };
+    for (path, body) in [
+        ("/in", "inside"),
+        ("/own", "inside"),
+        ("/mapped", "more"),
+        ("/text", "one"),
+        ("/try", "inside"),
+        ("/dir/", "inside"),
+        ("/more/m", "more"),
+        ("/root", "/srv/site:/srv/site"),
+    ] {
+        assert_eq!(answer(path)?, (200, body.to_owned()), "{path}");
+    }
+    for path in ["/up", "/abs", "/passwd", "/proc", "/folder/secret", "/dir/up", "/more/up", "/err"] {
+        let (status, body) = answer(path)?;
+        assert!(
+            matches!(status, 404 | 410) && !body.contains("secret") && !body.contains("root:"),
+            "{path}: {body}"
+        );
+    }
+    assert_eq!(std::fs::read_to_string(at("victim"))?, "");
+    // One that comes while it serves.
+    std::fs::remove_file(at("more/m"))?;
+    std::os::unix::fs::symlink("../secret", at("more/m"))?;
+    assert_eq!(answer("/more/m")?.0, 404);
+    // An included file that isn't there is an error; what is served stays.
+    std::os::unix::fs::symlink("../secret", at("conf.d/b.conf"))?;
+    let output = project.output(&["reload"])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("b.conf") && !said.contains("unknown directive"),
+        "{said}"
+    );
+    assert_eq!(answer("/text")?, (200, "one".into()));
+    Ok(())
+}
+
+/// Without a service of nginx the paths are this host's, and what they name is all that is served.
+#[test]
+fn a_loose_configuration_serves_the_folders_that_it_names() -> Done {
+    let ports = Ports::free()?;
+    let project = ports.project("", &[("secret", "secret"), ("www/in", "inside")])?;
+    let www = project.folder().join("www");
+    std::os::unix::fs::symlink("../secret", www.join("up"))?;
+    let conf = format!(
+        "events {{}}\nhttp {{ server {{ listen 127.0.0.1:{}; root {}; location /app {{ proxy_pass http://app:5000; }} }} }}\n",
+        ports.0[0],
+        www.display()
+    );
+    project.write("nginx.conf", &conf)?;
+    project.run(&["up", "-d"])?;
+    assert_eq!(ports.body(0, "/in")?, "inside");
+    assert_eq!(keel_testkit::get(([127, 0, 0, 1], ports.0[0]), "/up")?.status, 404);
+    Ok(())
+}

@@ -22,7 +22,7 @@ pub struct Paths {
     /// Held while a supervisor of this project lives.
     pub lock: PathBuf,
     /// Logs and what else outlives a supervisor: `$XDG_STATE_HOME/evenkeel/NAME-HASH`, the hash of the project's folder. Mode
-    /// 0700; as root 0711.
+    /// 0700; 0710 while the data plane's group must reach a socket in it.
     pub state: PathBuf,
     /// What can be made again: `$XDG_CACHE_HOME/evenkeel`, shared by all projects of a user.
     pub cache: PathBuf,
@@ -79,9 +79,11 @@ impl Paths {
             fs::rename(&before, &self.state).map_err(PathError::of(&before, "XDG_STATE_HOME"))?;
         }
         let states = state_folder();
-        make_closed(&states).map_err(PathError::of(&states, "XDG_STATE_HOME"))?;
-        for (folder, variable) in [(&self.state, "XDG_STATE_HOME"), (&self.cache, "XDG_CACHE_HOME")] {
-            make_closed(folder)
+        let shared = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
+        make_closed(&states, shared).map_err(PathError::of(&states, "XDG_STATE_HOME"))?;
+        let own = [(&self.state, "XDG_STATE_HOME", 0o710), (&self.cache, "XDG_CACHE_HOME", shared)];
+        for (folder, variable, widest) in own {
+            make_closed(folder, widest)
                 .and_then(|()| Ok(rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)?))
                 .map_err(PathError::of(folder, variable))?;
         }
@@ -172,14 +174,16 @@ fn absolute_variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// Makes a folder that only this user can read, or makes it one if it is his. Root's lets others pass: the data plane is
-/// another user then, and has files in it.
-fn make_closed(folder: &Path) -> io::Result<()> {
-    let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
+/// Makes a folder that only this user can read, or makes it one if it is his. `widest` says who else may pass it: of root's
+/// folders all users where several projects share one, of a project's own the group of its data plane, which is given
+/// to it when it is needed.
+fn make_closed(folder: &Path, widest: u32) -> io::Result<()> {
+    let mode = if widest == 0o710 { 0o700 } else { widest };
     fs::DirBuilder::new().recursive(true).mode(mode).create(folder)?;
     let meta = fs::metadata(folder)?;
+    let is_meant = [mode, widest].contains(&(meta.mode() & 0o777));
     // Under a narrow umask it is more closed than asked for.
-    if meta.uid() == rustix::process::geteuid().as_raw() && meta.mode() & 0o777 != mode {
+    if meta.uid() == rustix::process::geteuid().as_raw() && !is_meant {
         fs::set_permissions(folder, fs::Permissions::from_mode(mode))?;
     }
     Ok(())

@@ -83,6 +83,7 @@ async fn project_info(State(server): State<Server>) -> Response {
     let Some(joined) = server.project.joined() else {
         return fail(StatusCode::TOO_EARLY, "the project is still being read".into());
     };
+    let listeners = joined.client_addresses();
     let info = ProjectInfo {
         name: joined.name,
         folder: joined.folder,
@@ -91,7 +92,7 @@ async fn project_info(State(server): State<Server>) -> Response {
         files: joined.files,
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION").into(),
-        listeners: joined.plan.listeners.iter().map(|listener| listener.address.to_string()).collect(),
+        listeners,
         balancer: joined.seat.map(|seat| seat.service),
     };
     Json(info).into_response()

@@ -4,7 +4,7 @@
 //! accept queue. Accepting, and emptying the queue of a socket that goes, is the data plane's work.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io,
     net::{IpAddr, SocketAddr},
     os::{
@@ -251,8 +251,16 @@ fn culprit(address: &Address, error: &io::Error) -> Option<String> {
 
 /// Whether this process listens on a port.
 pub(crate) fn is_own_port(port: u16) -> bool {
+    is_port_of(std::process::id(), port)
+}
+
+/// Tells whether a process listens on a port, as far as this user may know.
+pub(crate) fn is_port_of(pid: u32, port: u16) -> bool {
     let listeners = listening_on(port).unwrap_or_default();
-    listeners.iter().any(|listener| proc::is_own_socket(listener.inode))
+    let Some(pid) = i32::try_from(pid).ok() else { return false };
+    let Ok(sockets) = proc::sockets_of(pid) else { return false };
+    let held: HashSet<u64> = sockets.collect();
+    listeners.iter().any(|listener| held.contains(&listener.inode))
 }
 
 fn listening_on(port: u16) -> io::Result<Vec<Listening>> {

@@ -10,7 +10,7 @@ use std::{
     fs::{File, OpenOptions},
     io,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd as _, OwnedFd},
         unix::fs::{OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
@@ -19,6 +19,8 @@ use std::{
 };
 
 use keel_model::{Address, DataPlaneStatus, Order, PeerKey, PeerSet, Plan, Report, UpstreamName, User};
+use keel_sys::channel::DESCRIPTORS_MAX;
+use keel_tree::beneath::{self, Links};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
@@ -663,17 +665,39 @@ fn prepare_order<'a>(
     }
     let (logs, files) = open_logs(plan, command)?;
     descriptors.extend(files);
-    Ok((Order::Prepare { plan: Box::new(plan.clone()), sockets: addresses, logs }, descriptors))
+    let (folders, files): (Vec<PathBuf>, Vec<OwnedFd>) = open_tree_folders(plan).into_iter().unzip();
+    descriptors.extend(files);
+    if descriptors.len() > DESCRIPTORS_MAX {
+        let text = format!(
+            "it has {} listeners, logs and mounted folders together; {DESCRIPTORS_MAX} are the most",
+            descriptors.len()
+        );
+        return Err(ApplyError::Refused(text));
+    }
+    Ok((Order::Prepare { plan: Box::new(plan.clone()), sockets: addresses, logs, folders }, descriptors))
+}
+
+/// Opens the folders in which the plan's trees have their files, as mounts do: the way to them may be closed to the data
+/// plane's user. One that isn't there may come later.
+fn open_tree_folders(plan: &Plan) -> Vec<(PathBuf, OwnedFd)> {
+    let folders = plan.tree_folders().into_iter();
+    folders.filter_map(|folder| beneath::open_real_folder(&folder).ok().map(|open| (folder, open))).collect()
 }
 
 fn open_logs(plan: &Plan, command: &DataPlaneCommand) -> Result<(Vec<PathBuf>, Vec<OwnedFd>), ApplyError> {
-    let paths = plan.log_paths();
+    let (paths, folders) = (plan.log_paths(), plan.tree_folders());
     let mut files = Vec::with_capacity(paths.len());
     for path in &paths {
         let is_private = command.private_logs.as_ref().is_some_and(|folder| path.starts_with(folder));
         let readers = if is_private { LogReaders::Owner } else { LogReaders::Everybody };
-        let file = open_log(path, plan.process.user.as_ref(), readers)
-            .map_err(|source| ApplyError::Log { path: path.clone(), source })?;
+        let user = plan.process.user.as_ref();
+        // What a project's mount holds, its instances may have put there: no link in it is followed.
+        let folder = folders.iter().rev().find(|folder| path.starts_with(folder));
+        let opened = match folder.and_then(|folder| Some((folder, path.strip_prefix(folder).ok()?))) {
+            Some((folder, below)) => open_log_beneath(folder, below, user, readers),
+            None => open_log(path, user, readers),
+        };
+        let file = opened.map_err(|source| ApplyError::Log { path: path.clone(), source })?;
         files.push(file.into());
     }
     Ok((paths, files))
@@ -699,6 +723,31 @@ pub fn open_log(path: &Path, user: Option<&User>, readers: LogReaders) -> io::Re
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let mode = if readers == LogReaders::Owner { 0o600 } else { 0o644 };
     let opened = OpenOptions::new().create(true).append(true).mode(mode).custom_flags(flags).open(path);
+    settle_log(opened, is_new, user, readers)
+}
+
+/// Opens a log in a folder that is never left, as [`open_log`] does.
+fn open_log_beneath(
+    folder: &Path,
+    below: &Path,
+    user: Option<&User>,
+    readers: LogReaders,
+) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let folder = beneath::open_real_folder(folder)?;
+    let is_new = beneath::kind(folder.as_fd(), below).is_err();
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mode = if readers == LogReaders::Owner { 0o600 } else { 0o644 };
+    let opened = beneath::open(folder.as_fd(), below, flags, Mode::from(mode), Links::Refused);
+    settle_log(opened.map(File::from).map_err(io::Error::from), is_new, user, readers)
+}
+
+fn settle_log(
+    opened: io::Result<File>,
+    is_new: bool,
+    user: Option<&User>,
+    readers: LogReaders,
+) -> io::Result<File> {
     let file = opened.map_err(|error| match error.raw_os_error() {
         Some(code) if code == rustix::io::Errno::NXIO.raw_os_error() => {
             io::Error::other("it is a pipe or socket, and nobody reads it")
@@ -706,7 +755,7 @@ pub fn open_log(path: &Path, user: Option<&User>, readers: LogReaders) -> io::Re
         _ => error,
     })?;
     if readers == LogReaders::Owner && file.metadata()?.permissions().mode() & 0o077 != 0 {
-        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     }
     if let Some(user) = user.filter(|_| is_new) {
         std::os::unix::fs::fchown(&file, Some(user.uid), Some(user.gid))?;
@@ -729,6 +778,36 @@ mod tests {
         let _reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let log = open_log(&path, None, LogReaders::Everybody).unwrap();
         assert!(rustix::fs::fcntl_getfl(&log).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+    }
+
+    #[test]
+    fn a_link_in_a_mount_is_no_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(at("mount/sub")).unwrap();
+        std::fs::write(at("victim"), "kept").unwrap();
+        std::os::unix::fs::symlink("../victim", at("mount/link.log")).unwrap();
+        std::os::unix::fs::symlink("..", at("mount/dir")).unwrap();
+        let place = |below: &str| keel_model::FileLayer {
+            path: "/logs".into(),
+            kind: keel_model::FileLayerKind::Mounted,
+            place: Some(keel_model::HostPlace { folder: at("mount"), below: below.into() }),
+        };
+        let open = |name: &str| {
+            let trees = vec![keel_model::FileTree { name: "web".into(), layers: vec![place("")] }];
+            let mut plan = Plan { trees, ..Plan::default() };
+            plan.process.error_logs = vec![keel_model::ErrorLog {
+                path: Some(at("mount").join(name)),
+                level: keel_model::LogLevel::Error,
+            }];
+            open_logs(&plan, &DataPlaneCommand::default()).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!((open("new.log"), open("sub/new.log")), (Ok(()), Ok(())));
+        for link in ["link.log", "dir/victim", "dir/new"] {
+            assert!(open(link).is_err(), "{link}");
+        }
+        assert_eq!(std::fs::read_to_string(at("victim")).unwrap(), "kept");
+        assert!(!at("new").exists());
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct VirtualServer {
     pub rewrite: Rewrite,
     /// Its locations in the file's order.
     pub locations: Vec<Location>,
+    /// Where the paths of its places lead.
+    pub files: crate::FileSource,
 }
 
 impl VirtualServer {

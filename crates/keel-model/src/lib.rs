@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod container;
+mod files;
 mod http;
 mod listener;
 mod message;
@@ -20,6 +21,7 @@ mod units;
 mod upstream;
 
 pub use container::*;
+pub use files::*;
 pub use http::*;
 pub use listener::*;
 pub use message::*;

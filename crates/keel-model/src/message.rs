@@ -9,8 +9,8 @@ use crate::{Address, PeerKey, PeerSet, Plan, UpstreamName};
 /// What the supervisor tells the data plane.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// Build everything that this plan needs, without moving traffic. The descriptors of `sockets`, then of `logs`
-    /// come with the message, in that order; sockets that the data plane already holds are not sent again, logs
+    /// Build everything that this plan needs, without moving traffic. The descriptors of `sockets`, then of `logs`, then
+    /// of `folders` come with the message, in that order; sockets that the data plane already holds are not sent again, logs
     /// always are (the supervisor may open what the data plane's user may not). Answered by [`Report::Prepared`] or
     /// [`Report::Refused`].
     Prepare {
@@ -20,6 +20,8 @@ pub enum Order {
         sockets: Vec<Address>,
         /// Paths of the log files that come along, open for appending: access and error logs without variables.
         logs: Vec<PathBuf>,
+        /// Folders of the plan's trees that come along, for looking up what is in them: those that could be opened.
+        folders: Vec<PathBuf>,
     },
     /// Let traffic take the prepared plan. Can't fail. Answered by [`Report::Committed`].
     Commit {
@@ -175,6 +177,7 @@ mod tests {
             plan: Box::new(Plan { generation: 7, ..Plan::default() }),
             sockets: vec![Address::Unix("/run/x.sock".into())],
             logs: vec!["/var/log/access.log".into()],
+            folders: vec!["/srv/site".into()],
         };
         let bytes = order.encode().unwrap();
         assert_eq!(format!("{:?}", Order::decode(&bytes).unwrap()), format!("{order:?}"));

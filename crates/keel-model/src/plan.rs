@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AccessLog, Listener, Location, LogDestination, LogLevel, Map, Scope, Upstream, VirtualServer};
+use crate::{
+    AccessLog, FileTree, Listener, Location, LogDestination, LogLevel, Map, Scope, Upstream, VirtualServer,
+};
 
 /// One configuration of the data plane, complete and checked. Indices (`ServerId`, `MapId`) point into it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,8 @@ pub struct Plan {
     pub upstreams: Vec<Upstream>,
     /// All `map` blocks.
     pub maps: Vec<Map>,
+    /// The files of the containers in whose place servers are; each has a name of its own.
+    pub trees: Vec<FileTree>,
 }
 
 impl Plan {
@@ -38,6 +42,15 @@ impl Plan {
             walk(&server.locations, &mut scopes);
         }
         scopes
+    }
+
+    /// Gives the folders of this host that the trees' files are in, each once.
+    pub fn tree_folders(&self) -> Vec<PathBuf> {
+        let places = self.trees.iter().flat_map(|tree| &tree.layers).filter_map(|layer| layer.place.as_ref());
+        let mut folders: Vec<PathBuf> = places.map(|place| place.folder.clone()).collect();
+        folders.sort();
+        folders.dedup();
+        folders
     }
 
     /// Gives the paths of all log files that don't depend on a request, each once.

@@ -194,6 +194,7 @@ fn finish(reader: &mut Reader<'_>) -> (MainSettings, Plan, Vec<UpstreamSource>) 
         servers: lowered.servers,
         upstreams: lowered.upstreams,
         maps: std::mem::take(&mut reader.http.maps),
+        trees: Vec::new(),
     };
     let main = MainSettings {
         daemon: core.daemon.unwrap_or(true),

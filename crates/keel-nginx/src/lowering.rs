@@ -184,6 +184,7 @@ fn lower_server(reader: &mut Reader<'_>, literals: &mut Literals, server: &mut F
         scope: lower_scope(reader, literals, server),
         rewrite: server.rewrite.settle(Rewrite::default()),
         locations: lower_locations(reader, literals, server),
+        files: keel_model::FileSource::Host,
     }
 }
 

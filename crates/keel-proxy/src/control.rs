@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
     sync::{Arc, atomic::AtomicU64, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -101,9 +102,9 @@ impl Control {
     fn serve(&mut self, mut channel: Channel) -> Result<(), Error> {
         while let Some((bytes, descriptors)) = channel.recv()? {
             match Order::decode(&bytes)? {
-                Order::Prepare { plan, sockets, logs } => {
+                Order::Prepare { plan, sockets, logs, folders } => {
                     let generation = plan.generation;
-                    match self.prepare(&plan, sockets, logs, descriptors) {
+                    match self.prepare(&plan, sockets, logs, folders, descriptors) {
                         Ok(()) => self.reports.send(&Report::Prepared { generation }),
                         Err(reason) => self.reports.send(&Report::Refused { generation, reason }),
                     }
@@ -141,13 +142,16 @@ impl Control {
         &mut self,
         plan: &Plan,
         addresses: Vec<Address>,
-        log_paths: Vec<std::path::PathBuf>,
+        log_paths: Vec<PathBuf>,
+        folder_paths: Vec<PathBuf>,
         mut descriptors: Vec<OwnedFd>,
     ) -> Result<(), String> {
-        if descriptors.len() < addresses.len() + log_paths.len() {
+        if descriptors.len() < addresses.len() + log_paths.len() + folder_paths.len() {
             return Err("descriptors were lost on the way".into());
         }
-        let files = descriptors.split_off(addresses.len());
+        let mut files = descriptors.split_off(addresses.len());
+        let folders = files.split_off(log_paths.len()).into_iter().map(Arc::new);
+        let folders = folder_paths.into_iter().zip(folders).collect();
         self.sockets.extend(addresses.into_iter().zip(descriptors));
         let missing = plan.listeners.iter().find(|listener| !self.sockets.contains_key(&listener.address));
         if let Some(listener) = missing {
@@ -165,7 +169,7 @@ impl Control {
             }
         };
         logs.take(log_paths.into_iter().zip(files).collect());
-        let prepared = snapshot::compile(plan, &self.registry, &self.drained, &logs);
+        let prepared = snapshot::compile(plan, &self.registry, &self.drained, &logs, &folders);
         let prepared = prepared.map_err(|error| show(&error))?;
         if self.workers.is_empty() {
             self.become_user(plan)?;

@@ -13,6 +13,7 @@ mod control;
 mod downstream;
 mod error;
 mod exchange;
+mod files;
 mod io;
 mod job;
 mod log;

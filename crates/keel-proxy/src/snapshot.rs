@@ -12,15 +12,18 @@ mod servers;
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
+    os::fd::OwnedFd,
+    path::PathBuf,
     sync::Arc,
 };
 
 use keel_lb::{Drained, Group, Prepared, Registry};
 use keel_model::{
-    Address, ClientSettings, Content, Location, LocationMatcher, Plan, Return, Root, Scope, ServerId,
-    UpstreamKeepalive, UpstreamName,
+    Address, ClientSettings, Content, FileSource, Location, LocationMatcher, Plan, Return, Root, Scope,
+    ServerId, UpstreamKeepalive, UpstreamName,
 };
 use keel_regex::{InvalidRegex, Regex};
+use keel_tree::Tree;
 
 pub(crate) use fields::{AddedField, FieldProgram};
 pub(crate) use locations::{Found, LocationTree};
@@ -28,7 +31,10 @@ pub(crate) use maps::{CompiledMap, LookedUp};
 pub(crate) use program::{ProxyProgram, RedirectRule, Route};
 pub(crate) use servers::ServerNames;
 
-use crate::log::{AccessLogs, ErrorLogs, LogFiles};
+use crate::{
+    files::Files,
+    log::{AccessLogs, ErrorLogs, LogFiles},
+};
 
 /// A plan that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +75,7 @@ pub(crate) struct Place {
     /// expression, and without an alias.
     pub(crate) alias_prefix: Option<usize>,
     pub(crate) scope: Scope,
+    pub(crate) files: Files,
     pub(crate) answer: Option<Return>,
     pub(crate) proxy: Option<Box<ProxyProgram>>,
     pub(crate) added: Vec<AddedField>,
@@ -158,7 +165,11 @@ pub(crate) fn compile(
     registry: &Registry,
     drained: &Drained,
     logs: &LogFiles,
+    folders: &HashMap<PathBuf, Arc<OwnedFd>>,
 ) -> Result<PreparedSnapshot, CompileError> {
+    let trees =
+        plan.trees.iter().map(|tree| (tree.name.as_str(), Arc::new(Tree::new(&tree.layers, folders))));
+    let trees = trees.collect();
     let mut groups = Vec::new();
     let mut upstreams = Vec::new();
     for upstream in &plan.upstreams {
@@ -175,7 +186,13 @@ pub(crate) fn compile(
         groups.push(prepared);
     }
     let upstream_by_name = upstreams.iter().enumerate().map(|(id, conf)| (conf.name.clone(), id)).collect();
-    let mut builder = Builder { places: Vec::new(), upstream_by_name: &upstream_by_name, logs };
+    let mut builder = Builder {
+        places: Vec::new(),
+        upstream_by_name: &upstream_by_name,
+        logs,
+        trees: &trees,
+        files: Files::Host,
+    };
     let servers = plan.servers.iter().enumerate().map(|(at, server)| {
         let is_here = |servers: &[ServerId]| servers.iter().any(|id| id.0 as usize == at);
         let listens = plan.listeners.iter().flat_map(|listener| {
@@ -219,6 +236,9 @@ struct Builder<'a> {
     places: Vec<Place>,
     upstream_by_name: &'a HashMap<UpstreamName, usize>,
     logs: &'a LogFiles,
+    trees: &'a HashMap<&'a str, Arc<Tree>>,
+    /// Where the paths of the current server lead.
+    files: Files,
 }
 
 impl Builder<'_> {
@@ -227,6 +247,13 @@ impl Builder<'_> {
         identity: PlaceIdentity,
         server: &keel_model::VirtualServer,
     ) -> Result<Server, CompileError> {
+        self.files = match &server.files {
+            FileSource::Host => Files::Host,
+            FileSource::Tree(name) => match self.trees.get(name.as_str()) {
+                Some(tree) => Files::Tree(tree.clone()),
+                None => return Err(CompileError::Dangling { what: format!("a tree of files `{name}`") }),
+            },
+        };
         let answer = server.rewrite.answer.clone();
         let root = self.place(identity, PlaceKind::Server, &server.scope, answer, &[], None)?;
         let mut named = HashMap::new();
@@ -279,6 +306,7 @@ impl Builder<'_> {
             access_logs: self.logs.access(&scope.log)?,
             error_logs: self.logs.errors(&scope.core.error_logs)?,
             scope: scope.clone(),
+            files: self.files.clone(),
         };
         self.places.push(place);
         Ok(PlaceId(u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)))

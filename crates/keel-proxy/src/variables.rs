@@ -122,7 +122,9 @@ impl Lookup<'_> {
             Variable::DocumentRoot => put(out, Some(&crate::phase::files::root_of(*self))),
             Variable::RealpathRoot => {
                 let root = crate::phase::files::root_of(*self);
-                let path = std::str::from_utf8(&root).ok().and_then(|path| std::fs::canonicalize(path).ok());
+                let files = &self.ex.place(self.view).files;
+                let path =
+                    std::str::from_utf8(&root).ok().and_then(|path| files.real_path(path.as_ref()).ok());
                 put(out, path.as_ref().map(|path| path.as_os_str().as_encoded_bytes()))
             }
             Variable::RemoteUser => self.remote_user(out),

@@ -139,6 +139,30 @@ pub fn become_user(uid: u32, gid: u32, name: &str) -> io::Result<()> {
     check(unsafe { libc::setuid(uid) })
 }
 
+/// Runs something as a user, on a thread of its own that ends with it. The rest of the process stays who it is.
+///
+/// # Errors
+/// When no thread can be had, or this process may not become the user.
+pub fn as_user<T: Send>(
+    (uid, gid): (u32, u32),
+    groups: &[u32],
+    work: impl FnOnce() -> T + Send,
+) -> io::Result<T> {
+    use rustix::process::{Gid, Uid};
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    let groups: Vec<Gid> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    std::thread::scope(|scope| {
+        let become_it_and_work = move || {
+            rustix::thread::set_thread_groups(&groups)?;
+            rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+            rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+            Ok(work())
+        };
+        let thread = std::thread::Builder::new().spawn_scoped(scope, become_it_and_work)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")))
+    })
+}
+
 fn check(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -150,6 +174,25 @@ fn c_string(text: &str) -> io::Result<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thread_is_another_user_and_the_others_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("closed");
+        std::fs::write(&file, "x").unwrap();
+        let closed = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&file, closed).unwrap();
+        let read =
+            as_user((65_534, 65_534), &[65_534], || std::fs::read(&file).map_err(|error| error.kind()));
+        match read {
+            Ok(read) => assert_eq!(read, Err(io::ErrorKind::PermissionDenied)),
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "only root becomes somebody");
+                assert!(!rustix::process::geteuid().is_root());
+            }
+        }
+        assert!(std::fs::read(&file).is_ok());
+    }
 
     #[test]
     fn finds_users_and_groups() {

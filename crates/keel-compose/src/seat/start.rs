@@ -170,7 +170,6 @@ impl SeatImage {
         image.build(service, &layout);
         image.files.add_mounts(service, volumes);
         image.name_volumes(service);
-        image.name_cut_folders(&layout);
         let started = started(service);
         if started.as_ref().is_none_or(|started| started.by_image) {
             image.templates(&environment, service, &layout);
@@ -259,22 +258,6 @@ impl SeatImage {
         );
     }
 
-    /// Names the folders that are put together of several and are larger than that is done for.
-    fn name_cut_folders(&mut self, layout: &Layout) {
-        let is_folder = |origin: &Origin| matches!(origin, Origin::Host(path) if path.is_dir());
-        let folders = self.files.entries.iter().filter(|entry| entry.layer.origin().is_some_and(is_folder));
-        let mut named: BTreeMap<PathBuf, Span> =
-            folders.clone().map(|entry| (entry.container.clone(), entry.span)).collect();
-        let html = Path::new(layout.html);
-        if let Some(entry) = folders.clone().find(|entry| entry.container.starts_with(html)) {
-            named.insert(html.to_owned(), entry.span);
-        }
-        named.retain(|folder, _| self.files.single_folder(folder).is_none());
-        for (folder, span) in named {
-            self.name_too_many(&folder, span);
-        }
-    }
-
     /// Names a folder of which not all files are looked at.
     fn name_too_many(&mut self, folder: &Path, span: Span) {
         if self.files.is_cut_below(folder) {
@@ -318,12 +301,14 @@ impl SeatImage {
             let rendered = envsubst(&text, &visible, &Names::Defined);
             self.files.add(&output.join(name), Layer::Copied(Origin::Text(rendered)), span);
         }
-        self.name_scripts();
+        self.name_scripts(service.name.span);
     }
 
     /// Names the scripts that the image's entrypoint would run.
-    fn name_scripts(&mut self) {
-        let scripts = self.files.below(Path::new("/docker-entrypoint.d"));
+    fn name_scripts(&mut self, span: Span) {
+        let folder = Path::new("/docker-entrypoint.d");
+        self.name_too_many(folder, span);
+        let scripts = self.files.below(folder);
         let scripts = scripts.iter().filter(|path| {
             path.extension().is_some_and(|extension| extension == "sh" || extension == "envsh")
         });

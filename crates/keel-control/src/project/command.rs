@@ -61,6 +61,9 @@ pub enum UpError {
     /// They could not be put into effect.
     #[error(transparent)]
     Project(#[from] ProjectError),
+    /// A text of the balancer's image can't be written. Nothing has changed.
+    #[error("can't write a file that is to be served")]
+    Text(#[from] super::TextError),
 }
 
 impl RunningProject {
@@ -130,9 +133,7 @@ impl RunningProject {
         if let Some(name) = options.only.iter().find(|name| !known(name)) {
             return Err(unknown(name, &joined));
         }
-        for failed in joined.placed_files.put() {
-            tracing::warn!("a file of the balancer's image can't be put together: {failed}");
-        }
+        joined.texts.put()?;
         let mut outcome = self.apply_traffic(&joined, &options.only).await;
         if let Err(ProjectError::Traffic(ApplyError::Listen(errors))) = &outcome
             && give_up_own_addresses(&mut joined, errors)
@@ -147,8 +148,11 @@ impl RunningProject {
             }
             outcome => outcome?,
         }
-        for left in joined.placed_files.sweep() {
-            tracing::warn!("a file is served that the balancer's image hasn't any more: {left}");
+        for left in joined.texts.sweep(self.in_effect().map(|before| before.joined.texts).as_ref()) {
+            tracing::warn!("a text of the balancer's image that it hasn't any more stays: {left}");
+        }
+        if let Err(error) = joined.ports.keep() {
+            tracing::warn!("`evenkeel config` may show other ports than those in use: {error}");
         }
         // What the instances do about it is another matter: traffic follows these files already.
         let services = joined.services.clone();

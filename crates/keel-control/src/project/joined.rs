@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use keel_compose::{Project, SeatFiles, balancer_seats, is_balancer_seat};
+use keel_compose::{Project, balancer_seats, is_balancer_seat};
 use keel_diag::{Diagnostic, Severity, Sources, Span};
 use keel_model::{
     Address, BuildStep, Dependency, Driver, DriverChoice, HostPort, Numbering, Plan, Port, Protocol, Run,
@@ -23,12 +23,13 @@ use super::{
     left_out::{self, LeftOut, left_out},
     merge::append,
     place::{Identity, place},
-    placed::{PlacedFile, PlacedFiles, image_folder},
     process::{hex, process_spec},
     published::ChosenPorts,
     readable,
-    seat::{name_unserved, own_port, place_listeners, place_paths, published},
+    seat::{name_unserved, own_port, place_listeners, published},
     seats::{self, Balancer, Places},
+    texts::SeatTexts,
+    tree::Placement,
 };
 use crate::{
     configuration::{MissingUser, settle_user},
@@ -87,8 +88,12 @@ pub struct Joined {
     pub sites: Vec<Seat>,
     /// Those that can't be served for errors in their files.
     pub faulty_sites: Vec<String>,
-    /// Files of their images that are put together on this host.
-    pub placed_files: PlacedFiles,
+    /// Texts of their images that are served.
+    pub texts: SeatTexts,
+    /// Ports of this host where the files leave the choice.
+    pub(super) ports: ChosenPorts,
+    /// The folder of sockets that their containers have for themselves.
+    pub(super) sockets: PathBuf,
     /// Which line of the Compose file publishes which address.
     pub published_at: BTreeMap<Address, Span>,
     /// The nginx.conf that Evenkeel wrote for published ports, if it did.
@@ -112,9 +117,18 @@ impl Reading {
 }
 
 impl Joined {
+    /// Gives the addresses that clients may use, as they are shown: without the balancers' own.
+    pub fn client_addresses(&self) -> Vec<String> {
+        let listeners = self.plan.listeners.iter().map(|listener| &listener.address);
+        listeners.filter(|address| !self.is_own(address)).map(ToString::to_string).collect()
+    }
+
     /// Tells whether an address is a balancer's own, which only this project's services use.
     pub fn is_own(&self, address: &Address) -> bool {
-        let Address::Tcp(address) = address else { return false };
+        let address = match address {
+            Address::Unix(path) => return path.starts_with(&self.sockets),
+            Address::Tcp(address) => address,
+        };
         self.seat.iter().chain(&self.sites).any(|seat| seat.address == Some(address.ip()))
     }
 }
@@ -133,12 +147,12 @@ impl ProjectOptions {
             let reader = Reader {
                 project: &project,
                 place: &place,
+                chosen: ChosenPorts::of(&state),
                 state,
                 cache: &self.cache,
                 reading: &mut reading,
                 published_at: BTreeMap::new(),
                 balanced: BTreeSet::new(),
-                chosen: ChosenPorts::default(),
                 left_out: left_out(&project, || *engine),
                 engine: &engine,
             };
@@ -175,7 +189,7 @@ struct Served {
     /// The seat, then the others that are served.
     seats: Vec<Seat>,
     loaded: Option<(keel_nginx::Configuration, MainSettings)>,
-    placed_files: Vec<PlacedFile>,
+    texts: SeatTexts,
     /// Those that can't be served.
     faulty: Vec<String>,
 }
@@ -205,11 +219,10 @@ impl<'a> Reader<'a> {
         let served = self.serve(balancers);
         let seat = served.seats.first().cloned();
         let sites: Vec<Seat> = served.seats.iter().skip(1).cloned().collect();
-        let mut placed_files = served.placed_files;
         let names = service_names(project, &served.seats);
         let mut loaded = match has_seat {
             true => served.loaded,
-            false => self.read_loose_nginx(&mut placed_files),
+            false => self.read_loose_nginx(),
         };
         let nginx_failed = loaded.is_none() && (has_seat || self.has_loose_nginx());
         self.balanced = balanced(&names, loaded.as_ref());
@@ -235,8 +248,7 @@ impl<'a> Reader<'a> {
         let unknown_name = !problems.is_empty();
         self.reading.diagnostics.extend(problems);
         settle_user(&mut configuration.plan, &main, MissingUser::MeansNobody);
-        let placed_files = PlacedFiles { folder: image_folder(&self.state), files: placed_files };
-        self.name_unreadable(&configuration.plan, &placed_files, seat.as_ref());
+        self.name_unreadable(&configuration.plan, seat.as_ref());
         if unknown_name {
             return None;
         }
@@ -262,15 +274,17 @@ impl<'a> Reader<'a> {
             seat,
             sites,
             faulty_sites: served.faulty,
-            placed_files,
+            texts: served.texts,
+            ports: self.chosen,
+            sockets: self.state.join(seats::SOCKETS),
             published_at: self.published_at,
             written_configuration,
         })
     }
 
     /// Warns of files that the data plane's user, if it has one of its own, can't read.
-    fn name_unreadable(&mut self, plan: &Plan, placed: &PlacedFiles, seat: Option<&Seat>) {
-        let Some(diagnostic) = readable::name_unreadable(plan, placed) else { return };
+    fn name_unreadable(&mut self, plan: &Plan, seat: Option<&Seat>) {
+        let Some(diagnostic) = readable::name_unreadable(plan) else { return };
         let service = seat.and_then(|seat| self.project.services.get(&seat.service));
         self.reading.diagnostics.push(match service {
             Some(service) => diagnostic.at(service.name.span, "such a request is answered with 403"),
@@ -306,7 +320,7 @@ impl<'a> Reader<'a> {
     fn serve(&mut self, balancers: Vec<Balancer<'a>>) -> Served {
         let all: Vec<&Balancer<'_>> = balancers.iter().collect();
         let places = Places::of(self.project, &all);
-        let mut served = Served::default();
+        let mut served = Served { texts: SeatTexts::below(&self.state), ..Served::default() };
         for mut balancer in balancers {
             let service = balancer.service;
             self.reading.diagnostics.append(&mut balancer.diagnostics);
@@ -326,7 +340,8 @@ impl<'a> Reader<'a> {
             let own = balancer.seat.address;
             place_listeners(&mut configuration.plan, &settled, own, &mut self.published_at);
             let files = &balancer.image.files;
-            let placed = place_paths(&mut configuration.plan, &service.name.value, files, &self.state);
+            let placement = Placement { seat: &service.name.value, files: Some(files), state: &self.state };
+            placement.apply(&mut configuration.plan, &mut served.texts);
             match &mut served.loaded {
                 None if is_seat => {
                     let main = configuration.main.clone();
@@ -343,7 +358,6 @@ impl<'a> Reader<'a> {
                     served.seats.push(balancer.seat.clone());
                 }
             }
-            served.placed_files.extend(placed);
         }
         served
     }
@@ -401,10 +415,7 @@ impl<'a> Reader<'a> {
         self.loose_nginx().exists()
     }
 
-    fn read_loose_nginx(
-        &mut self,
-        placed_files: &mut Vec<PlacedFile>,
-    ) -> Option<(keel_nginx::Configuration, MainSettings)> {
+    fn read_loose_nginx(&mut self) -> Option<(keel_nginx::Configuration, MainSettings)> {
         let options = keel_nginx::Options {
             prefix: self.project.folder.clone(),
             conf_path: self.loose_nginx(),
@@ -413,8 +424,8 @@ impl<'a> Reader<'a> {
         let mut configuration =
             if self.has_loose_nginx() { self.load_nginx(&options, &HostFiles) } else { None }?;
         let main = configuration.main.clone();
-        let files = SeatFiles::default();
-        placed_files.extend(place_paths(&mut configuration.plan, "balancer", &files, &self.state));
+        let placement = Placement { seat: "balancer", files: None, state: &self.state };
+        placement.apply(&mut configuration.plan, &mut SeatTexts::default());
         Some((configuration, main))
     }
 
@@ -614,7 +625,8 @@ impl<'a> Reader<'a> {
         let said = loaded_text.diagnostics.into_iter().filter(|one| one.code != "nginx::no-listener");
         self.reading.diagnostics.extend(said);
         let mut written = loaded_text.configuration?;
-        let _nothing = place_paths(&mut written.plan, "published-ports", &SeatFiles::default(), &self.state);
+        let placement = Placement { seat: "published-ports", files: None, state: &self.state };
+        placement.apply(&mut written.plan, &mut SeatTexts::default());
         match loaded {
             Some((configuration, _)) => append(configuration, written)
                 .unwrap_or_else(|error| tracing::error!("published ports are not balanced: {error}")),

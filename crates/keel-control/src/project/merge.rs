@@ -30,6 +30,7 @@ pub(super) fn append(configuration: &mut Configuration, added: Configuration) ->
     plan.listeners.extend(new.listeners);
     plan.servers.extend(new.servers);
     plan.maps.extend(new.maps);
+    plan.trees.extend(new.trees);
     for (upstream, source) in new.upstreams.into_iter().zip(added.upstreams) {
         if plan.upstreams.iter().all(|known| known.name != upstream.name) {
             plan.upstreams.push(upstream);

@@ -1,109 +1,105 @@
 //! Whether the data plane's user can read the files that it is to serve.
 //!
-//! A container reads them through its mounts, past the folders above: of a project in root's closed home folder nginx
-//! serves what Evenkeel, which has no mounts, can't reach. The question is answered from owners and modes. A file with an
-//! access list is taken for readable: only the kernel knows.
+//! As a container's mounts do, the folders that are served from are held open, so that the way to them doesn't matter. What
+//! lies in them must be open to the user. The kernel is asked, as that user: it alone knows access lists, groups and what
+//! a server of files does with root.
 
 use std::{
-    collections::BTreeMap,
-    fs::Metadata,
-    os::unix::fs::MetadataExt,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use keel_compose::Origin;
 use keel_diag::Diagnostic;
-use keel_model::{Part, Plan, Root, User};
+use keel_model::{FileSource, HostPlace, Part, Plan, Root, User};
+use keel_tree::beneath;
+use rustix::{
+    fs::{Access, AtFlags},
+    io::Errno,
+};
 
-use super::placed::PlacedFiles;
-
-/// How many files and folders of a root are looked at.
+/// How many files and folders of all roots are looked at.
 const FILES_MAX: usize = 2_000;
-/// The name under which the kernel keeps a file's access list.
-const ACCESS_LIST: &str = "system.posix_acl_access";
 
-/// Warns of files that are to be served and that the data plane's user can't read.
-pub(super) fn name_unreadable(plan: &Plan, placed: &PlacedFiles) -> Option<Diagnostic> {
-    let mut reader = FileRights::new(plan.process.user.as_ref()?);
-    let mut denied: Vec<Denied> = Vec::new();
-    for file in files(plan, placed) {
-        denied.extend(reader.denied(&file));
-    }
+/// Warns of files that are to be served and that the data plane's user can't read. Says, too, if not all were looked at
+/// and none of them is closed.
+pub(super) fn name_unreadable(plan: &Plan) -> Option<Diagnostic> {
+    let user = plan.process.user.as_ref()?;
+    let found: Vec<(HostPlace, Vec<PathBuf>)> =
+        served(plan).into_iter().map(|place| (place.clone(), files(&place))).collect();
+    let denied = denied(user, &found);
     let first = denied.first()?;
-    let (user, shown) = (&reader.user.name, first.file.display());
+    let (name, shown) = (&user.name, first.file.display());
+    let is_cut = found.iter().map(|(_, files)| files.len()).sum::<usize>() >= FILES_MAX;
     let message = match denied.len() {
-        1 => format!("the data plane's user `{user}` can't read {shown}"),
-        count => format!("the data plane's user `{user}` can't read {count} files, {shown} among them"),
+        1 => format!("the data plane's user `{name}` can't read {shown}"),
+        count if is_cut => {
+            format!(
+                "the data plane's user `{name}` can't read {count} of the first {FILES_MAX} files, {shown} among them"
+            )
+        }
+        count => format!("the data plane's user `{name}` can't read {count} files, {shown} among them"),
     };
     let by = first.by.display();
     let diagnostic = Diagnostic::warning("join::unreadable", message);
-    let diagnostic = match () {
-        () if first.file == placed.folder => diagnostic
-            .help(format!("{by} is closed to others: set XDG_STATE_HOME to a folder that they can pass")),
-        () if first.by == first.file => diagnostic.help(format!("let everybody read it: `chmod o+r {by}`")),
-        () => diagnostic
-            .help(format!(
-                "{by} is closed to others: nginx in a container, which reads through a mount, doesn't pass it"
-            ))
-            .help(format!("move the project elsewhere, or let others pass: `chmod o+x {by}`")),
+    let diagnostic = match first.by == first.file {
+        true => diagnostic.help(format!("let everybody read it: `chmod o+r {by}`")),
+        false => diagnostic.help(format!("{by} is closed to others; let them pass: `chmod o+x {by}`")),
     };
     Some(diagnostic.help("or name another user in nginx.conf: `user NAME;`"))
 }
 
-/// Gives files of this host that are to be served. Hidden ones are not meant for clients.
-fn files(plan: &Plan, placed: &PlacedFiles) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = placed
-        .files
-        .iter()
-        .filter_map(|file| match &file.origin {
-            Origin::Host(host) => Some(host.clone()),
-            // Everyone who may pass the folder reads it.
-            Origin::Text(_) => None,
-        })
-        .collect();
-    if !placed.files.is_empty() {
-        found.insert(0, placed.folder.clone());
+/// Gives the places on this host that files are served from.
+fn served(plan: &Plan) -> Vec<HostPlace> {
+    let mut found = Vec::new();
+    for server in &plan.servers {
+        let FileSource::Tree(name) = &server.files else { continue };
+        let Some(tree) = plan.trees.iter().find(|tree| tree.name == *name) else { continue };
+        let alone = Plan { servers: vec![server.clone()], ..Plan::default() };
+        for scope in alone.scopes() {
+            let (Root::Root(template) | Root::Alias(template)) = &scope.core.root;
+            let Some(Part::Literal(root)) = template.parts.first() else { continue };
+            let root = Path::new(root);
+            for layer in &tree.layers {
+                let Some(place) = &layer.place else { continue };
+                if let Ok(below) = root.strip_prefix(&layer.path) {
+                    found.push(HostPlace { below: join(&place.below, below), ..place.clone() });
+                } else if layer.path.starts_with(root) {
+                    found.push(place.clone());
+                }
+            }
+        }
     }
-    let roots = plan.scopes().into_iter().filter_map(|scope| match &scope.core.root {
-        Root::Root(template) | Root::Alias(template) => match template.parts.first() {
-            Some(Part::Literal(path)) => Some(PathBuf::from(path)),
-            _ => None,
-        },
-    });
-    let mut roots: Vec<PathBuf> = roots.filter(|root| !root.starts_with(&placed.folder)).collect();
-    roots.sort();
-    roots.dedup();
-    for root in roots {
-        add_below(root, &mut found);
+    found.sort_by(|one, other| (&one.folder, &one.below).cmp(&(&other.folder, &other.below)));
+    found.dedup();
+    found
+}
+
+/// Gives the files at a place, relative to its folder. Hidden ones are not meant for clients, and links lead elsewhere.
+fn files(place: &HostPlace) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut rest = vec![place.below.clone()];
+    while let Some(below) = rest.pop() {
+        let path = join(&place.folder, &below);
+        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
+        if meta.is_file() {
+            found.push(below);
+        } else if meta.is_dir() {
+            let names =
+                std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
+            let shown = names.filter(|name| !name.as_encoded_bytes().starts_with(b"."));
+            rest.extend(shown.map(|name| below.join(name)));
+        }
+        if found.len() + rest.len() > FILES_MAX {
+            break;
+        }
     }
-    found.retain(|path| !is_hidden(path));
     found.truncate(FILES_MAX);
     found
 }
 
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
-}
-
-/// Adds what lies below a folder. Links to folders aren't gone through: they may lead in a circle.
-fn add_below(root: PathBuf, found: &mut Vec<PathBuf>) {
-    let mut folders = vec![root];
-    let mut looked_at = 0;
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-        for entry in entries.flatten() {
-            looked_at += 1;
-            if looked_at > FILES_MAX {
-                return;
-            }
-            let Ok(kind) = entry.file_type() else { continue };
-            if kind.is_dir() && !is_hidden(&entry.path()) {
-                folders.push(entry.path());
-            } else if kind.is_file() {
-                found.push(entry.path());
-            }
-        }
-    }
+/// Appends a path; an empty one would leave a slash behind.
+fn join(path: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() { path.to_owned() } else { path.join(below) }
 }
 
 /// A file that can't be read.
@@ -113,61 +109,35 @@ struct Denied {
     by: PathBuf,
 }
 
-/// What a user may do with files.
-struct FileRights<'a> {
-    user: &'a User,
-    groups: Vec<u32>,
-    /// The folders that were asked about, with the outermost that denies.
-    folders: BTreeMap<PathBuf, Option<PathBuf>>,
+/// Asks the kernel, as the user.
+fn denied(user: &User, found: &[(HostPlace, Vec<PathBuf>)]) -> Vec<Denied> {
+    let groups = keel_sys::user::groups_of(&user.name, user.gid).unwrap_or_else(|_| vec![user.gid]);
+    let open = |place: &HostPlace| beneath::open_real_folder(&place.folder).ok();
+    let folders: Vec<(OwnedFd, &HostPlace, &Vec<PathBuf>)> =
+        found.iter().filter_map(|(place, files)| Some((open(place)?, place, files))).collect();
+    let ask = || {
+        let all = folders.iter().flat_map(|(open, place, files)| {
+            files.iter().filter_map(move |file| {
+                let by = denies(open, file)?;
+                Some(Denied { file: join(&place.folder, file), by: join(&place.folder, by) })
+            })
+        });
+        all.collect()
+    };
+    // Who can't become the user serves as himself.
+    keel_sys::user::as_user((user.uid, user.gid), &groups, ask).unwrap_or_default()
 }
 
-impl<'a> FileRights<'a> {
-    fn new(user: &'a User) -> Self {
-        let groups = keel_sys::user::groups_of(&user.name, user.gid).unwrap_or_else(|_| vec![user.gid]);
-        Self { user, groups, folders: BTreeMap::new() }
-    }
-
-    /// Tells what denies a file, or entering a folder.
-    fn denied(&mut self, file: &Path) -> Option<Denied> {
-        let ways = [Some(file.to_owned()), std::fs::canonicalize(file).ok()];
-        let by = ways.into_iter().flatten().find_map(|path| {
-            let folder = path.parent().and_then(|parent| self.folder(parent));
-            folder.or_else(|| self.closes(&path).then_some(path))
-        });
-        // What is named is what the user has named.
-        by.map(|by| Denied { file: file.to_owned(), by })
-    }
-
-    /// Gives the outermost folder on the way to and into one that denies.
-    fn folder(&mut self, folder: &Path) -> Option<PathBuf> {
-        if let Some(known) = self.folders.get(folder) {
-            return known.clone();
-        }
-        let above = folder.parent().and_then(|parent| self.folder(parent));
-        let denied = above.or_else(|| self.closes(folder).then(|| folder.to_owned()));
-        self.folders.insert(folder.to_owned(), denied.clone());
-        denied
-    }
-
-    /// Tells whether this path itself is what denies: a folder to be entered, or a file to be read. What isn't there
-    /// denies nothing.
-    fn closes(&self, path: &Path) -> bool {
-        const READ: u32 = 0o4;
-        const ENTER: u32 = 0o1;
-        let Ok(meta) = std::fs::metadata(path) else { return false };
-        let needed = if meta.is_dir() { ENTER } else { READ };
-        !self.may(&meta, needed) && rustix::fs::getxattr(path, ACCESS_LIST, &mut [0_u8; 0][..]).is_err()
-    }
-
-    fn may(&self, meta: &Metadata, needed: u32) -> bool {
-        let shift = match () {
-            () if self.user.uid == 0 => return true,
-            () if meta.uid() == self.user.uid => 6,
-            () if self.groups.contains(&meta.gid()) => 3,
-            () => 0,
-        };
-        meta.mode() >> shift & needed != 0
-    }
+/// Gives what denies reading a file of a folder: the outermost folder that can't be entered, or the file.
+fn denies<'f>(folder: &OwnedFd, file: &'f Path) -> Option<&'f Path> {
+    let denies = |path: &Path, access: Access| {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let asked = rustix::fs::accessat(folder.as_fd(), path, access, AtFlags::EACCESS);
+        matches!(asked, Err(Errno::ACCESS | Errno::PERM))
+    };
+    let above: Vec<&Path> = file.ancestors().skip(1).collect();
+    let closed = above.into_iter().rev().find(|folder| denies(folder, Access::EXEC_OK));
+    closed.or_else(|| denies(file, Access::READ_OK).then_some(file))
 }
 
 #[cfg(test)]
@@ -176,38 +146,42 @@ mod tests {
 
     use super::*;
 
-    fn says(folder: &Path, user: &User) -> Option<String> {
-        let mut reader = FileRights::new(user);
-        let mut found = Vec::new();
-        add_below(folder.join("html"), &mut found);
-        let denied = found.iter().find_map(|file| reader.denied(file))?;
+    fn says(folder: &Path, user: &User) -> Vec<String> {
+        let place = HostPlace { folder: folder.join("html"), below: PathBuf::new() };
+        let found = [(place.clone(), files(&place))];
         let below = |path: &Path| path.strip_prefix(folder).unwrap().display().to_string();
-        Some(format!("{} by {}", below(&denied.file), below(&denied.by)))
+        let denied = denied(user, &found);
+        denied.iter().map(|one| format!("{} by {}", below(&one.file), below(&one.by))).collect()
     }
 
     #[test]
     fn what_denies_a_file_is_found() {
-        // The folders above must be open.
-        let folder = tempfile::tempdir_in("/tmp").unwrap();
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can ask as another user");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
         let set = |path: &str, mode| {
             std::fs::set_permissions(folder.path().join(path), Permissions::from_mode(mode)).unwrap();
         };
         std::fs::create_dir_all(folder.path().join("html/sub")).unwrap();
         std::fs::write(folder.path().join("html/sub/x"), "").unwrap();
-        set("", 0o755);
+        std::fs::write(folder.path().join("html/.hidden"), "").unwrap();
+        set("html/.hidden", 0o600);
+        // The way to what is mounted doesn't matter.
+        set("", 0o700);
         set("html", 0o755);
         set("html/sub", 0o711);
         set("html/sub/x", 0o604);
-        let meta = std::fs::metadata(folder.path().join("html/sub/x")).unwrap();
         let stranger = User { name: "nobody".into(), uid: 4_000_000, gid: 4_000_000 };
-        assert_eq!(says(folder.path(), &stranger), None);
-        let member = User { gid: meta.gid(), ..stranger.clone() };
-        assert_eq!(says(folder.path(), &member).as_deref(), Some("html/sub/x by html/sub/x"));
+        assert!(says(folder.path(), &stranger).is_empty());
+        let member = User { gid: 0, ..stranger.clone() };
+        assert_eq!(says(folder.path(), &member), ["html/sub/x by html/sub/x"]);
         set("html/sub/x", 0o600);
-        assert_eq!(says(folder.path(), &stranger).as_deref(), Some("html/sub/x by html/sub/x"));
-        let owner = User { uid: meta.uid(), ..stranger.clone() };
-        assert_eq!(says(folder.path(), &owner), None);
+        assert_eq!(says(folder.path(), &stranger), ["html/sub/x by html/sub/x"]);
+        std::os::unix::fs::chown(folder.path().join("html/sub/x"), Some(4_000_000), None).unwrap();
+        assert!(says(folder.path(), &stranger).is_empty());
         set("html", 0o700);
-        assert_eq!(says(folder.path(), &stranger).as_deref(), Some("html/sub/x by html"));
+        assert_eq!(says(folder.path(), &stranger), ["html/sub/x by html"]);
     }
 }

@@ -1,7 +1,7 @@
 //! The balancer's seat: nginx's files as its container would see them, and its addresses on this host.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -9,11 +9,7 @@ use std::{
 
 use keel_compose::{Origin, PortMapping, SeatFiles, Service};
 use keel_diag::{Diagnostic, Span};
-use keel_model::{
-    AccessLog, Address, ErrorLog, Listener, LogDestination, Part, Plan, Protocol, Root, Scope, Template,
-};
-
-use super::placed::{PlacedFile, image_path};
+use keel_model::{Address, Listener, Plan, Protocol};
 
 /// The file system that nginx would see in its container.
 pub(super) struct ImageFiles<'a> {
@@ -134,121 +130,4 @@ fn may_bind(port: u16) -> bool {
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(1024);
     port >= first_free || rustix::process::geteuid().is_root()
-}
-
-/// Puts every path of a plan where it is on this host. What the container has for itself alone — logs, spool folders —
-/// goes below `state`; so does a document root that is no single folder of this host. Gives the files to put there.
-pub(super) fn place_paths(plan: &mut Plan, seat: &str, files: &SeatFiles, state: &Path) -> Vec<PlacedFile> {
-    let mut place = Placement { seat, files, state, assembled: BTreeSet::new() };
-    place.error_logs(&mut plan.process.error_logs);
-    if plan.process.error_logs.is_empty() {
-        plan.process.error_logs =
-            vec![ErrorLog { path: Some(place.log("error")), level: keel_model::LogLevel::Error }];
-    }
-    for server in &mut plan.servers {
-        place.scope(&mut server.scope);
-        place.locations(&mut server.locations);
-    }
-    place.placed()
-}
-
-struct Placement<'a> {
-    seat: &'a str,
-    files: &'a SeatFiles,
-    state: &'a Path,
-    /// Paths of the container that are no single folder or file of this host.
-    assembled: BTreeSet<PathBuf>,
-}
-
-impl Placement<'_> {
-    fn locations(&mut self, locations: &mut [keel_model::Location]) {
-        for location in locations {
-            self.scope(&mut location.scope);
-            self.locations(&mut location.locations);
-        }
-    }
-
-    fn scope(&mut self, scope: &mut Scope) {
-        match &mut scope.core.root {
-            Root::Root(path) | Root::Alias(path) => self.root(path),
-        }
-        scope.core.client_body_temp_path = self.state.join("spool/client_body");
-        scope.proxy.upstream.temp_path = self.state.join("spool/proxy");
-        self.error_logs(&mut scope.core.error_logs);
-        for log in &mut scope.log.logs {
-            self.access_log(log);
-        }
-    }
-
-    fn root(&mut self, template: &mut Template) {
-        if let Some(Part::Literal(path)) = template.parts.first_mut() {
-            let trailing = path.ends_with('/') && path.len() > 1;
-            let mut placed = self.path(path).to_string_lossy().into_owned();
-            if trailing {
-                placed.push('/');
-            }
-            *path = placed;
-        }
-    }
-
-    fn path(&mut self, container: &str) -> PathBuf {
-        let path = Path::new(container);
-        match self.files.find(path) {
-            Some(Origin::Host(host)) if host.is_file() => return host,
-            _ => {}
-        }
-        if let Some(folder) = self.files.single_folder(path) {
-            return folder;
-        }
-        self.assembled.insert(path.to_owned());
-        self.image(path)
-    }
-
-    /// Gives where a path of the container is that is nowhere else on this host.
-    fn image(&self, path: &Path) -> PathBuf {
-        image_path(self.state, self.seat, path)
-    }
-
-    fn placed(&self) -> Vec<PlacedFile> {
-        let single =
-            |path: &PathBuf| if self.files.find(path).is_some() { vec![path.clone()] } else { Vec::new() };
-        let below = |path: &PathBuf| {
-            let files = self.files.below(path);
-            if files.is_empty() { single(path) } else { files }
-        };
-        let files = self.assembled.iter().flat_map(below);
-        files
-            .filter_map(|path| Some(PlacedFile { path: self.image(&path), origin: self.files.find(&path)? }))
-            .collect()
-    }
-
-    fn access_log(&self, log: &mut AccessLog) {
-        let placed = match &log.destination {
-            LogDestination::File(path) => match path.as_literal() {
-                Some(path) if self.files.place(Path::new(path)).is_some() => self.log_file(path),
-                _ => self.log("access"),
-            },
-            LogDestination::Stdout | LogDestination::Stderr => self.log("access"),
-        };
-        log.destination = LogDestination::File(Template::literal(placed.to_string_lossy()));
-    }
-
-    fn error_logs(&self, logs: &mut [ErrorLog]) {
-        for log in logs {
-            let mounted = log.path.as_ref().filter(|path| self.files.place(path).is_some());
-            log.path = Some(
-                mounted.map_or_else(|| self.log("error"), |path| self.log_file(&path.to_string_lossy())),
-            );
-        }
-    }
-
-    /// Gives the place of a log in a folder that is mounted.
-    fn log_file(&self, container: &str) -> PathBuf {
-        self.files.place(Path::new(container)).unwrap_or_else(|| self.image(Path::new(container)))
-    }
-
-    /// Where the log goes that the image sends to the container's output.
-    fn log(&self, kind: &str) -> PathBuf {
-        self.state.join(format!("{}.{kind}.log", self.seat))
-    }
 }

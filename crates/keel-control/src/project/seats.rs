@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use keel_compose::{ImageTexts, MountSource, Project, SeatImage, Service, is_named_seat};
@@ -16,10 +16,12 @@ use keel_nginx::{Configuration, ServerAddress, ServerEntry, UpstreamSource};
 
 use super::{
     joined::Seat,
-    placed::image_path,
     process::path_map,
     seat::{ImageFiles, own_port},
 };
+
+/// The folder of a project's state that has the sockets which containers have for themselves.
+pub(super) const SOCKETS: &str = "sockets";
 
 /// A service in nginx's seat and what its container would read.
 pub(super) struct Balancer<'a> {
@@ -223,10 +225,24 @@ fn shares_network(service: &Service) -> bool {
     service.network_mode.as_ref().is_some_and(|mode| mode.value == "host")
 }
 
+/// Gives where a path of a balancer's container is that is nowhere else on this host: a socket's. `..` ends at the
+/// container's root.
+fn own_path(state: &Path, seat: &str, path: &Path) -> PathBuf {
+    let mut below = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => below.push(name),
+            Component::ParentDir => drop(below.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    state.join(SOCKETS).join(seat).join(below)
+}
+
 /// Gives the place of a socket: in the folder of this host that is mounted there, else in one of Evenkeel's own.
 fn socket_place(balancer: &Balancer<'_>, path: &Path, state: &Path) -> PathBuf {
     let name = &balancer.service.name.value;
-    balancer.image.files.place(path).unwrap_or_else(|| image_path(state, name, path))
+    balancer.image.files.place(path).unwrap_or_else(|| own_path(state, name, path))
 }
 
 /// Finds a conflict with the seat's configuration: an upstream of the same name with other settings.
@@ -263,7 +279,7 @@ pub(super) fn name_udp(service: &Service) -> impl Iterator<Item = Diagnostic> {
 mod tests {
     use std::fmt::Write;
 
-    use super::super::ProjectOptions;
+    use super::{super::ProjectOptions, *};
 
     /// Gives all that is said about a folder's files, with the labels' texts.
     fn says(files: &[(&str, &str)]) -> String {
@@ -297,6 +313,16 @@ mod tests {
     }
 
     const WORKER: &str = "services:\n  app: {build: {dockerfile_inline: FROM a}, command: sleep 9";
+
+    #[test]
+    fn a_socket_stays_in_its_folder() {
+        let check = |path: &str, expect: &str| {
+            assert_eq!(own_path(Path::new("/s"), "web", Path::new(path)), Path::new(expect), "{path}");
+        };
+        check("/run/a.sock", "/s/sockets/web/run/a.sock");
+        check("/../../etc", "/s/sockets/web/etc");
+        check("/a/../b", "/s/sockets/web/b");
+    }
 
     #[test]
     fn causes_come_first_and_each_kind_once() {

@@ -8,11 +8,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fs::{DirBuilder, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use keel_model::{DataPlaneStatus, FollowedName, PeerKey, PeerSet, Plan, ServiceName, UpstreamName};
+use keel_model::{Address, DataPlaneStatus, FollowedName, PeerKey, PeerSet, Plan, ServiceName, UpstreamName};
 use keel_runner::{Ending, Notice, Runner};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, broadcast, mpsc, oneshot, watch};
 
@@ -56,6 +59,9 @@ pub enum ProjectError {
     /// A folder for bodies could not be made.
     #[error("can't create a folder for temporary files")]
     TempFolder(#[source] crate::configuration::FileError),
+    /// A folder for a socket of the balancer's could not be made.
+    #[error("can't create a folder for a socket")]
+    SocketFolder(#[source] io::Error),
     /// Everything is being ended meanwhile.
     #[error("the project is being stopped")]
     Ending,
@@ -134,6 +140,7 @@ impl RunningProject {
         only: &[ServiceName],
     ) -> Result<(), ProjectError> {
         create_temp_folders(&joined.plan).map_err(ProjectError::TempFolder)?;
+        make_socket_folders(joined).map_err(ProjectError::SocketFolder)?;
         let answers = {
             let mut state = self.state();
             let names = followed(&joined.bindings);
@@ -307,6 +314,27 @@ impl RunningProject {
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes the folders of sockets that only the balancer's container would have. The data plane's group may pass them and the
+/// state folder, and nobody else.
+fn make_socket_folders(joined: &Joined) -> io::Result<()> {
+    let paths = joined.plan.listeners.iter().filter_map(|listener| match &listener.address {
+        Address::Unix(path) => path.parent().filter(|folder| folder.starts_with(&joined.sockets)),
+        Address::Tcp(_) => None,
+    });
+    let group = joined.plan.process.user.as_ref().map(|user| user.gid);
+    for folder in paths {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let own = joined.sockets.parent();
+        for folder in folder.ancestors().take_while(|folder| own.is_some_and(|own| folder.starts_with(own))) {
+            if let Some(group) = group {
+                std::os::unix::fs::chown(folder, None, Some(group))?;
+                std::fs::set_permissions(folder, Permissions::from_mode(0o710))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 impl State {

@@ -10,11 +10,12 @@ use std::{
 };
 
 use keel_http::{Lines, Message, Name, Status, date};
-use keel_model::{FileKind, IfModifiedSince, Root};
+use keel_model::{IfModifiedSince, Root};
 
 use crate::{
     error::ClientGone,
     exchange::Method,
+    files::Opened,
     job::{Flow, Job},
     phase::error_page,
     respond::{self, Own},
@@ -27,12 +28,6 @@ use ranges::{Selection, select};
 
 /// The most that one call copies from a file to a socket: others have their turn after it.
 const SEND_BYTES_MAX: usize = 512 << 10;
-
-/// Looks at a path.
-pub(crate) fn kind_of(path: &Path) -> io::Result<FileKind> {
-    let meta = std::fs::metadata(path)?;
-    Ok(if meta.is_dir() { FileKind::Folder } else { FileKind::File })
-}
 
 /// Gives `$document_root`.
 pub(crate) fn root_of(lookup: Lookup<'_>) -> Vec<u8> {
@@ -97,11 +92,11 @@ pub(super) async fn serve(job: &mut Job<'_>) -> Flow {
         return index(job);
     }
     let path = path_of(job.lookup(), &job.ex.uri);
-    let (file, meta) = match open(&path) {
+    let opened = match job.place().files.open(&path) {
         Ok(opened) => opened,
         Err(error) => return not_found(job, &path, &error),
     };
-    if meta.is_dir() {
+    let Opened::File(file, meta) = opened else {
         let mut target = Vec::new();
         keel_http::uri::escape(&job.ex.uri, &mut target);
         target.push(b'/');
@@ -111,7 +106,7 @@ pub(super) async fn serve(job: &mut Job<'_>) -> Flow {
         }
         let url = respond::absolute_url(job, &target);
         return error_page::finish_with(job, 301, Some(url)).await;
-    }
+    };
     if !meta.is_file() {
         let text = format!("\"{}\" is not a regular file", path.display());
         job.client.log_error(job.worker, job.ex, &text);
@@ -121,15 +116,6 @@ pub(super) async fn serve(job: &mut Job<'_>) -> Flow {
         return Flow::Status(405);
     }
     send_file(job, &file, &meta).await
-}
-
-fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    let flags = rustix::fs::OFlags::NONBLOCK.bits();
-    let mut options = std::fs::OpenOptions::new();
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, i32::try_from(flags).unwrap_or(0));
-    let file = options.read(true).open(path)?;
-    let meta = file.metadata()?;
-    Ok((file, meta))
 }
 
 fn not_found(job: &mut Job<'_>, path: &Path, error: &io::Error) -> Flow {
@@ -166,7 +152,7 @@ fn index(job: &mut Job<'_>) -> Flow {
         }
         let folder = path_of(job.lookup(), &job.ex.uri).into_os_string().into_encoded_bytes();
         let path = join(folder, &name);
-        match std::fs::metadata(&path) {
+        match job.place().files.kind(&path) {
             Ok(_) => {
                 let mut uri = job.ex.uri.clone();
                 uri.extend_from_slice(&name);
@@ -183,7 +169,7 @@ fn index(job: &mut Job<'_>) -> Flow {
         }
     }
     let folder = path_of(job.lookup(), &job.ex.uri);
-    match std::fs::metadata(&folder) {
+    match job.place().files.kind(&folder) {
         Ok(_) => {
             let text = format!("directory index of \"{}\" is forbidden", folder.display());
             job.client.log_error(job.worker, job.ex, &text);

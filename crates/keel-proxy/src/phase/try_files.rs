@@ -17,7 +17,7 @@ pub(super) fn run(job: &mut Job<'_>) -> Flow {
     for candidate in &try_files.candidates {
         let name = name_of(job, &candidate.path);
         let path = files::join(files::root_of(job.lookup()), &name);
-        match files::kind_of(&path) {
+        match place.files.kind(&path) {
             Ok(kind) if kind == candidate.kind => {
                 take(job, &name, kind);
                 return Flow::Next;

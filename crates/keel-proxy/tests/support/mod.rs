@@ -54,7 +54,7 @@ impl DataPlane {
         adjust(&mut plan);
         let sockets = if self.generation == 1 { vec![Address::Tcp(self.address)] } else { Vec::new() };
         let fds = if self.generation == 1 { vec![self.listener.as_fd()] } else { Vec::new() };
-        let order = Order::Prepare { plan: Box::new(plan), sockets, logs: Vec::new() };
+        let order = Order::Prepare { plan: Box::new(plan), sockets, logs: Vec::new(), folders: Vec::new() };
         self.channel.send(&order.encode().unwrap(), &fds).unwrap();
         match self.report() {
             Report::Prepared { generation } => assert_eq!(generation, self.generation),
@@ -123,6 +123,7 @@ pub(crate) fn plan(address: SocketAddr) -> Plan {
             scope,
             rewrite: Rewrite::default(),
             locations: Vec::new(),
+            files: FileSource::Host,
         }],
         ..Plan::default()
     }

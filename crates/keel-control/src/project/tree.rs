@@ -1,0 +1,140 @@
+//! The paths of a balancer's configuration: its files as a tree that is never left, its logs and bodies on this host.
+//!
+//! `root`, `alias` and what is named below them are the container's paths, and stay so for `$document_root`. The data plane
+//! looks them up in the layers of the container's files. An nginx.conf without a container is taken the same way: the
+//! folders that it names are its mounts.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use keel_compose::{Layer, Origin, SeatFiles};
+use keel_model::{
+    AccessLog, ErrorLog, FileLayer, FileLayerKind, FileSource, FileTree, HostPlace, LogDestination, Part,
+    Plan, Root, Scope, Template,
+};
+
+use super::texts::SeatTexts;
+
+/// Whose paths are placed.
+#[derive(Clone, Copy)]
+pub(super) struct Placement<'a> {
+    /// The service, or what stands for it in the names of files.
+    pub(super) seat: &'a str,
+    /// Its files, if it would have a container.
+    pub(super) files: Option<&'a SeatFiles>,
+    /// The project's state folder.
+    pub(super) state: &'a Path,
+}
+
+impl Placement<'_> {
+    /// Puts the paths of a plan where they are on this host, and gives its servers their tree. What the container has for
+    /// itself alone, its logs and the folders for bodies, goes below the state folder.
+    pub(super) fn apply(&self, plan: &mut Plan, texts: &mut SeatTexts) {
+        self.error_logs(&mut plan.process.error_logs);
+        if plan.process.error_logs.is_empty() {
+            plan.process.error_logs =
+                vec![ErrorLog { path: Some(self.log("error")), level: keel_model::LogLevel::Error }];
+        }
+        let roots = roots(plan);
+        for server in &mut plan.servers {
+            server.files = FileSource::Tree(self.seat.to_owned());
+            self.scope(&mut server.scope);
+            self.locations(&mut server.locations);
+        }
+        let layers = match self.files {
+            Some(files) => layers(files, &roots, texts),
+            None => roots.iter().filter_map(|root| mounted(root)).collect(),
+        };
+        plan.trees.push(FileTree { name: self.seat.to_owned(), layers });
+    }
+
+    fn locations(&self, locations: &mut [keel_model::Location]) {
+        for location in locations {
+            self.scope(&mut location.scope);
+            self.locations(&mut location.locations);
+        }
+    }
+
+    fn scope(&self, scope: &mut Scope) {
+        scope.core.client_body_temp_path = self.state.join("spool/client_body");
+        scope.proxy.upstream.temp_path = self.state.join("spool/proxy");
+        self.error_logs(&mut scope.core.error_logs);
+        for log in &mut scope.log.logs {
+            self.access_log(log);
+        }
+    }
+
+    fn access_log(&self, log: &mut AccessLog) {
+        let path = match &log.destination {
+            LogDestination::File(path) => path.as_literal().and_then(|path| self.mounted(Path::new(path))),
+            LogDestination::Stdout | LogDestination::Stderr => None,
+        };
+        let path = path.unwrap_or_else(|| self.log("access"));
+        log.destination = LogDestination::File(Template::literal(path.to_string_lossy()));
+    }
+
+    fn error_logs(&self, logs: &mut [ErrorLog]) {
+        for log in logs {
+            let path = log.path.as_ref().and_then(|path| self.mounted(path));
+            log.path = Some(path.unwrap_or_else(|| self.log("error")));
+        }
+    }
+
+    /// Gives the place of a log in a folder that is mounted, without links: it is opened beneath that folder.
+    fn mounted(&self, container: &Path) -> Option<PathBuf> {
+        let files = self.files?;
+        let HostPlace { folder, below } = files.host_place(&files.place(container)?);
+        Some(folder.join(below))
+    }
+
+    /// Where the log goes that the image sends to the container's output.
+    fn log(&self, kind: &str) -> PathBuf {
+        self.state.join(format!("{}.{kind}.log", self.seat))
+    }
+}
+
+/// Gives the folders that files may be served from: what `root` and `alias` name, up to their first variable.
+fn roots(plan: &Plan) -> BTreeSet<PathBuf> {
+    let named = plan.scopes().into_iter().map(|scope| match &scope.core.root {
+        Root::Root(template) | Root::Alias(template) => match template.parts.as_slice() {
+            [Part::Literal(path)] => PathBuf::from(path),
+            [Part::Literal(path), ..] => {
+                PathBuf::from(path.rsplit_once('/').map_or("/", |(folder, _)| folder))
+            }
+            _ => PathBuf::from("/"),
+        },
+    });
+    named.collect()
+}
+
+/// Gives a folder of this host at its own path. One that holds everything is named by nobody.
+fn mounted(root: &Path) -> Option<FileLayer> {
+    root.parent()?;
+    let folder = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+    let place = match (folder.is_file(), folder.parent(), folder.file_name()) {
+        (true, Some(above), Some(name)) => HostPlace { folder: above.to_owned(), below: name.into() },
+        _ => HostPlace { folder, below: PathBuf::new() },
+    };
+    Some(FileLayer { path: root.to_owned(), kind: FileLayerKind::Mounted, place: Some(place) })
+}
+
+/// Gives the layers of a container. Texts that lie where nothing is served from, secrets for example, stay away.
+fn layers(files: &SeatFiles, roots: &BTreeSet<PathBuf>, texts: &mut SeatTexts) -> Vec<FileLayer> {
+    let is_served = |path: &Path| roots.iter().any(|root| path.starts_with(root));
+    let layers = files.entries.iter().filter_map(|entry| {
+        let kind = match &entry.layer {
+            Layer::Copied(_) | Layer::Removed => FileLayerKind::Copied,
+            Layer::Mounted(_) => FileLayerKind::Mounted,
+        };
+        let place = match entry.layer.origin() {
+            None => None,
+            Some(Origin::Host(host)) => Some(files.host_place(host)),
+            Some(Origin::Text(text)) if is_served(&entry.container) => Some(texts.add(text)),
+            Some(Origin::Text(_)) => return None,
+        };
+        Some(FileLayer { path: entry.container.clone(), kind, place })
+    });
+    layers.collect()
+}

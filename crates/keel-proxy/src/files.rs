@@ -1,0 +1,74 @@
+//! Looks up the files of a place: on this host, with links followed as nginx follows them, or in the tree of a container
+//! whose place the server is in, which no link leaves ([`keel_tree`]).
+
+use std::{
+    fs::{File, Metadata},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use keel_model::FileKind;
+use keel_tree::{
+    Found, Tree,
+    walk::{Look as _, Node, resolve},
+};
+
+/// Where the paths of a place lead.
+#[derive(Clone, Debug)]
+pub(crate) enum Files {
+    Host,
+    Tree(Arc<Tree>),
+}
+
+/// What a path leads to.
+pub(crate) enum Opened {
+    /// Anything that isn't a folder; perhaps no regular file.
+    File(File, Metadata),
+    Folder,
+}
+
+impl Files {
+    /// Opens a path for reading, without waiting for a pipe's writer.
+    pub(crate) fn open(&self, path: &Path) -> io::Result<Opened> {
+        let (file, meta) = match self {
+            Self::Host => {
+                let flags = rustix::fs::OFlags::NONBLOCK.bits();
+                let mut options = std::fs::OpenOptions::new();
+                options.custom_flags(i32::try_from(flags).unwrap_or(0));
+                let file = options.read(true).open(path)?;
+                let meta = file.metadata()?;
+                (file, meta)
+            }
+            Self::Tree(tree) => match tree.open(path)? {
+                Found::Opened(file, meta) => (file, meta),
+                Found::Folder => return Ok(Opened::Folder),
+            },
+        };
+        Ok(if meta.is_dir() { Opened::Folder } else { Opened::File(file, meta) })
+    }
+
+    /// Looks at a path without opening it.
+    pub(crate) fn kind(&self, path: &Path) -> io::Result<FileKind> {
+        let is_folder = match self {
+            Self::Host => std::fs::metadata(path)?.is_dir(),
+            Self::Tree(tree) => tree.is_folder(path)?,
+        };
+        Ok(if is_folder { FileKind::Folder } else { FileKind::File })
+    }
+
+    /// Gives a path without links (`$realpath_root`).
+    pub(crate) fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
+        match self {
+            Self::Host => std::fs::canonicalize(path),
+            Self::Tree(tree) => {
+                let resolved = resolve(&**tree, path)?;
+                match tree.look(&resolved)? {
+                    Node::Missing => Err(io::ErrorKind::NotFound.into()),
+                    Node::Folder | Node::Link(_) | Node::Other => Ok(resolved),
+                }
+            }
+        }
+    }
+}
