@@ -247,6 +247,9 @@ fn print_version(full: bool) {
 fn configure_arguments() -> Vec<String> {
     let absent = MODULES.iter().filter(|(_, directive)| !keel_nginx::is_honoured(directive));
     let mut arguments = vec!["--with-threads".to_owned()];
+    if keel_nginx::is_honoured("auth_request") {
+        arguments.push("--with-http_auth_request_module".to_owned());
+    }
     arguments.extend(absent.map(|(module, _)| format!("--without-{module}")));
     if !keel_nginx::is_honoured("proxy_cache") {
         arguments.push("--without-http-cache".to_owned());

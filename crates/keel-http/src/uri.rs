@@ -103,23 +103,21 @@ pub fn escape(path: &[u8], out: &mut Vec<u8>) {
 /// Where a URI stands, which decides what may stand in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// In a field: `#` begins a fragment, and `<` and `>` pass as in nginx.
+    /// In a field such as `Location`, which holds what the configuration or a peer says, to the letter: only what would
+    /// end the line, and other controls, can't stay.
     Field,
     /// In a request line, whose target has no fragment, and in which other proxies refuse `<` and `>`.
     RequestLine,
 }
 
-/// Escapes what stands behind `start` and may not stand in a URI as it is: controls, space, quotes, bytes beyond ASCII, and
-/// in a request line `#`, `<` and `>`. Escapes stay, and so do the other characters that RFC 3986 forbids but clients send
-/// and nginx passes on.
+/// Escapes what stands behind `start` and may not stay there as it is: of a request line controls, space, quotes, bytes
+/// beyond ASCII, `#`, `<` and `>`. Escapes stay, and so do the other characters that RFC 3986 forbids but clients send and
+/// nginx passes on.
 pub(crate) fn escape_tail(bytes: &mut Vec<u8>, start: usize, part: Part) {
     let tail = bytes.get(start..).unwrap_or_default();
-    let in_request_line = part == Part::RequestLine;
-    let is_bad = |byte: u8| {
-        byte <= b' '
-            || byte >= 0x7f
-            || byte == b'"'
-            || (in_request_line && matches!(byte, b'#' | b'<' | b'>'))
+    let is_bad = |byte: u8| match part {
+        Part::RequestLine => byte <= b' ' || byte >= 0x7f || matches!(byte, b'"' | b'#' | b'<' | b'>'),
+        Part::Field => byte.is_ascii_control(),
     };
     if !tail.iter().fold(false, |found, byte| found | is_bad(*byte)) {
         return;

@@ -4,10 +4,12 @@
 //! setting is one line of such a group: its name, type, default and, where it isn't the usual one, its inheritance.
 
 mod access;
+mod auth_request;
 mod core;
 mod headers;
 mod index;
 mod log;
+mod mirror;
 mod proxy;
 mod rewrite;
 mod upstream;
@@ -17,10 +19,12 @@ use serde::{Deserialize, Serialize};
 use crate::{Own, Pattern, settings::settings};
 
 pub use self::access::*;
+pub use self::auth_request::*;
 pub use self::core::*;
 pub use self::headers::*;
 pub use self::index::*;
 pub use self::log::*;
+pub use self::mirror::*;
 pub use self::proxy::*;
 pub use self::rewrite::*;
 pub use self::upstream::*;
@@ -106,6 +110,10 @@ settings! {
         core: CoreScope = CoreScope::default(), as CoreLayer;
         /// ngx_http_access_module.
         access: AccessScope = AccessScope::default(), as AccessLayer;
+        /// ngx_http_auth_request_module.
+        auth_request: AuthRequestScope = AuthRequestScope::default(), as AuthRequestLayer;
+        /// ngx_http_mirror_module.
+        mirror: MirrorScope = MirrorScope::default(), as MirrorLayer;
         /// ngx_http_headers_module.
         headers: HeadersScope = HeadersScope::default(), as HeadersLayer;
         /// ngx_http_log_module.

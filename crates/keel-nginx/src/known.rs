@@ -126,17 +126,7 @@ fn misplaced(directive: &Directive, blocks: &str) -> Diagnostic {
 
 /// Notes the variables that a directive without effect would define, so that their use isn't reported on top.
 fn excuse_variables(reader: &mut Reader<'_>, directive: &Directive) {
-    let defines = [
-        "set",
-        "geo",
-        "split_clients",
-        "auth_request_set",
-        "js_set",
-        "js_var",
-        "perl_set",
-        "keyval",
-        "num_map",
-    ];
+    let defines = ["set", "geo", "split_clients", "js_set", "js_var", "perl_set", "keyval", "num_map"];
     let inside = directive.block.iter().flatten();
     for inner in inside {
         excuse_variables(reader, inner);
@@ -161,7 +151,7 @@ const GROUPS: &[Group] = &[
         effect: Effect::Differs("clients without credentials would get in"),
         names: &[
             "access_by_lua_block", "access_by_lua_file", "auth_basic", "auth_jwt", "auth_oidc",
-            "auth_request", "js_access", "secure_link", "secure_link_hash", "secure_link_secret",
+            "js_access", "secure_link", "secure_link_hash", "secure_link_secret",
             "valid_referers",
         ],
     },
@@ -190,7 +180,7 @@ const GROUPS: &[Group] = &[
         names: &[
             "charset", "charset_map", "early_hints", "header_filter_by_lua_block", "js_header_filter",
             "more_clear_headers", "more_set_headers", "more_set_input_headers", "override_charset",
-            "proxy_cookie_domain", "proxy_cookie_flags", "proxy_cookie_path", "proxy_force_ranges",
+            "proxy_cookie_domain", "proxy_cookie_flags", "proxy_cookie_path",
             "source_charset", "userid", "userid_service",
         ],
     },
@@ -205,12 +195,6 @@ const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        effect: Effect::Differs("the copies of requests would not be sent"),
-        names: &[
-            "mirror",
-        ],
-    },
-    Group {
         effect: Effect::Differs("clients would be known by another address"),
         names: &[
             "set_real_ip_from",
@@ -219,7 +203,7 @@ const GROUPS: &[Group] = &[
     Group {
         effect: Effect::Differs("the variables it defines would have no value"),
         names: &[
-            "auth_request_set", "geo", "geoip2", "geoip_city", "geoip_country", "geoip_org", "js_set",
+            "geo", "geoip2", "geoip_city", "geoip_country", "geoip_org", "js_set",
             "js_var", "keyval", "num_map", "perl_set", "set_by_lua_block", "split_clients",
         ],
     },
@@ -294,7 +278,7 @@ const GROUPS: &[Group] = &[
     Group {
         effect: Effect::Harmless("nothing is recorded"),
         names: &[
-            "log_by_lua_block", "log_subrequest", "otel_exporter", "otel_service_name", "otel_span_attr",
+            "log_by_lua_block", "otel_exporter", "otel_service_name", "otel_span_attr",
             "otel_span_name", "otel_trace", "otel_trace_context", "session_log", "session_log_format",
             "session_log_zone", "status_format", "status_zone",
         ],
@@ -398,7 +382,7 @@ const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        effect: Effect::Companion("auth_basic, auth_request or auth_jwt"),
+        effect: Effect::Companion("auth_basic or auth_jwt"),
         names: &[
             "auth_basic_user_file", "auth_jwt_claim_set", "auth_jwt_header_set", "auth_jwt_key_cache",
             "auth_jwt_key_file", "auth_jwt_key_request", "auth_jwt_leeway", "auth_jwt_require",
@@ -418,7 +402,7 @@ const GROUPS: &[Group] = &[
             "charset_types", "f4f_buffer_size", "hls_buffers", "hls_forward_args", "hls_fragment",
             "hls_mp4_buffer_size", "hls_mp4_max_buffer_size", "image_filter_buffer",
             "image_filter_interlace", "image_filter_jpeg_quality", "image_filter_sharpen",
-            "image_filter_transparency", "image_filter_webp_quality", "mirror_request_body",
+            "image_filter_transparency", "image_filter_webp_quality",
             "mp4_buffer_size", "mp4_max_buffer_size", "mp4_start_key_frame", "secure_link_md5",
             "ssi_ignore_recycled_buffers", "ssi_last_modified", "ssi_min_file_chunk", "ssi_silent_errors",
             "ssi_types", "ssi_value_length", "sub_filter_last_modified", "sub_filter_once",

@@ -13,3 +13,14 @@ pub(crate) enum RequestBodyStore {
     /// In a temporary file, because it is larger than `client_body_buffer_size`.
     File(Spool),
 }
+
+impl RequestBodyStore {
+    /// Makes another one with the same bytes, to be read independently of this one.
+    pub(crate) fn share(&self) -> std::io::Result<Self> {
+        Ok(match self {
+            RequestBodyStore::None => RequestBodyStore::None,
+            RequestBodyStore::Memory(bytes) => RequestBodyStore::Memory(bytes.clone()),
+            RequestBodyStore::File(spool) => RequestBodyStore::File(spool.share()?),
+        })
+    }
+}

@@ -10,9 +10,10 @@ mod task;
 use std::{
     cell::{Cell, OnceCell},
     future::poll_fn,
+    io,
     net::SocketAddr,
     rc::Rc,
-    task::Poll,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -27,10 +28,13 @@ use crate::{
         socket::{self, Peeked, Socket},
         timer::Timer,
     },
+    send::Sink,
     worker::{View, Worker},
 };
 
-pub(crate) use body::{BodyFailure, expect_continue, has_body, poll_body, read_whole};
+pub(crate) use body::{BodyFailure, body_failed, expect_continue, has_body, poll_body, read_whole};
+#[cfg(test)]
+pub(crate) use h1::accept_head;
 pub(crate) use task::{Rest, Resting, Tasks, spawn};
 
 /// How long an idle connection is kept after its worker was told to quit.
@@ -41,7 +45,7 @@ const HOST_KEPT_BYTES_MAX: usize = 255;
 
 /// A client's connection.
 pub(crate) struct Client {
-    pub(crate) socket: Socket,
+    pub(crate) sink: Sink,
     pub(crate) timer: Timer,
     pub(crate) remote: Remote,
     pub(crate) listener: Rc<Address>,
@@ -104,8 +108,20 @@ impl Client {
         remote: Remote,
         listener: Rc<Address>,
     ) -> Self {
+        Self::with_sink(worker, view, listener_at, Sink::Stream(socket), remote, listener)
+    }
+
+    /// Takes a client whose answers go to a sink.
+    pub(crate) fn with_sink(
+        worker: &Rc<Worker>,
+        view: Rc<View>,
+        listener_at: usize,
+        sink: Sink,
+        remote: Remote,
+        listener: Rc<Address>,
+    ) -> Self {
         let mut client = Self {
-            socket,
+            sink,
             timer: Timer::default(),
             remote,
             listener,
@@ -129,9 +145,71 @@ impl Client {
         client
     }
 
+    /// Makes the client's side of a request within this one's server, whose answer goes elsewhere.
+    pub(crate) fn within(&self, sink: Sink) -> Self {
+        Self {
+            sink,
+            timer: Timer::default(),
+            remote: self.remote,
+            listener: self.listener.clone(),
+            number: self.number,
+            requests: self.requests,
+            accepted: self.accepted,
+            timed_out: false,
+            pipelined: self.pipelined,
+            local: OnceCell::from(self.local_address()),
+            behind: Vec::new(),
+            view: self.view.clone(),
+            listener_at: self.listener_at,
+            no_delay: Cell::new(true),
+            wants_no_delay: false,
+            is_last: false,
+            kept_until: None,
+            last_host: LastHost::default(),
+        }
+    }
+
     /// Gives the address that the client connected to.
     pub(crate) fn local_address(&self) -> Option<SocketAddr> {
-        *self.local.get_or_init(|| self.socket.local_address())
+        *self.local.get_or_init(|| self.sink.socket().and_then(Socket::local_address))
+    }
+
+    /// Reads once into the free room of `buffer`, which is made at least `room` bytes; 0 means the end.
+    pub(crate) fn poll_fill(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut Vec<u8>,
+        room: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self.sink.socket() {
+            Some(socket) => socket.poll_fill(cx, buffer, room),
+            None => Poll::Ready(Ok(0)),
+        }
+    }
+
+    /// Is ready when there may be something to read, or the connection is broken.
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.sink.socket().map_or(Poll::Pending, |socket| socket.poll_read_ready(cx))
+    }
+
+    /// Looks at what waits to be read, without taking it.
+    pub(crate) fn peek(&self) -> Peeked {
+        self.sink.socket().map_or(Peeked::Nothing, Socket::peek)
+    }
+
+    /// Waits for the next event although the last one has told of something.
+    pub(crate) fn forget_readiness(&self) {
+        self.sink.socket().into_iter().for_each(Socket::forget_readiness);
+    }
+
+    /// Says that nothing more will be sent.
+    pub(crate) fn shutdown_write(&self) {
+        self.sink.socket().into_iter().for_each(Socket::shutdown_write);
+    }
+
+    /// Lets closing reset the connection instead of ending it in good order.
+    pub(crate) fn reset_on_close(&self) {
+        self.sink.socket().into_iter().for_each(Socket::reset_on_close);
     }
 
     /// Lets small writes leave at once, from the moment on when there will be several. For callers in whose place
@@ -140,9 +218,10 @@ impl Client {
         if self.no_delay.replace(true) {
             return;
         }
-        self.socket.set_nodelay();
+        let Some(socket) = self.sink.socket() else { return };
+        socket.set_nodelay();
         if self.remote.is_loopback() {
-            socket::local_congestion_control(&self.socket);
+            socket::local_congestion_control(socket);
         }
     }
 
@@ -243,7 +322,7 @@ async fn serve(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> Served 
 /// Waits for bytes without holding a buffer. `None` when some have come.
 async fn idle(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> Option<Served> {
     let served = poll_fn(|cx| {
-        if let Poll::Ready(ready) = client.socket.poll_read_ready(cx) {
+        if let Poll::Ready(ready) = client.poll_read_ready(cx) {
             return Poll::Ready(ready.is_err().then_some(Served::Ended));
         }
         if rest.must_close() {
@@ -270,7 +349,7 @@ async fn idle(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> Option<S
 
 /// Ends the connection unless a request has come that the event loop hasn't told of yet: that one is answered first.
 fn unless_begun(worker: &Worker, client: &mut Client) -> Option<Served> {
-    if client.socket.peek() != Peeked::Bytes {
+    if client.peek() != Peeked::Bytes {
         return Some(Served::Ended);
     }
     let timeout = h1::default_server(client).client.header_timeout;

@@ -14,9 +14,6 @@ use crate::{
     worker::View,
 };
 
-/// How often one request may be redirected internally, as in nginx.
-pub(crate) const REDIRECTS_MAX: u32 = 10;
-
 /// One request and its response.
 #[derive(Default)]
 pub(crate) struct Exchange {
@@ -54,11 +51,15 @@ pub(crate) struct Exchange {
     /// Whether the URI is appended to an `alias` of a location with a regular expression: `try_files` put it there.
     pub(crate) uri_below_alias: bool,
     pub(crate) internal: bool,
+    /// How many requests wait for this one, each for the next: 0 for a client's.
+    pub(crate) depth: u32,
+    pub(crate) wanted: Wanted,
+    /// What `auth_request` was answered.
+    pub(crate) authorisation: Option<Authorisation>,
     pub(crate) redirects: u32,
     /// Whether this is the page for an error already.
     pub(crate) error_page: bool,
-    /// The status that an error page replaces, and the one it is sent with.
-    pub(crate) error_status: u16,
+    /// The status that an error page is sent with, whatever its own.
     pub(crate) forced_status: Option<u16>,
     /// Field lines for the next response that the proxy makes.
     pub(crate) carried: Lines,
@@ -90,6 +91,25 @@ pub(crate) struct Exchange {
 
     // The peer's side.
     pub(crate) upstream: UpstreamSide,
+}
+
+/// What of its answer somebody wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    #[default]
+    Whole,
+    /// The head, at once: a body that hasn't come by then is not waited for.
+    Head,
+    /// Nothing; but the exchange is to end in good order.
+    Nothing,
+}
+
+/// What the location of `auth_request` answered.
+#[derive(Debug)]
+pub(crate) struct Authorisation {
+    pub(crate) status: u16,
+    /// Its lines of `WWW-Authenticate`.
+    pub(crate) challenges: Lines,
 }
 
 /// What a request knows of the peers it was sent to.
@@ -188,8 +208,7 @@ impl Captures {
         self.groups.clear();
         self.groups.extend_from_slice(found.ranges());
         for (name, group) in found.named() {
-            self.named.retain(|(known, _)| **known != *name);
-            self.named.push((name.into(), group.to_vec()));
+            self.set(name, group.to_vec());
         }
         self.subject.clear();
         self.subject.extend_from_slice(subject);
@@ -200,6 +219,12 @@ impl Captures {
     pub(crate) fn group(&self, number: u8) -> Option<&[u8]> {
         let (start, end) = (*self.groups.get(usize::from(number))?)?;
         self.subject.get(start..end)
+    }
+
+    /// Gives a variable of that name a value, as a named group would.
+    pub(crate) fn set(&mut self, name: &str, value: Vec<u8>) {
+        self.named.retain(|(known, _)| **known != *name);
+        self.named.push((name.into(), value));
     }
 
     /// Gives a named group.
@@ -219,6 +244,31 @@ impl Exchange {
         self.server = server;
         self.place = view.snapshot.servers.get(server).map(|server| server.root);
         self.view = Some(view);
+    }
+
+    /// Makes it ready for a request to a path within the same server, made by another: a GET with the other's fields and
+    /// without its body.
+    pub(crate) fn begin_within(&mut self, outer: &Self, path: &[u8], now: Instant) {
+        self.view.clone_from(&outer.view);
+        self.server = outer.server;
+        self.place = None;
+        self.head.clone_from(&outer.head);
+        self.input.clear();
+        self.input.extend_from_slice(outer.input.get(..outer.head_end).unwrap_or_default());
+        self.head_end = self.input.len();
+        self.consumed = self.head_end;
+        self.host.clone_from(&outer.host);
+        self.host_port = outer.host_port;
+        self.started = Some(now);
+        self.expect_settled = true;
+        self.uri.clear();
+        self.uri.extend_from_slice(path);
+        self.internal = true;
+        self.depth = outer.depth + 1;
+        self.as_get = true;
+        self.captures.named.clone_from(&outer.captures.named);
+        self.request_id = outer.request_id;
+        self.keep_alive = outer.keep_alive;
     }
 
     /// Forgets the request. Bytes that belong to the next one stay at the beginning of `input`.
@@ -246,9 +296,11 @@ impl Exchange {
         self.raw_uri_valid = false;
         self.uri_below_alias = false;
         self.internal = false;
+        self.depth = 0;
+        self.wanted = Wanted::Whole;
+        self.authorisation = None;
         self.redirects = 0;
         self.error_page = false;
-        self.error_status = 0;
         self.forced_status = None;
         self.as_get = false;
         self.captures.clear();
@@ -276,6 +328,13 @@ impl Exchange {
     /// Gives a map's result, if it has been worked out.
     pub(crate) fn known_map(&self, id: usize) -> Option<Rc<[u8]>> {
         self.maps.borrow().iter().find(|(known, _)| *known == id).map(|(_, value)| value.clone())
+    }
+
+    /// Gives a map's variable another value than the map would.
+    pub(crate) fn set_map(&mut self, id: usize, value: &[u8]) {
+        let maps = self.maps.get_mut();
+        maps.retain(|(known, _)| *known != id);
+        maps.push((id, value.into()));
     }
 
     pub(crate) fn remember_map(&self, id: usize, value: &[u8]) {
@@ -316,21 +375,6 @@ impl Exchange {
     /// Says whether the client speaks HTTP/1.1 and so understands chunks.
     pub(crate) fn is_http11(&self) -> bool {
         self.head.version == Version::Http11
-    }
-
-    /// Starts over at another URI, as `error_page`, `try_files`, `index` and `X-Accel-Redirect` do.
-    pub(crate) fn redirect(&mut self, uri: &[u8]) {
-        let (path, args) = match memchr::memchr(b'?', uri) {
-            Some(at) => (uri.get(..at).unwrap_or_default(), uri.get(at + 1..)),
-            None => (uri, None),
-        };
-        self.uri.clear();
-        self.uri.extend_from_slice(path);
-        self.args.clear();
-        self.args.extend_from_slice(args.unwrap_or_default());
-        self.raw_uri_valid = false;
-        self.uri_below_alias = false;
-        self.internal = true;
     }
 }
 

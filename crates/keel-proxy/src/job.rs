@@ -1,11 +1,14 @@
-//! What a request's phases work on.
+//! What a request's phases work on, and what they decide.
 
 use std::rc::Rc;
 
 use crate::{
+    answer::{Answer, Special},
     downstream::Client,
     exchange::Exchange,
+    phase::redirect::{InternalUri, Restart},
     snapshot::Place,
+    subrequest::Subrequest,
     variables::Lookup,
     worker::{View, Worker},
 };
@@ -19,14 +22,19 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Gives the place that the request is in.
+    /// The place that the request is in.
     pub(crate) fn place(&self) -> &Place {
         self.ex.place(&self.view)
     }
 
-    /// Gives what variables are looked up in.
+    /// What variables are looked up in.
     pub(crate) fn lookup(&self) -> Lookup<'_> {
-        Lookup { worker: self.worker, client: self.client, ex: self.ex, view: &self.view, head: None }
+        Lookup { worker: self.worker, client: self.client, ex: self.ex, view: &self.view, answer: None }
+    }
+
+    /// What variables are looked up in while an answer is made ready.
+    pub(crate) fn lookup_with<'a>(&'a self, answer: &'a Answer) -> Lookup<'a> {
+        Lookup { answer: Some(answer), ..self.lookup() }
     }
 
     /// Lets the response be the connection's last if the worker has been told to quit since the request came.
@@ -43,18 +51,37 @@ impl Job<'_> {
 }
 
 /// What a phase decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
     /// The next phase goes on.
     Next,
-    /// The response has been sent, as far as it could be.
-    Done,
-    /// The request ends with this status, which `error_page` may replace.
-    Status(u16),
-    /// The request goes on at the URI that has been set.
-    Redirect,
-    /// The request goes on in a named location, which has been set.
-    Named,
+    /// This is sent.
+    Answer(Box<Answer>),
+    /// The request ends with a status, which `error_page` may replace.
+    Status(Special),
+    /// The request goes on elsewhere in this server.
+    Redirect {
+        /// Where to; `None` keeps the URI, as a named location does.
+        uri: Option<InternalUri>,
+        restart: Restart,
+    },
+    /// This is asked first; then the access phase decides again.
+    Subrequest(Subrequest),
     /// The connection closes without a (further) byte.
     Close,
+}
+
+impl Flow {
+    /// Ends the request with a status that has no fields of its own.
+    pub(crate) fn status(status: u16) -> Self {
+        Flow::Status(status.into())
+    }
+}
+
+/// How a request ended, for its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Its response has been sent.
+    Answered,
+    /// The connection closes: nothing is to be sent, or nothing more can be.
+    Closed,
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod answer;
 mod body;
 mod browser;
 mod control;
@@ -14,14 +15,17 @@ mod downstream;
 mod error;
 mod exchange;
 mod files;
+mod filter;
 mod io;
 mod job;
 mod log;
 mod phase;
-mod relay;
 mod reports;
-mod respond;
+#[cfg(test)]
+mod rig;
+mod send;
 mod snapshot;
+mod subrequest;
 mod upstream;
 mod variables;
 mod worker;

@@ -1,49 +1,79 @@
 //! What is done with a request, in nginx's order. One file for each phase; each says what follows.
 
 mod access;
+mod auth_request;
 mod content;
-pub(crate) mod error_page;
+mod error_page;
 pub(crate) mod files;
 mod find_location;
 mod log;
+mod mirror;
+mod page;
+pub(crate) mod redirect;
 mod rewrite;
 mod try_files;
 
 use crate::{
-    exchange::REDIRECTS_MAX,
-    job::{Flow, Job},
+    answer::Special,
+    job::{Ended, Flow, Job},
+    send::{self, Sent},
+    subrequest, upstream,
 };
 
 pub(crate) use log::log;
+use redirect::Restart;
 
 /// Where the phases begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Start {
     Server,
     Location,
+    Access,
 }
 
-/// Takes a request through all phases until its response has been sent. Says whether the connection may go on.
-pub(crate) async fn run(job: &mut Job<'_>) -> Flow {
-    let mut start = Start::Server;
+/// Takes a request through all phases until its response has been sent.
+pub(crate) async fn run(job: &mut Job<'_>) -> Ended {
+    go(job, Next::Phases(Start::Server)).await
+}
+
+/// Answers a request that can't be taken with a status.
+pub(crate) async fn refuse(job: &mut Job<'_>, status: u16) -> Ended {
+    go(job, Next::Decided(Flow::status(status))).await
+}
+
+/// What is to be done next.
+enum Next {
+    Phases(Start),
+    Decided(Flow),
+}
+
+async fn go(job: &mut Job<'_>, mut next: Next) -> Ended {
     loop {
-        let flow = pass(job, start).await;
-        let flow = match flow {
-            Flow::Status(status) => Box::pin(error_page::finish(job, status)).await,
-            flow => flow,
+        let flow = match next {
+            Next::Phases(start) => pass(job, start).await,
+            Next::Decided(flow) => flow,
         };
-        start = match flow {
-            Flow::Redirect => Start::Server,
-            Flow::Named => Start::Location,
-            Flow::Next | Flow::Done | Flow::Close | Flow::Status(_) => return flow,
+        next = match flow {
+            Flow::Answer(answer) => match send::send(job, answer).await {
+                Sent::Whole => return Ended::Answered,
+                Sent::Cut => return Ended::Closed,
+                Sent::Instead(special) => Next::Decided(Flow::Status(special)),
+                Sent::Broken(broken) => Next::Decided(Box::pin(upstream::resume(job, broken)).await),
+            },
+            Flow::Status(special) => Next::Decided(error_page::answer(job, special)),
+            Flow::Redirect { uri, restart } => match redirect::follow(job, uri, restart) {
+                Ok(()) if restart == Restart::Server => Next::Phases(Start::Server),
+                Ok(()) => Next::Phases(Start::Location),
+                Err(flow) => Next::Decided(flow),
+            },
+            Flow::Subrequest(subrequest) => match Box::pin(subrequest::run(job, subrequest)).await {
+                Ok(()) => Next::Phases(Start::Access),
+                Err(flow) => Next::Decided(flow),
+            },
+            Flow::Close => return Ended::Closed,
+            // The last phase always decides.
+            Flow::Next => Next::Decided(Flow::Status(Special::from(404))),
         };
-        job.ex.redirects += 1;
-        if job.ex.redirects > REDIRECTS_MAX {
-            job.client.log_error(job.worker, job.ex, "rewrite or internal redirection cycle");
-            job.ex.error_page = true;
-            job.ex.forced_status = None;
-            return Box::pin(crate::respond::send_special(job, 500, None, keel_http::Lines::default())).await;
-        }
     }
 }
 
@@ -51,27 +81,36 @@ async fn pass(job: &mut Job<'_>, start: Start) -> Flow {
     if start == Start::Server {
         job.ex.place = Some(job.ex.server(&job.view).root);
         if std::mem::take(&mut job.ex.host_unmatched) {
-            return Flow::Status(500);
+            return Flow::status(500);
         }
         match rewrite::run(job).await {
             Flow::Next => {}
             flow => return flow,
         }
-        match find_location::run(job).await {
+        match find_location::run(job) {
             Flow::Next => {}
             flow => return flow,
         }
     }
-    if let flow @ (Flow::Status(_) | Flow::Done | Flow::Close | Flow::Redirect | Flow::Named) =
-        rewrite::run_location(job).await
-    {
-        return flow;
+    if start <= Start::Location {
+        match rewrite::run_location(job).await {
+            Flow::Next => {}
+            flow => return flow,
+        }
     }
-    if let Flow::Status(status) = access::run(job) {
-        return Flow::Status(status);
+    match access::run(job) {
+        Flow::Next => {}
+        flow => return flow,
     }
     match try_files::run(job) {
-        Flow::Next => content::run(job).await,
-        flow => flow,
+        Flow::Next => {}
+        flow => return flow,
     }
+    if job.ex.depth == 0 && !job.place().scope.mirror.paths.is_empty() {
+        match Box::pin(mirror::run(job)).await {
+            Flow::Next => {}
+            flow => return flow,
+        }
+    }
+    content::run(job).await
 }

@@ -33,6 +33,7 @@ pub(crate) use servers::ServerNames;
 
 use crate::{
     files::Files,
+    filter::{self, Chain},
     log::{AccessLogs, ErrorLogs, LogFiles},
 };
 
@@ -78,8 +79,7 @@ pub(crate) struct Place {
     pub(crate) files: Files,
     pub(crate) answer: Option<Return>,
     pub(crate) proxy: Option<Box<ProxyProgram>>,
-    pub(crate) added: Vec<AddedField>,
-    pub(crate) added_trailers: Vec<AddedField>,
+    pub(crate) filters: Chain,
     pub(crate) types: HashMap<String, String>,
     pub(crate) nested: LocationTree,
     pub(crate) access_logs: AccessLogs,
@@ -291,16 +291,14 @@ impl Builder<'_> {
             }
             Content::Static => None,
         };
+        let filters = filter::compile(&filter::Settings { scope, returns: answer.is_some() })?;
         let place = Place {
             identity,
             kind,
             alias_prefix,
             answer,
             proxy,
-            added: scope.headers.add.iter().map(AddedField::compile).collect::<Result<_, _>>()?,
-            added_trailers: {
-                scope.headers.add_trailers.iter().map(AddedField::compile).collect::<Result<_, _>>()?
-            },
+            filters,
             types: scope.core.types.iter().cloned().collect(),
             nested,
             access_logs: self.logs.access(&scope.log)?,

@@ -11,30 +11,35 @@ mod send;
 
 use std::{sync::Arc, time::Instant};
 
-use keel_http::{Version, body::Decoder};
+use keel_http::body::Decoder;
 use keel_lb::{Ask, Attempt, NoPeer, Outcome, PeerState, Pick, Standing};
 use keel_model::{LogLevel, ProxyHttpVersion, ProxyScope};
 
-pub(crate) use self::{attempt::Exchanged, response::Framing, route::host_and_port};
+pub(crate) use self::{
+    attempt::{ClientWatch, Exchanged},
+    response::{finish, write_fields},
+    retry::Retries,
+    route::{Target, host_and_port},
+};
 
 use self::{
     attempt::{Attempted, attempt},
-    response::{BrokenOff, Delivered},
-    retry::{Allowed, Retries},
-    route::Target,
+    retry::Allowed,
 };
 use crate::{
+    answer::PeerAnswer,
     downstream,
     error::PeerFailure,
     exchange::AttemptRecord,
     job::{Flow, Job},
+    send::{BrokenOff, send_rest},
 };
 
 /// Answers a request with what a peer says.
 pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
     let view = job.view.clone();
     let place = job.ex.place(&view);
-    let Some(program) = &place.proxy else { return Flow::Status(500) };
+    let Some(program) = &place.proxy else { return Flow::status(500) };
     let scope = &place.scope.proxy;
     let chunked_to_old =
         matches!(job.ex.body_left, Decoder::Chunked(_)) && scope.http_version == ProxyHttpVersion::Http10;
@@ -47,18 +52,44 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
         Ok(())
     };
     if let Err(failure) = read {
-        return body_failed(job, failure);
+        return downstream::body_failed(job, failure);
     }
     let target = match route::find(job, program) {
         Ok(target) => target,
-        Err(status) => return Flow::Status(status),
+        Err(status) => return Flow::status(status),
     };
     if let Err(status) = request::write_head(job, program, scope, &target, streams) {
-        return Flow::Status(status);
+        return Flow::status(status);
     }
-    let after_redirect = !job.ex.upstream.attempts.is_empty();
     job.ex.upstream.tried.clear();
-    let mut retries = Retries::new(job, scope, &target);
+    let retries = Retries::new(job, scope, &target);
+    try_peers(job, target, retries).await
+}
+
+/// Goes on after a peer's response has broken off before a byte of it was sent: at another peer, where that is safe.
+pub(crate) async fn resume(job: &mut Job<'_>, broken: Box<BrokenOff>) -> Flow {
+    let BrokenOff { failure, peer, rest } = *broken;
+    let PeerAnswer { exchanged, pick, target, mut retries, .. } = peer;
+    drop(exchanged);
+    report_failure(job, &pick, failure);
+    let view = job.view.clone();
+    let scope = &job.ex.place(&view).scope.proxy;
+    match go_on(job, scope, &target, pick, failure, &mut retries).await {
+        Ok(()) => try_peers(job, target, retries).await,
+        Err(flow) if rest.is_empty() => flow,
+        // The client gets as much as there is.
+        Err(_) => {
+            send_rest(job, &rest).await;
+            Flow::Close
+        }
+    }
+}
+
+/// Tries one peer after the other until one answers.
+async fn try_peers(job: &mut Job<'_>, target: Target, mut retries: Retries) -> Flow {
+    let view = job.view.clone();
+    let scope = &job.ex.place(&view).scope.proxy;
+    let after_redirect = !job.ex.upstream.attempts.is_empty();
     let mut found = None;
     loop {
         let pick = match found.take() {
@@ -72,7 +103,7 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
         let first = job.ex.upstream.tried.is_empty();
         job.ex.upstream.attempts.push(AttemptRecord::new(&pick, began, after_redirect && first));
         job.ex.upstream.tried.push(pick.peer().clone());
-        match attempt(job, &pick, &target, scope, streams, &mut retries).await {
+        match attempt(job, &pick, &target, scope, &mut retries).await {
             Attempted::Response(exchanged) => {
                 let status = job.ex.upstream.head.status;
                 let failure = PeerFailure::Status(status);
@@ -82,32 +113,22 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
                 // A response that nobody can better is passed on.
                 found = if another { ask(job, &target, Attempt::Retry).ok() } else { None };
                 if found.is_none() || retries.allow(job, scope, &target, failure) != Allowed::Yes {
-                    let broken = match response::deliver(job, exchanged, pick, &target, program, scope).await
-                    {
-                        Delivered::Settled(flow) => return flow,
-                        Delivered::Broken(broken) => *broken,
-                    };
-                    let BrokenOff { failure, pick, rest } = broken;
-                    report_failure(job, &pick, failure);
-                    match go_on(job, scope, &target, pick, failure, &mut retries).await {
-                        Ok(()) => continue,
-                        Err(flow) => return response::give_rest(job, &rest, flow).await,
-                    }
+                    return response::answer(job, exchanged, pick, target, retries);
                 }
                 end_attempt(job, status);
                 report_failure(job, &pick, failure);
             }
             Attempted::ClientFailed(failure) => {
                 end_attempt(job, 0);
-                return body_failed(job, failure);
+                return downstream::body_failed(job, failure);
             }
             Attempted::ClientGone => {
                 end_attempt(job, 499);
-                return Flow::Status(499);
+                return Flow::status(499);
             }
             Attempted::NoRoom => {
                 end_attempt(job, 500);
-                return Flow::Status(500);
+                return Flow::status(500);
             }
             Attempted::Failed(failure) => {
                 end_attempt(job, failure.status());
@@ -133,7 +154,7 @@ async fn go_on(
 ) -> Result<(), Flow> {
     match retries.allow(job, scope, target, failure) {
         Allowed::Yes => Ok(()),
-        Allowed::No => Err(Flow::Status(failure.status())),
+        Allowed::No => Err(Flow::status(failure.status())),
         Allowed::IfItDied => {
             Box::pin(await_death(job, target, pick, failure)).await?;
             retries.begin();
@@ -142,30 +163,8 @@ async fn go_on(
     }
 }
 
-fn body_failed(job: &mut Job<'_>, failure: downstream::BodyFailure) -> Flow {
-    use downstream::BodyFailure;
-    job.ex.keep_alive = false;
-    match failure {
-        BodyFailure::Gone | BodyFailure::TimedOut => {
-            job.ex.status = failure.status();
-            Flow::Close
-        }
-        BodyFailure::TooLarge => {
-            job.client.log_error(job.worker, job.ex, "client intended to send too large chunked body");
-            job.ex.linger = true;
-            Flow::Status(413)
-        }
-        BodyFailure::Broken | BodyFailure::Internal => {
-            // Nothing behind this point can be read as a body or a request.
-            job.ex.body_left = Decoder::Done;
-            job.ex.linger = true;
-            Flow::Status(failure.status())
-        }
-    }
-}
-
 /// Notes how the last attempt ended.
-fn end_attempt(job: &mut Job<'_>, status: u16) {
+pub(crate) fn end_attempt(job: &mut Job<'_>, status: u16) {
     let now = job.worker.clock.now();
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
         attempt.ended.get_or_insert(now);
@@ -267,7 +266,7 @@ async fn pick_waiting(
         match attempt::wait_in_queue(job, changed, until.min(now + wait_max)).await {
             attempt::Waited::Changed => {}
             attempt::Waited::TimeUp => return Err(no_peer(job, target, managed)),
-            attempt::Waited::ClientGone => return Err(Flow::Status(499)),
+            attempt::Waited::ClientGone => return Err(Flow::status(499)),
         }
     }
 }
@@ -281,7 +280,7 @@ async fn await_death(
 ) -> Result<(), Flow> {
     let peer = pick.peer().clone();
     drop(pick);
-    let failed = Flow::Status(failure.status());
+    let failed = Flow::status(failure.status());
     let (worker, view) = (job.worker.clone(), job.view.clone());
     let until = worker.clock.now() + queue::NEWS_WAIT_MAX;
     let place = target.queue(&view).and_then(|queue| queue.enter(until, worker.counters.clone()));
@@ -295,7 +294,7 @@ async fn await_death(
         match attempt::wait_in_queue(job, changed, place.until()).await {
             attempt::Waited::Changed => {}
             attempt::Waited::TimeUp => return Err(failed),
-            attempt::Waited::ClientGone => return Err(Flow::Status(499)),
+            attempt::Waited::ClientGone => return Err(Flow::status(499)),
         }
     }
 }
@@ -310,7 +309,7 @@ fn no_peer(job: &mut Job<'_>, target: &Target, managed: bool) -> Flow {
     if managed {
         job.ex.retry_after = Some(queue::RETRY_AFTER_S);
     }
-    Flow::Status(status)
+    Flow::status(status)
 }
 
 impl AttemptRecord {
@@ -336,9 +335,4 @@ impl AttemptRecord {
             after_redirect: false,
         }
     }
-}
-
-/// Says whether responses of this version are framed by chunks.
-pub(crate) fn knows_chunks(version: Version) -> bool {
-    version == Version::Http11
 }

@@ -7,8 +7,10 @@ use keel_model::{Part, Template, Variable};
 use keel_regex::{Captures, Regex, TooManySteps};
 
 use crate::{
+    answer::Answer,
     downstream::Client,
     exchange::{AttemptRecord, Exchange, Remote},
+    send,
     snapshot::{LookedUp, Route},
     worker::{View, Worker},
 };
@@ -23,14 +25,21 @@ pub(crate) struct Lookup<'a> {
     pub(crate) client: &'a Client,
     pub(crate) ex: &'a Exchange,
     pub(crate) view: &'a Rc<View>,
-    /// The response's head while it is being written.
-    pub(crate) head: Option<&'a [u8]>,
+    /// The answer that is being made ready, before its head is written.
+    pub(crate) answer: Option<&'a Answer>,
 }
 
 impl Lookup<'_> {
     /// Appends a template's text.
     pub(crate) fn append_template(&self, template: &Template, out: &mut Vec<u8>) {
         self.template(template, out, 0);
+    }
+
+    /// Evaluates a template.
+    pub(crate) fn text(&self, template: &Template) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.template(template, &mut out, 0);
+        out
     }
 
     /// Appends a variable's value; false where it has none.
@@ -167,7 +176,7 @@ impl Lookup<'_> {
             Variable::Pid => number(out, u64::from(std::process::id())),
             Variable::Pipe => put(out, Some(if client.pipelined { b"p" } else { b"." })),
             Variable::Hostname => put(out, Some(self.worker.hostname.as_bytes())),
-            Variable::NginxVersion => put(out, Some(crate::respond::NGINX_VERSION.as_bytes())),
+            Variable::NginxVersion => put(out, Some(send::NGINX_VERSION.as_bytes())),
             Variable::TcpinfoRtt => self.tcp_info(out, |info| micros(info.rtt)),
             Variable::TcpinfoRttvar => self.tcp_info(out, |info| micros(info.rttvar)),
             Variable::TcpinfoSndCwnd => self.tcp_info(out, |info| info.snd_cwnd.into()),
@@ -188,9 +197,11 @@ impl Lookup<'_> {
             }
             Variable::BytesSent => number(out, ex.bytes_sent),
             Variable::BodyBytesSent => number(out, ex.body_bytes_sent),
-            Variable::SentHeader(name) => {
-                joined(out, lines(self.head.unwrap_or(&ex.sent_head)).skip(1), name)
-            }
+            Variable::SentHeader(name) => match self.answer {
+                // Nothing of it asks for itself: what is previewed holds no template with this in it.
+                Some(answer) => joined(out, lines(send::preview(*self, answer).as_bytes()).skip(1), name),
+                None => joined(out, lines(&ex.sent_head).skip(1), name),
+            },
             Variable::SentTrailer(name) => joined(out, lines(ex.sent_trailers.as_bytes()), name),
             _ => return None,
         })
@@ -373,9 +384,9 @@ impl Lookup<'_> {
     }
 
     fn tcp_info(&self, out: &mut Vec<u8>, pick: impl Fn(&keel_sys::tcp::TcpInfo) -> u64) -> bool {
-        match keel_sys::tcp::tcp_info(&self.client.socket) {
-            Ok(info) => number(out, pick(&info)),
-            Err(_) => false,
+        match self.client.sink.socket().map(keel_sys::tcp::tcp_info) {
+            Some(Ok(info)) => number(out, pick(&info)),
+            Some(Err(_)) | None => false,
         }
     }
 

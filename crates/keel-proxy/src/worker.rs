@@ -32,6 +32,7 @@ use crate::{
     log,
     reports::Reports,
     snapshot::Snapshot,
+    subrequest::BACKGROUND_MAX,
     upstream::{pool::Pool, queue::Waiters},
 };
 
@@ -124,6 +125,8 @@ pub(crate) struct Worker {
     listening: RefCell<HashMap<Address, Listening>>,
     connection_serial: Arc<AtomicU64>,
     random: Cell<u64>,
+    /// Subrequests that nobody waits for.
+    background: Cell<u32>,
     /// Connections to peers, idle ones included.
     pub(crate) peer_connections: Rc<Cell<u64>>,
     /// The number from which on a descriptor isn't for clients.
@@ -164,7 +167,8 @@ impl Worker {
         Ok(())
     }
 
-    async fn main(mut setup: WorkerSetup) {
+    /// Makes one with its first configuration. Must be called within its runtime.
+    pub(crate) fn new(setup: WorkerSetup) -> (Rc<Self>, mpsc::Receiver<WorkerOrder>) {
         let worker = Rc::new(Self {
             clock: Rc::new(Clock::new()),
             buffers: BufferPool::default(),
@@ -185,6 +189,7 @@ impl Worker {
             listening: RefCell::default(),
             connection_serial: setup.connection_serial,
             random: Cell::new(setup.seed | 1),
+            background: Cell::new(0),
             peer_connections: Rc::default(),
             client_descriptors_max: Cell::new(u64::MAX),
             reusing: Repeated::default(),
@@ -194,9 +199,14 @@ impl Worker {
             lone_ports: RefCell::default(),
         });
         worker.take_snapshot(setup.snapshot);
+        (worker, setup.orders)
+    }
+
+    async fn main(setup: WorkerSetup) {
+        let (worker, mut orders) = Self::new(setup);
         tokio::task::spawn_local(timer::drive(worker.clock.clone()));
         tokio::task::spawn_local(parking::watch(worker.clone()));
-        while let Some(order) = setup.orders.recv().await {
+        while let Some(order) = orders.recv().await {
             match order {
                 WorkerOrder::Commit { snapshot, sockets, done } => {
                     // Whoever came by a listener that goes is served as that listener was meant to.
@@ -278,7 +288,7 @@ impl Worker {
         self.waiters.wake_all();
         let limit = self.view().snapshot.shutdown_timeout;
         let all_gone = async {
-            while self.counters.active.get() > 0 {
+            while self.counters.active.get() > 0 || self.background.get() > 0 {
                 self.waiters.connection_ended().await;
             }
         };
@@ -359,6 +369,21 @@ impl Worker {
         self.waiters.wake_ended();
     }
 
+    /// How many subrequests nobody waits for.
+    #[cfg(test)]
+    pub(crate) fn background(&self) -> u32 {
+        self.background.get()
+    }
+
+    /// Counts a subrequest that nobody waits for, until what is given is dropped; `None` when there are enough.
+    pub(crate) fn begin_background(self: &Rc<Self>) -> Option<Background> {
+        let count = self.background.get();
+        (count < BACKGROUND_MAX).then(|| {
+            self.background.set(count + 1);
+            Background(self.clone())
+        })
+    }
+
     pub(crate) fn take_exchange(&self) -> Box<Exchange> {
         self.exchanges.borrow_mut().pop().unwrap_or_default()
     }
@@ -415,6 +440,16 @@ impl Worker {
         state ^= state >> 27;
         self.random.set(state);
         state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+/// Counts one subrequest that nobody waits for; a worker that quits waits for it.
+pub(crate) struct Background(Rc<Worker>);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.0.background.set(self.0.background.get().saturating_sub(1));
+        self.0.waiters.wake_ended();
     }
 }
 

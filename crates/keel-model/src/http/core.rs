@@ -98,6 +98,8 @@ settings! {
         error_logs: Vec<ErrorLog> = Vec::new();
         /// `satisfy`.
         satisfy_any: bool = false;
+        /// `log_subrequest`.
+        log_subrequest: bool = false;
     }
 }
 

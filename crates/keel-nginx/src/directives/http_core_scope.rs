@@ -367,10 +367,20 @@ pub(crate) const ROWS: &[Row] = &[
         contexts: Contexts::HTTP_ALL,
         arity: Arity::ONE,
         default: Some("all"),
-        doc: "Whether all kinds of access control must let a request in, or any. Without effect while `allow` and `deny` \
-              are the only kind; `auth_basic` and its like are errors.",
+        doc: "Whether `allow` and `deny` as well as `auth_request` must let a request in, or one of them is enough.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.scope.core.satisfy_any, satisfy)
+        }),
+    },
+    Row {
+        name: "log_subrequest",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("off"),
+        doc: "Whether requests of `auth_request` and `mirror` are written to the access log.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.log_subrequest, flag)
         }),
     },
     Row {

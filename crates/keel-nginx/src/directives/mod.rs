@@ -3,6 +3,7 @@
 pub(crate) mod core;
 pub(crate) mod events;
 pub(crate) mod http_access;
+pub(crate) mod http_auth_request;
 pub(crate) mod http_core;
 pub(crate) mod http_core_scope;
 pub(crate) mod http_headers;
@@ -10,6 +11,7 @@ pub(crate) mod http_index;
 pub(crate) mod http_listen;
 pub(crate) mod http_log;
 pub(crate) mod http_map;
+pub(crate) mod http_mirror;
 pub(crate) mod http_proxy;
 pub(crate) mod http_proxy_pass;
 pub(crate) mod http_rewrite;
@@ -29,10 +31,12 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_core_module", rows: http_try_files::ROWS },
     Module { name: "ngx_http_core_module", rows: resolver::ROWS },
     Module { name: "ngx_http_access_module", rows: http_access::ROWS },
+    Module { name: "ngx_http_auth_request_module", rows: http_auth_request::ROWS },
     Module { name: "ngx_http_headers_module", rows: http_headers::ROWS },
     Module { name: "ngx_http_index_module", rows: http_index::ROWS },
     Module { name: "ngx_http_log_module", rows: http_log::ROWS },
     Module { name: "ngx_http_map_module", rows: http_map::ROWS },
+    Module { name: "ngx_http_mirror_module", rows: http_mirror::ROWS },
     Module { name: "ngx_http_proxy_module", rows: http_proxy_pass::ROWS },
     Module { name: "ngx_http_proxy_module", rows: http_proxy::ROWS },
     Module { name: "ngx_http_proxy_module", rows: http_proxy::PEER_ROWS },

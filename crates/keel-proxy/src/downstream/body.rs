@@ -5,10 +5,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use keel_http::Name;
+use keel_http::{Name, body::Decoder};
 
 use super::Client;
-use crate::{body::RequestBodyStore, exchange::Exchange, io::spool::Spool, job::Job};
+use crate::{
+    body::RequestBodyStore,
+    exchange::Exchange,
+    io::spool::Spool,
+    job::{Flow, Job},
+};
 
 /// Room that is made before a read of a body.
 const READ_ROOM: usize = 8 << 10;
@@ -55,7 +60,7 @@ pub(crate) fn poll_body(
         // The head's bytes stay where they are.
         ex.input.truncate(ex.head_end);
         ex.consumed = ex.head_end;
-        match ready!(client.socket.poll_fill(cx, &mut ex.input, READ_ROOM)) {
+        match ready!(client.poll_fill(cx, &mut ex.input, READ_ROOM)) {
             Ok(0) | Err(_) => return Poll::Ready(Err(BodyFailure::Gone)),
             Ok(_) => {}
         }
@@ -83,8 +88,30 @@ pub(crate) async fn expect_continue(job: &mut Job<'_>) -> Result<(), BodyFailure
     if !expects || job.ex.input.len() > job.ex.consumed {
         return Ok(());
     }
-    let sent = crate::respond::send_continue(job).await;
+    let sent = crate::send::send_continue(job).await;
     sent.map_err(|_| BodyFailure::Gone)
+}
+
+/// Ends a request whose body can't be read.
+pub(crate) fn body_failed(job: &mut Job<'_>, failure: BodyFailure) -> Flow {
+    job.ex.keep_alive = false;
+    match failure {
+        BodyFailure::Gone | BodyFailure::TimedOut => {
+            job.ex.status = failure.status();
+            Flow::Close
+        }
+        BodyFailure::TooLarge => {
+            job.client.log_error(job.worker, job.ex, "client intended to send too large chunked body");
+            job.ex.linger = true;
+            Flow::status(413)
+        }
+        BodyFailure::Broken | BodyFailure::Internal => {
+            // Nothing behind this point can be read as a body or a request.
+            job.ex.body_left = Decoder::Done;
+            job.ex.linger = true;
+            Flow::status(failure.status())
+        }
+    }
 }
 
 /// Says whether the request announced a body, an empty one included.

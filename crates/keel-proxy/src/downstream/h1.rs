@@ -18,8 +18,8 @@ use super::{Client, Rest, Resting, linger};
 use crate::{
     exchange::{Exchange, Method},
     io::socket::Peeked,
-    job::{Flow, Job},
-    phase, respond,
+    job::{Ended, Job},
+    phase,
     snapshot::{Server, ServerNames},
     worker::{View, Worker},
 };
@@ -67,14 +67,14 @@ async fn exchange(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange, r
     client.requests += 1;
     worker.counters.requests.add(1);
     ex.request_id = [worker.random(), worker.random()];
-    let flow = match refused {
+    let ended = match refused {
         Some(error) => Box::pin(refuse(worker, client, ex, view.clone(), error)).await,
         None => match accept_head(worker, client, ex, &view) {
             Ok(()) => phase::run(&mut Job { worker, client, ex, view: view.clone() }).await,
             Err(error) => Box::pin(refuse(worker, client, ex, view.clone(), error)).await,
         },
     };
-    finish(Job { worker, client, ex, view }, flow, rest).await
+    finish(Job { worker, client, ex, view }, ended, rest).await
 }
 
 /// Takes the current configuration, unless it has no such listener any more.
@@ -156,11 +156,11 @@ async fn read_head(
                     Err(error) => return Poll::Ready(Err(HeadFailure::Refused(error))),
                 }
             }
-            match client.socket.poll_fill(cx, &mut ex.input, READ_ROOM) {
+            match client.poll_fill(cx, &mut ex.input, READ_ROOM) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(HeadFailure::Gone)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => {
-                    if rest.must_close() && client.socket.peek() != Peeked::Bytes {
+                    if rest.must_close() && client.peek() != Peeked::Bytes {
                         return Poll::Ready(Err(HeadFailure::Gone));
                     }
                     if begun {
@@ -177,7 +177,7 @@ async fn read_head(
 }
 
 /// Finds the server and the path, and decides whether the connection may go on afterwards.
-fn accept_head(
+pub(crate) fn accept_head(
     worker: &Rc<Worker>,
     client: &mut Client,
     ex: &mut Exchange,
@@ -250,29 +250,20 @@ async fn refuse(
     ex: &mut Exchange,
     view: Rc<View>,
     error: RequestError,
-) -> Flow {
+) -> Ended {
     client.log(worker, ex, LogLevel::Info, &error.to_string());
     ex.keep_alive = false;
     ex.body_left = Decoder::Done;
     ex.consumed = ex.input.len();
-    let status = error.status();
     // What follows can't be read as a request, but must be read before the connection closes, or the client's
     // kernel throws the answer away.
     ex.linger = true;
-    let mut job = Job { worker, client, ex, view };
-    match phase::error_page::finish(&mut job, status).await {
-        // A page of the operator's own: its location is looked for as for any other request.
-        Flow::Redirect | Flow::Named => {
-            job.ex.error_page = true;
-            respond::send_special(&mut job, status, None, keel_http::Lines::default()).await
-        }
-        flow => flow,
-    }
+    phase::refuse(&mut Job { worker, client, ex, view }, error.status()).await
 }
 
 /// Logs the request and leaves the connection ready for the next. False when it is to close.
-async fn finish(mut job: Job<'_>, flow: Flow, rest: &Rest) -> bool {
-    if flow == Flow::Close {
+async fn finish(mut job: Job<'_>, ended: Ended, rest: &Rest) -> bool {
+    if ended == Ended::Closed {
         job.ex.keep_alive = false;
         if job.ex.status == 0 {
             job.ex.status = if job.client.timed_out { 408 } else { 499 };
@@ -283,10 +274,10 @@ async fn finish(mut job: Job<'_>, flow: Flow, rest: &Rest) -> bool {
     let (timeout, lingering, nodelay) = (core.keepalive_timeout, core.lingering_close, core.tcp_nodelay);
     let kept_at_least = Some(core.keepalive_min_timeout).filter(|time| !time.is_zero());
     if job.client.timed_out && core.reset_timedout_connection {
-        job.client.socket.reset_on_close();
+        job.client.reset_on_close();
         return false;
     }
-    if flow == Flow::Close {
+    if ended == Ended::Closed {
         return false;
     }
     if !job.ex.body_left.is_done() {

@@ -60,7 +60,7 @@ fn bump(job: &mut Job<'_>, end: Instant, each: std::time::Duration) {
 pub(super) async fn linger(job: &mut Job<'_>, rest: &Rest) {
     let core = &job.place().scope.core;
     let (each, total) = (core.lingering_timeout, core.lingering_time);
-    job.client.socket.shutdown_write();
+    job.client.shutdown_write();
     let worker = job.worker.clone();
     let end = worker.clock.now() + total;
     bump(job, end, each);
@@ -68,7 +68,7 @@ pub(super) async fn linger(job: &mut Job<'_>, rest: &Rest) {
     poll_fn(|cx| {
         loop {
             scratch.clear();
-            match job.client.socket.poll_fill(cx, &mut scratch, ROOM) {
+            match job.client.poll_fill(cx, &mut scratch, ROOM) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => {
                     if worker.clock.now() >= end {

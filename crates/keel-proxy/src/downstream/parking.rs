@@ -30,6 +30,7 @@ use crate::{
         socket::{self, Peeked, Socket},
         timer::Timer,
     },
+    send::Sink,
     worker::{View, Worker},
 };
 
@@ -349,9 +350,10 @@ impl Parked {
         }
     }
 
-    fn new(client: Client, start: Instant, now: Instant) -> Self {
+    /// Takes apart a client; `None` for one without a connection, which never idles.
+    fn new(client: Client, start: Instant, now: Instant) -> Option<Self> {
         let Client {
-            socket,
+            sink,
             timer,
             remote,
             listener,
@@ -370,8 +372,9 @@ impl Parked {
             kept_until,
             last_host: _,
         } = client;
+        let Sink::Stream(socket) = sink else { return None };
         let moment = |at| Moment::new(start, at);
-        Self {
+        Some(Self {
             descriptor: socket.into_descriptor(),
             // There are never as many listeners as would be cut here.
             listener_at: u32::try_from(listener_at).unwrap_or(u32::MAX),
@@ -385,7 +388,7 @@ impl Parked {
             kept_until: kept_until.filter(|until| *until > now).map(moment),
             no_delay: no_delay.get(),
             wants_no_delay,
-        }
+        })
     }
 
     fn into_client(self, start: Instant, leaving: Leaving) -> io::Result<Client> {
@@ -406,7 +409,7 @@ impl Parked {
         let mut timer = Timer::default();
         timer.set_at(deadline.map(|moment| moment.instant(start)));
         Ok(Client {
-            socket: Socket::accepted(descriptor, &listener)?,
+            sink: Sink::Stream(Socket::accepted(descriptor, &listener)?),
             timer,
             remote: remote.into(),
             listener,
@@ -431,7 +434,7 @@ impl Parked {
 /// Parks a connection that idles. Where the kernel can't watch it so, it goes on with a task.
 pub(super) fn park(worker: &Rc<Worker>, client: Client) {
     let parking = &worker.parking;
-    let parked = Parked::new(client, parking.start, worker.clock.now());
+    let Some(parked) = Parked::new(client, parking.start, worker.clock.now()) else { return };
     let kept = parked.is_kept();
     let mut places = parking.places.borrow_mut();
     let entry = places.vacant_entry();

@@ -74,6 +74,11 @@ impl Spool {
         Ok(Self { file, read_at: 0, end: 0 })
     }
 
+    /// Gives another reader of the bytes written so far, which begins at the first of them.
+    pub(crate) fn share(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()?, read_at: 0, end: self.end })
+    }
+
     /// Appends bytes.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, self.end)?;

@@ -1,27 +1,75 @@
-//! The access phase: `allow` and `deny`.
+//! The access phase: `allow` and `deny`, `auth_request`, and `satisfy`, which says whether one of them is enough.
 
 use std::net::IpAddr;
 
 use keel_model::{AccessRule, Clients, Verdict};
 
+use super::auth_request;
 use crate::{
+    answer::Special,
     exchange::Remote,
     job::{Flow, Job},
+    subrequest::Subrequest,
 };
 
-/// Lets the first rule that matches decide; where none does, the request may pass.
-pub(super) fn run(job: &mut Job<'_>) -> Flow {
-    let place = job.place();
-    if place.scope.access.rules.is_empty() || is_allowed(&place.scope.access.rules, job.client.remote) {
-        return Flow::Next;
-    }
-    job.client.log_error(job.worker, job.ex, "access forbidden by rule");
-    Flow::Status(403)
+/// What one of them says.
+pub(super) enum Access {
+    /// Nothing.
+    Declined,
+    Allowed,
+    Denied(Special),
+    /// It depends on the answer to this.
+    Ask(Subrequest),
 }
 
-fn is_allowed(rules: &[AccessRule], client: Remote) -> bool {
-    let first = rules.iter().find(|rule| matches(rule.clients, client));
-    first.is_none_or(|rule| rule.verdict == Verdict::Allow)
+/// All of them, in nginx's order.
+const CHECKS: [fn(&mut Job<'_>) -> Access; 2] = [by_address, auth_request::check];
+
+/// Decides whether the request may pass. A subrequest always may.
+pub(super) fn run(job: &mut Job<'_>) -> Flow {
+    let scope = &job.place().scope;
+    let is_open = scope.access.rules.is_empty() && scope.auth_request.path.is_none();
+    if is_open || job.ex.depth > 0 {
+        return Flow::Next;
+    }
+    let is_one_enough = scope.core.satisfy_any;
+    let mut denied: Option<Special> = None;
+    for check in CHECKS {
+        match check(job) {
+            Access::Declined => {}
+            Access::Allowed if is_one_enough => return Flow::Next,
+            Access::Allowed => {}
+            Access::Ask(subrequest) => return Flow::Subrequest(subrequest),
+            Access::Denied(special) if is_one_enough && matches!(special.status, 401 | 403) => {
+                // That the client may yet say who it is counts more than that it may not come in.
+                if denied.as_ref().is_none_or(|denied| denied.status != 401) {
+                    denied = Some(special);
+                }
+            }
+            Access::Denied(special) => return deny(job, special),
+        }
+    }
+    denied.map_or(Flow::Next, |special| deny(job, special))
+}
+
+fn deny(job: &Job<'_>, special: Special) -> Flow {
+    if special.status == 403 {
+        job.client.log_error(job.worker, job.ex, "access forbidden by rule");
+    }
+    Flow::Status(special)
+}
+
+/// Lets the first rule of `allow` and `deny` that matches decide.
+fn by_address(job: &mut Job<'_>) -> Access {
+    match verdict(&job.place().scope.access.rules, job.client.remote) {
+        None => Access::Declined,
+        Some(Verdict::Allow) => Access::Allowed,
+        Some(Verdict::Deny) => Access::Denied(403.into()),
+    }
+}
+
+fn verdict(rules: &[AccessRule], client: Remote) -> Option<Verdict> {
+    rules.iter().find(|rule| matches(rule.clients, client)).map(|rule| rule.verdict)
 }
 
 fn matches(clients: Clients, client: Remote) -> bool {
@@ -70,10 +118,11 @@ mod tests {
         let rule = |clients, verdict| AccessRule { clients, verdict };
         let one = Clients::Network { address: "127.0.0.1".parse().unwrap(), prefix: 32 };
         let rules = [rule(one, Verdict::Allow), rule(Clients::All, Verdict::Deny)];
-        assert!(is_allowed(&rules, Remote::Tcp("127.0.0.1:5".parse().unwrap())));
-        assert!(is_allowed(&rules, Remote::Tcp("[::ffff:127.0.0.1]:5".parse().unwrap())));
-        assert!(!is_allowed(&rules, Remote::Tcp("127.0.0.2:5".parse().unwrap())));
-        assert!(!is_allowed(&rules, Remote::Unix));
-        assert!(is_allowed(&[], Remote::Unix));
+        let of = |client: &str| verdict(&rules, Remote::Tcp(client.parse().unwrap()));
+        assert_eq!(of("127.0.0.1:5"), Some(Verdict::Allow));
+        assert_eq!(of("[::ffff:127.0.0.1]:5"), Some(Verdict::Allow));
+        assert_eq!(of("127.0.0.2:5"), Some(Verdict::Deny));
+        assert_eq!(verdict(&rules, Remote::Unix), Some(Verdict::Deny));
+        assert_eq!(verdict(&[], Remote::Unix), None);
     }
 }

@@ -1,33 +1,23 @@
-//! Files: `root`, `alias`, `index`, `types`, validators and ranges.
+//! Files: `root`, `alias`, `index` and `types`.
 
 use std::{
     fs::{File, Metadata},
-    future::poll_fn,
     io,
-    os::{fd::AsFd, unix::ffi::OsStrExt, unix::fs::MetadataExt},
+    os::{unix::ffi::OsStrExt, unix::fs::MetadataExt},
     path::{Path, PathBuf},
-    task::{Poll, ready},
 };
 
-use keel_http::{Lines, Message, Name, Status, date};
-use keel_model::{IfModifiedSince, Root};
+use keel_model::Root;
 
+use super::redirect;
 use crate::{
-    error::ClientGone,
+    answer::{Answer, Fields, FileParts, Ranges, Source, Special},
+    downstream,
     exchange::Method,
     files::Opened,
     job::{Flow, Job},
-    phase::error_page,
-    respond::{self, Own},
     variables::Lookup,
 };
-
-mod ranges;
-
-use ranges::{Selection, select};
-
-/// The most that one call copies from a file to a socket: others have their turn after it.
-const SEND_BYTES_MAX: usize = 512 << 10;
 
 /// Gives `$document_root`.
 pub(crate) fn root_of(lookup: Lookup<'_>) -> Vec<u8> {
@@ -86,7 +76,7 @@ pub(super) async fn serve(job: &mut Job<'_>) -> Flow {
     let readable = job.ex.as_get || matches!(job.ex.method, Method::Get | Method::Head);
     // What is there is looked for before a POST is refused, as in nginx: a missing page is 404 to it, too.
     if !readable && job.ex.method != Method::Post {
-        return Flow::Status(405);
+        return Flow::status(405);
     }
     if job.ex.uri.ends_with(b"/") {
         return index(job);
@@ -104,18 +94,17 @@ pub(super) async fn serve(job: &mut Job<'_>) -> Flow {
             target.push(b'?');
             target.extend_from_slice(&job.ex.args);
         }
-        let url = respond::absolute_url(job, &target);
-        return error_page::finish_with(job, 301, Some(url)).await;
+        return Flow::Status(Special::moved(301, redirect::absolute_url(job.lookup(), &target)));
     };
     if !meta.is_file() {
         let text = format!("\"{}\" is not a regular file", path.display());
         job.client.log_error(job.worker, job.ex, &text);
-        return Flow::Status(404);
+        return Flow::status(404);
     }
     if !readable {
-        return Flow::Status(405);
+        return Flow::status(405);
     }
-    send_file(job, &file, &meta).await
+    answer(job, file, &meta).await
 }
 
 fn not_found(job: &mut Job<'_>, path: &Path, error: &io::Error) -> Flow {
@@ -129,7 +118,7 @@ fn not_found(job: &mut Job<'_>, path: &Path, error: &io::Error) -> Flow {
         let text = format!("open() \"{}\" failed ({})", path.display(), errno_text(error));
         job.client.log_error(job.worker, job.ex, &text);
     }
-    Flow::Status(status)
+    Flow::status(status)
 }
 
 /// Writes an error as nginx does: `2: No such file or directory`.
@@ -148,19 +137,15 @@ fn index(job: &mut Job<'_>) -> Flow {
     for name in &job.ex.place(&view).scope.index.names {
         let name = job.text(name);
         if name.starts_with(b"/") {
-            return error_page::go_to(job, &name);
+            return redirect::to(job, &name);
         }
         let folder = path_of(job.lookup(), &job.ex.uri).into_os_string().into_encoded_bytes();
         let path = join(folder, &name);
         match job.place().files.kind(&path) {
             Ok(_) => {
-                let mut uri = job.ex.uri.clone();
-                uri.extend_from_slice(&name);
-                let args = std::mem::take(&mut job.ex.args);
-                job.ex.redirect(b"");
-                job.ex.uri = uri;
-                job.ex.args = args;
-                return Flow::Redirect;
+                let mut path = job.ex.uri.clone();
+                path.extend_from_slice(&name);
+                return Flow::restart(path, job.ex.args.clone());
             }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return not_found(job, &path, &error);
@@ -173,7 +158,7 @@ fn index(job: &mut Job<'_>) -> Flow {
         Ok(_) => {
             let text = format!("directory index of \"{}\" is forbidden", folder.display());
             job.client.log_error(job.worker, job.ex, &text);
-            Flow::Status(403)
+            Flow::status(403)
         }
         Err(error) => {
             let index = folder.join("index.html");
@@ -198,203 +183,20 @@ fn ending_of(uri: &[u8]) -> Option<&str> {
     std::str::from_utf8(name.get(dot + 1..)?).ok()
 }
 
-async fn send_file(job: &mut Job<'_>, file: &File, meta: &Metadata) -> Flow {
+/// Makes the answer of a file that has been opened.
+async fn answer(job: &mut Job<'_>, file: File, meta: &Metadata) -> Flow {
+    if downstream::expect_continue(job).await.is_err() {
+        return Flow::Close;
+    }
     let modified = meta.mtime();
-    let etag = job.place().scope.core.etag.then(|| format!("\"{:x}-{:x}\"", modified, meta.len()));
-    let mut fields = Lines::default();
-    // Of an error page the date says nothing.
-    if matches!(job.ex.forced_status, None | Some(200 | 206 | 304)) {
-        fields.field("Last-Modified", date::http(modified).as_bytes());
-    }
-    if let Some(etag) = &etag {
-        fields.field("ETag", etag.as_bytes());
-    }
-    // An error page is sent whatever the client has.
-    if job.ex.forced_status.is_none() {
-        match validate(job, modified, etag.as_deref()) {
-            Validity::Send => {}
-            Validity::NotModified => {
-                let own = Own { fields, modified: Some(modified), ..Own::status(304) };
-                return respond::send_own(job, own).await;
-            }
-            Validity::Failed => return Flow::Status(412),
-        }
-    }
-    let content_type = content_type(job).to_owned();
-    let selection = select(job, meta.len(), modified, etag.as_deref());
-    let status = match &selection {
-        Selection::All => 200,
-        Selection::One(..) | Selection::Many(_) => 206,
-        Selection::Unsatisfiable => {
-            let range = format!("bytes */{}", meta.len());
-            let mut fields = Lines::default();
-            fields.field("Content-Range", range.as_bytes());
-            return respond::send_special(job, 416, None, fields).await;
-        }
+    let etag = job.place().scope.core.etag;
+    let fields = Fields {
+        content_type: Some(content_type(job).as_bytes().to_vec()),
+        modified: Some(modified),
+        etag: etag.then(|| format!("\"{:x}-{:x}\"", modified, meta.len()).into_bytes()),
+        ranges: Ranges::Many,
+        ..Fields::default()
     };
-    job.settle_keep_alive();
-    let status = job.ex.forced_status.take().unwrap_or(status);
-    job.ex.status = status;
-    let plan = selection.plan(meta.len(), &content_type);
-    let mut head = Lines::in_buffer(std::mem::take(&mut job.ex.sent_head));
-    respond::begin_head(job, Status::Own(status), true, true, &mut head);
-    head.field("Content-Type", plan.content_type.as_bytes());
-    head.number("Content-Length", plan.length);
-    head.append(&fields);
-    if let Some(range) = &plan.content_range {
-        head.field("Content-Range", range.as_bytes());
-    }
-    if status == 200 && job.place().scope.core.max_ranges != Some(0) {
-        head.fixed("Accept-Ranges: bytes\r\n");
-    }
-    respond::finish_head(job, status, Some(modified), &mut head);
-    let head = match head.end() {
-        Ok(head) => head,
-        Err(unwritable) => {
-            respond::note_unwritable(job, &unwritable);
-            return Flow::Status(500);
-        }
-    };
-    let result = send_parts(job, &head, file, &plan).await;
-    job.ex.sent_head = head.into_head();
-    job.ex.head_sent = true;
-    match result {
-        Ok(()) => {
-            job.ex.complete = true;
-            Flow::Done
-        }
-        Err(ClientGone) => Flow::Close,
-    }
-}
-
-async fn send_parts(
-    job: &mut Job<'_>,
-    head: &Message,
-    file: &File,
-    plan: &ranges::SendPlan,
-) -> Result<(), ClientGone> {
-    if job.ex.is_head() || plan.length == 0 {
-        return respond::send_message(job, head, b"").await;
-    }
-    // What is small goes out with the head, in one packet.
-    if plan.length <= crate::io::buffer::BUFFER_BYTES as u64 && plan.parts.len() == 1 {
-        let mut body = job.worker.buffers.take();
-        let part = &plan.parts[0];
-        let read = ranges::read_part(file, part, &mut body);
-        let sent = match read {
-            Ok(()) => respond::send_message(job, head, &body).await,
-            Err(_) => Err(ClientGone),
-        };
-        job.ex.body_bytes_sent = body.len() as u64;
-        job.worker.buffers.give(body);
-        return sent;
-    }
-    respond::send_message(job, head, b"").await?;
-    job.ex.head_sent = true;
-    for part in &plan.parts {
-        respond::send_body(job, &part.before).await?;
-        job.ex.body_bytes_sent += part.before.len() as u64;
-        stream(job, file, part.start, part.end).await?;
-    }
-    respond::send_body(job, &plan.after).await?;
-    job.ex.body_bytes_sent += plan.after.len() as u64;
-    Ok(())
-}
-
-/// Sends a range of a file without copying it through this process.
-async fn stream(job: &mut Job<'_>, file: &File, start: u64, end: u64) -> Result<(), ClientGone> {
-    let timeout = respond::send_timeout(job);
-    let (worker, client) = (job.worker, &mut *job.client);
-    let mut offset = start;
-    let mut waiting = false;
-    let result = poll_fn(|cx| {
-        let mut sent_now = 0;
-        while offset < end {
-            let left = usize::try_from(end - offset).unwrap_or(usize::MAX).min(SEND_BYTES_MAX);
-            match client.socket.poll_send_file(cx, file.as_fd(), &mut offset, left) {
-                // The file has become shorter: the length that was promised can't be kept.
-                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(ClientGone)),
-                Poll::Ready(Ok(sent)) => {
-                    waiting = false;
-                    sent_now += sent;
-                    if sent_now >= SEND_BYTES_MAX {
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
-                }
-                Poll::Pending => {
-                    if !std::mem::replace(&mut waiting, true) {
-                        client.timer.set(&worker.clock, timeout);
-                    }
-                    ready!(client.timer.poll_expired(&worker.clock, cx));
-                    client.timed_out = true;
-                    return Poll::Ready(Err(ClientGone));
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
-    });
-    let result = result.await;
-    job.ex.bytes_sent += offset - start;
-    job.ex.body_bytes_sent += offset - start;
-    result
-}
-
-enum Validity {
-    Send,
-    NotModified,
-    Failed,
-}
-
-/// Compares what the client has with the file (RFC 9110 §13.2.2).
-fn validate(job: &Job<'_>, modified: i64, etag: Option<&str>) -> Validity {
-    let ex = &job.ex;
-    if let Some(since) = ex.field(Name::IfUnmodifiedSince)
-        && ex.field(Name::IfMatch).is_none()
-        && date::parse_http(since).is_some_and(|since| modified > since)
-    {
-        return Validity::Failed;
-    }
-    if let Some(wanted) = ex.field(Name::IfMatch)
-        && !matches_etag(wanted, etag, Strength::Strong)
-    {
-        return Validity::Failed;
-    }
-    let none_match = ex.field(Name::IfNoneMatch);
-    if let Some(known) = none_match {
-        return if matches_etag(known, etag, Strength::Weak) {
-            Validity::NotModified
-        } else {
-            Validity::Send
-        };
-    }
-    let Some(since) = ex.field(Name::IfModifiedSince) else { return Validity::Send };
-    let since = date::parse_http(since);
-    let same = match job.place().scope.core.if_modified_since {
-        IfModifiedSince::Off => false,
-        IfModifiedSince::Exact => since == Some(modified),
-        IfModifiedSince::Before => since.is_some_and(|since| modified <= since),
-    };
-    if same { Validity::NotModified } else { Validity::Send }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Strength {
-    Strong,
-    Weak,
-}
-
-fn matches_etag(list: &[u8], etag: Option<&str>, strength: Strength) -> bool {
-    if list == b"*" {
-        return true;
-    }
-    let Some(etag) = etag else { return false };
-    keel_http::connection::tokens(list).any(|candidate| {
-        let weak = candidate.strip_prefix(b"W/");
-        match (weak, strength) {
-            (Some(_), Strength::Strong) => false,
-            (Some(opaque), Strength::Weak) => opaque == etag.as_bytes(),
-            (None, _) => candidate == etag.as_bytes(),
-        }
-    })
+    let parts = FileParts::whole(file, meta.len());
+    Flow::Answer(Box::new(Answer { status: 200, fields, source: Source::File(parts) }))
 }

@@ -2,14 +2,15 @@
 
 use keel_http::RequestBody;
 
+use super::redirect;
 use crate::{
+    answer::Special,
     job::{Flow, Job},
-    respond,
     snapshot::{Found, PlaceKind},
 };
 
 /// Finds the location, adds a missing slash, refuses bodies that are too large.
-pub(super) async fn run(job: &mut Job<'_>) -> Flow {
+pub(super) fn run(job: &mut Job<'_>) -> Flow {
     let view = job.view.clone();
     let server = job.ex.server(&view);
     match server.tree.find(&view.snapshot, &job.ex.uri) {
@@ -23,26 +24,25 @@ pub(super) async fn run(job: &mut Job<'_>) -> Flow {
             if let Err(error) = taken {
                 let text = format!("{error}: \"{}\" of location", regex.source());
                 job.client.log_error(job.worker, job.ex, &text);
-                return Flow::Status(500);
+                return Flow::status(500);
             }
         }
         Found::AddSlash(place) => {
             job.ex.place = Some(place);
-            let PlaceKind::Prefix(name) = &view.snapshot.place(place).kind else { return Flow::Status(500) };
+            let PlaceKind::Prefix(name) = &view.snapshot.place(place).kind else { return Flow::status(500) };
             let mut path = Vec::new();
             keel_http::uri::escape(name.as_bytes(), &mut path);
             if !job.ex.args.is_empty() {
                 path.push(b'?');
                 path.extend_from_slice(&job.ex.args);
             }
-            let url = respond::absolute_url(job, &path);
-            return Box::pin(super::error_page::finish_with(job, 301, Some(url))).await;
+            return Flow::Status(Special::moved(301, redirect::absolute_url(job.lookup(), &path)));
         }
     }
     job.client.limit_keep_alive(job.worker, job.ex, &view);
     let core = &view.snapshot.place(job.ex.place.unwrap_or(server.root)).scope.core;
     if core.internal && !job.ex.internal {
-        return Flow::Status(404);
+        return Flow::status(404);
     }
     if let RequestBody::Length(length) = job.ex.head.body
         && !job.ex.internal
@@ -52,7 +52,7 @@ pub(super) async fn run(job: &mut Job<'_>) -> Flow {
         let text = format!("client intended to send too large body: {length} bytes");
         job.client.log_error(job.worker, job.ex, &text);
         job.ex.linger = true;
-        return Flow::Status(413);
+        return Flow::status(413);
     }
     Flow::Next
 }

@@ -6,7 +6,10 @@ use keel_model::{FileKind, LogLevel, Template, TryFilesFallback};
 
 use crate::{
     job::{Flow, Job},
-    phase::files::{self, Mapping},
+    phase::{
+        files::{self, Mapping},
+        redirect,
+    },
 };
 
 /// Looks for the candidates and goes to the one that exists, else to the last argument.
@@ -27,10 +30,10 @@ pub(super) fn run(job: &mut Job<'_>) -> Flow {
         }
     }
     match &try_files.fallback {
-        TryFilesFallback::Status(status) => Flow::Status(*status),
+        TryFilesFallback::Status(status) => Flow::status(*status),
         TryFilesFallback::Uri(uri) => {
             let uri = name_of(job, uri);
-            super::error_page::go_to(job, &uri)
+            redirect::to(job, &uri)
         }
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct AddedField {
 }
 
 impl AddedField {
-    pub(super) fn compile(add: &AddHeader) -> Result<Self, CompileError> {
+    pub(crate) fn compile(add: &AddHeader) -> Result<Self, CompileError> {
         Ok(Self { field: FieldProgram::compile(&add.name, &add.value)?, always: add.always })
     }
 }

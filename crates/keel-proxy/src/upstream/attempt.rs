@@ -27,6 +27,7 @@ use crate::{
         socket::{Peeked, Socket},
     },
     job::Job,
+    send::PeerBody,
     worker::Worker,
 };
 
@@ -60,14 +61,30 @@ pub(crate) struct Exchanged {
     pub(crate) unsent: bool,
 }
 
-impl Exchanged {
-    /// Goes on sending the request to a peer that has answered early. What can't be sent isn't missed.
-    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, client: &mut Client, ex: &mut Exchange) {
+impl PeerBody for Exchanged {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Vec<u8>,
+        room: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.connection.socket.poll_fill(cx, buffer, room)
+    }
+
+    fn poll_request(&mut self, cx: &mut Context<'_>, client: &mut Client, ex: &mut Exchange) {
         if self.unsent || self.sender.is_done() {
             return;
         }
         let polled = self.sender.poll(cx, &mut self.connection.socket, client, ex);
         self.unsent = matches!(polled, Poll::Ready(Err(_)));
+    }
+
+    fn watch(&mut self) -> &mut ClientWatch {
+        &mut self.watch
+    }
+
+    fn sent_bytes(&self) -> u64 {
+        self.sender.sent
     }
 }
 
@@ -90,11 +107,11 @@ impl ClientWatch {
         if self.has_more {
             return Poll::Pending;
         }
-        while let Poll::Ready(ready) = client.socket.poll_read_ready(cx) {
+        while let Poll::Ready(ready) = client.poll_read_ready(cx) {
             if ready.is_err() {
                 return Poll::Ready(());
             }
-            match client.socket.peek() {
+            match client.peek() {
                 Peeked::Bytes => {
                     self.has_more = true;
                     return Poll::Pending;
@@ -104,7 +121,7 @@ impl ClientWatch {
                     return Poll::Pending;
                 }
                 Peeked::Broken => return Poll::Ready(()),
-                Peeked::Nothing => client.socket.forget_readiness(),
+                Peeked::Nothing => client.forget_readiness(),
             }
         }
         Poll::Pending
@@ -150,9 +167,9 @@ pub(crate) async fn attempt(
     pick: &Pick,
     target: &Target,
     scope: &ProxyScope,
-    streams: bool,
     retries: &mut Retries,
 ) -> Attempted {
+    let streams = retries.streams;
     let repeat = if !streams && job.ex.method.is_idempotent() { Repeat::Allowed } else { Repeat::Forbidden };
     let by = job.place().identity;
     let mut reused = target.pool().take(pick.peer(), by, repeat, job.worker.clock.now());

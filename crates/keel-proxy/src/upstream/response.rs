@@ -1,152 +1,74 @@
 //! The response on its way to the client: what of its head passes, and how its body is framed.
 
-use keel_http::{
-    Field, Lines, Message, Name, ResponseFraming, Status, Unwritable, Version,
-    body::{Decoder, Trailers},
-    connection, uri,
-};
+use keel_http::{Lines, Name, Version, connection, uri};
 use keel_lb::{Outcome, Pick};
 use keel_model::ProxyScope;
 
-use super::{attempt::Exchanged, pool::PeerConnection, route::Target};
+use super::{attempt::Exchanged, pool::PeerConnection, retry::Retries, route::Target};
 use crate::{
-    error::PeerFailure,
+    answer::{Answer, PeerAnswer, Source, Special},
     job::{Flow, Job},
-    phase::error_page,
-    relay::{self, Ended, Relay},
-    respond,
+    phase::redirect,
+    send::{self, Framing},
     snapshot::{ProxyProgram, RedirectRule},
+    variables::Lookup,
 };
 
-/// What became of a response.
-pub(super) enum Delivered {
-    /// The client has it as far as it could be sent, or gets another one.
-    Settled(Flow),
-    /// It broke off before a byte was sent to the client.
-    Broken(Box<BrokenOff>),
-}
-
-/// A response that broke off before a byte was sent to the client.
-pub(super) struct BrokenOff {
-    pub(super) failure: PeerFailure,
-    pub(super) pick: Pick,
-    pub(super) rest: Vec<u8>,
-}
-
-/// Gives the client as much as there is of a response that broke off; where that is nothing, `otherwise` goes on.
-pub(super) async fn give_rest(job: &mut Job<'_>, rest: &[u8], otherwise: Flow) -> Flow {
-    if rest.is_empty() {
-        return otherwise;
-    }
-    let before = job.ex.bytes_sent;
-    let _ = respond::send_rest(job, rest).await;
-    job.ex.head_sent = true;
-    let head_bytes = job.ex.sent_head.len() as u64;
-    job.ex.body_bytes_sent = (job.ex.bytes_sent - before).saturating_sub(head_bytes);
-    Flow::Close
-}
-
-/// Passes a response on to the client, to its end.
-pub(super) async fn deliver(
+/// Makes an answer of a response whose head has come, unless the head says that something else is to be sent.
+pub(super) fn answer(
     job: &mut Job<'_>,
     mut exchanged: Box<Exchanged>,
     pick: Pick,
-    target: &Target,
-    program: &ProxyProgram,
-    scope: &ProxyScope,
-) -> Delivered {
-    let head = &job.ex.upstream.head;
-    let status = head.status;
-    if status == 101 {
-        return Delivered::Settled(Box::pin(upgrade(job, exchanged, pick, program, scope)).await);
+    target: Target,
+    retries: Retries,
+) -> Flow {
+    let view = job.view.clone();
+    let place = job.ex.place(&view);
+    let (Some(program), scope) = (&place.proxy, &place.scope.proxy) else { return Flow::status(500) };
+    let status = job.ex.upstream.head.status;
+    if status == 101 && !may_upgrade(job, program) {
+        job.client.log_error(job.worker, job.ex, "upstream sent 101 that nobody asked for");
+        super::end_attempt(job, 502);
+        return Flow::status(502);
     }
     pick.report(Outcome::Success, job.worker.clock.now());
     note_announced_idle(job, &mut exchanged.connection);
-    let bodyless = job.ex.is_head() || matches!(status, 204 | 304);
-    let trailers = if scope.pass_trailers { Trailers::Keep } else { Trailers::Drop };
-    let decoder = match job.ex.upstream.head.framing {
-        _ if bodyless => Decoder::Done,
-        ResponseFraming::Length(length) => Decoder::length(length),
-        ResponseFraming::Chunked => Decoder::chunked(trailers),
-        ResponseFraming::UntilClose => Decoder::UntilClose,
-    };
-    if let Some(flow) = redirect(job, program, scope) {
+    let peer = PeerAnswer { exchanged, pick, target, retries, slice: None };
+    if status != 101
+        && let Some(flow) = replacement(job, program, scope)
+    {
         super::end_attempt(job, status);
         // A connection is worth keeping only if nothing has to be read from it first.
-        let nothing_left = decoder.is_done() && job.ex.upstream.input.len() == job.ex.upstream.body_start;
-        if nothing_left && exchanged.sender.is_done() && job.ex.upstream.head.keeps_alive() {
-            target.pool().give(job.worker, exchanged.connection);
-        }
-        return Delivered::Settled(flow);
+        let side = &job.ex.upstream;
+        let is_empty = job.ex.is_head()
+            || matches!(status, 204 | 304)
+            || side.head.framing == keel_http::ResponseFraming::Length(0);
+        let nothing_left = is_empty && side.input.len() == side.body_start;
+        finish(job, peer, nothing_left);
+        return flow;
     }
-    let keep_alive = job.ex.keep_alive;
-    job.settle_keep_alive();
-    let framing = Framing::choose(job, bodyless, job.ex.forced_status.unwrap_or(status));
-    if framing == Framing::UntilClose {
-        job.ex.keep_alive = false;
-    }
-    let head = match write_head(job, program, framing, None) {
-        Ok(head) => head,
-        Err(unwritable) => {
-            super::end_attempt(job, status);
-            respond::note_unwritable(job, &unwritable);
-            return Delivered::Settled(Flow::Status(500));
-        }
-    };
-    job.ex.status = job.ex.forced_status.unwrap_or(status);
-    let relay = Box::new(Relay::new(job, decoder, framing, scope, head));
-    let ended = relay::run(job, &mut exchanged, relay, scope).await;
-    super::end_attempt(job, 0);
-    let flow = match ended {
-        Ended::PeerFailedFirst { failure, rest } => {
-            log_broken(job, failure);
-            if rest.is_empty() {
-                job.ex.keep_alive = keep_alive;
-            }
-            return Delivered::Broken(Box::new(BrokenOff { failure, pick, rest }));
-        }
-        Ended::Whole { reusable } => {
-            let keep = reusable && exchanged.sender.is_done() && job.ex.upstream.head.keeps_alive();
-            // The peer may have answered before it had the whole body; nobody wants the rest.
-            job.ex.linger |= !exchanged.sender.is_done();
-            if keep {
-                target.pool().give(job.worker, exchanged.connection);
-            }
-            job.ex.complete = true;
-            Flow::Done
-        }
-        Ended::PeerFailed(failure) => {
-            log_broken(job, failure);
-            Flow::Close
-        }
-        Ended::StoreFailed if job.ex.head_sent => Flow::Close,
-        Ended::StoreFailed => Flow::Status(500),
-        Ended::ClientGone => Flow::Close,
-    };
-    Delivered::Settled(flow)
+    Flow::Answer(Answer::new(status, Source::Peer(peer)))
 }
 
-/// How a response's body is framed for the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
-    /// There is no body.
-    None,
-    /// By the peer's length.
-    Length(u64),
-    Chunked,
-    UntilClose,
+/// Says whether the client asked for a tunnel, and may have one.
+fn may_upgrade(job: &Job<'_>, program: &ProxyProgram) -> bool {
+    let head = &job.ex.head;
+    program.upgrades
+        && head.connection.upgrade
+        && head.fields.has(Name::Upgrade)
+        && head.version == Version::Http11
 }
 
-impl Framing {
-    fn choose(job: &Job<'_>, bodyless: bool, status: u16) -> Self {
-        match job.ex.upstream.head.framing {
-            _ if bodyless => Framing::None,
-            _ if respond::adds_trailers(job, status) => Framing::Chunked,
-            ResponseFraming::Length(length) => Framing::Length(length),
-            _ if super::knows_chunks(job.ex.head.version) => Framing::Chunked,
-            _ => Framing::UntilClose,
-        }
+/// Ends an exchange with a peer; its connection is kept where it is clean and both sides want that.
+pub(crate) fn finish(job: &mut Job<'_>, peer: PeerAnswer, is_clean: bool) {
+    let PeerAnswer { exchanged, target, pick, .. } = peer;
+    let is_sent = exchanged.sender.is_done();
+    if is_clean && is_sent && job.ex.upstream.head.keeps_alive() {
+        target.pool().give(job.worker, exchanged.connection);
     }
+    // The peer may have answered before it had the whole body; nobody wants the rest.
+    job.ex.linger |= !is_sent;
+    drop(pick);
 }
 
 fn note_announced_idle(job: &Job<'_>, connection: &mut PeerConnection) {
@@ -158,7 +80,7 @@ fn note_announced_idle(job: &Job<'_>, connection: &mut PeerConnection) {
 }
 
 /// Acts on `X-Accel-Redirect` and `proxy_intercept_errors`: the response is replaced by another.
-fn redirect(job: &mut Job<'_>, program: &ProxyProgram, scope: &ProxyScope) -> Option<Flow> {
+fn replacement(job: &mut Job<'_>, program: &ProxyProgram, scope: &ProxyScope) -> Option<Flow> {
     let side = &job.ex.upstream;
     let status = side.head.status;
     let accel = side.head.fields.first(Name::XAccelRedirect);
@@ -178,61 +100,52 @@ fn redirect(job: &mut Job<'_>, program: &ProxyProgram, scope: &ProxyScope) -> Op
                 None => (location.as_slice(), b"".as_slice()),
             };
             if uri::normalise(raw, uri::Slashes::Keep, &mut path).is_err() {
-                return Some(Flow::Status(404));
+                return Some(Flow::status(404));
             }
             path.extend_from_slice(args);
         }
-        error_page::go_to(job, &path)
+        redirect::to(job, &path)
     } else {
         let pages = &job.place().scope.core.error_pages;
         let intercepts = scope.upstream.intercept_errors && status >= 300 && !job.ex.error_page;
         if !intercepts || !pages.iter().any(|page| page.status == status) {
             return None;
         }
+        let mut special = Special::from(status);
         if status == 401 {
-            let mut carried = Lines::default();
             for field in side.head.fields.all(Name::WwwAuthenticate) {
-                carried.copied(field, &side.input);
+                special.fields.copied(field, &side.input);
             }
-            job.ex.carried = carried;
         }
-        Flow::Status(status)
+        Flow::Status(special)
     };
     Some(flow)
 }
 
-/// Writes the head of the response; `upgrade` is the protocol that the connection changes to.
-fn write_head(
-    job: &mut Job<'_>,
-    program: &ProxyProgram,
-    framing: Framing,
-    upgrade: Option<&Field>,
-) -> Result<Message, Unwritable> {
-    let mut lines = Lines::in_buffer(std::mem::take(&mut job.ex.sent_head));
-    let out = &mut lines;
-    let ex = &*job.ex;
-    let side = &ex.upstream;
+/// Writes the fields of the peer's response that pass, and those that frame its body.
+pub(crate) fn write_fields(lookup: Lookup<'_>, answer: &Answer, framing: Framing, out: &mut Lines) {
+    let Some(program) = &lookup.ex.place(lookup.view).proxy else { return };
+    let side = &lookup.ex.upstream;
     let input = &side.input;
     let hides = |name: Name| program.response_drops.contains(name, name.as_str().as_bytes());
-    let server = hides(Name::Server) || !side.head.fields.has(Name::Server);
-    let date = hides(Name::Date) || !side.head.fields.has(Name::Date);
-    let line = ex.forced_status.map_or(Status::Copied(&side.head, input), Status::Own);
-    respond::begin_head(job, line, server, date, out);
-    let status = ex.forced_status.unwrap_or(side.head.status);
-    let headers = &job.place().scope.headers;
-    let expires = headers.expires != keel_model::Expires::Off && respond::is_plain_status(status);
+    if hides(Name::Server) || !side.head.fields.has(Name::Server) {
+        send::write_server(lookup, out);
+    }
+    if hides(Name::Date) || !side.head.fields.has(Name::Date) {
+        send::write_date(lookup, out);
+    }
+    let dropped = answer.fields.dropped;
     for field in &side.head.fields {
         let name = field.name.of(input);
-        if program.response_drops.contains(field.known, name) {
+        if program.response_drops.contains(field.known, name) || dropped.contains(field.known) {
             continue;
         }
         if side.head.connection.names_fields && connection::is_named(input, &side.head.fields, name) {
             continue;
         }
         match field.known {
-            Name::Expires | Name::CacheControl if expires => {}
             Name::Location | Name::Refresh if !program.redirects.is_empty() => {
-                match rewrite_redirect(job, program, field.known, field.value.of(input)) {
+                match rewrite_redirect(lookup, program, field.known, field.value.of(input)) {
                     Some((before, url)) => out.uri(name, before, &url),
                     None => out.copied(field, input),
                 }
@@ -240,32 +153,13 @@ fn write_head(
             _ => out.copied(field, input),
         }
     }
-    match framing {
-        Framing::Length(length) => out.number("Content-Length", length),
-        Framing::Chunked => out.fixed("Transfer-Encoding: chunked\r\n"),
-        Framing::UntilClose => {}
-        // What a GET would have had.
-        Framing::None => {
-            if let ResponseFraming::Length(length) = side.head.framing
-                && side.head.status != 204
-            {
-                out.number("Content-Length", length);
-            }
-        }
-    }
-    let modified = side.head.fields.first(Name::LastModified);
-    let modified = modified.and_then(|field| keel_http::date::parse_http(field.value.of(input)));
-    respond::finish_head(job, status, modified, out);
-    if let Some(protocol) = upgrade {
-        out.copied(protocol, input);
-    }
-    lines.end()
+    send::write_framing(lookup, framing, out);
 }
 
 /// Rewrites `Location` or `Refresh` by the first rule of `proxy_redirect` that matches: gives what stands before the URL,
 /// and the URL.
 fn rewrite_redirect<'a>(
-    job: &Job<'_>,
+    lookup: Lookup<'_>,
     program: &ProxyProgram,
     name: Name,
     value: &'a [u8],
@@ -282,79 +176,28 @@ fn rewrite_redirect<'a>(
     for rule in &program.redirects {
         let replaced = match rule {
             RedirectRule::Prefix { from, to } => {
-                let from = job.text(from);
-                url.strip_prefix(from.as_slice()).map(|rest| [job.text(to).as_slice(), rest].concat())
+                let from = lookup.text(from);
+                url.strip_prefix(from.as_slice()).map(|rest| [lookup.text(to).as_slice(), rest].concat())
             }
             RedirectRule::Regex { from, to } => match from.captures(url) {
                 Ok(found) => found.map(|found| {
                     let mut text = Vec::new();
-                    job.lookup().append_with_groups(to, &found, &mut text);
+                    lookup.append_with_groups(to, &found, &mut text);
                     text
                 }),
                 Err(error) => {
                     let text = format!("{error}: \"{}\" of proxy_redirect", from.source());
-                    job.client.log_error(job.worker, job.ex, &text);
+                    lookup.client.log_error(lookup.worker, lookup.ex, &text);
                     None
                 }
             },
         };
         if let Some(mut replaced) = replaced {
             if name == Name::Location && replaced.starts_with(b"/") {
-                replaced = respond::absolute_url(job, &replaced);
+                replaced = redirect::absolute_url(lookup, &replaced);
             }
             return Some((before, replaced));
         }
     }
     None
-}
-
-/// Says in the log that a response broke off.
-fn log_broken(job: &Job<'_>, failure: PeerFailure) {
-    let text = match failure {
-        PeerFailure::Timeout => "upstream timed out (110: Connection timed out) while reading upstream",
-        PeerFailure::Invalid => "upstream sent invalid chunked response while reading upstream",
-        _ => "upstream prematurely closed connection while reading upstream",
-    };
-    job.client.log_error(job.worker, job.ex, text);
-}
-
-/// Begins a tunnel, if that is what the client asked for.
-async fn upgrade(
-    job: &mut Job<'_>,
-    exchanged: Box<Exchanged>,
-    pick: Pick,
-    program: &ProxyProgram,
-    scope: &ProxyScope,
-) -> Flow {
-    let asked = job.ex.head.connection.upgrade
-        && job.ex.head.fields.has(Name::Upgrade)
-        && job.ex.head.version == Version::Http11;
-    if !asked || !program.upgrades {
-        job.client.log_error(job.worker, job.ex, "upstream sent 101 that nobody asked for");
-        super::end_attempt(job, 502);
-        return Flow::Status(502);
-    }
-    pick.report(Outcome::Success, job.worker.clock.now());
-    job.ex.keep_alive = false;
-    // `Upgrade` concerns this hop alone, and this is the hop.
-    let protocol = job.ex.upstream.head.fields.first(Name::Upgrade).copied();
-    let head = match write_head(job, program, Framing::UntilClose, protocol.as_ref()) {
-        Ok(head) => head,
-        Err(unwritable) => {
-            super::end_attempt(job, 502);
-            respond::note_unwritable(job, &unwritable);
-            return Flow::Status(500);
-        }
-    };
-    job.ex.status = 101;
-    let sent = respond::send_message(job, &head, b"").await;
-    job.ex.sent_head = head.into_head();
-    job.ex.head_sent = true;
-    if sent.is_ok() {
-        relay::tunnel(job, *exchanged, scope).await;
-    }
-    super::end_attempt(job, 0);
-    drop(pick);
-    job.ex.complete = true;
-    Flow::Done
 }

@@ -87,7 +87,7 @@ pub(crate) struct Retries {
     /// where the request may not be sent again.
     pub(super) was_stale: bool,
     /// Whether the request's body is gone once it has been sent (`proxy_request_buffering off`).
-    streams: bool,
+    pub(super) streams: bool,
     happened: bool,
 }
 

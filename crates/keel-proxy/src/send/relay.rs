@@ -1,22 +1,22 @@
-//! A response's body from peer to client, with back-pressure, and tunnels.
+//! A response's body from peer to client, with back-pressure.
 //!
 //! Bytes wait in memory; once that is full, in a temporary file, so that a slow client doesn't hold up a peer
 //! (`proxy_buffering`, `proxy_max_temp_file_size`). What the client takes as fast as it comes never sees the file.
 
 use std::{
     future::poll_fn,
+    io,
     task::{Context, Poll},
     time::Instant,
 };
 
-use keel_http::{Lines, Message, body::Decoder, body::each_trailer, encode};
+use keel_http::{Lines, Message, ResponseFraming, body::Decoder, body::Trailers, body::each_trailer, encode};
 use keel_model::{LogLevel, ProxyScope};
 
+use super::{Framing, filter_trailers};
 use crate::{
-    error::PeerFailure,
-    io::spool::Spool,
-    job::Job,
-    upstream::{Exchanged, Framing},
+    downstream::Client, error::PeerFailure, exchange::Exchange, filter::Transform, io::spool::Spool,
+    job::Job, upstream::ClientWatch,
 };
 
 /// Bytes read from a peer at a time while a body streams.
@@ -29,7 +29,7 @@ const READ_FIRST_BYTES_MAX: usize = 4 << 10;
 const UNSPOOL_BYTES: usize = 64 << 10;
 
 /// How a relay ended.
-pub(crate) enum Ended {
+pub(super) enum Relayed {
     /// The client has the whole response. `reusable` says whether the peer's connection is clean.
     Whole { reusable: bool },
     /// The peer failed midway.
@@ -51,11 +51,11 @@ enum Failure {
     Store,
 }
 
-impl From<Failure> for Ended {
+impl From<Failure> for Relayed {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Peer(failure) => Ended::PeerFailed(failure),
-            Failure::Store => Ended::StoreFailed,
+            Failure::Peer(failure) => Relayed::PeerFailed(failure),
+            Failure::Store => Relayed::StoreFailed,
         }
     }
 }
@@ -67,17 +67,37 @@ enum Unsent {
     Store,
 }
 
-impl From<Unsent> for Ended {
+impl From<Unsent> for Relayed {
     fn from(unsent: Unsent) -> Self {
         match unsent {
-            Unsent::ClientGone => Ended::ClientGone,
-            Unsent::Store => Ended::StoreFailed,
+            Unsent::ClientGone => Relayed::ClientGone,
+            Unsent::Store => Relayed::StoreFailed,
         }
     }
 }
 
+/// A connection that a response's head has been read from, as far as the relay has to do with it.
+pub(crate) trait PeerBody {
+    /// Reads once; 0 means the end.
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut Vec<u8>,
+        room: usize,
+    ) -> Poll<io::Result<usize>>;
+
+    /// Goes on sending the request to a peer that has answered before it had the whole. What can't be sent isn't missed.
+    fn poll_request(&mut self, cx: &mut Context<'_>, client: &mut Client, ex: &mut Exchange);
+
+    /// What watches the client meanwhile.
+    fn watch(&mut self) -> &mut ClientWatch;
+
+    /// Counts the bytes of the request that were sent.
+    fn sent_bytes(&self) -> u64;
+}
+
 /// One response body on its way.
-pub(crate) struct Relay {
+pub(super) struct Relay {
     decoder: Decoder,
     framing: Framing,
     /// What the client gets next: the head, then the body.
@@ -92,16 +112,27 @@ pub(crate) struct Relay {
     clean: bool,
     finished: bool,
     payload_bytes: u64,
+    /// Bytes sent before the response, interim ones.
+    sent_before: u64,
+    /// What filters do to the payload, in order.
+    pub(super) transforms: Vec<Box<dyn Transform>>,
+}
+
+/// Makes what finds the end of the body of the peer's response.
+pub(super) fn decoder(job: &Job<'_>, trailers: Trailers) -> Decoder {
+    let head = &job.ex.upstream.head;
+    match head.framing {
+        _ if job.ex.is_head() || matches!(head.status, 204 | 304) => Decoder::Done,
+        ResponseFraming::Length(length) => Decoder::length(length),
+        ResponseFraming::Chunked => Decoder::chunked(trailers),
+        ResponseFraming::UntilClose => Decoder::UntilClose,
+    }
 }
 
 impl Relay {
-    pub(crate) fn new(
-        job: &mut Job<'_>,
-        decoder: Decoder,
-        framing: Framing,
-        scope: &ProxyScope,
-        head: Message,
-    ) -> Self {
+    pub(super) fn new(job: &Job<'_>, framing: Framing, scope: &ProxyScope, head: Message) -> Self {
+        let trailers = if scope.pass_trailers { Trailers::Keep } else { Trailers::Drop };
+        let decoder = decoder(job, trailers);
         let head_length = head.head_length();
         let side = &job.ex.upstream;
         let accel = side.head.fields.first(keel_http::Name::XAccelBuffering);
@@ -126,6 +157,8 @@ impl Relay {
             clean: true,
             finished: false,
             payload_bytes: 0,
+            sent_before: job.ex.bytes_sent,
+            transforms: Vec::new(),
         }
     }
 
@@ -155,10 +188,12 @@ impl Relay {
             let step = self.decoder.decode(rest).map_err(|_| PeerFailure::Invalid)?;
             let payload = rest.get(step.payload).unwrap_or_default();
             self.payload_bytes += payload.len() as u64;
-            match self.framing {
-                Framing::Chunked => encode::chunk(payload, to),
-                Framing::None => {}
-                Framing::Length(_) | Framing::UntilClose => to.extend_from_slice(payload),
+            if self.transforms.is_empty() {
+                self.framing.append(payload, to);
+            } else {
+                let mut piece = payload.to_vec();
+                self.transforms.iter_mut().for_each(|transform| transform.piece(&mut piece));
+                self.framing.append(&piece, to);
             }
             at += step.consumed;
         }
@@ -174,7 +209,7 @@ impl Relay {
     }
 
     /// Puts bytes behind everything that waits already.
-    fn store(&mut self, mut bytes: Vec<u8>, folder: &std::path::Path) -> std::io::Result<Vec<u8>> {
+    fn store(&mut self, mut bytes: Vec<u8>, folder: &std::path::Path) -> io::Result<Vec<u8>> {
         if self.spooled() == 0 && self.pending() < self.memory_max {
             self.out.extend_from_slice(&bytes);
         } else {
@@ -189,13 +224,24 @@ impl Relay {
     }
 }
 
+impl Framing {
+    /// Appends a piece of a body.
+    fn append(self, payload: &[u8], to: &mut Vec<u8>) {
+        match self {
+            Framing::Chunked => encode::chunk(payload, to),
+            Framing::None => {}
+            Framing::Length(_) | Framing::UntilClose => to.extend_from_slice(payload),
+        }
+    }
+}
+
 /// Relays a body to its end.
-pub(crate) async fn run(
+pub(super) async fn run(
     job: &mut Job<'_>,
-    exchanged: &mut Exchanged,
-    mut relay: Box<Relay>,
+    peer: &mut impl PeerBody,
+    relay: &mut Relay,
     scope: &ProxyScope,
-) -> Ended {
+) -> Relayed {
     let mut input = std::mem::take(&mut job.ex.upstream.input);
     let mut out = std::mem::take(&mut relay.out);
     let first = input.get(job.ex.upstream.body_start..).unwrap_or_default();
@@ -204,19 +250,19 @@ pub(crate) async fn run(
     job.ex.upstream.input = input;
     relay.out = out;
     let begun = match taken {
-        Ok(()) if relay.decoder.is_done() => end_body(job, &mut relay, scope),
+        Ok(()) if relay.decoder.is_done() => end_body(job, relay, scope),
         Ok(()) => Ok(()),
         Err(failure) => Err(Failure::Peer(failure)),
     };
     let ended = match begun {
-        Ok(()) => stream(job, exchanged, &mut relay, scope).await,
+        Ok(()) => stream(job, peer, relay, scope).await,
         Err(failure) => failure.into(),
     };
     let ended = match ended {
-        Ended::PeerFailed(failure) if !job.ex.head_sent => {
+        Relayed::PeerFailed(failure) if !job.ex.head_sent => {
             let is_trusted = failure == PeerFailure::Error && relay.payload_bytes > 0;
             let rest = if is_trusted { relay.out.clone() } else { Vec::new() };
-            Ended::PeerFailedFirst { failure, rest }
+            Relayed::PeerFailedFirst { failure, rest }
         }
         ended => ended,
     };
@@ -224,9 +270,10 @@ pub(crate) async fn run(
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
         attempt.response_bytes = relay.payload_bytes;
         attempt.received_bytes = attempt.received_bytes.max(relay.payload_bytes);
-        attempt.sent_bytes = exchanged.sender.sent;
+        attempt.sent_bytes = peer.sent_bytes();
     }
-    job.ex.body_bytes_sent = job.ex.bytes_sent.saturating_sub(relay.head_length as u64);
+    let sent = job.ex.bytes_sent - relay.sent_before;
+    job.ex.body_bytes_sent = sent.saturating_sub(relay.head_length as u64);
     if job.ex.sent_head.is_empty() {
         relay.out.truncate(head_length);
         job.ex.sent_head = std::mem::take(&mut relay.out);
@@ -243,15 +290,7 @@ fn end_body(job: &mut Job<'_>, relay: &mut Relay, scope: &ProxyScope) -> Result<
         job.ex.upstream.trailers = kept.as_bytes().to_vec();
     }
     if relay.framing == Framing::Chunked {
-        let mut added = Lines::default();
-        crate::respond::write_trailers(job, job.ex.status, &mut added);
-        match added.check() {
-            Ok(()) => kept.append(&added),
-            // The head has been sent long ago.
-            Err(error) => {
-                job.client.log_error(job.worker, job.ex, &format!("trailers are left out: {error}"))
-            }
-        }
+        kept.append(&filter_trailers(job));
     }
     relay.end(&kept, &mut tail);
     relay.decoder = match std::mem::take(&mut relay.decoder) {
@@ -271,7 +310,7 @@ fn end_body(job: &mut Job<'_>, relay: &mut Relay, scope: &ProxyScope) -> Result<
 }
 
 /// Says that a temporary file fails: neither the peer nor the client has anything to do with it.
-fn log_store(job: &Job<'_>, error: &std::io::Error) {
+fn log_store(job: &Job<'_>, error: &io::Error) {
     let reason = crate::phase::files::errno_text(error);
     let text = format!("a temporary file for the response failed ({reason}) while buffering it");
     job.client.log(job.worker, job.ex, LogLevel::Crit, &text);
@@ -279,11 +318,11 @@ fn log_store(job: &Job<'_>, error: &std::io::Error) {
 
 async fn stream(
     job: &mut Job<'_>,
-    exchanged: &mut Exchanged,
+    peer: &mut impl PeerBody,
     relay: &mut Relay,
     scope: &ProxyScope,
-) -> Ended {
-    let send_timeout = crate::respond::send_timeout(job);
+) -> Relayed {
+    let send_timeout = job.place().scope.core.send_timeout;
     let mut read_since: Option<Instant> = None;
     let mut write_since: Option<Instant> = None;
     // An app often sends head and body apart; what has come by now leaves in one write.
@@ -293,7 +332,7 @@ async fn stream(
             let mut progress = false;
             if std::mem::take(&mut reads_first)
                 && !relay.decoder.is_done()
-                && let Poll::Ready(Err(failure)) = read(job, exchanged, relay, scope, cx)
+                && let Poll::Ready(Err(failure)) = read(job, peer, relay, scope, cx)
             {
                 return Poll::Ready(failure.into());
             }
@@ -306,12 +345,12 @@ async fn stream(
                 Poll::Pending => {}
             }
             if relay.decoder.is_done() && relay.pending() == 0 && relay.spooled() == 0 {
-                return Poll::Ready(Ended::Whole { reusable: relay.clean });
+                return Poll::Ready(Relayed::Whole { reusable: relay.clean });
             }
-            poll_sender(job, exchanged, cx);
+            peer.poll_request(cx, job.client, job.ex);
             let reads = !relay.decoder.is_done() && relay.has_room();
             if reads {
-                match read(job, exchanged, relay, scope, cx) {
+                match read(job, peer, relay, scope, cx) {
                     Poll::Ready(Ok(())) => {
                         progress = true;
                         read_since = None;
@@ -332,25 +371,23 @@ async fn stream(
             if relay.pending() > 0 {
                 write_since.get_or_insert(now);
             }
-            if !scope.upstream.ignore_client_abort
-                && exchanged.watch.poll_gone(cx, job.client, now).is_ready()
-            {
-                return Poll::Ready(Ended::ClientGone);
+            if !scope.upstream.ignore_client_abort && peer.watch().poll_gone(cx, job.client, now).is_ready() {
+                return Poll::Ready(Relayed::ClientGone);
             }
             let read_until = read_since.map(|since| since + scope.upstream.read_timeout);
             let write_until = write_since.map(|since| since + send_timeout);
-            let gone_at = exchanged.watch.deadline().filter(|_| relay.pending() == 0);
+            let gone_at = peer.watch().deadline().filter(|_| relay.pending() == 0);
             let next = read_until.into_iter().chain(write_until).chain(gone_at).min();
             job.client.timer.set_at(next);
             let now = std::task::ready!(job.client.timer.poll_expired(&job.worker.clock, cx));
             if write_until.is_some_and(|until| now >= until) {
                 job.client.timed_out = true;
-                return Poll::Ready(Ended::ClientGone);
+                return Poll::Ready(Relayed::ClientGone);
             }
             if read_until.is_some_and(|until| now >= until) {
-                return Poll::Ready(Ended::PeerFailed(PeerFailure::Timeout));
+                return Poll::Ready(Relayed::PeerFailed(PeerFailure::Timeout));
             }
-            return Poll::Ready(Ended::ClientGone);
+            return Poll::Ready(Relayed::ClientGone);
         }
     })
     .await
@@ -362,7 +399,7 @@ fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Res
     loop {
         while relay.pending() > 0 {
             let rest = relay.out.get(relay.out_sent..).unwrap_or_default();
-            match job.client.socket.poll_send(cx, rest) {
+            match job.client.sink.poll_send(cx, rest) {
                 Poll::Ready(Ok(sent)) => {
                     relay.out_sent += sent;
                     job.ex.bytes_sent += sent as u64;
@@ -407,14 +444,14 @@ fn keep_head(job: &mut Job<'_>, relay: &Relay) {
 /// Reads once from the peer and stores what came.
 fn read(
     job: &mut Job<'_>,
-    exchanged: &mut Exchanged,
+    peer: &mut impl PeerBody,
     relay: &mut Relay,
     scope: &ProxyScope,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Failure>> {
     let mut raw = std::mem::take(&mut relay.raw);
     raw.clear();
-    let polled = exchanged.connection.socket.poll_fill(cx, &mut raw, READ_BYTES);
+    let polled = peer.poll_read(cx, &mut raw, READ_BYTES);
     let count = match polled {
         Poll::Pending => {
             relay.raw = raw;
@@ -464,106 +501,4 @@ fn read(
         }
     }
     Poll::Ready(if relay.decoder.is_done() { end_body(job, relay, scope) } else { Ok(()) })
-}
-
-/// Goes on sending the request's body to a peer that answers early.
-fn poll_sender(job: &mut Job<'_>, exchanged: &mut Exchanged, cx: &mut Context<'_>) {
-    exchanged.poll_send(cx, job.client, job.ex);
-}
-
-/// One direction of a tunnel.
-#[derive(Default)]
-struct Half {
-    bytes: Vec<u8>,
-    sent: usize,
-    ended: bool,
-    shut: bool,
-}
-
-impl Half {
-    fn is_over(&self) -> bool {
-        self.shut
-    }
-}
-
-/// Copies bytes both ways until both sides have ended, or nothing has come for too long.
-pub(crate) async fn tunnel(job: &mut Job<'_>, mut exchanged: Exchanged, scope: &ProxyScope) {
-    let mut up = Half::default();
-    let mut down = Half::default();
-    let (body_start, consumed) = (job.ex.upstream.body_start, job.ex.consumed);
-    down.bytes.extend_from_slice(job.ex.upstream.input.get(body_start..).unwrap_or_default());
-    up.bytes.extend_from_slice(job.ex.input.get(consumed..).unwrap_or_default());
-    job.ex.consumed = job.ex.input.len();
-    if job.place().scope.core.tcp_nodelay {
-        job.client.no_delay();
-    }
-    job.client.timer.set(&job.worker.clock, scope.upstream.read_timeout);
-    let (worker, client, ex) = (job.worker, &mut *job.client, &mut *job.ex);
-    let mut received = 0u64;
-    poll_fn(|cx| {
-        loop {
-            let peer = &mut exchanged.connection.socket;
-            let first = pump(&mut client.socket, peer, &mut up, cx);
-            let second = pump(peer, &mut client.socket, &mut down, cx);
-            let (Ok(a), Ok(b)) = (first, second) else { return Poll::Ready(()) };
-            ex.bytes_sent += b.1;
-            received += b.1;
-            if up.is_over() && down.is_over() {
-                return Poll::Ready(());
-            }
-            if a.0 || b.0 {
-                client.timer.set(&worker.clock, scope.upstream.read_timeout);
-                continue;
-            }
-            return client.timer.poll_expired(&worker.clock, cx).map(drop);
-        }
-    })
-    .await;
-    job.ex.body_bytes_sent = received;
-    if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
-        attempt.response_bytes += received;
-    }
-}
-
-/// Moves what it can one way; says whether anything moved and how many bytes were sent.
-fn pump(
-    from: &mut crate::io::socket::Socket,
-    to: &mut crate::io::socket::Socket,
-    half: &mut Half,
-    cx: &mut Context<'_>,
-) -> Result<(bool, u64), ()> {
-    let (mut moved, mut sent_now) = (false, 0);
-    if half.sent == half.bytes.len() && !half.ended {
-        half.bytes.clear();
-        half.sent = 0;
-        match from.poll_fill(cx, &mut half.bytes, READ_BYTES / 2) {
-            Poll::Ready(Ok(0)) => {
-                half.ended = true;
-                moved = true;
-            }
-            Poll::Ready(Ok(_)) => moved = true,
-            Poll::Ready(Err(_)) => return Err(()),
-            Poll::Pending => {
-                // A tunnel that idles holds no buffer.
-                half.bytes = Vec::new();
-            }
-        }
-    }
-    while half.sent < half.bytes.len() {
-        match to.poll_send(cx, half.bytes.get(half.sent..).unwrap_or_default()) {
-            Poll::Ready(Ok(sent)) => {
-                half.sent += sent;
-                sent_now += sent as u64;
-                moved = true;
-            }
-            Poll::Ready(Err(_)) => return Err(()),
-            Poll::Pending => break,
-        }
-    }
-    if half.ended && !half.shut && half.sent == half.bytes.len() {
-        to.shutdown_write();
-        half.shut = true;
-        moved = true;
-    }
-    Ok((moved, sent_now))
 }

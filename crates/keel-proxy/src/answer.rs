@@ -1,0 +1,177 @@
+//! What a request is answered with, before a byte of it is written.
+//!
+//! Phases, error pages, files and peers each make an [`Answer`]; [`send`](crate::send) is the one way out for all of them.
+//! The fields that a peer sent stay in the exchange, where they were read; an answer only says which of them filters have
+//! replaced.
+
+use std::fs::File;
+
+use keel_http::{Lines, Name, NameSet, ResponseFraming, date};
+use keel_lb::Pick;
+
+use crate::{
+    exchange::Exchange,
+    upstream::{Exchanged, Retries, Target},
+};
+
+/// A response.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) fields: Fields,
+    pub(crate) source: Source,
+}
+
+impl Answer {
+    /// Makes one of a status, without fields of its own.
+    pub(crate) fn new(status: u16, source: Source) -> Box<Self> {
+        Box::new(Self { status, fields: Fields::default(), source })
+    }
+
+    /// Makes one with a text of that media type.
+    pub(crate) fn text(status: u16, content_type: &str, text: Vec<u8>) -> Box<Self> {
+        let content_type =
+            Some(content_type.as_bytes().to_vec()).filter(|content_type| !content_type.is_empty());
+        let fields = Fields { content_type, ..Fields::default() };
+        Box::new(Self { status, fields, source: Source::Bytes(text) })
+    }
+
+    /// Length of the body in bytes, where it is known before the body has been read.
+    pub(crate) fn length(&self, ex: &Exchange) -> Option<u64> {
+        match &self.source {
+            Source::Empty => Some(0),
+            Source::Bytes(bytes) => Some(bytes.len() as u64),
+            Source::File(file) => Some(file.length()),
+            Source::Peer(peer) => match ex.upstream.head.framing {
+                _ if let Some((start, end)) = peer.slice => Some(end - start),
+                // A peer's 204 or 304 has no body, whatever status it is sent with.
+                _ if matches!(ex.upstream.head.status, 204 | 304) => Some(0),
+                ResponseFraming::Length(length) => Some(length),
+                ResponseFraming::Chunked | ResponseFraming::UntilClose => None,
+            },
+        }
+    }
+
+    /// The validator `ETag`, as it stands so far.
+    pub(crate) fn etag<'a>(&'a self, ex: &'a Exchange) -> Option<&'a [u8]> {
+        self.fields.etag.as_deref().or_else(|| self.of_peer(ex, Name::Etag))
+    }
+
+    /// The date of the last change in Unix seconds, as it stands so far.
+    pub(crate) fn modified(&self, ex: &Exchange) -> Option<i64> {
+        self.fields.modified.or_else(|| self.of_peer(ex, Name::LastModified).and_then(date::parse_http))
+    }
+
+    /// The first field of that name that came from a peer and that no filter has replaced.
+    fn of_peer<'a>(&self, ex: &'a Exchange, name: Name) -> Option<&'a [u8]> {
+        if !matches!(self.source, Source::Peer(_)) || self.fields.dropped.contains(name) {
+            return None;
+        }
+        let side = &ex.upstream;
+        side.head.fields.first(name).map(|field| field.value.of(&side.input))
+    }
+}
+
+/// The fields of an answer that aren't a peer's.
+#[derive(Default)]
+pub(crate) struct Fields {
+    pub(crate) content_type: Option<Vec<u8>>,
+    pub(crate) location: Option<Vec<u8>>,
+    /// `Last-Modified`, in Unix seconds.
+    pub(crate) modified: Option<i64>,
+    pub(crate) etag: Option<Vec<u8>>,
+    /// Further lines that stand before `Connection`.
+    pub(crate) lines: Lines,
+    /// Lines of the configuration, which stand behind all others.
+    pub(crate) added: Lines,
+    /// Fields of the peer, and those above, that filters have taken out or replaced.
+    pub(crate) dropped: NameSet,
+    pub(crate) ranges: Ranges,
+    /// Whether filters append fields behind the body.
+    pub(crate) trailers: bool,
+}
+
+/// Which parts of an answer may be asked for by `Range`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Ranges {
+    /// None.
+    #[default]
+    No,
+    /// One part.
+    One,
+    /// As many as `max_ranges` allows.
+    Many,
+}
+
+/// Where an answer's body comes from.
+pub(crate) enum Source {
+    /// There is none.
+    Empty,
+    /// Memory.
+    Bytes(Vec<u8>),
+    /// A file, or parts of it.
+    File(FileParts),
+    /// A peer, whose response's head is in the exchange.
+    Peer(PeerAnswer),
+}
+
+/// Parts of a file, each with what goes before it.
+pub(crate) struct FileParts {
+    pub(crate) file: File,
+    pub(crate) parts: Vec<FilePart>,
+    /// What follows the last part.
+    pub(crate) after: Vec<u8>,
+}
+
+/// A range of a file in bytes, the end not included, and what goes before it.
+pub(crate) struct FilePart {
+    pub(crate) before: Vec<u8>,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+impl FileParts {
+    /// Takes a whole file of that length in bytes.
+    pub(crate) fn whole(file: File, length: u64) -> Self {
+        let parts = vec![FilePart { before: Vec::new(), start: 0, end: length }];
+        Self { file, parts, after: Vec::new() }
+    }
+
+    /// Counts the bytes that are sent.
+    pub(crate) fn length(&self) -> u64 {
+        let of = |part: &FilePart| part.before.len() as u64 + part.end - part.start;
+        self.parts.iter().map(of).sum::<u64>() + self.after.len() as u64
+    }
+}
+
+/// A response whose head has come from a peer and whose body follows, with what it takes to ask another peer if this one
+/// breaks off before a byte of it was sent.
+pub(crate) struct PeerAnswer {
+    pub(crate) exchanged: Box<Exchanged>,
+    pub(crate) pick: Pick,
+    pub(crate) target: Target,
+    pub(crate) retries: Retries,
+    /// The part of the body that the client gets, in bytes, the end not included; `None` for all of it.
+    pub(crate) slice: Option<(u64, u64)>,
+}
+
+/// A response that says nothing but its status: `error_page` may replace it, else it gets nginx's built-in page.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Special {
+    pub(crate) status: u16,
+    pub(crate) location: Option<Vec<u8>>,
+    /// Further fields.
+    pub(crate) fields: Lines,
+}
+
+impl Special {
+    /// Makes a redirect to a URL.
+    pub(crate) fn moved(status: u16, location: Vec<u8>) -> Self {
+        Self { status, location: Some(location), fields: Lines::default() }
+    }
+}
+
+impl From<u16> for Special {
+    fn from(status: u16) -> Self {
+        Self { status, ..Self::default() }
+    }
+}

@@ -1,0 +1,105 @@
+//! What a place does to every answer that leaves it, whatever its source. One file for each filter.
+//!
+//! A filter is a [`Filter`]: hooks for the head, the body and the trailers, each of which does nothing unless it is written.
+//! A place's chain is compiled at load and holds only filters that can have an effect there; of most places that pass to
+//! peers it is empty.
+
+mod add_header;
+mod add_trailer;
+mod expires;
+mod not_modified;
+mod ranges;
+
+use keel_http::Lines;
+use keel_model::{Content, Scope};
+
+use crate::{
+    answer::{Answer, Special},
+    job::Job,
+    snapshot::CompileError,
+};
+
+/// One filter of one place.
+pub(crate) trait Filter: Send + Sync {
+    /// Changes the head of an answer.
+    ///
+    /// # Errors
+    /// What the request ends with instead. Nothing of the answer is sent then.
+    fn header(&self, _job: &Job<'_>, _answer: &mut Answer) -> Result<(), Special> {
+        Ok(())
+    }
+
+    /// Makes what changes the body of one peer's response; `None` leaves it alone. Bodies that are at hand as a whole are
+    /// changed where they are, in [`Answer::source`].
+    fn body(&self, _job: &Job<'_>, _answer: &Answer) -> Option<Box<dyn Transform>> {
+        None
+    }
+
+    /// Appends fields that follow the body.
+    fn trailers(&self, _job: &Job<'_>, _out: &mut Lines) {}
+}
+
+/// Changes a body as it passes.
+pub(crate) trait Transform {
+    /// Changes the next piece of the payload.
+    fn piece(&mut self, piece: &mut Vec<u8>);
+}
+
+/// The filters of a place, in the order in which they act.
+pub(crate) type Chain = Box<[Box<dyn Filter>]>;
+
+/// What a filter is compiled from.
+pub(crate) struct Settings<'a> {
+    pub(crate) scope: &'a Scope,
+    /// Whether the place has a `return`.
+    pub(crate) returns: bool,
+}
+
+impl Settings<'_> {
+    /// Says whether answers of this place may come from this process itself, with status 200.
+    fn has_own_content(&self) -> bool {
+        self.returns || self.scope.content == Content::Static
+    }
+}
+
+/// Makes a filter, or none where it has nothing to do.
+type Compile = fn(&Settings<'_>) -> Result<Option<Box<dyn Filter>>, CompileError>;
+
+/// All filters, in nginx's order.
+const FILTERS: [Compile; 5] =
+    [not_modified::compile, expires::compile, add_header::compile, add_trailer::compile, ranges::compile];
+
+/// Compiles the chain of a place.
+pub(crate) fn compile(settings: &Settings<'_>) -> Result<Chain, CompileError> {
+    let filters = FILTERS.iter().filter_map(|compile| compile(settings).transpose());
+    Ok(filters.collect::<Result<Vec<_>, _>>()?.into())
+}
+
+/// Says whether anything filters this answer. Those of subrequests are left as they are, as in nginx.
+pub(crate) fn is_wanted(job: &Job<'_>) -> bool {
+    !job.place().filters.is_empty() && !job.ex.plain_fields && job.ex.depth == 0
+}
+
+/// Lets the place's filters change a head.
+pub(crate) fn header(job: &Job<'_>, answer: &mut Answer) -> Result<(), Special> {
+    job.place().filters.iter().try_for_each(|filter| filter.header(job, answer))
+}
+
+/// Gathers what the place's filters do to the body of a peer's response.
+pub(crate) fn body(job: &Job<'_>, answer: &Answer) -> Vec<Box<dyn Transform>> {
+    job.place().filters.iter().filter_map(|filter| filter.body(job, answer)).collect()
+}
+
+/// Gathers the place's trailers.
+pub(crate) fn trailers(job: &Job<'_>) -> Lines {
+    let mut out = Lines::default();
+    if is_wanted(job) {
+        job.place().filters.iter().for_each(|filter| filter.trailers(job, &mut out));
+    }
+    out
+}
+
+/// Says whether `expires`, and fields without `always`, are added to a response of this status.
+fn is_plain_status(status: u16) -> bool {
+    matches!(status, 200 | 201 | 204 | 206 | 301 | 302 | 303 | 304 | 307 | 308)
+}

@@ -1,0 +1,31 @@
+//! `mirror`: copies of the request go elsewhere, and nobody waits for what is answered.
+
+use crate::{
+    body::RequestBodyStore,
+    downstream,
+    job::{Flow, Job},
+    subrequest,
+};
+
+/// Begins the copies; with `mirror_request_body` the body is read whole first.
+pub(super) async fn run(job: &mut Job<'_>) -> Flow {
+    let view = job.view.clone();
+    let mirror = &job.ex.place(&view).scope.mirror;
+    if mirror.request_body
+        && downstream::has_body(job)
+        && let Err(failure) = downstream::read_whole(job).await
+    {
+        return downstream::body_failed(job, failure);
+    }
+    for path in &mirror.paths {
+        let body = if mirror.request_body { job.ex.body.share() } else { Ok(RequestBodyStore::None) };
+        match body {
+            Ok(body) => subrequest::spawn(job, path.as_bytes(), body),
+            Err(error) => {
+                let text = format!("a request's body can't be copied for \"{path}\": {error}");
+                job.client.log_error(job.worker, job.ex, &text);
+            }
+        }
+    }
+    Flow::Next
+}

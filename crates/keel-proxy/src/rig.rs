@@ -1,0 +1,143 @@
+//! A worker for unit tests: requests are text, answers are captured, and there is no connection to anybody.
+
+use std::{cell::OnceCell, collections::HashMap, rc::Rc, sync::Arc};
+
+use keel_http::{Limits, Rules, Underscores};
+use keel_lb::Registry;
+use keel_model::*;
+use keel_sys::Channel;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+
+use crate::{
+    downstream::{self, Client},
+    exchange::{Exchange, Remote},
+    job::Job,
+    log::LogFiles,
+    phase,
+    reports::Reports,
+    send::{Capture, Sink},
+    snapshot,
+    worker::{Worker, WorkerSetup},
+};
+
+/// One worker and its runtime.
+pub(crate) struct Rig {
+    runtime: LocalRuntime,
+    worker: OnceCell<Rc<Worker>>,
+}
+
+/// A location for paths that begin with `prefix`, in whose folder nothing is.
+pub(crate) fn location(prefix: &str) -> Location {
+    let mut scope = Scope::default();
+    scope.core.root = Root::Root(Template::literal("/nonexistent"));
+    scope.log.logs.clear();
+    Location {
+        matcher: LocationMatcher::Prefix(prefix.into()),
+        scope,
+        rewrite: Rewrite::default(),
+        locations: Vec::new(),
+    }
+}
+
+impl Rig {
+    /// Makes one with a server; `adjust` gives it locations.
+    pub(crate) fn new(adjust: impl FnOnce(&mut Plan)) -> Self {
+        let mut plan = Plan {
+            process: ProcessSettings { workers: 1, worker_connections: 16, ..ProcessSettings::default() },
+            listeners: vec![Listener {
+                address: Address::Unix("rig".into()),
+                declared_port: 80,
+                options: SocketOptions::default(),
+                default_server: ServerId(0),
+                servers: vec![ServerId(0)],
+                by_local_address: Vec::new(),
+            }],
+            servers: vec![VirtualServer {
+                names: vec![ServerName::Exact("h".into())],
+                files: FileSource::Host,
+                client: ClientSettings::default(),
+                scope: location("").scope,
+                rewrite: Rewrite::default(),
+                locations: Vec::new(),
+            }],
+            ..Plan::default()
+        };
+        adjust(&mut plan);
+        let registry = Registry::new();
+        let logs = LogFiles::new(1).unwrap();
+        let drained: keel_lb::Drained = Arc::new(|_, _| {});
+        let prepared = snapshot::compile(&plan, &registry, &drained, &logs, &HashMap::new()).unwrap();
+        let (channel, _) = Channel::pair().unwrap();
+        let (_, orders) = tokio::sync::mpsc::channel(1);
+        let setup = WorkerSetup {
+            snapshot: prepared.snapshot,
+            registry,
+            counters: Arc::default(),
+            reports: Reports::new(channel),
+            index: 0,
+            connection_serial: Arc::default(),
+            seed: 1,
+            orders,
+        };
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        let rig = Self { runtime, worker: OnceCell::new() };
+        rig.enter(async || {
+            let _ = rig.worker.set(Worker::new(setup).0);
+        });
+        rig
+    }
+
+    /// Runs something on the worker's runtime.
+    pub(crate) fn enter<T>(&self, run: impl AsyncFnOnce() -> T) -> T {
+        self.runtime.block_on(run())
+    }
+
+    pub(crate) fn worker(&self) -> &Rc<Worker> {
+        self.worker.get().unwrap()
+    }
+
+    /// Answers a request.
+    pub(crate) fn request(&self, text: &str) -> String {
+        self.enter(async || self.answer(text).await)
+    }
+
+    /// Answers a request, from within the runtime.
+    pub(crate) async fn answer(&self, text: &str) -> String {
+        let (_, captured) = self
+            .with_job(text, async |job| {
+                phase::run(job).await;
+            })
+            .await;
+        String::from_utf8(captured).unwrap()
+    }
+
+    /// Does something with a request whose head has been read; gives its result and what was captured.
+    pub(crate) async fn with_job<T>(
+        &self,
+        text: &str,
+        act: impl AsyncFnOnce(&mut Job<'_>) -> T,
+    ) -> (T, Vec<u8>) {
+        let worker = self.worker();
+        let view = worker.view();
+        let sink = Sink::Capture(Capture::default());
+        let listener = Rc::new(Address::Unix("rig".into()));
+        let mut client = Client::with_sink(worker, view.clone(), 0, sink, Remote::Unix, listener);
+        let mut ex = Exchange::default();
+        ex.begin(view.clone(), 0);
+        ex.input = text.as_bytes().to_vec();
+        let rules = Rules {
+            limits: Limits { line_bytes_max: 8 << 10, head_bytes_max: 32 << 10, fields_max: 100 },
+            drop_odd_fields: true,
+            underscores: Underscores::Invalid,
+        };
+        let keel_http::Progress::Complete(end) = ex.head.parse(&ex.input, &rules).unwrap() else {
+            panic!("half a head: {text}")
+        };
+        (ex.head_end, ex.consumed) = (end, end);
+        downstream::accept_head(worker, &mut client, &mut ex, &view).unwrap();
+        let result = act(&mut Job { worker, client: &mut client, ex: &mut ex, view }).await;
+        let Sink::Capture(captured) = &client.sink else { panic!("the sink was changed") };
+        (result, captured.as_bytes().to_vec())
+    }
+}

@@ -1,0 +1,233 @@
+//! The one way out: an [`Answer`] goes through the place's header filters, is framed, and its body goes through the body
+//! filters to the [`Sink`].
+//!
+//! A place without filters has an empty chain: a peer's response is then relayed as it comes, with no call and no buffer in
+//! between.
+
+mod discard;
+mod file;
+mod head;
+mod relay;
+mod sink;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+
+use keel_http::{Lines, Message, encode};
+use keel_model::LogLevel;
+
+pub(crate) use self::{
+    head::{Framing, NGINX_VERSION, preview, server_text, write_date, write_framing, write_server},
+    relay::PeerBody,
+    sink::{Capture, Sink, send_continue},
+};
+
+use self::relay::{Relay, Relayed};
+use crate::{
+    answer::{Answer, PeerAnswer, Source, Special},
+    error::{ClientGone, PeerFailure},
+    exchange::Wanted,
+    filter,
+    job::Job,
+    upstream,
+};
+
+/// What became of an answer.
+pub(crate) enum Sent {
+    /// The client has it.
+    Whole,
+    /// The client has a part of it, or is gone.
+    Cut,
+    /// Nothing has been sent, and the request ends with this status instead.
+    Instead(Special),
+    /// A peer's response broke off before a byte of it was sent.
+    Broken(Box<BrokenOff>),
+}
+
+/// A peer's response that broke off before a byte of it was sent.
+pub(crate) struct BrokenOff {
+    pub(crate) failure: PeerFailure,
+    pub(crate) peer: PeerAnswer,
+    /// What there is of it, as the client would get it; empty where nothing is, or nothing that can be trusted.
+    pub(crate) rest: Vec<u8>,
+}
+
+/// Sends an answer as far as it goes.
+pub(crate) async fn send(job: &mut Job<'_>, mut answer: Box<Answer>) -> Sent {
+    if let Some(status) = job.ex.forced_status {
+        answer.status = status;
+    }
+    job.ex.status = answer.status;
+    if filter::is_wanted(job) {
+        if let Err(special) = filter::header(job, &mut answer) {
+            abandon(job, &answer);
+            return Sent::Instead(special);
+        }
+        job.ex.status = answer.status;
+    }
+    let keeps_alive = job.ex.keep_alive;
+    job.settle_keep_alive();
+    let framing = Framing::choose(job, &answer);
+    if framing == Framing::UntilClose {
+        job.ex.keep_alive = false;
+    }
+    let head = match head::write(job, &answer, framing) {
+        Ok(head) => head,
+        Err(unwritable) => {
+            abandon(job, &answer);
+            if std::mem::replace(&mut job.ex.plain_fields, true) {
+                return Sent::Cut;
+            }
+            // What is sent instead has none of the configuration's fields.
+            job.client.log_error(job.worker, job.ex, &format!("the response can't be sent: {unwritable}"));
+            job.ex.carried.clear();
+            return Sent::Instead(500.into());
+        }
+    };
+    if job.ex.wanted != Wanted::Whole {
+        return Box::pin(send_head(job, head, answer.source)).await;
+    }
+    if matches!(answer.source, Source::Peer(_)) && answer.status != 101 {
+        return send_peer(job, head, framing, answer, keeps_alive).await;
+    }
+    match answer.source {
+        Source::Peer(peer) => Box::pin(tunnel::run(job, head, peer)).await,
+        Source::Empty => Box::pin(send_own(job, head, framing, Vec::new())).await,
+        Source::Bytes(bytes) => Box::pin(send_own(job, head, framing, bytes)).await,
+        Source::File(parts) => Box::pin(file::send(job, head, framing, &parts)).await,
+    }
+}
+
+/// Sends a head alone, where nobody wants the body.
+async fn send_head(job: &mut Job<'_>, head: Message, source: Source) -> Sent {
+    let before = job.ex.bytes_sent;
+    let sent = sink::send_all(job, head.as_bytes(), b"").await;
+    if let Source::Peer(mut peer) = source {
+        let view = job.view.clone();
+        let scope = &job.ex.place(&view).scope.proxy;
+        let is_clean = discard::run(job, &mut *peer.exchanged, scope).await;
+        upstream::end_attempt(job, 0);
+        upstream::finish(job, peer, is_clean);
+    }
+    finish(job, head, sent, before, Lines::default())
+}
+
+/// Sends the beginning of a peer's response that can't be had to its end.
+pub(crate) async fn send_rest(job: &mut Job<'_>, rest: &[u8]) {
+    let before = job.ex.bytes_sent;
+    // The connection closes behind it, whether it came or not.
+    let _ = sink::send_all(job, rest, b"").await;
+    job.ex.head_sent = true;
+    let head_bytes = job.ex.sent_head.len() as u64;
+    job.ex.body_bytes_sent = (job.ex.bytes_sent - before).saturating_sub(head_bytes);
+}
+
+/// Gives up an answer that has not been begun.
+fn abandon(job: &mut Job<'_>, answer: &Answer) {
+    if let Source::Peer(_) = answer.source {
+        upstream::end_attempt(job, 0);
+    }
+}
+
+/// Sends a head and a body that is held in memory, in one write.
+async fn send_own(job: &mut Job<'_>, mut head: Message, framing: Framing, body: Vec<u8>) -> Sent {
+    let before = job.ex.bytes_sent;
+    let mut trailers = Lines::default();
+    match framing {
+        Framing::Chunked => {
+            trailers = filter_trailers(job);
+            let mut framed = Vec::new();
+            encode::chunk(&body, &mut framed);
+            trailers.write_last_chunk(&mut framed);
+            head.append(&framed);
+        }
+        Framing::Length(_) | Framing::UntilClose => head.append(&body),
+        Framing::None => {}
+    }
+    let sent = sink::send_all(job, head.as_bytes(), b"").await;
+    finish(job, head, sent, before, trailers)
+}
+
+/// Notes what was sent of an answer of this process's own, before which so many bytes had been sent.
+fn finish(
+    job: &mut Job<'_>,
+    head: Message,
+    sent: Result<(), ClientGone>,
+    before: u64,
+    trailers: Lines,
+) -> Sent {
+    job.ex.head_sent = true;
+    job.ex.body_bytes_sent = (job.ex.bytes_sent - before).saturating_sub(head.head_length() as u64);
+    job.ex.sent_head = head.into_head();
+    job.ex.sent_trailers = trailers;
+    match sent {
+        Ok(()) => {
+            job.ex.complete = true;
+            Sent::Whole
+        }
+        Err(ClientGone) => Sent::Cut,
+    }
+}
+
+/// Gathers the trailers of the place's filters. The head has been sent: what can't be written is left out.
+fn filter_trailers(job: &Job<'_>) -> Lines {
+    let trailers = filter::trailers(job);
+    match trailers.check() {
+        Ok(()) => trailers,
+        Err(error) => {
+            job.client.log_error(job.worker, job.ex, &format!("trailers are left out: {error}"));
+            Lines::default()
+        }
+    }
+}
+
+/// Relays a peer's response.
+async fn send_peer(
+    job: &mut Job<'_>,
+    head: Message,
+    framing: Framing,
+    mut answer: Box<Answer>,
+    keeps_alive: bool,
+) -> Sent {
+    let view = job.view.clone();
+    let scope = &job.ex.place(&view).scope.proxy;
+    let mut relay = Relay::new(job, framing, scope, head);
+    if filter::is_wanted(job) {
+        relay.transforms = filter::body(job, &answer);
+    }
+    let Source::Peer(peer) = &mut answer.source else { return Sent::Cut };
+    let ended = relay::run(job, &mut *peer.exchanged, &mut relay, scope).await;
+    let Source::Peer(peer) = answer.source else { return Sent::Cut };
+    upstream::end_attempt(job, 0);
+    match ended {
+        Relayed::PeerFailedFirst { failure, rest } => {
+            log_broken(job, failure);
+            if rest.is_empty() {
+                job.ex.keep_alive = keeps_alive;
+            }
+            Sent::Broken(Box::new(BrokenOff { failure, peer, rest }))
+        }
+        Relayed::Whole { reusable } => {
+            upstream::finish(job, peer, reusable);
+            job.ex.complete = true;
+            Sent::Whole
+        }
+        Relayed::PeerFailed(failure) => {
+            log_broken(job, failure);
+            Sent::Cut
+        }
+        Relayed::StoreFailed if job.ex.head_sent => Sent::Cut,
+        Relayed::StoreFailed => Sent::Instead(500.into()),
+        Relayed::ClientGone => Sent::Cut,
+    }
+}
+
+/// Says in the log that a response broke off.
+fn log_broken(job: &Job<'_>, failure: PeerFailure) {
+    let text = match failure {
+        PeerFailure::Timeout => "upstream timed out (110: Connection timed out) while reading upstream",
+        PeerFailure::Invalid => "upstream sent invalid chunked response while reading upstream",
+        _ => "upstream prematurely closed connection while reading upstream",
+    };
+    job.client.log(job.worker, job.ex, LogLevel::Error, text);
+}

@@ -1,0 +1,202 @@
+//! Writing a response's head.
+
+use keel_http::{Lines, Message, Name, ResponseFraming, Status, Unwritable, Version, date};
+use keel_model::ServerTokens;
+
+use crate::{
+    answer::{Answer, Source},
+    job::Job,
+    upstream,
+    variables::Lookup,
+};
+
+/// The version of nginx whose behaviour this one has, which clients and tests that look for it are told.
+pub(crate) const NGINX_VERSION: &str = "1.31.5";
+
+/// How a response's body is framed for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// There is no body.
+    None,
+    /// By its length in bytes.
+    Length(u64),
+    Chunked,
+    UntilClose,
+}
+
+impl Framing {
+    pub(super) fn choose(job: &Job<'_>, answer: &Answer) -> Self {
+        if job.ex.is_head() || is_bodyless(answer.status) {
+            return Framing::None;
+        }
+        if answer.status == 101 {
+            return Framing::UntilClose;
+        }
+        let is_http11 = job.ex.head.version == Version::Http11;
+        if is_http11 && answer.fields.trailers {
+            return Framing::Chunked;
+        }
+        match answer.length(job.ex) {
+            Some(length) => Framing::Length(length),
+            None if is_http11 => Framing::Chunked,
+            None => Framing::UntilClose,
+        }
+    }
+}
+
+/// Says whether a response of this status has no body (RFC 9110 §6.4.1). 101 begins a tunnel.
+fn is_bodyless(status: u16) -> bool {
+    matches!(status, 204 | 304) || ((100..200).contains(&status) && status != 101)
+}
+
+/// What the field `Server` and error pages say.
+pub(crate) fn server_text(lookup: Lookup<'_>) -> Option<Vec<u8>> {
+    match &lookup.ex.place(lookup.view).scope.core.server_tokens {
+        ServerTokens::Off => Some(b"nginx".to_vec()),
+        ServerTokens::On => Some(format!("nginx/{NGINX_VERSION}").into_bytes()),
+        ServerTokens::Build => Some(format!("nginx/{NGINX_VERSION} (evenkeel)").into_bytes()),
+        ServerTokens::Text(text) => {
+            let mut out = Vec::new();
+            lookup.append_template(text, &mut out);
+            Some(out).filter(|text| !text.is_empty())
+        }
+    }
+}
+
+/// Writes the head that the client gets.
+pub(super) fn write(job: &mut Job<'_>, answer: &Answer, framing: Framing) -> Result<Message, Unwritable> {
+    let mut out = Lines::in_buffer(std::mem::take(&mut job.ex.sent_head));
+    write_lines(job.lookup(), answer, framing, &mut out);
+    out.end()
+}
+
+/// Writes all lines of a head.
+fn write_lines(lookup: Lookup<'_>, answer: &Answer, framing: Framing, out: &mut Lines) {
+    let ex = lookup.ex;
+    match &answer.source {
+        Source::Peer(_) => {
+            let head = &ex.upstream.head;
+            let is_changed = ex.forced_status.is_some() || answer.status != head.status;
+            out.status_line(if is_changed {
+                Status::Own(answer.status)
+            } else {
+                Status::Copied(head, &ex.upstream.input)
+            });
+            upstream::write_fields(lookup, answer, framing, out);
+        }
+        _ => {
+            out.status_line(Status::Own(answer.status));
+            write_server(lookup, out);
+            write_date(lookup, out);
+            write_own_fields(answer, framing, out);
+        }
+    }
+    out.append(&answer.fields.lines);
+    write_connection(lookup, answer.status, out);
+    out.append(&ex.carried);
+    out.append(&answer.fields.added);
+    // `Upgrade` concerns this hop alone, and this is the hop.
+    if answer.status == 101
+        && let Some(protocol) = ex.upstream.head.fields.first(Name::Upgrade)
+    {
+        out.copied(protocol, &ex.upstream.input);
+    }
+}
+
+/// Writes the fields that are sent as the answer stands, for variables that ask before it is sent.
+pub(crate) fn preview(lookup: Lookup<'_>, answer: &Answer) -> Lines {
+    let mut out = Lines::default();
+    // What the head itself holds of variables can't ask for it.
+    let lookup = Lookup { answer: None, ..lookup };
+    let framing = match answer.length(lookup.ex) {
+        Some(length) => Framing::Length(length),
+        None => Framing::UntilClose,
+    };
+    write_lines(lookup, answer, framing, &mut out);
+    out
+}
+
+/// Appends `Server`.
+pub(crate) fn write_server(lookup: Lookup<'_>, out: &mut Lines) {
+    match &lookup.ex.place(lookup.view).scope.core.server_tokens {
+        ServerTokens::On => out.fixed("Server: nginx/1.31.5\r\n"),
+        ServerTokens::Text(_) if lookup.ex.plain_fields => out.fixed("Server: nginx\r\n"),
+        _ => {
+            if let Some(text) = server_text(lookup) {
+                out.field("Server", &text);
+            }
+        }
+    }
+}
+
+/// Appends `Date`.
+pub(crate) fn write_date(lookup: Lookup<'_>, out: &mut Lines) {
+    out.field("Date", &lookup.worker.clock.date());
+}
+
+/// Appends the field that frames a peer's response.
+pub(crate) fn write_framing(lookup: Lookup<'_>, framing: Framing, out: &mut Lines) {
+    match framing {
+        Framing::Length(length) => out.number("Content-Length", length),
+        Framing::Chunked => out.fixed("Transfer-Encoding: chunked\r\n"),
+        Framing::UntilClose => {}
+        // What a GET would have had.
+        Framing::None => {
+            let head = &lookup.ex.upstream.head;
+            if let ResponseFraming::Length(length) = head.framing
+                && head.status != 204
+            {
+                out.number("Content-Length", length);
+            }
+        }
+    }
+}
+
+fn write_own_fields(answer: &Answer, framing: Framing, out: &mut Lines) {
+    let Answer { status, fields, source } = answer;
+    // `return 304` describes a body that it doesn't send; a 304 of a file has nothing to describe.
+    let is_described = !is_bodyless(*status) || (*status == 304 && fields.content_type.is_some());
+    if is_described {
+        if let Some(content_type) = fields.content_type.as_ref().filter(|value| !value.is_empty()) {
+            out.field("Content-Type", content_type);
+        }
+        if framing == Framing::Chunked {
+            out.fixed("Transfer-Encoding: chunked\r\n");
+        } else {
+            let length = match source {
+                Source::Bytes(bytes) => bytes.len() as u64,
+                Source::File(file) => file.length(),
+                Source::Empty | Source::Peer(_) => 0,
+            };
+            out.number("Content-Length", length);
+        }
+    }
+    if let Some(location) = &fields.location {
+        out.uri(b"Location", b"", location);
+    }
+    // Of an error page the date says nothing.
+    if let Some(modified) = fields.modified
+        && matches!(status, 200 | 206 | 304)
+        && !fields.dropped.contains(Name::LastModified)
+    {
+        out.field("Last-Modified", date::http(modified).as_bytes());
+    }
+    if let Some(etag) = &fields.etag
+        && !fields.dropped.contains(Name::Etag)
+    {
+        out.field("ETag", etag);
+    }
+}
+
+fn write_connection(lookup: Lookup<'_>, status: u16, out: &mut Lines) {
+    if status == 101 {
+        out.fixed("Connection: upgrade\r\n");
+    } else if lookup.ex.keep_alive {
+        out.fixed("Connection: keep-alive\r\n");
+        if let Some(time) = lookup.ex.place(lookup.view).scope.core.keepalive_header {
+            out.field("Keep-Alive", format!("timeout={}", time.as_secs()).as_bytes());
+        }
+    } else {
+        out.fixed("Connection: close\r\n");
+    }
+}

@@ -1,0 +1,238 @@
+//! Answers on their way, without a connection on either side.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    task::{Context, Poll},
+};
+
+use keel_http::{Lines, Progress};
+use keel_model::*;
+
+use super::{
+    Framing, PeerBody, Sent,
+    relay::{self, Relay, Relayed},
+    send,
+    sink::CAPTURE_BYTES_MAX,
+};
+use crate::{
+    answer::{Answer, FileParts, Ranges, Source},
+    downstream::Client,
+    error::PeerFailure,
+    exchange::Exchange,
+    filter::Transform,
+    job::Job,
+    rig::{Rig, location},
+    upstream::ClientWatch,
+};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+
+/// What was captured, without the date.
+fn text(captured: &[u8]) -> String {
+    let text = String::from_utf8(captured.to_vec()).unwrap();
+    let lines = text.split_inclusive("\r\n").filter(|line| !line.starts_with("Date: "));
+    lines.collect()
+}
+
+/// Sends an answer to a request.
+fn sent(rig: &Rig, request: &str, answer: impl FnOnce() -> Box<Answer>) -> (Sent, String) {
+    rig.enter(async || {
+        let (sent, captured) = rig.with_job(request, async |job| send(job, answer()).await).await;
+        (sent, text(&captured))
+    })
+}
+
+fn add(name: &str, value: &str) -> AddHeader {
+    AddHeader { name: name.into(), value: Template::literal(value), always: false }
+}
+
+#[test]
+fn bytes_go_through_the_filters_of_their_place() {
+    let rig = Rig::new(|plan| {
+        let scope = &mut plan.servers[0].scope;
+        scope.headers.add = vec![add("X-A", "1")];
+        scope.headers.add_trailers = vec![add("X-T", "2")];
+    });
+    let answer = || Answer::text(200, "text/plain", b"hello".to_vec());
+    let (_, got) = sent(&rig, GET, answer);
+    assert_eq!(
+        got,
+        "HTTP/1.1 200 OK\r\nServer: nginx/1.31.5\r\nContent-Type: text/plain\r\n\
+         Transfer-Encoding: chunked\r\nConnection: keep-alive\r\nX-A: 1\r\n\r\n\
+         5\r\nhello\r\n0\r\nX-T: 2\r\n\r\n"
+    );
+    let (_, got) = sent(&rig, "GET / HTTP/1.0\r\n\r\n", answer);
+    assert!(got.ends_with("Content-Length: 5\r\nConnection: close\r\nX-A: 1\r\n\r\nhello"), "{got}");
+    let (_, got) = sent(&rig, "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", answer);
+    assert!(got.ends_with("Content-Length: 5\r\nConnection: keep-alive\r\nX-A: 1\r\n\r\n"), "{got}");
+}
+
+fn file(text: &[u8]) -> Box<Answer> {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text).unwrap();
+    let parts = FileParts::whole(file, text.len() as u64);
+    let mut answer = Answer::new(200, Source::File(parts));
+    answer.fields.ranges = Ranges::Many;
+    answer.fields.etag = Some(b"\"x\"".to_vec());
+    answer
+}
+
+#[test]
+fn a_file_is_sent_in_whole_in_part_or_not_at_all() {
+    let rig = Rig::new(|_| {});
+    let check = |field: &str, expect: &str| {
+        let request = format!("GET / HTTP/1.1\r\nHost: h\r\n{field}\r\n\r\n");
+        let (_, got) = sent(&rig, &request, || file(b"0123456789"));
+        assert!(got.starts_with(&format!("HTTP/1.1 {} ", &expect[..3])), "{field}: {got}");
+        assert!(got.ends_with(&expect[4..]), "{field}: {got}");
+    };
+    check("A: b", "200 Accept-Ranges: bytes\r\nConnection: keep-alive\r\n\r\n0123456789");
+    check("Range: bytes=2-4", "206 Content-Range: bytes 2-4/10\r\nConnection: keep-alive\r\n\r\n234");
+    check("If-None-Match: \"x\"", "304 ETag: \"x\"\r\nConnection: keep-alive\r\n\r\n");
+    let request = "GET / HTTP/1.1\r\nHost: h\r\nRange: bytes=20-\r\n\r\n";
+    let (instead, got) = sent(&rig, request, || file(b"0123456789"));
+    assert!(matches!(instead, Sent::Instead(special) if special.status == 416));
+    assert_eq!(got, "");
+}
+
+#[test]
+fn a_large_file_is_sent_to_its_end_and_with_trailers() {
+    let rig = Rig::new(|plan| plan.servers[0].scope.headers.add_trailers = vec![add("X-T", "1")]);
+    let body = vec![b'x'; 100_000];
+    let (_, got) = sent(&rig, GET, || file(&body));
+    assert!(got.contains("\r\n\r\n186a0\r\nxxx"), "{}", &got[..200]);
+    assert!(got.ends_with("xxx\r\n0\r\nX-T: 1\r\n\r\n"));
+    let (_, got) = sent(&rig, "GET / HTTP/1.0\r\n\r\n", || file(&body));
+    assert_eq!(got.split_once("\r\n\r\n").map(|(_, body)| body.len()), Some(100_000));
+}
+
+#[test]
+fn a_capture_has_a_bound() {
+    let rig = Rig::new(|_| {});
+    let answer = || Answer::text(200, "", vec![0; CAPTURE_BYTES_MAX + 1]);
+    assert!(matches!(sent(&rig, GET, answer).0, Sent::Cut));
+}
+
+/// A peer's body as a list of what each read gives; an empty piece is the end, `None` a broken connection.
+struct Script {
+    reads: VecDeque<Option<Vec<u8>>>,
+    watch: ClientWatch,
+}
+
+impl PeerBody for Script {
+    fn poll_read(&mut self, _: &mut Context<'_>, buffer: &mut Vec<u8>, _: usize) -> Poll<io::Result<usize>> {
+        Poll::Ready(match self.reads.pop_front() {
+            Some(Some(bytes)) => {
+                buffer.extend_from_slice(&bytes);
+                Ok(bytes.len())
+            }
+            Some(None) => Err(io::ErrorKind::ConnectionReset.into()),
+            None => Ok(0),
+        })
+    }
+
+    fn poll_request(&mut self, _: &mut Context<'_>, _: &mut Client, _: &mut Exchange) {}
+
+    fn watch(&mut self) -> &mut ClientWatch {
+        &mut self.watch
+    }
+
+    fn sent_bytes(&self) -> u64 {
+        0
+    }
+}
+
+fn receive(job: &mut Job<'_>, head: &str, body: &str) {
+    let side = &mut job.ex.upstream;
+    side.input = format!("{head}\r\n\r\n{body}").into_bytes();
+    let Ok(Progress::Complete(end)) = side.head.parse(&side.input) else { panic!("no head: {head}") };
+    (side.body_start, side.has_head) = (end, true);
+}
+
+/// Relays a response whose head and first bytes have come, the rest in these reads.
+fn relayed(
+    head: &str,
+    first: &str,
+    reads: &[Option<&str>],
+    framing: Framing,
+    transforms: Vec<Box<dyn Transform>>,
+) -> (Relayed, String) {
+    let rig = Rig::new(|plan| plan.servers[0].locations.push(location("/")));
+    let reads = reads.iter().map(|read| read.map(|text| text.as_bytes().to_vec())).collect();
+    let mut script = Script { reads, watch: ClientWatch::default() };
+    rig.enter(async || {
+        let (relayed, captured) = rig
+            .with_job(GET, async |job| {
+                receive(job, head, first);
+                let mut lines = Lines::default();
+                lines.fixed("H: 1\r\n");
+                let scope = ProxyScope::default();
+                let mut relay = Relay::new(job, framing, &scope, lines.end().unwrap());
+                relay.transforms = transforms;
+                relay::run(job, &mut script, &mut relay, &scope).await
+            })
+            .await;
+        (relayed, String::from_utf8(captured).unwrap())
+    })
+}
+
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked";
+const LENGTH_10: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10";
+
+#[test]
+fn a_body_is_framed_anew_however_it_comes() {
+    let whole = "5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n";
+    for cut in 0..whole.len() {
+        let (first, rest) = whole.split_at(cut);
+        let (relayed, got) = relayed(CHUNKED, first, &[Some(rest)], Framing::UntilClose, Vec::new());
+        assert!(matches!(relayed, Relayed::Whole { reusable: true }), "cut at {cut}");
+        assert_eq!(got, "H: 1\r\n\r\nhello world", "cut at {cut}");
+    }
+    let (_, got) = relayed(LENGTH_10, "01234", &[Some("56789")], Framing::Chunked, Vec::new());
+    assert_eq!(got, "H: 1\r\n\r\n5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n");
+}
+
+#[test]
+fn a_peer_that_breaks_off_is_told_by_what_was_sent_before() {
+    let check = |first: &str, reads: &[Option<&str>], expect: &str| {
+        let (relayed, got) = relayed(LENGTH_10, first, reads, Framing::Length(10), Vec::new());
+        match relayed {
+            Relayed::PeerFailedFirst { failure: PeerFailure::Error, rest } => {
+                assert_eq!(got, "", "{first}");
+                assert_eq!(String::from_utf8(rest).unwrap(), expect, "{first}");
+            }
+            Relayed::PeerFailed(PeerFailure::Error) => assert_eq!(got, expect, "{first}"),
+            _ => panic!("{first}: not a failure of the peer"),
+        }
+    };
+    // Nothing had been sent: another peer may be asked, and what there is may be given all the same.
+    check("", &[None], "");
+    check("012", &[None], "H: 1\r\n\r\n012");
+    // The head has been sent with the first bytes.
+    check("", &[Some("012"), None], "H: 1\r\n\r\n012");
+}
+
+#[test]
+fn a_response_longer_than_announced_leaves_its_connection_unclean() {
+    let (relayed, got) = relayed(LENGTH_10, "0123456789more", &[], Framing::Length(10), Vec::new());
+    assert!(matches!(relayed, Relayed::Whole { reusable: false }));
+    assert_eq!(got, "H: 1\r\n\r\n0123456789");
+}
+
+/// Doubles every byte.
+struct Doubled;
+
+impl Transform for Doubled {
+    fn piece(&mut self, piece: &mut Vec<u8>) {
+        *piece = piece.iter().flat_map(|byte| [*byte, *byte]).collect();
+    }
+}
+
+#[test]
+fn transforms_act_on_the_payload_in_their_order() {
+    let transforms: Vec<Box<dyn Transform>> = vec![Box::new(Doubled), Box::new(Doubled)];
+    let (_, got) = relayed(LENGTH_10, "01", &[Some("23456789")], Framing::Chunked, transforms);
+    let body = got.strip_prefix("H: 1\r\n\r\n").unwrap();
+    assert!(body.starts_with("8\r\n00001111\r\n20\r\n2222"), "{got}");
+}
