@@ -107,6 +107,7 @@ names! {
 
 impl Name {
     /// Recognises a name in any case.
+    #[expect(clippy::indexing_slicing, reason = "`ends` is below the table's length")]
     pub fn of(name: &[u8]) -> Self {
         let (Some(first), Some(last)) = (name.first(), name.last()) else { return Name::Other };
         let known = BY_ENDS[ends(name.len(), first.to_ascii_lowercase(), last.to_ascii_lowercase())];
@@ -125,6 +126,7 @@ impl Name {
 }
 
 /// Known names by their length, first and last byte: no two of them have the same place.
+#[expect(clippy::indexing_slicing, reason = "worked out by the compiler, which would refuse it")]
 static BY_ENDS: [Name; 256] = {
     let mut table = [Name::Other; 256];
     let mut at = 0;
@@ -162,6 +164,7 @@ fn is_text(name: &[u8], text: &[u8]) -> bool {
     }
 }
 
+#[expect(clippy::indexing_slicing, reason = "N is 4 or 8")]
 fn is_word<const N: usize>(bytes: Option<&[u8; N]>, text: Option<&[u8; N]>) -> bool {
     const LETTERS: u64 = 0x4040_4040_4040_4040;
     let (Some(bytes), Some(text)) = (bytes, text) else { return false };

@@ -28,7 +28,7 @@ pub fn normalise(host: &[u8], out: &mut Vec<u8>) -> Result<Option<u16>, InvalidH
     let mut label_ended = false;
     for byte in inside {
         let dot = *byte == b'.';
-        if (dot && label_ended) || !(HOST[usize::from(*byte)] || *byte == other) {
+        if (dot && label_ended) || !(is_plain(*byte) || *byte == other) {
             return Err(InvalidHost);
         }
         label_ended = dot;
@@ -56,7 +56,14 @@ fn parse_port(digits: &[u8]) -> Result<Option<u16>, InvalidHost> {
     Ok(if digits.is_empty() { None } else { u16::try_from(port).ok() })
 }
 
+/// Says whether a byte stands in hosts of every form.
+#[expect(clippy::indexing_slicing, reason = "the table has a place for every byte")]
+fn is_plain(byte: u8) -> bool {
+    HOST[usize::from(byte)]
+}
+
 /// unreserved and sub-delims of RFC 3986 §3.2.2.
+#[expect(clippy::indexing_slicing, reason = "worked out by the compiler, which would refuse it")]
 static HOST: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;

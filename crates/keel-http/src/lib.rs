@@ -8,6 +8,7 @@
 //! limits are per line, and each line is looked at once however many pieces it arrives in.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::indexing_slicing)]
 
 pub mod body;
 pub mod connection;

@@ -43,6 +43,7 @@ pub(crate) enum Writer {
 const PLAIN_NAME_BYTES_MAX: usize = 64;
 
 /// Classes of bytes in a name: nginx's, and among those that it calls invalid those that no token has (RFC 9110 §5.6.2).
+#[expect(clippy::indexing_slicing, reason = "worked out by the compiler, which would refuse it")]
 static CLASS: [u8; 256] = {
     let mut table = [NO_TOKEN; 256];
     let mut byte = 0;
@@ -69,9 +70,15 @@ const fn is_odd(byte: u8) -> bool {
     matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'.' | b'^' | b'`' | b'|' | b'~')
 }
 
+/// Gives what a byte is in a field's name.
+#[expect(clippy::indexing_slicing, reason = "the table has a place for every byte")]
+fn class_of(byte: u8) -> u8 {
+    CLASS[usize::from(byte)]
+}
+
 /// Says whether it is a `tchar`.
 pub(crate) fn is_token(byte: u8) -> bool {
-    CLASS[usize::from(byte)] <= ODD
+    class_of(byte) <= ODD
 }
 
 /// Gives the end of the line that starts at `start`: where its text ends and where the next begins.
@@ -132,7 +139,7 @@ fn plain_field(line: &[u8], start: usize) -> Option<(Field, usize)> {
 
 /// Says whether a name holds letters, digits and `-` only, and at least one of them.
 fn is_plain_name(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| CLASS[usize::from(*byte)] == LETTER)
+    !name.is_empty() && name.iter().all(|byte| class_of(*byte) == LETTER)
 }
 
 /// Reads any line (without its line end).
@@ -140,7 +147,7 @@ fn any_field(line: &[u8], start: usize, writer: Writer) -> Line {
     let mut colon = 0;
     let mut worst = LETTER;
     for byte in line {
-        let class = CLASS[usize::from(*byte)];
+        let class = class_of(*byte);
         if class == COLON {
             break;
         }

@@ -49,6 +49,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
+    #[expect(clippy::disallowed_methods, reason = "a test's time begins somewhere")]
     pub(crate) fn new(policy: &str, peers: PeerSet) -> Self {
         let registry = Registry::new();
         let drained = Arc::new(Mutex::new(Vec::new()));
