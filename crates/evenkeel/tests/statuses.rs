@@ -35,3 +35,25 @@ fn an_error_in_a_service_is_no_success() -> Done {
     assert_eq!(up.status()?.code(), Some(1));
     Ok(())
 }
+
+#[test]
+fn a_balancer_for_tls_alone_keeps_nothing_else_from_running() -> Done {
+    let app = keel_testkit::demo_app(std::path::Path::new(env!("CARGO_BIN_EXE_evenkeel")))?;
+    let port = keel_testkit::free_port()?;
+    let file = format!(
+        "services:\n  web: {{image: nginx, volumes: ['./nginx.conf:/etc/nginx/nginx.conf']}}\n\
+         \u{20} app: {{x-process: {{command: {app}}}, ports: ['127.0.0.1:{port}:5000']}}\n"
+    );
+    let conf = "events {} http { server { listen 443 ssl; location / { proxy_pass http://app:5000; } } }";
+    let binary = Binary::new(env!("CARGO_BIN_EXE_evenkeel"));
+    let project = Project::new(binary, &[("compose.yaml", &file), ("nginx.conf", conf)])?;
+    let output = project.output(&["up", "-d"])?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error[nginx::unreachable-server]"), "{said}");
+    assert_eq!(keel_testkit::get(([127, 0, 0, 1], port), "/")?.status, 200);
+    // The balancer alone would have nothing to do.
+    let mut serve = project.command(&["serve", "-c", "nginx.conf"]);
+    assert!(!serve.output()?.status.success());
+    Ok(())
+}

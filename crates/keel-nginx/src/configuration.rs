@@ -26,7 +26,8 @@ pub struct Options {
 /// A configuration, if it can be used, and everything that was found wrong.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// `None` if any diagnostic is an error.
+    /// `None` if any diagnostic is an error, but for the one that no server can be reached for want of TLS: such a
+    /// configuration has no listener, and who has something else to run may go on.
     pub configuration: Option<Configuration>,
     /// In the order they were found.
     pub diagnostics: Vec<Diagnostic>,
@@ -123,6 +124,9 @@ pub enum ServerAddress {
     Unix(PathBuf),
 }
 
+/// No server of the configuration can be reached.
+pub(crate) const UNREACHABLE: &str = "nginx::unreachable-server";
+
 /// Reads a configuration. Texts go to `sources`, which the diagnostics point into.
 pub fn load(options: &Options, files: &dyn Files, sources: &mut Sources) -> Loaded {
     let Text { directives, mut diagnostics, dump } = include::read_all(options, files, sources);
@@ -143,8 +147,9 @@ pub fn load(options: &Options, files: &dyn Files, sources: &mut Sources) -> Load
     }
     diagnostics.append(&mut reader.diagnostics);
     let mut diagnostics = keel_diag::fold(diagnostics);
-    let usable = diagnostics.iter().all(|found| found.severity != Severity::Error);
-    if usable && plan.listeners.is_empty() {
+    let is_error = |found: &&Diagnostic| found.severity == Severity::Error;
+    let usable = diagnostics.iter().filter(is_error).all(|found| found.code == UNREACHABLE);
+    if usable && plan.listeners.is_empty() && !diagnostics.iter().any(|found| found.code == UNREACHABLE) {
         let message = format!("{} has no listener: nobody can connect", conf_path.display());
         let found = Diagnostic::warning("nginx::no-listener", message);
         diagnostics.push(found.help("add a `server` block with a `listen` directive inside `http`"));

@@ -305,7 +305,7 @@ fn name_left_out(reader: &mut Reader<'_>, bound: &[Bound], servers: &[Frame]) {
         |found: &Diagnostic| matches!(found.code, "nginx::invalid-address" | "nginx::host-not-found");
     if bound.is_empty() && !reader.diagnostics.iter().any(is_wrong) {
         reader.diagnostics.push(
-            Diagnostic::error("nginx::unreachable-server", "no listener of this server can be opened")
+            Diagnostic::error(crate::configuration::UNREACHABLE, "no listener of this server can be opened")
                 .at(span, "nobody could reach it, and there is no other")
                 .help(
                     "end TLS in front of Evenkeel and let it listen for that alone, on an address that nobody else \
