@@ -59,10 +59,10 @@ unsafe extern "C" {
     safe fn mi_collect(force: bool);
 }
 
-/// Gives memory that the calling thread has freed back to the kernel, as far as whole pages are free. Without effect where
-/// another allocator is in use.
+/// Gives memory that the calling thread has freed back to the kernel at once, as far as whole pages are free. What is
+/// needed again soon has to be had from the kernel again. Without effect where another allocator is in use.
 pub fn give_back() {
-    mi_collect(false);
+    mi_collect(true);
 }
 
 #[cfg(test)]

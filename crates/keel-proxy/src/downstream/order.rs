@@ -78,6 +78,13 @@ impl<const LINES: usize> Order<LINES> {
         true
     }
 
+    /// Gives back the room of keys beyond the last one that stands in a line.
+    pub(crate) fn shrink(&mut self) {
+        let used = self.links.iter().rposition(|link| link.line != NOBODY).map_or(0, |last| last + 1);
+        self.links.truncate(used);
+        self.links.shrink_to_fit();
+    }
+
     /// Gives the key that stands first.
     pub(crate) fn first(&self, line: usize) -> Option<usize> {
         let first = self.lines.get(line)?.first;
@@ -115,6 +122,9 @@ mod tests {
                     order.push(line, key);
                 }
                 None => assert_eq!(order.remove(key), stood, "in step {step}"),
+            }
+            if step % 100 == 0 {
+                order.shrink();
             }
             for (line, keys) in plain.iter().enumerate() {
                 assert_eq!(order.first(line), keys.first().copied(), "in step {step}");

@@ -37,8 +37,9 @@ use crate::{
 /// How often idle connections are looked at; one is parked that has idled for the whole of the time between two looks.
 const TICK: Duration = Duration::from_secs(1);
 
-/// For how many looks after the last parking memory is given back: the allocator keeps what was freed for a second.
-const GIVEN_BACK_TICKS: u32 = 3;
+/// After how many looks since the last parking memory is given back, that of the tasks above all. While connections are
+/// parked again and again their tasks are needed again, too.
+const GIVEN_BACK_TICKS: u32 = 2;
 
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 64;
@@ -110,10 +111,10 @@ pub(crate) struct Parking {
     places: RefCell<Slab<Parked>>,
     /// Those that may be closed to make room.
     order: RefCell<Order<1>>,
-    deadlines: RefCell<Deadlines>,
+    deadlines: RefCell<Deadlines<Moment>>,
     /// Counts the looks at idle connections.
     tick: Cell<u32>,
-    /// At how many further looks memory is given back.
+    /// After how many further looks memory is given back; 0 for never.
     giving_back: Cell<u32>,
     start: Instant,
     /// When the next is; `None` while nobody idles.
@@ -193,22 +194,16 @@ impl Parking {
     fn note_deadline(&self, place: usize) {
         let places = self.places.borrow();
         let Some(parked) = places.get(place) else { return };
-        let Some(at) = parked.due(self.start) else { return };
+        let Some(at) = parked.due() else { return };
         // Slabs never hold as many as would be cut here.
         let deadline = Deadline { at, key: u32::try_from(place).unwrap_or(u32::MAX), stamp: parked.stamp() };
-        self.deadlines.borrow_mut().push(deadline, places.len(), |known| self.counts(&places, known));
+        self.deadlines.borrow_mut().push(deadline, places.len(), |known| counts(&places, known));
     }
 
     /// Gives the earliest moment at which something is due.
-    fn earliest(&self) -> Option<Deadline> {
+    fn earliest(&self) -> Option<Deadline<Moment>> {
         let places = self.places.borrow();
-        self.deadlines.borrow_mut().earliest(|known| self.counts(&places, known))
-    }
-
-    fn counts(&self, places: &Slab<Parked>, deadline: &Deadline) -> bool {
-        places.get(deadline.key as usize).is_some_and(|parked| {
-            parked.stamp() == deadline.stamp && parked.due(self.start) == Some(deadline.at)
-        })
+        self.deadlines.borrow_mut().earliest(|known| counts(&places, known))
     }
 
     /// Takes a connection out: a task goes on with it where there is something to do, else it closes.
@@ -275,7 +270,7 @@ impl Parking {
     /// Does what is due.
     fn end_expired(&self, worker: &Rc<Worker>, now: Instant) {
         while let Some(due) = self.earliest() {
-            if due.at > now {
+            if due.at.instant(self.start) > now {
                 return;
             }
             self.deadlines.borrow_mut().pop();
@@ -301,6 +296,15 @@ impl Parking {
         false
     }
 
+    /// Gives back the memory that tasks of connections had which are parked now.
+    fn give_back(&self, worker: &Worker) {
+        worker.tasks.shrink();
+        worker.clock.timers.shrink();
+        let places = self.places.borrow();
+        self.deadlines.borrow_mut().shrink(|known| counts(&places, known));
+        allocator::give_back();
+    }
+
     /// Counts time for those that idle with a task. Gives the moment of the next look.
     fn poll_tick(&self, worker: &Rc<Worker>, now: Instant) -> Option<Instant> {
         let is_due = self.next_tick.get().is_none_or(|next| next <= now);
@@ -309,9 +313,9 @@ impl Parking {
                 self.tick.set(self.tick.get().wrapping_add(1));
                 worker.tasks.park_idle(self.tick.get());
                 let giving_back = self.giving_back.get();
-                if giving_back > 0 {
-                    self.giving_back.set(giving_back - 1);
-                    allocator::give_back();
+                self.giving_back.set(giving_back.saturating_sub(1));
+                if giving_back == 1 {
+                    self.give_back(worker);
                 }
             }
             let goes_on = worker.tasks.has_idle() || self.giving_back.get() > 0;
@@ -321,6 +325,11 @@ impl Parking {
     }
 }
 
+fn counts(places: &Slab<Parked>, deadline: &Deadline<Moment>) -> bool {
+    let parked = places.get(deadline.key as usize);
+    parked.is_some_and(|parked| parked.stamp() == deadline.stamp && parked.due() == Some(deadline.at))
+}
+
 impl Parked {
     /// Tells it from others that were parked in its place.
     fn stamp(&self) -> u32 {
@@ -328,9 +337,8 @@ impl Parked {
     }
 
     /// Gives the moment at which something is due: it may be closed to make room, or its time is up.
-    fn due(&self, start: Instant) -> Option<Instant> {
-        let due = if self.is_kept() { self.kept_until } else { self.deadline };
-        due.map(|moment| moment.instant(start))
+    fn due(&self) -> Option<Moment> {
+        if self.is_kept() { self.kept_until } else { self.deadline }
     }
 
     /// Says whether it may not be closed to make room yet.
@@ -472,7 +480,7 @@ pub(crate) async fn watch(worker: Rc<Worker>) {
             let now = worker.clock.now();
             parking.end_expired(&worker, now);
             let next = parking.poll_tick(&worker, now);
-            let due = parking.earliest().map(|deadline| deadline.at);
+            let due = parking.earliest().map(|deadline| deadline.at.instant(parking.start));
             timer.set_at(next.into_iter().chain(due).min());
             if timer.poll_expired(&worker.clock, cx).is_pending() {
                 return Poll::<()>::Pending;

@@ -127,6 +127,12 @@ impl Tasks {
         self.closing.get()
     }
 
+    /// Gives back the room of tasks that are gone.
+    pub(super) fn shrink(&self) {
+        self.all.borrow_mut().shrink_to_fit();
+        self.order.borrow_mut().shrink();
+    }
+
     /// Says whether a connection idles that has a task.
     pub(super) fn has_idle(&self) -> bool {
         PARKABLE.iter().any(|resting| self.order.borrow().first(*resting as usize).is_some())

@@ -3,15 +3,15 @@
 //! A deadline that doesn't count any more stays until its time, or until there are more of those than of the others: to
 //! find it in the middle would cost more. Whoever asks says which ones count.
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
+use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// Deadlines that don't count any more are thrown away when there are this many more than of the others.
 const STALE_MIN: usize = 64;
 
-/// When something is due.
+/// When something is due, by some clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Deadline {
-    pub(crate) at: Instant,
+pub(crate) struct Deadline<Time> {
+    pub(crate) at: Time,
     /// Whose it is: a place in a slab.
     pub(crate) key: u32,
     /// Tells it from others of that place.
@@ -19,14 +19,24 @@ pub(crate) struct Deadline {
 }
 
 /// The deadlines of one worker, of one kind.
-#[derive(Default)]
-pub(crate) struct Deadlines {
-    heap: BinaryHeap<Reverse<Deadline>>,
+pub(crate) struct Deadlines<Time> {
+    heap: BinaryHeap<Reverse<Deadline<Time>>>,
 }
 
-impl Deadlines {
+impl<Time: Ord> Default for Deadlines<Time> {
+    fn default() -> Self {
+        Self { heap: BinaryHeap::new() }
+    }
+}
+
+impl<Time: Ord + Copy> Deadlines<Time> {
     /// Adds one. `live` of those so far may count, one each; `counts` says which do.
-    pub(crate) fn push(&mut self, deadline: Deadline, live: usize, counts: impl Fn(&Deadline) -> bool) {
+    pub(crate) fn push(
+        &mut self,
+        deadline: Deadline<Time>,
+        live: usize,
+        counts: impl Fn(&Deadline<Time>) -> bool,
+    ) {
         if self.heap.len() > 2 * live + STALE_MIN {
             self.heap.retain(|Reverse(deadline)| counts(deadline));
         }
@@ -34,7 +44,7 @@ impl Deadlines {
     }
 
     /// Gives the earliest one that counts.
-    pub(crate) fn earliest(&mut self, counts: impl Fn(&Deadline) -> bool) -> Option<Deadline> {
+    pub(crate) fn earliest(&mut self, counts: impl Fn(&Deadline<Time>) -> bool) -> Option<Deadline<Time>> {
         loop {
             let Reverse(first) = *self.heap.peek()?;
             if counts(&first) {
@@ -42,6 +52,12 @@ impl Deadlines {
             }
             self.heap.pop();
         }
+    }
+
+    /// Gives back the room of those that don't count.
+    pub(crate) fn shrink(&mut self, counts: impl Fn(&Deadline<Time>) -> bool) {
+        self.heap.retain(|Reverse(deadline)| counts(deadline));
+        self.heap.shrink_to_fit();
     }
 
     /// Takes the earliest one out.
@@ -52,7 +68,7 @@ impl Deadlines {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -71,5 +87,9 @@ mod tests {
         deadlines.pop();
         assert_eq!(deadlines.earliest(|deadline| deadline.stamp == 9999), None);
         assert_eq!(deadlines.heap.len(), 0);
+        deadlines.push(last, 1, |_| true);
+        deadlines.push(Deadline { stamp: 1, ..last }, 1, |_| true);
+        deadlines.shrink(|deadline| deadline.stamp == 1);
+        assert_eq!(deadlines.heap.len(), 1);
     }
 }

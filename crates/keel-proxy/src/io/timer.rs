@@ -27,7 +27,7 @@ const AHEAD_MAX: Duration = Duration::from_secs(30 * 365 * 86_400);
 /// The timers of one worker.
 #[derive(Default)]
 pub(crate) struct Timers {
-    deadlines: RefCell<Deadlines>,
+    deadlines: RefCell<Deadlines<Instant>>,
     armed: RefCell<Slab<Armed>>,
     /// The next deadline's stamp.
     stamps: Cell<u32>,
@@ -44,8 +44,15 @@ struct Armed {
 }
 
 impl Timers {
-    fn counts(armed: &Slab<Armed>, deadline: &Deadline) -> bool {
+    fn counts(armed: &Slab<Armed>, deadline: &Deadline<Instant>) -> bool {
         armed.get(deadline.key as usize).is_some_and(|armed| armed.stamp == deadline.stamp)
+    }
+
+    /// Gives back the room of timers that are gone.
+    pub(crate) fn shrink(&self) {
+        let mut armed = self.armed.borrow_mut();
+        armed.shrink_to_fit();
+        self.deadlines.borrow_mut().shrink(|known| Self::counts(&armed, known));
     }
 
     /// Sees to it that the task behind `waker` is woken at a moment, and not at the one before; gives its place.
