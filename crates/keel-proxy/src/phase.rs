@@ -83,20 +83,16 @@ async fn pass(job: &mut Job<'_>, start: Start) -> Flow {
         if std::mem::take(&mut job.ex.host_unmatched) {
             return Flow::status(500);
         }
-        match rewrite::run(job).await {
-            Flow::Next => {}
-            flow => return flow,
+        if rewrite::is_set(job) {
+            return Box::pin(rewrite::run(job)).await;
         }
         match find_location::run(job) {
             Flow::Next => {}
             flow => return flow,
         }
     }
-    if start <= Start::Location {
-        match rewrite::run_location(job).await {
-            Flow::Next => {}
-            flow => return flow,
-        }
+    if start <= Start::Location && rewrite::is_set(job) {
+        return Box::pin(rewrite::run_location(job)).await;
     }
     match access::run(job) {
         Flow::Next => {}

@@ -9,12 +9,15 @@ use crate::{
     job::{Flow, Job},
 };
 
+/// Says whether the place has something to say here. Most have not, and are spared the rest.
+pub(super) fn is_set(job: &Job<'_>) -> bool {
+    job.place().answer.is_some()
+}
+
 /// Acts on the server's `return`.
 pub(super) async fn run(job: &mut Job<'_>) -> Flow {
     let view = job.view.clone();
-    if job.ex.place(&view).answer.is_some() {
-        job.client.limit_keep_alive(job.worker, job.ex, &view);
-    }
+    job.client.limit_keep_alive(job.worker, job.ex, &view);
     run_location(job).await
 }
 
@@ -22,7 +25,7 @@ pub(super) async fn run(job: &mut Job<'_>) -> Flow {
 pub(super) async fn run_location(job: &mut Job<'_>) -> Flow {
     let view = job.view.clone();
     match &job.ex.place(&view).answer {
-        Some(return_) => Box::pin(answer(job, return_)).await,
+        Some(return_) => answer(job, return_).await,
         None => Flow::Next,
     }
 }
