@@ -95,7 +95,7 @@ pub enum Unwell {
 /// When there is none or one isn't well.
 pub fn ask_health(only: Option<u32>) -> Result<(), Unwell> {
     let prefix = prefix()?;
-    let sockets = std::fs::read_to_string("/proc/net/unix")?;
+    let sockets = keel_sys::proc::text("/proc/net/unix")?;
     let names = sockets.lines().filter_map(|line| line.rsplit(' ').next()?.strip_prefix('@'));
     let mut pids: Vec<&str> = names.filter_map(|name| name.strip_prefix(&prefix)).collect();
     // A socket is listed again for each connection that it has accepted.
@@ -123,4 +123,19 @@ fn ask(name: &str) -> io::Result<String> {
     let mut word = String::new();
     BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut word)?;
     Ok(word.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_of_another_program_whose_name_is_no_text_is_passed_over() {
+        let name = [b"keel-health-\xff-", std::process::id().to_string().as_bytes()].concat();
+        let _other = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap();
+        let nobody = ask_health(Some(u32::MAX));
+        assert!(matches!(nobody, Err(Unwell::Nobody)), "{nobody:?}");
+    }
 }

@@ -272,7 +272,7 @@ fn process_holding(inode: u64) -> Option<String> {
     let holds =
         |pid: &i32| proc::sockets_of(*pid).is_ok_and(|mut sockets| sockets.any(|socket| socket == inode));
     let pid = proc::pids().find(holds)?;
-    let command = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let command = proc::text(format!("/proc/{pid}/comm")).unwrap_or_default();
     Some(format!("pid {pid} ({})", command.trim_end()))
 }
 

@@ -364,6 +364,22 @@ async fn localhost_and_ipv6_binds_move_too() {
     }
 }
 
+/// The kernel keeps 15 bytes of a name, which may end within a character.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_whose_name_is_no_text_has_its_address_and_ends() {
+    let script = r#"
+import ctypes, os, socket, time
+ctypes.CDLL(None).prctl(15, "обработчик".encode())
+s = socket.socket(); s.bind(("0.0.0.0", 5000)); s.listen()
+if not os.fork(): os.setsid(); time.sleep(1000)
+print(s.getsockname()[0] == socket.gethostbyname(socket.gethostname()), flush=True)
+print("done", flush=True)
+time.sleep(1000)
+"#;
+    let bench = Bench::up(vec![python("app", script, Some(5000))]).await;
+    assert_eq!(bench.printed_until("app", "done").await, ["True", "done"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_binds_both_families_serves() {
     let script = r#"

@@ -2,7 +2,7 @@
 //!
 //! A process may end between two reads; what is gone is left out, and isn't an error.
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, path::Path};
 
 /// What `/proc/PID/stat` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,26 @@ impl Stat {
 
 /// Reads what the kernel says of a process; `None` when there is none of that number.
 pub fn stat(pid: i32) -> Option<Stat> {
-    parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse_stat(&text(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Gives the value of a line of `/proc/PID/status`, as `Tgid`. Takes a thread's number too.
+///
+/// # Errors
+/// `NotFound` when there is no process of that number, `InvalidData` when there is no such line.
+pub fn status(pid: i32, line: &str) -> io::Result<String> {
+    let text = text(format!("/proc/{pid}/status"))?;
+    let value = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'));
+    value.map(|value| value.trim().to_owned()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Reads a file of the kernel's. Names of processes, mounts and sockets in it may be any bytes: a process's name is cut at
+/// 15 bytes, within a character if need be.
+///
+/// # Errors
+/// What read(2) says.
+pub fn text(path: impl AsRef<Path>) -> io::Result<String> {
+    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn parse_stat(text: &str) -> Option<Stat> {
@@ -94,6 +113,23 @@ mod tests {
         assert!(!expect.is_over() && Stat { state: 'Z', ..expect }.is_over());
         assert_eq!(parse_stat("42 (x) S 1"), None);
         assert_eq!(parse_stat(""), None);
+    }
+
+    #[test]
+    fn a_name_that_is_cut_within_a_character_hides_nothing() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("обработчик".into());
+        let thread = thread.spawn(move || {
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            std::thread::park();
+        });
+        let (thread, number) = (thread.unwrap(), told.recv().unwrap());
+        assert!(std::fs::read_to_string(format!("/proc/{number}/comm")).is_err(), "the name is whole");
+        assert!(stat(number).is_some());
+        assert_eq!(status(number, "Tgid").unwrap(), std::process::id().to_string());
+        assert_eq!(status(number, "Tg").unwrap_err().kind(), io::ErrorKind::InvalidData);
+        thread.thread().unpark();
+        thread.join().unwrap();
     }
 
     #[test]

@@ -205,7 +205,7 @@ fn change(containers: &watch::Sender<Option<Containers>>, change: impl FnOnce(&m
 
 /// Finds the container that this process is in: the engine mounts files of its own folder for it into each.
 fn own_id() -> Option<String> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mounts = keel_sys::proc::text("/proc/self/mountinfo").ok()?;
     let words: BTreeSet<&str> = mounts
         .lines()
         .filter(|line| line.contains("/etc/hostname") || line.contains("/etc/hosts"))

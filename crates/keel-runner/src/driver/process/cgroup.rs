@@ -30,7 +30,7 @@ impl Cgroups {
     /// When there is no unified hierarchy, or it isn't delegated to this user.
     pub(super) fn open(project: &str) -> io::Result<Self> {
         let own = std::fs::read_to_string("/proc/self/cgroup")?;
-        let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+        let mounts = keel_sys::proc::text("/proc/self/mounts")?;
         let folder = folder_of(&own, &mounts).ok_or(io::ErrorKind::Unsupported)?;
         remove_dead(&folder);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

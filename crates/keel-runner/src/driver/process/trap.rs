@@ -55,7 +55,7 @@ pub(super) enum Found {
     Obstacle(String),
 }
 
-/// DriverNews of it.
+/// Takes what was found.
 pub(super) type OnFound = Box<dyn Fn(Incarnation, Found) + Send + Sync>;
 
 /// The handle to the thread.
@@ -360,10 +360,9 @@ fn may_bind(process: i32, port: u16) -> bool {
     if port >= first.trim().parse().unwrap_or(1024) {
         return true;
     }
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = proc::status(process, "CapEff").ok();
     effective
-        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
+        .and_then(|text| u64::from_str_radix(&text, 16).ok())
         .is_some_and(|all| all & NET_BIND_SERVICE != 0)
 }
 
@@ -583,9 +582,7 @@ fn answer_of(result: Result<(), Errno>) -> Answer {
 
 /// Gives the process that a thread belongs to: descriptors are looked up there.
 fn thread_group_of(thread: i32) -> io::Result<i32> {
-    let status = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    line.and_then(|text| text.trim().parse().ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    proc::status(thread, "Tgid")?.parse().map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(test)]
