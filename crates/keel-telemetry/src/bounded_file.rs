@@ -41,7 +41,11 @@ impl BoundedFile {
     pub fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let bytes = u64::try_from(lines.len()).unwrap_or(u64::MAX);
         if self.length > 0 && self.length.saturating_add(bytes) > self.bytes_max {
-            std::fs::rename(&self.path, Self::old_path(&self.path))?;
+            match std::fs::rename(&self.path, Self::old_path(&self.path)) {
+                // Somebody removed the file or moved it away: the next one begins all the same.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                renamed => renamed?,
+            }
             self.file = append_to(&self.path)?;
             self.length = self.file.metadata()?.len();
         }
@@ -99,5 +103,18 @@ mod tests {
         assert_eq!(both, expect);
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), std::fs::read_dir(folder.path()).unwrap().count()), (0o600, 2));
+    }
+
+    #[test]
+    fn goes_on_where_its_file_was_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.log");
+        let mut file = BoundedFile::open(&path, 100).unwrap();
+        file.append(&[b'x'; 90]).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        for _ in 0..2 {
+            file.append(b"goes on, and on\n").unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "goes on, and on\n".repeat(2));
     }
 }
