@@ -35,7 +35,7 @@ pub enum ProxyTarget {
 settings! {
     /// Settings of ngx_http_proxy_module.
     pub struct ProxyScope, set by ProxyLayer {
-        /// What holds towards peers whatever they speak.
+        /// Settings towards peers, the same for every protocol.
         upstream: UpstreamScope = UpstreamScope::default(), as UpstreamLayer;
         /// `proxy_http_version`.
         http_version: ProxyHttpVersion = ProxyHttpVersion::Http11;

@@ -1,4 +1,4 @@
-//! What holds towards peers whatever they speak. Every nginx module that asks peers has these settings, with its own
+//! Settings towards peers, the same for every protocol. Every nginx module that asks peers has these settings, with its own
 //! prefix in front: `proxy_read_timeout`, `fastcgi_read_timeout`.
 
 use std::{path::PathBuf, time::Duration};

@@ -1,4 +1,4 @@
-//! Directives that every module has that asks peers, whatever it speaks to them: one list, for each module with its own
+//! Directives of every module that asks peers, in any protocol: one list, for each module with its own
 //! prefix (`proxy_read_timeout`, `fastcgi_read_timeout`).
 //!
 //! `peer_rows!` holds for all of them, `buffering_rows!` for those that can keep bodies (all but gRPC and memcached).

@@ -1,7 +1,7 @@
 //! Clients' connections that idle: each is a small entry, without a task, a timer of its own or a place in the runtime.
 //!
 //! A connection that has idled for a second is parked. All parked ones of a worker are watched by one epoll(7) instance,
-//! which the runtime watches in turn. The first bytes of a request, and whatever else happens, take a connection out
+//! which the runtime watches in turn. The first bytes of a request, an end or an error take a connection out
 //! again. The kernel tells of what came before it began to watch, so a request that comes while its connection is parked
 //! or taken out isn't missed, and one that closes for want of room or time is looked at once more before it does.
 
@@ -148,7 +148,7 @@ impl Parking {
         }
     }
 
-    /// Counts the looks at idle connections so far. Whoever begins to idle asks, and so has the next one come.
+    /// Counts the looks at idle connections so far. A connection asks when it begins to idle; that schedules the next look.
     pub(super) fn tick(&self) -> u32 {
         if self.next_tick.get().is_none() {
             self.wake();

@@ -50,7 +50,7 @@ pub(crate) enum Resting {
     Kept,
     /// It has been answered for the last time and waits for the client's end.
     Lingering,
-    /// It waits for the rest of a head. nginx never closes such ones, and whoever sends half heads keeps others out.
+    /// It waits for the rest of a head. nginx never closes such ones, so that half heads keep other clients out.
     ReadingHead,
 }
 

@@ -1,7 +1,7 @@
 //! Moments at which something is due, the earliest first.
 //!
 //! A deadline that doesn't count any more stays until its time, or until there are more of those than of the others: to
-//! find it in the middle would cost more. Whoever asks says which ones count.
+//! find it in the middle would cost more. The caller says which ones count.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 

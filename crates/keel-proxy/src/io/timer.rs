@@ -112,7 +112,7 @@ pub(crate) async fn drive(clock: Rc<Clock>) {
             if until.replace(next) != Some(next) {
                 sleep.as_mut().reset(tokio::time::Instant::from_std(next));
             }
-            // Whatever else was done in this turn: what isn't polled isn't registered, and never fires.
+            // Without the budget of this turn: a sleep that isn't polled isn't registered, and never fires.
             if pin!(coop::unconstrained(sleep.as_mut())).poll(cx).is_pending() {
                 return Poll::Pending;
             }

@@ -74,8 +74,8 @@ pub(super) async fn watch(driver: ContainerDriver, docker: Docker) {
             if driver.0.told.is_closed() {
                 return;
             }
-            // What happened before that is seen as it is by now. DriverNews, a pause that is over or a signal that was
-            // ignored would take a container out of the pool.
+            // The review finds what earlier events have led to. Taken from those events, a pause that is over or a signal
+            // that was ignored would take a container out of the pool.
             let begun = now();
             if driver.review(&docker).await.is_ok() {
                 break begun;
@@ -193,7 +193,7 @@ impl ContainerDriver {
             if *address == found {
                 return;
             }
-            // DriverNews before the next one looks, so that the last word is about the address that it has.
+            // Sent before the next one looks, so that the last word is about the address that it has.
             let verdicts =
                 [(address.is_some(), EngineWord::CutOff), (found.is_some(), EngineWord::Connected)];
             for (_, verdict) in verdicts.into_iter().filter(|(holds, _)| *holds) {
