@@ -1,4 +1,4 @@
-//! HTTP/1 without I/O: heads, body framing, fields, limits.
+//! HTTP/1 without I/O: heads, body framing, fields, limits; and the PROXY protocol's header in front of it.
 //!
 //! Everything works on bytes that the caller has read and says what they mean as ranges into them; nothing here copies
 //! a field, owns a socket or reads a clock. Framing follows RFC 9112 strictly: what two proxies could read differently
@@ -18,6 +18,7 @@ mod field;
 pub mod host;
 mod line;
 mod lines;
+pub mod proxy_header;
 mod request;
 mod response;
 pub mod uri;
