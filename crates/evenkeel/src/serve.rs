@@ -242,13 +242,19 @@ fn print_version(full: bool) {
     }
 }
 
+/// Modules that nginx has only where it is asked for them, each with a directive of its own.
+const OPTIONAL_MODULES: [(&str, &str); 2] =
+    [("http_auth_request_module", "auth_request"), ("http_realip_module", "set_real_ip_from")];
+
 /// What `-V` shows as configure arguments, by which nginx's own tests know what to expect: the modules that are not
 /// there, by the directives that have an effect.
 fn configure_arguments() -> Vec<String> {
     let absent = MODULES.iter().filter(|(_, directive)| !keel_nginx::is_honoured(directive));
     let mut arguments = vec!["--with-threads".to_owned()];
-    if keel_nginx::is_honoured("auth_request") {
-        arguments.push("--with-http_auth_request_module".to_owned());
+    for (module, directive) in OPTIONAL_MODULES {
+        if keel_nginx::is_honoured(directive) {
+            arguments.push(format!("--with-{module}"));
+        }
     }
     arguments.extend(absent.map(|(module, _)| format!("--without-{module}")));
     if !keel_nginx::is_honoured("proxy_cache") {

@@ -284,6 +284,7 @@ mod tests {
         Listener {
             address,
             declared_port: 80,
+            proxy_protocol: false,
             options: SocketOptions::default(),
             default_server: keel_model::ServerId(0),
             servers: vec![keel_model::ServerId(0)],

@@ -306,7 +306,10 @@ mod tests {
         let endless = format!("PROXY UNKNOWN {}", "x".repeat(200));
         check(&endless, Err(Broken::Syntax));
         check(format!("{endless}\r\n"), Err(Broken::Syntax));
-        assert_eq!(parse(&endless.as_bytes()[..V1_BYTES_MAX - 1]).map(|found| found.0), Ok(Progress::Partial));
+        assert_eq!(
+            parse(&endless.as_bytes()[..V1_BYTES_MAX - 1]).map(|found| found.0),
+            Ok(Progress::Partial)
+        );
         assert_eq!(parse(&endless.as_bytes()[..V1_BYTES_MAX]).map(|found| found.0), Err(Broken::Syntax));
     }
 
@@ -325,7 +328,8 @@ mod tests {
         check(v2(0x22, 0x11, &INET), Err(Broken::Command(2)));
         check(v2(0x21, 0x11, &INET[..11]), Err(Broken::Addresses));
         check(v2(0x21, 0x21, &inet6[..35]), Err(Broken::Addresses));
-        let filled = |length: usize| [&INET[..], &[4], &(length as u16).to_be_bytes(), &vec![0; length]].concat();
+        let filled =
+            |length: usize| [&INET[..], &[4], &(length as u16).to_be_bytes(), &vec![0; length]].concat();
         let most = V2_BYTES_MAX - V2_FIXED_BYTES - INET.len() - 3;
         check(v2(0x21, 0x11, &filled(most)), Ok(Some(("192.0.2.1:123", "192.0.2.2:5678"))));
         check(v2(0x21, 0x11, &filled(most + 1)), Err(Broken::TooLong));
@@ -339,7 +343,10 @@ mod tests {
         let all = [tlv(1, b"h2"), tlv(1, b"h3"), tlv(4, b""), tlv(TLV_SSL, &inner)].concat();
         let header = v2(0x21, 0x11, &[&INET[..], &all].concat());
         let (_, read) = parse(&header).expect("whole");
-        assert_eq!((read.tlvs.get(1), read.tlvs.get(4), read.tlvs.get(2)), (Some(&b"h2"[..]), Some(&b""[..]), None));
+        assert_eq!(
+            (read.tlvs.get(1), read.tlvs.get(4), read.tlvs.get(2)),
+            (Some(&b"h2"[..]), Some(&b""[..]), None)
+        );
         assert_eq!((read.tlvs.ssl(0x22), read.tlvs.ssl(0x23)), (Some(&b"name"[..]), None));
         assert_eq!(read.tlvs.ssl_verify(), Some(0x102));
         let short = tlv(TLV_SSL, &[1, 0, 0, 0]);

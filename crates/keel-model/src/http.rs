@@ -11,6 +11,7 @@ mod index;
 mod log;
 mod mirror;
 mod proxy;
+mod realip;
 mod rewrite;
 mod upstream;
 
@@ -26,6 +27,7 @@ pub use self::index::*;
 pub use self::log::*;
 pub use self::mirror::*;
 pub use self::proxy::*;
+pub use self::realip::*;
 pub use self::rewrite::*;
 pub use self::upstream::*;
 
@@ -114,6 +116,8 @@ settings! {
         auth_request: AuthRequestScope = AuthRequestScope::default(), as AuthRequestLayer;
         /// ngx_http_mirror_module.
         mirror: MirrorScope = MirrorScope::default(), as MirrorLayer;
+        /// ngx_http_realip_module.
+        real_ip: RealIpScope = RealIpScope::default(), as RealIpLayer;
         /// ngx_http_headers_module.
         headers: HeadersScope = HeadersScope::default(), as HeadersLayer;
         /// ngx_http_log_module.

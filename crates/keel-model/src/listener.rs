@@ -33,6 +33,8 @@ pub struct Listener {
     pub address: Address,
     /// The port as the `listen` directive has it, which `$server_port` and redirects show.
     pub declared_port: u16,
+    /// Whether every connection begins with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
     /// How to open the socket.
     pub options: SocketOptions,
     /// Answers requests whose host no other server claims.

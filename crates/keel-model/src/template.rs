@@ -70,6 +70,15 @@ pub enum Variable {
     RemotePort,
     RemoteUser,
     BinaryRemoteAddr,
+    /// `$realip_remote_addr`: the connection's own address.
+    RealipRemoteAddr,
+    RealipRemotePort,
+    ProxyProtocolAddr,
+    ProxyProtocolPort,
+    ProxyProtocolServerAddr,
+    ProxyProtocolServerPort,
+    /// `$proxy_protocol_tlv_name`.
+    ProxyProtocolTlv(ProxyTlv),
     RequestId,
     RequestTime,
     RequestLength,
@@ -139,6 +148,17 @@ pub enum Variable {
     /// A named group of a `location`, `server_name` or `map` regular expression, in lower case. A name that no group has
     /// is a variable that never has a value, as `$gzip_ratio` without gzip.
     NamedCapture(String),
+}
+
+/// A value that a header of version 2 of the PROXY protocol may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ProxyTlv {
+    /// The one of this type.
+    Kind(u8),
+    /// The one of this type among those about the client's TLS.
+    Ssl(u8),
+    /// What came of verifying the client's certificate, as a number.
+    SslVerify,
 }
 
 /// A `map` block: one template in, one template out.

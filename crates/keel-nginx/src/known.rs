@@ -77,7 +77,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, entry: Entry, directive: &Directive)
 impl Entry {
     /// Tells whether `off` would be a name to this directive, as any other word.
     fn takes_a_name(self, directive: &Directive) -> bool {
-        let names = ["least_time", "limit_conn", "limit_req", "set_real_ip_from"];
+        let names = ["least_time", "limit_conn", "limit_req"];
         directive.block.is_some() || self.name.ends_with("_pass") || names.contains(&self.name)
     }
 
@@ -192,12 +192,6 @@ const GROUPS: &[Group] = &[
             "js_content", "memcached_pass", "perl", "post_action", "proxy_store", "random_index",
             "rewrite_by_lua_block", "rewrite_by_lua_file", "scgi_pass", "scgi_store", "status",
             "stub_status", "tunnel_pass", "uwsgi_pass", "uwsgi_store",
-        ],
-    },
-    Group {
-        effect: Effect::Differs("clients would be known by another address"),
-        names: &[
-            "set_real_ip_from",
         ],
     },
     Group {
@@ -331,10 +325,6 @@ const GROUPS: &[Group] = &[
     Group {
         effect: Effect::Companion("worker_rlimit_core, degradation, rewrite or keyval"),
         names: &["degrade", "keyval_zone", "rewrite_log", "working_directory"],
-    },
-    Group {
-        effect: Effect::Companion("set_real_ip_from"),
-        names: &["real_ip_header", "real_ip_recursive"],
     },
     Group {
         effect: Effect::Companion("gzip"),

@@ -277,6 +277,7 @@ fn server_listens(reader: &mut Reader<'_>, server: &mut Frame) -> Vec<Listen> {
             address,
             options: Default::default(),
             default_server: false,
+            proxy_protocol: false,
             options_set: false,
             span,
         };
@@ -336,6 +337,9 @@ fn add_listen(reader: &mut Reader<'_>, bound: &mut Vec<Bound>, id: ServerId, lis
         return reader.diagnostics.push(found);
     }
     known.servers.push((id, span));
+    // One that has it has it for all, as in nginx.
+    let proxy_protocol = known.listen.proxy_protocol || listen.proxy_protocol;
+    known.listen.proxy_protocol = proxy_protocol;
     if listen.options_set {
         if known.listen.options_set {
             let found = clash(
@@ -346,7 +350,7 @@ fn add_listen(reader: &mut Reader<'_>, bound: &mut Vec<Bound>, id: ServerId, lis
             );
             return reader.diagnostics.push(found);
         }
-        known.listen = listen.clone();
+        known.listen = Listen { proxy_protocol, ..listen.clone() };
     }
     if listen.default_server {
         match known.default_server {
@@ -406,20 +410,23 @@ fn name_text(name: &ServerName) -> &str {
 }
 
 /// Makes sockets of addresses: where all addresses of a port are listened on, single ones of it need no socket of
-/// their own unless they have parameters of their own.
+/// their own unless they have parameters of their own, or only one of both has the PROXY protocol.
 fn fold(bound: Vec<Bound>) -> Vec<Listener> {
     let wildcard_port = |address: &Address| match address {
         Address::Tcp(address) if address.ip().is_unspecified() => Some((address.is_ipv4(), address.port())),
         _ => None,
     };
-    let wildcards: Vec<_> = bound.iter().filter_map(|bound| wildcard_port(&bound.listen.address)).collect();
+    let with_protocol =
+        |bound: &Bound| wildcard_port(&bound.listen.address).map(|port| (port, bound.listen.proxy_protocol));
+    let wildcards: Vec<_> = bound.iter().filter_map(with_protocol).collect();
     let mut listeners: Vec<Listener> = Vec::new();
     let mut folded: Vec<(bool, std::net::SocketAddr, Bound)> = Vec::new();
     for bound in bound {
         if let Address::Tcp(address) = &bound.listen.address {
             let (address, key) = (*address, (address.is_ipv4(), address.port()));
             let single = !address.ip().is_unspecified();
-            if single && !bound.listen.options_set && wildcards.contains(&key) {
+            let is_covered = wildcards.contains(&(key, bound.listen.proxy_protocol));
+            if single && !bound.listen.options_set && is_covered {
                 folded.push((key.0, address, bound));
                 continue;
             }
@@ -429,6 +436,7 @@ fn fold(bound: Vec<Bound>) -> Vec<Listener> {
                 Address::Tcp(address) => address.port(),
                 Address::Unix(_) => 0,
             },
+            proxy_protocol: bound.listen.proxy_protocol,
             default_server: bound.default_id(),
             servers: bound.ids(),
             by_local_address: Vec::new(),

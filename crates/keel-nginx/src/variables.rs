@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use keel_diag::{Diagnostic, Span, suggest};
-use keel_model::{MapId, Part, Pattern, Template, Variable};
+use keel_model::{MapId, Part, Pattern, ProxyTlv, Template, Variable};
 
 use crate::{
     ast::{Directive, Word},
@@ -51,8 +51,11 @@ const FIXED: &[(&str, Variable)] = &[
     ("limit_rate", Variable::LimitRate), ("msec", Variable::Msec), ("nginx_version", Variable::NginxVersion),
     ("pid", Variable::Pid), ("pipe", Variable::Pipe),
     ("proxy_add_x_forwarded_for", Variable::ProxyAddXForwardedFor), ("proxy_host", Variable::ProxyHost),
-    ("proxy_port", Variable::ProxyPort), ("query_string", Variable::Args),
-    ("realip_remote_addr", Variable::RemoteAddr), ("realip_remote_port", Variable::RemotePort),
+    ("proxy_port", Variable::ProxyPort), ("proxy_protocol_addr", Variable::ProxyProtocolAddr),
+    ("proxy_protocol_port", Variable::ProxyProtocolPort),
+    ("proxy_protocol_server_addr", Variable::ProxyProtocolServerAddr),
+    ("proxy_protocol_server_port", Variable::ProxyProtocolServerPort), ("query_string", Variable::Args),
+    ("realip_remote_addr", Variable::RealipRemoteAddr), ("realip_remote_port", Variable::RealipRemotePort),
     ("realpath_root", Variable::RealpathRoot), ("remote_addr", Variable::RemoteAddr),
     ("remote_port", Variable::RemotePort), ("remote_user", Variable::RemoteUser),
     ("request", Variable::Request), ("request_body", Variable::RequestBody),
@@ -89,11 +92,20 @@ const PREFIXED: &[(&str, MakeVariable)] = &[
     ("arg_", Variable::Arg),
 ];
 
+/// Types of the values of a PROXY header (proxy-protocol.txt §2.2).
+#[rustfmt::skip]
+const PROXY_TLVS: &[(&str, u8)] =
+    &[("alpn", 0x01), ("authority", 0x02), ("unique_id", 0x05), ("ssl", 0x20), ("netns", 0x30)];
+
+/// Types of those among them that are about the client's TLS.
+#[rustfmt::skip]
+const PROXY_SSL_TLVS: &[(&str, u8)] =
+    &[("version", 0x21), ("cn", 0x22), ("cipher", 0x23), ("sig_alg", 0x24), ("key_alg", 0x25)];
+
 /// Variables that have no value while what gives them one isn't configured, or is reported where it is.
 #[rustfmt::skip]
 const ABSENT: &[&str] = &[
     "gzip_ratio", "http2", "http3", "invalid_referer", "limit_conn_status", "limit_req_status",
-    "proxy_protocol_addr", "proxy_protocol_port", "proxy_protocol_server_addr", "proxy_protocol_server_port",
     "quic", "secure_link", "secure_link_expires", "session_log_binary_id", "session_log_id", "session_time",
     "uid_got", "uid_reset", "uid_set", "upstream_cache_age", "upstream_cache_last_modified",
     "upstream_cache_status", "upstream_queue_time",
@@ -111,8 +123,14 @@ fn known(name: &str) -> Option<Known> {
     if let Some((_, variable)) = FIXED.iter().find(|(fixed, _)| *fixed == name) {
         return Some(Known::Value(variable.clone()));
     }
-    if ABSENT.contains(&name) || name.starts_with("ssl_") || name.starts_with("proxy_protocol_tlv_") {
+    if ABSENT.contains(&name) || name.starts_with("ssl_") {
         return Some(Known::Absent);
+    }
+    if let Some(tlv) = name.strip_prefix("proxy_protocol_tlv_") {
+        // As in nginx, a name that it doesn't know is one that no header has.
+        return Some(
+            proxy_tlv(tlv).map_or(Known::Absent, |tlv| Known::Value(Variable::ProxyProtocolTlv(tlv))),
+        );
     }
     if UNSUPPORTED.contains(&name) || name.starts_with("geoip_") || name.starts_with("jwt_") {
         return Some(Known::Unsupported);
@@ -120,6 +138,20 @@ fn known(name: &str) -> Option<Known> {
     PREFIXED
         .iter()
         .find_map(|(prefix, make)| name.strip_prefix(prefix).map(|rest| Known::Value(make(rest.to_owned()))))
+}
+
+/// Reads the rest of a `$proxy_protocol_tlv_` name: one of nginx's, or a type in hexadecimal.
+fn proxy_tlv(name: &str) -> Option<ProxyTlv> {
+    let in_hex = |text: &str| u8::try_from(u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()?).ok();
+    let of = |names: &[(&str, u8)], name: &str| {
+        let named = names.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
+        named.or_else(|| in_hex(name))
+    };
+    match name.strip_prefix("ssl_") {
+        Some("verify") => Some(ProxyTlv::SslVerify),
+        Some(name) => of(PROXY_SSL_TLVS, name).map(ProxyTlv::Ssl),
+        None => of(PROXY_TLVS, name).map(ProxyTlv::Kind),
+    }
 }
 
 /// Tells whether nginx itself defines a variable, so that a `map` can't.

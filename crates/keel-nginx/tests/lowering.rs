@@ -111,6 +111,72 @@ fn listeners_of_all_forms() {
 }
 
 #[test]
+fn the_proxy_protocol_belongs_to_an_address() {
+    let shown = |text: &str| {
+        let plan = configuration(&format!("events {{}} http {{ {text} }}")).plan;
+        let one = |listener: &Listener| format!("{} {}", listener.address, listener.proxy_protocol);
+        plan.listeners.iter().map(one).collect::<Vec<_>>()
+    };
+    // One `listen` that has it has it for all of an address.
+    let both =
+        "server { listen 1.1.1.1:80 proxy_protocol; } server { listen 1.1.1.1:80 bind; server_name b; }";
+    assert_eq!(shown(both), ["1.1.1.1:80 true"]);
+    let later =
+        "server { listen 1.1.1.1:80; } server { listen 1.1.1.1:80 bind proxy_protocol; server_name b; }";
+    assert_eq!(shown(later), ["1.1.1.1:80 true"]);
+    // An address that differs from all others of its port has a socket of its own.
+    let differs =
+        "server { listen 80 proxy_protocol; listen 127.0.0.1:80; listen 127.0.0.2:80 proxy_protocol; }";
+    assert_eq!(shown(differs), ["0.0.0.0:80 true", "127.0.0.1:80 false"]);
+}
+
+#[test]
+fn who_is_believed_about_addresses() {
+    let server = server(
+        "set_real_ip_from 10.0.0.0/8; set_real_ip_from unix:; real_ip_header X-Forwarded-For; real_ip_recursive on;
+         location /same { }
+         location /own { set_real_ip_from localhost; real_ip_header X-Client-IP; real_ip_recursive off; }
+         location /proxy { real_ip_header proxy_protocol; }",
+    );
+    let network = |octets: [u8; 4], prefix| Clients::Network { address: octets.into(), prefix };
+    let outer = RealIpScope {
+        from: vec![network([10, 0, 0, 0], 8), Clients::Unix],
+        header: RealIpHeader::ForwardedFor,
+        recursive: true,
+    };
+    assert_eq!(server.scope.real_ip, outer);
+    assert_eq!(location(&server, "/same").scope.real_ip, outer);
+    let own = RealIpScope {
+        from: vec![network([127, 0, 0, 1], 32)],
+        header: RealIpHeader::Field("x-client-ip".into()),
+        recursive: false,
+    };
+    assert_eq!(location(&server, "/own").scope.real_ip, own);
+    let proxy = RealIpScope { header: RealIpHeader::ProxyProtocol, ..outer };
+    assert_eq!(location(&server, "/proxy").scope.real_ip, proxy);
+}
+
+#[test]
+fn values_of_the_proxy_protocol_by_name_and_type() {
+    let server = server(
+        "return 200 $proxy_protocol_tlv_alpn$proxy_protocol_tlv_0x000ae$proxy_protocol_tlv_ssl_cn\
+$proxy_protocol_tlv_ssl_0x21$proxy_protocol_tlv_ssl_verify$proxy_protocol_tlv_ssl$proxy_protocol_tlv_x;",
+    );
+    let text = server.rewrite.answer.and_then(|answer| answer.text).expect("a text");
+    let tlv = |tlv| Part::Variable(Variable::ProxyProtocolTlv(tlv));
+    let named = [
+        ProxyTlv::Kind(1),
+        ProxyTlv::Kind(0xae),
+        ProxyTlv::Ssl(0x22),
+        ProxyTlv::Ssl(0x21),
+        ProxyTlv::SslVerify,
+        ProxyTlv::Kind(0x20),
+    ];
+    let absent = Part::Variable(Variable::NamedCapture("proxy_protocol_tlv_x".into()));
+    assert_eq!(text.parts, named.into_iter().map(tlv).chain([absent]).collect::<Vec<_>>());
+}
+
+#[test]
 fn socket_options() {
     let text =
         "events {} http { server { listen 127.0.0.1:80 backlog=7 reuseport rcvbuf=4k sndbuf=1m deferred

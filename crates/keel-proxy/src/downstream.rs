@@ -3,6 +3,7 @@
 mod body;
 mod h1;
 mod linger;
+mod opening;
 mod order;
 pub(crate) mod parking;
 mod task;
@@ -28,6 +29,7 @@ use crate::{
         socket::{self, Peeked, Socket},
         timer::Timer,
     },
+    preface::ProxyHeader,
     send::Sink,
     worker::{View, Worker},
 };
@@ -56,8 +58,10 @@ pub(crate) struct Client {
     pub(crate) timed_out: bool,
     /// Whether the request came behind another without waiting for its response.
     pub(crate) pipelined: bool,
+    /// The header of the PROXY protocol, where the listener asks for one.
+    pub(crate) proxy_header: Option<Box<ProxyHeader>>,
     local: OnceCell<Option<SocketAddr>>,
-    /// What came behind the last request.
+    /// What came behind the last request, or behind the header of the PROXY protocol.
     behind: Vec<u8>,
     /// The configuration of the last request, as long as its listener is there.
     view: Rc<View>,
@@ -120,6 +124,7 @@ impl Client {
         remote: Remote,
         listener: Rc<Address>,
     ) -> Self {
+        let proxy_header = view.snapshot.listeners[listener_at].proxy_protocol;
         let mut client = Self {
             sink,
             timer: Timer::default(),
@@ -130,6 +135,7 @@ impl Client {
             accepted: worker.clock.now(),
             timed_out: false,
             pipelined: false,
+            proxy_header: proxy_header.then(|| Box::new(ProxyHeader::Awaited)),
             local: OnceCell::new(),
             behind: Vec::new(),
             view,
@@ -157,6 +163,7 @@ impl Client {
             accepted: self.accepted,
             timed_out: false,
             pipelined: self.pipelined,
+            proxy_header: self.proxy_header.clone(),
             local: OnceCell::from(self.local_address()),
             behind: Vec::new(),
             view: self.view.clone(),
@@ -212,6 +219,12 @@ impl Client {
         self.sink.socket().into_iter().for_each(Socket::reset_on_close);
     }
 
+    /// Gives the client's address for a request: the connection's own, unless it came from somebody who is believed
+    /// about another (`set_real_ip_from`).
+    pub(crate) fn remote_of(&self, ex: &Exchange) -> Remote {
+        ex.real_ip.unwrap_or(self.remote)
+    }
+
     /// Lets small writes leave at once, from the moment on when there will be several. For callers in whose place
     /// `tcp_nodelay` is on.
     pub(crate) fn no_delay(&self) {
@@ -251,7 +264,7 @@ impl Client {
         let mut line = Vec::new();
         line.extend_from_slice(text.as_bytes());
         line.extend_from_slice(b", client: ");
-        self.remote.append_address(&mut line);
+        self.remote_of(ex).append_address(&mut line);
         if ex.view().is_some() {
             line.extend_from_slice(b", server: ");
             line.extend_from_slice(ex.server(view).name.as_bytes());
@@ -273,13 +286,27 @@ impl Client {
             line.extend_from_slice(host);
             line.push(b'"');
         }
-        errors.write(&Entry {
-            now: worker.system_time(),
-            level,
-            tid: crate::log::thread_id(),
-            connection: Some(self.number),
-            text: format_args!("{}", String::from_utf8_lossy(&line)),
-        });
+        errors.write(&self.entry(worker, level, format_args!("{}", String::from_utf8_lossy(&line))));
+    }
+
+    /// Writes an entry to the error log of the default server, for when there is no request yet.
+    fn log_before_request(&self, worker: &Worker, level: LogLevel, text: &str) {
+        let snapshot = &self.view.snapshot;
+        let place = snapshot.place(h1::default_server(self).root);
+        let errors = place.error_logs.as_ref().unwrap_or(&snapshot.error_log);
+        if !errors.is_enabled(level) {
+            return;
+        }
+        let mut client = Vec::new();
+        self.remote.append_address(&mut client);
+        let client = String::from_utf8_lossy(&client);
+        let text = format_args!("{text}, client: {client}, server: {}", self.listener);
+        errors.write(&self.entry(worker, level, text));
+    }
+
+    fn entry<'a>(&self, worker: &Worker, level: LogLevel, text: std::fmt::Arguments<'a>) -> Entry<'a> {
+        let connection = Some(self.number);
+        Entry { now: worker.system_time(), level, tid: crate::log::thread_id(), connection, text }
     }
 }
 
@@ -311,6 +338,12 @@ async fn serve(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> Served 
             && let Some(served) = idle(worker, client, rest).await
         {
             return served;
+        }
+        if matches!(client.proxy_header.as_deref(), Some(ProxyHeader::Awaited)) {
+            if !Box::pin(opening::read(worker, client, rest)).await {
+                return Served::Ended;
+            }
+            continue;
         }
         // Boxed, so that an idle connection doesn't carry the room that a request needs.
         if !Box::pin(h1::serve_one(worker, client, rest)).await {

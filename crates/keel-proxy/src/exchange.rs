@@ -31,6 +31,8 @@ pub(crate) struct Exchange {
     /// How far `input` has been used.
     pub(crate) consumed: usize,
     pub(crate) method: Method,
+    /// The client's address as somebody who is believed tells it, if it isn't the connection's own.
+    pub(crate) real_ip: Option<Remote>,
     /// `$host`: in lower case, without port.
     pub(crate) host: Vec<u8>,
     pub(crate) host_port: Option<u16>,
@@ -257,6 +259,7 @@ impl Exchange {
         self.input.extend_from_slice(outer.input.get(..outer.head_end).unwrap_or_default());
         self.head_end = self.input.len();
         self.consumed = self.head_end;
+        self.real_ip = outer.real_ip;
         self.host.clone_from(&outer.host);
         self.host_port = outer.host_port;
         self.started = Some(now);
@@ -280,6 +283,7 @@ impl Exchange {
         self.head_end = 0;
         self.consumed = 0;
         self.method = Method::Get;
+        self.real_ip = None;
         self.host.clear();
         self.host_port = None;
         self.started = None;

@@ -20,6 +20,7 @@ mod io;
 mod job;
 mod log;
 mod phase;
+mod preface;
 mod reports;
 #[cfg(test)]
 mod rig;

@@ -9,6 +9,7 @@ mod find_location;
 mod log;
 mod mirror;
 mod page;
+mod realip;
 pub(crate) mod redirect;
 mod rewrite;
 mod try_files;
@@ -83,6 +84,7 @@ async fn pass(job: &mut Job<'_>, start: Start) -> Flow {
         if std::mem::take(&mut job.ex.host_unmatched) {
             return Flow::status(500);
         }
+        realip::run(job);
         if rewrite::is_set(job) {
             return Box::pin(rewrite::run(job)).await;
         }
@@ -94,6 +96,7 @@ async fn pass(job: &mut Job<'_>, start: Start) -> Flow {
     if start <= Start::Location && rewrite::is_set(job) {
         return Box::pin(rewrite::run_location(job)).await;
     }
+    realip::run(job);
     match access::run(job) {
         Flow::Next => {}
         flow => return flow,

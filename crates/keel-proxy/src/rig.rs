@@ -47,6 +47,7 @@ impl Rig {
             listeners: vec![Listener {
                 address: Address::Unix("rig".into()),
                 declared_port: 80,
+                proxy_protocol: false,
                 options: SocketOptions::default(),
                 default_server: ServerId(0),
                 servers: vec![ServerId(0)],

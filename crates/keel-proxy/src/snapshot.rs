@@ -109,6 +109,7 @@ pub(crate) struct Server {
 pub(crate) struct ListenerConf {
     pub(crate) address: Address,
     pub(crate) declared_port: u16,
+    pub(crate) proxy_protocol: bool,
     pub(crate) keepalive: keel_model::TcpKeepalive,
     pub(crate) names: ServerNames,
     pub(crate) by_local_address: HashMap<std::net::SocketAddr, ServerNames>,
@@ -212,6 +213,7 @@ pub(crate) fn compile(
         Ok(ListenerConf {
             address: listener.address.clone(),
             declared_port: listener.declared_port,
+            proxy_protocol: listener.proxy_protocol,
             keepalive: listener.options.keepalive,
             names: ServerNames::compile(&plan.servers, listener.default_server, &listener.servers)?,
             by_local_address: by_local_address.collect::<Result<_, CompileError>>()?,

@@ -203,7 +203,7 @@ fn report_failure(job: &Job<'_>, pick: &Pick, failure: PeerFailure) {
 fn ask(job: &Job<'_>, target: &Target, attempt: Attempt) -> Result<Pick, NoPeer> {
     target.group().pick(&Ask {
         now: job.worker.clock.now(),
-        client_key: &job.client.remote.octets(),
+        client_key: &job.client.remote_of(job.ex).octets(),
         tried: &job.ex.upstream.tried,
         attempt,
         random: job.worker.random(),

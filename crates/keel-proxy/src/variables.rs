@@ -2,14 +2,15 @@
 
 use std::{io::Write, net::SocketAddr, rc::Rc, time::Duration};
 
-use keel_http::{Name, Version};
-use keel_model::{Part, Template, Variable};
+use keel_http::{Name, Version, proxy_header::Addresses};
+use keel_model::{Part, ProxyTlv, Template, Variable};
 use keel_regex::{Captures, Regex, TooManySteps};
 
 use crate::{
     answer::Answer,
     downstream::Client,
     exchange::{AttemptRecord, Exchange, Remote},
+    preface::ProxyHeader,
     send,
     snapshot::{LookedUp, Route},
     worker::{View, Worker},
@@ -148,17 +149,26 @@ impl Lookup<'_> {
         let clock = &self.worker.clock;
         Some(match variable {
             Variable::RemoteAddr => {
+                client.remote_of(self.ex).append_address(out);
+                true
+            }
+            Variable::RemotePort => remote_port(out, client.remote_of(self.ex)),
+            Variable::BinaryRemoteAddr => match client.remote_of(self.ex) {
+                remote @ Remote::Tcp(_) => put(out, Some(&remote.octets())),
+                Remote::Unix => put(out, Some(b"unix:")),
+            },
+            Variable::RealipRemoteAddr => {
                 client.remote.append_address(out);
                 true
             }
-            Variable::RemotePort => match client.remote {
-                Remote::Tcp(address) => number(out, u64::from(address.port())),
-                Remote::Unix => put(out, Some(b"")),
-            },
-            Variable::BinaryRemoteAddr => match client.remote {
-                Remote::Tcp(_) => put(out, Some(&client.remote.octets())),
-                Remote::Unix => put(out, Some(b"unix:")),
-            },
+            Variable::RealipRemotePort => remote_port(out, client.remote),
+            Variable::ProxyProtocolAddr => self.proxy_header(|both| show(out, both.client.ip())),
+            Variable::ProxyProtocolPort => self.proxy_header(|both| number(out, both.client.port().into())),
+            Variable::ProxyProtocolServerAddr => self.proxy_header(|both| show(out, both.server.ip())),
+            Variable::ProxyProtocolServerPort => {
+                self.proxy_header(|both| number(out, both.server.port().into()))
+            }
+            Variable::ProxyProtocolTlv(tlv) => self.proxy_tlv(*tlv, out),
             Variable::ServerAddr => match client.local_address() {
                 Some(address) => show(out, address.ip()),
                 None => put(out, Some(client.listener.to_string().as_bytes())),
@@ -230,7 +240,7 @@ impl Lookup<'_> {
                     out.extend_from_slice(field.value.of(&self.ex.input));
                     out.extend_from_slice(b", ");
                 }
-                self.client.remote.append_address(out);
+                self.client.remote_of(self.ex).append_address(out);
                 true
             }
             Variable::UpstreamAddr => self.attempts(out, |attempt, out| attempt.append_address(out)),
@@ -369,6 +379,20 @@ impl Lookup<'_> {
         true
     }
 
+    /// Gives a value of the PROXY protocol's header; none where the header tells of nobody.
+    fn proxy_header(&self, show: impl FnOnce(&Addresses) -> bool) -> bool {
+        self.client.proxy_header.as_deref().and_then(ProxyHeader::addresses).is_some_and(show)
+    }
+
+    fn proxy_tlv(&self, tlv: ProxyTlv, out: &mut Vec<u8>) -> bool {
+        let Some(tlvs) = self.client.proxy_header.as_deref().map(ProxyHeader::tlvs) else { return false };
+        match tlv {
+            ProxyTlv::Kind(kind) => put(out, tlvs.get(kind)),
+            ProxyTlv::Ssl(kind) => put(out, tlvs.ssl(kind)),
+            ProxyTlv::SslVerify => tlvs.ssl_verify().is_some_and(|result| number(out, result.into())),
+        }
+    }
+
     fn server_port(&self, address: SocketAddr, out: &mut Vec<u8>) -> bool {
         let listener = self.view.snapshot.listener(&self.client.listener);
         let declared = listener.and_then(|listener| self.view.snapshot.listeners.get(listener));
@@ -421,6 +445,14 @@ fn put_some(out: &mut Vec<u8>, value: &[u8]) -> bool {
 fn number(out: &mut Vec<u8>, value: u64) -> bool {
     keel_http::encode::decimal(value, out);
     true
+}
+
+/// A port that nobody told is empty, as in nginx.
+fn remote_port(out: &mut Vec<u8>, remote: Remote) -> bool {
+    match remote {
+        Remote::Tcp(address) if address.port() > 0 => number(out, address.port().into()),
+        Remote::Tcp(_) | Remote::Unix => put(out, Some(b"")),
+    }
 }
 
 fn show(out: &mut Vec<u8>, value: impl std::fmt::Display) -> bool {

@@ -6,7 +6,7 @@ use keel_diag::Diagnostic;
 use keel_model::{AccessRule, Clients, Verdict};
 
 use crate::{
-    ast::Directive,
+    ast::{Directive, Word},
     reader::Reader,
     registry::{Arity, Contexts, Row, Setter},
     value,
@@ -42,19 +42,7 @@ fn rule(reader: &mut Reader<'_>, directive: &Directive, verdict: Verdict) {
     let clients = match word.text.as_str() {
         "all" => Some(Clients::All),
         "unix:" => Some(Clients::Unix),
-        text => network(text).map(|(address, prefix, exact)| {
-            if !exact {
-                reader.diagnostics.push(
-                    Diagnostic::warning(
-                        "nginx::meaningless-bits",
-                        "address bits outside the network's prefix",
-                    )
-                    .at(word.span, format!("means {address}/{prefix}"))
-                    .nginx(format!("low address bits of {text} are meaningless")),
-                );
-            }
-            Clients::Network { address, prefix }
-        }),
+        _ => network(reader, word),
     };
     match clients {
         Some(clients) => {
@@ -72,8 +60,22 @@ fn rule(reader: &mut Reader<'_>, directive: &Directive, verdict: Verdict) {
     }
 }
 
-/// Reads an address with or without a prefix length or, for IPv4, a mask; the last tells whether host bits were zero.
-fn network(text: &str) -> Option<(IpAddr, u8, bool)> {
+/// Reads an address with or without a prefix length; warns of bits outside it. `None` where it is neither.
+pub(super) fn network(reader: &mut Reader<'_>, word: &Word) -> Option<Clients> {
+    let text = word.text.as_str();
+    let (address, prefix, exact) = parse_network(text)?;
+    if !exact {
+        reader.diagnostics.push(
+            Diagnostic::warning("nginx::meaningless-bits", "address bits outside the network's prefix")
+                .at(word.span, format!("means {address}/{prefix}"))
+                .nginx(format!("low address bits of {text} are meaningless")),
+        );
+    }
+    Some(Clients::Network { address, prefix })
+}
+
+/// Reads an address with or without a prefix length; the last tells whether host bits were zero.
+fn parse_network(text: &str) -> Option<(IpAddr, u8, bool)> {
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),
         None => (text, None),
@@ -106,7 +108,7 @@ mod tests {
         let check = |text: &str, expect: Option<(&str, u8, bool)>| {
             let expect =
                 expect.map(|(address, prefix, exact)| (address.parse().expect("address"), prefix, exact));
-            assert_eq!(network(text), expect, "for {text}");
+            assert_eq!(parse_network(text), expect, "for {text}");
         };
         check("10.0.0.0/8", Some(("10.0.0.0", 8, true)));
         check("10.1.2.3/8", Some(("10.0.0.0", 8, false)));

@@ -18,6 +18,7 @@ pub(crate) struct Listen {
     pub(crate) address: Address,
     pub(crate) options: SocketOptions,
     pub(crate) default_server: bool,
+    pub(crate) proxy_protocol: bool,
     /// Whether any parameter of the socket is given, which only one `listen` of an address may do.
     pub(crate) options_set: bool,
     pub(crate) span: Span,
@@ -29,6 +30,7 @@ struct Parameters {
     options: SocketOptions,
     options_set: bool,
     default_server: bool,
+    proxy_protocol: bool,
     http2: Option<Span>,
     /// The parameter that keeps this listener from being opened.
     unserved: Option<(Unserved, Span)>,
@@ -94,6 +96,7 @@ pub(crate) fn listen(reader: &mut Reader<'_>, directive: &Directive) {
             address,
             options: parameters.options.clone(),
             default_server: parameters.default_server,
+            proxy_protocol: parameters.proxy_protocol,
             options_set: parameters.options_set,
             span: directive.span(),
         });
@@ -152,10 +155,7 @@ fn parameter(reader: &mut Reader<'_>, directive: &Directive, word: &Word, parame
         ("ssl", None) => parameters.unserved = Some((Unserved::Tls, word.span)),
         ("quic", None) => parameters.unserved = Some((Unserved::Quic, word.span)),
         ("http2", None) => parameters.http2 = Some(word.span),
-        ("proxy_protocol", None) => reader.diagnostics.push(
-            Diagnostic::error("nginx::unsupported-parameter", "`proxy_protocol` is not supported yet")
-                .at(word.span, "every connection that begins with a PROXY header would be refused"),
-        ),
+        ("proxy_protocol", None) => parameters.proxy_protocol = true,
         ("multipath" | "setfib" | "accept_filter", _) => {
             parameters.options_set = true;
             reader.diagnostics.push(

@@ -14,6 +14,7 @@ pub(crate) mod http_map;
 pub(crate) mod http_mirror;
 pub(crate) mod http_proxy;
 pub(crate) mod http_proxy_pass;
+pub(crate) mod http_realip;
 pub(crate) mod http_rewrite;
 pub(crate) mod http_try_files;
 pub(crate) mod http_upstream;
@@ -41,6 +42,7 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_proxy_module", rows: http_proxy::ROWS },
     Module { name: "ngx_http_proxy_module", rows: http_proxy::PEER_ROWS },
     Module { name: "ngx_http_proxy_module", rows: http_proxy::BUFFERING_ROWS },
+    Module { name: "ngx_http_realip_module", rows: http_realip::ROWS },
     Module { name: "ngx_http_rewrite_module", rows: http_rewrite::ROWS },
     Module { name: "ngx_http_upstream_module", rows: http_upstream::ROWS },
 ];

@@ -30,8 +30,9 @@ const READ_ROOM: usize = 4 << 10;
 /// Reads one request and answers it. False when the connection is to close.
 pub(super) async fn serve_one(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> bool {
     let mut ex = worker.take_exchange();
-    client.pipelined = !client.behind.is_empty();
-    ex.input = if client.pipelined { std::mem::take(&mut client.behind) } else { worker.buffers.take() };
+    let has_come = !client.behind.is_empty();
+    client.pipelined = has_come && client.requests > 0;
+    ex.input = if has_come { std::mem::take(&mut client.behind) } else { worker.buffers.take() };
     let goes_on = exchange(worker, client, &mut ex, rest).await;
     ex.reset();
     let input = std::mem::take(&mut ex.input);

@@ -30,6 +30,7 @@ use crate::{
         socket::{self, Peeked, Socket},
         timer::Timer,
     },
+    preface::ProxyHeader,
     send::Sink,
     worker::{View, Worker},
 };
@@ -49,6 +50,7 @@ struct Parked {
     descriptor: OwnedFd,
     listener_at: u32,
     remote: SmallRemote,
+    proxy_header: Option<Box<ProxyHeader>>,
     listener: Rc<Address>,
     view: Rc<View>,
     number: u64,
@@ -370,6 +372,7 @@ impl Parked {
             accepted,
             timed_out: _,
             pipelined: _,
+            proxy_header,
             local: _,
             behind: _,
             view,
@@ -387,6 +390,7 @@ impl Parked {
             // There are never as many listeners as would be cut here.
             listener_at: u32::try_from(listener_at).unwrap_or(u32::MAX),
             remote: remote.into(),
+            proxy_header,
             listener,
             view,
             number,
@@ -403,6 +407,7 @@ impl Parked {
         let Self {
             descriptor,
             remote,
+            proxy_header,
             listener,
             view,
             listener_at,
@@ -426,6 +431,7 @@ impl Parked {
             accepted: accepted.instant(start),
             timed_out: false,
             pipelined: false,
+            proxy_header,
             local: std::cell::OnceCell::new(),
             behind: Vec::new(),
             view,

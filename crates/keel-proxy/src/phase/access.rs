@@ -61,7 +61,7 @@ fn deny(job: &Job<'_>, special: Special) -> Flow {
 
 /// Lets the first rule of `allow` and `deny` that matches decide.
 fn by_address(job: &mut Job<'_>) -> Access {
-    match verdict(&job.place().scope.access.rules, job.client.remote) {
+    match verdict(&job.place().scope.access.rules, job.client.remote_of(job.ex)) {
         None => Access::Declined,
         Some(Verdict::Allow) => Access::Allowed,
         Some(Verdict::Deny) => Access::Denied(403.into()),
@@ -72,7 +72,8 @@ fn verdict(rules: &[AccessRule], client: Remote) -> Option<Verdict> {
     rules.iter().find(|rule| matches(rule.clients, client)).map(|rule| rule.verdict)
 }
 
-fn matches(clients: Clients, client: Remote) -> bool {
+/// Says whether a client is one of these.
+pub(super) fn matches(clients: Clients, client: Remote) -> bool {
     match (clients, client) {
         (Clients::All, _) | (Clients::Unix, Remote::Unix) => true,
         (Clients::Unix, Remote::Tcp(_)) | (Clients::Network { .. }, Remote::Unix) => false,

@@ -112,6 +112,7 @@ pub(crate) fn plan(address: SocketAddr) -> Plan {
         listeners: vec![Listener {
             address: Address::Tcp(address),
             declared_port: address.port(),
+            proxy_protocol: false,
             options: SocketOptions::default(),
             default_server: ServerId(0),
             servers: vec![ServerId(0)],

@@ -1,0 +1,82 @@
+//! What a client's connection begins with, before its first request.
+
+use std::{
+    future::poll_fn,
+    rc::Rc,
+    task::{Poll, ready},
+};
+
+use keel_http::proxy_header::Broken;
+use keel_model::LogLevel;
+
+use super::{Client, Rest, Resting};
+use crate::{io::socket::Peeked, preface, worker::Worker};
+
+/// Room that is made before a read.
+const READ_ROOM: usize = 4 << 10;
+
+/// How reading the header ended.
+enum Outcome {
+    Taken,
+    Broken(Broken),
+    /// The client has closed the connection within the header.
+    Cut,
+    TimedOut,
+    /// The connection makes room for another.
+    MakesRoom,
+}
+
+/// Reads the header of the PROXY protocol; what comes behind it is kept for the first request. False when the connection
+/// is to close. The time for it is what is left of `client_header_timeout` since the connection was accepted.
+pub(super) async fn read(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> bool {
+    let mut input = worker.buffers.take();
+    let outcome = poll_fn(|cx| {
+        loop {
+            match client.poll_fill(cx, &mut input, READ_ROOM) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Outcome::Cut),
+                Poll::Pending => {
+                    if rest.must_close() && client.peek() != Peeked::Bytes {
+                        return Poll::Ready(Outcome::MakesRoom);
+                    }
+                    rest.begin(worker, Resting::ReadingHead);
+                    ready!(client.timer.poll_expired(&worker.clock, cx));
+                    return Poll::Ready(Outcome::TimedOut);
+                }
+            }
+            let Some(header) = client.proxy_header.as_deref_mut() else { return Poll::Ready(Outcome::Taken) };
+            match header.take(&mut input) {
+                Ok(true) => return Poll::Ready(Outcome::Taken),
+                Ok(false) => {}
+                Err(error) => return Poll::Ready(Outcome::Broken(error)),
+            }
+        }
+    })
+    .await;
+    rest.end(worker);
+    client.is_last |= rest.was_closing(worker);
+    match outcome {
+        Outcome::Taken => {
+            if input.is_empty() {
+                worker.buffers.give(input);
+            } else {
+                client.behind = input;
+            }
+            return true;
+        }
+        Outcome::Broken(error) => {
+            complain(worker, client, LogLevel::Error, &preface::complaint(error, &input))
+        }
+        Outcome::Cut if !input.is_empty() => {
+            complain(worker, client, LogLevel::Error, &preface::complaint(Broken::Syntax, &input));
+        }
+        Outcome::TimedOut => complain(worker, client, LogLevel::Info, "client timed out"),
+        Outcome::Cut | Outcome::MakesRoom => {}
+    }
+    worker.buffers.give(input);
+    false
+}
+
+fn complain(worker: &Worker, client: &Client, level: LogLevel, text: &str) {
+    client.log_before_request(worker, level, &format!("{text} while reading PROXY protocol"));
+}
