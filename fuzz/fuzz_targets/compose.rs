@@ -27,6 +27,6 @@ fuzz_target!(|text: &str| {
             let _ = (service.replicas(), service.restart_policy(), service.stop());
             let _ = (service.effective_healthcheck(), service.container_ports(), service.aliases().count());
         }
-        let _ = keel_compose::balancer_seat(project);
+        let _ = keel_compose::balancer_seats(project);
     }
 });
