@@ -58,7 +58,7 @@ pub(crate) struct Args {
     scale: Vec<(String, u32)>,
 }
 
-/// How long a supervisor may have its claim and not answer: it is beginning or ending.
+/// How long a supervisor may have its claim and take no command: it is beginning or ending.
 const SILENT_MAX: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(10);
 /// How long the pipe of an instance that has ended may take to give the last lines.
@@ -90,11 +90,14 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
             drop(claim);
             Ok(detach::start_detached())
         }
-        Role::Supervisor(claim) => {
+        Role::Supervisor(mut claim) => {
             let options = args.options(ProjectOptions::from(choice));
             let in_part = reading.has_errors();
             let supervisor = Supervisor { args, options, paths, side, in_part };
-            block_on(supervisor.run(claim, joined))
+            let outcome = block_on(supervisor.run(&mut claim, joined));
+            // The last of all: whoever has the claim next finds the state folder free, which tasks have held until now.
+            drop(claim);
+            outcome
         }
         Role::Client(client) => {
             let request = UpRequest {
@@ -129,8 +132,8 @@ enum Role {
     Client(Client),
 }
 
-/// Finds out who supervises a project. Who is just beginning or, as after `evenkeel down`, just ending has the claim and
-/// doesn't answer; that is waited for.
+/// Finds out who supervises a project. A supervisor that is beginning has the claim and doesn't answer; one that is
+/// ending, as when `evenkeel down` has just returned, may still answer. Both are waited for.
 fn find_role(paths: &Paths) -> anyhow::Result<Role> {
     let since = Instant::now();
     loop {
@@ -141,10 +144,11 @@ fn find_role(paths: &Paths) -> anyhow::Result<Role> {
         let client = Client::new(&paths.socket);
         let asked = block_on(async { Ok(client.get::<ProjectInfo>("/v1/project").await) })?;
         match asked {
-            Ok(_) => return Ok(Role::Client(client)),
+            Ok(info) if !info.is_ending => return Ok(Role::Client(client)),
             Err(ClientError::Failed(failure)) => return Err(failure.into()),
+            Ok(_) if since.elapsed() >= SILENT_MAX => return Err(ProjectError::Ending.into()),
             Err(_) if since.elapsed() >= SILENT_MAX => return Err(taken.into()),
-            Err(_) => std::thread::sleep(ASK_EVERY),
+            Ok(_) | Err(_) => std::thread::sleep(ASK_EVERY),
         }
     }
 }
@@ -210,7 +214,7 @@ struct Supervisor<'a> {
 }
 
 impl Supervisor<'_> {
-    async fn run(self, mut claim: SupervisorClaim, joined: &Joined) -> anyhow::Result<ExitCode> {
+    async fn run(self, claim: &mut SupervisorClaim, joined: &Joined) -> anyhow::Result<ExitCode> {
         let mut signals = Signals::listen()?;
         let mut settings = keel_runner::Settings::new(&joined.name, &self.paths.state);
         settings.place = place(&joined.name, &joined.folder);
@@ -259,7 +263,6 @@ impl Supervisor<'_> {
                 () = signals.ends.received() => stop_at_once(&project).await,
             }
             say!("stopped by `evenkeel down` before everything was up");
-            drop(claim);
             return Ok(ExitCode::FAILURE);
         }
         // One service that can't run keeps none of the others from running.
@@ -299,7 +302,6 @@ impl Supervisor<'_> {
         if let Some(output) = output {
             output.end().await;
         }
-        drop(claim);
         Ok(if word == Word::UpInPart { ExitCode::FAILURE } else { code })
     }
 

@@ -141,6 +141,26 @@ fn down_ends_an_up_that_is_under_way() -> Done {
     Ok(())
 }
 
+const LEAVES_SLOWLY: &str = "  slow:\n    x-process:\n      command: [sh, -c, 'trap \"sleep 0.5; exit 0\" TERM; echo runs; \
+                             while :; do sleep 0.05; done']\n";
+
+#[test]
+fn an_up_beside_a_down_comes_after_it() -> Done {
+    let project = project(LEAVES_SLOWLY)?;
+    project.run(&["up", "-d"])?;
+    wait_until("it catches its signal", || {
+        project.run(&["logs", "slow"]).is_ok_and(|said| said.contains("runs"))
+    })?;
+    let mut down = Talking::start(project.command(&["down"]))?;
+    down.until("slow: stopping")?;
+    let up = project.output(&["up", "-d"])?;
+    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+    let (status, said) = down.end()?;
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(project.run(&["ps", "-q"])?, "slow\nweb\n");
+    Ok(())
+}
+
 #[test]
 fn a_scale_beside_an_up_is_not_lost() -> Done {
     let project = project("")?;

@@ -30,6 +30,9 @@ pub struct ProjectInfo {
     pub listeners: Vec<String>,
     /// The service whose seat Evenkeel takes, if any.
     pub balancer: Option<String>,
+    /// Whether everything is being ended: the supervisor takes no command any more.
+    #[serde(default)]
+    pub is_ending: bool,
 }
 
 /// A folder, by whatever path.

@@ -94,6 +94,7 @@ async fn project_info(State(server): State<Server>) -> Response {
         version: env!("CARGO_PKG_VERSION").into(),
         listeners,
         balancer: joined.seat.map(|seat| seat.service),
+        is_ending: server.project.is_ending(),
     };
     Json(info).into_response()
 }

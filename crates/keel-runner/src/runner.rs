@@ -8,7 +8,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use keel_model::{Run, Service, ServiceName};
@@ -133,7 +133,24 @@ pub async fn end_leftovers(project: &str, state_dir: &Path) -> Result<bool, Erro
     Ok(docker::end_leftovers(project, state_dir).await? || processes)
 }
 
+/// How long a state folder that is in use is waited for. A process that is killed gives up what it held piece by piece, and
+/// `down` uses the folder for a moment where nothing runs.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+const LOCK_ASK_EVERY: Duration = Duration::from_millis(10);
+
 fn lock(state_dir: &Path) -> Result<File, Error> {
+    let since = Instant::now();
+    loop {
+        match try_lock(state_dir) {
+            Err(Error::InUse { .. }) if since.elapsed() < LOCK_WAIT_MAX => {
+                std::thread::sleep(LOCK_ASK_EVERY);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn try_lock(state_dir: &Path) -> Result<File, Error> {
     let path = state_dir.join("lock");
     let unusable = |source| Error::StateDir { path: state_dir.to_owned(), source };
     let options = File::options().create(true).read(true).write(true).truncate(false).mode(0o600).open(&path);

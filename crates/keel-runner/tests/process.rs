@@ -550,6 +550,21 @@ fn a_state_folder_has_one_runner() {
     drop(first);
 }
 
+#[test]
+fn a_state_folder_that_is_being_given_up_is_waited_for() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _inside = runtime.enter();
+    let dir = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(dir.path().join("lock")).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+    let ending = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        drop(file);
+    });
+    keel_runner::start(keel_runner::Settings::new("p", dir.path())).unwrap();
+    ending.join().unwrap();
+}
+
 /// Everything above once more as a user without rights, where this one can become such a one.
 #[test]
 fn all_of_this_as_nobody() {

@@ -236,6 +236,11 @@ impl RunningProject {
         self.shared.runner.down(ending).await
     }
 
+    /// Says whether everything is being ended.
+    pub fn is_ending(&self) -> bool {
+        *self.shared.ending.borrow()
+    }
+
     async fn carry_news(
         self,
         mut notices: mpsc::UnboundedReceiver<Notice>,
