@@ -345,13 +345,18 @@ impl ContainerDriver {
     fn ended(&self, incarnation: Incarnation, exit: Exit) {
         {
             let mut lives = self.lives();
-            match lives.get_mut(&incarnation).map(|living| &mut living.stage) {
-                Some(Stage::Created { ended, .. }) => {
+            let Some(living) = lives.get_mut(&incarnation) else { return };
+            match &mut living.stage {
+                Stage::Created { ended, .. } => {
                     *ended = Some(exit);
                     return;
                 }
-                Some(Stage::Started { .. }) => {}
-                Some(Stage::Settled | Stage::Asked { .. }) | None => return,
+                // Its end is told once it is removed; until then nothing may be sent to it.
+                Stage::Started { .. } if life::takes_turns(&living.birth) => {
+                    self.tell(Event::Deaf { incarnation });
+                }
+                Stage::Started { .. } => {}
+                Stage::Settled | Stage::Asked { .. } => return,
             }
         }
         self.part_with(incarnation, Event::Exited { incarnation, exit });

@@ -171,6 +171,21 @@ async fn an_engine_slow_to_describe_a_container_keeps_no_event_back() {
 }
 
 #[tokio::test]
+async fn what_has_died_serves_no_longer_while_it_is_removed() {
+    let mut bench = Bench::new().await;
+    let docker = bench.engine.client();
+    bench.launch(1, Handover::OneAtATime);
+    let event = bench.event().await;
+    assert!(matches!(event, Event::Started { incarnation: 1 }), "{event:?}");
+    bench.driver.take(&docker, &happened("die"));
+    let event = bench.event().await;
+    assert!(matches!(event, Event::Deaf { incarnation: 1 }), "{event:?}");
+    let event = bench.event().await;
+    assert!(matches!(event, Event::Exited { incarnation: 1, exit: Exit::Status(137) }), "{event:?}");
+    assert_eq!(bench.engine.names(), NONE);
+}
+
+#[tokio::test]
 async fn what_happened_before_it_was_looked_at_again_is_no_news() {
     let mut bench = Bench::new().await;
     bench.launch(1, Handover::Overlap);
