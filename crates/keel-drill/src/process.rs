@@ -37,6 +37,14 @@ impl Group {
         sent.map_err(|error| Error::io("an instance can't be signalled", error.into()))
     }
 
+    /// Kills all of it; one that is gone already is dead, as was wanted.
+    fn end(self) -> Result<(), Error> {
+        match self.signal(Signal::KILL) {
+            Err(_) if Self::of(self.main).is_none() => Ok(()),
+            sent => sent,
+        }
+    }
+
     /// Waits until all of it is dead, its sockets closed: on a busy machine that takes its time.
     pub(crate) fn wait_dead(self, stop: &Stop) -> Result<(), Error> {
         wait(stop, "a killed process doesn't die", || self.members().is_empty())
@@ -116,7 +124,8 @@ pub(crate) fn kill_at_once(pids: &[Pid], stop: &Stop) -> Result<(), Error> {
     }
     groups.iter().try_for_each(|group| group.signal(Signal::STOP))?;
     groups.iter().try_for_each(|group| group.wait_stopped(stop))?;
-    groups.iter().try_for_each(|group| group.signal(Signal::KILL))?;
+    // The kernel ends the data plane with its parent: it may be gone before its own turn comes.
+    groups.iter().try_for_each(|group| group.end())?;
     groups.iter().try_for_each(|group| group.wait_dead(stop))
 }
 
@@ -164,6 +173,16 @@ mod tests {
         assert!(line_has_word(line, "shop-drill-7-1") && !line_has_word(line, "shop-drill-7"));
         assert!(line_has_word(b"evenkeel\0drill-peer\0{\"ledger\":\"/x/1/ledger\"}", "/x/1/ledger"));
         assert!(line_has_word(b"nginx: master process nginx -c /tmp/x/nginx.conf", "/tmp/x/nginx.conf"));
+    }
+
+    #[test]
+    fn a_process_that_died_with_another_needs_no_signal() {
+        let mut process = Command::new("sleep").arg("600").spawn().unwrap();
+        let group = Group::of(Pid::from_raw(i32::try_from(process.id()).unwrap()).unwrap()).unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+        group.signal(Signal::KILL).unwrap_err();
+        group.end().unwrap();
     }
 
     #[test]

@@ -340,12 +340,8 @@ impl<'a> Stage<'a> {
         self.system.wait_until(&what, COMES_BACK, |instances| {
             let own = || instances.iter().filter(|one| services.contains(one.service.as_str()));
             let ready: BTreeSet<&str> =
-                own().filter(|one| one.state == "ready").map(|one| one.name.as_str()).collect();
-            let is_dead = |one: &Instance| {
-                one.pid.is_some_and(|pid| dead.iter().any(|dead| dead.as_raw_nonzero().get() == pid))
-            };
-            ready == expect
-                && own().all(|one| matches!(one.state.as_str(), "ready" | "exited") && !is_dead(one))
+                own().filter(|one| one.is_back(dead)).map(|one| one.name.as_str()).collect();
+            ready == expect && own().all(|one| one.is_back(dead) || one.state == "exited")
         })?;
         // Nothing is left to do, and it returns when the data plane has the last change of peers.
         let words: Vec<&str> = ["start"].into_iter().chain(names.iter().map(String::as_str)).collect();

@@ -143,6 +143,15 @@ pub(crate) struct Instance {
     pub(crate) address: Option<String>,
 }
 
+impl Instance {
+    /// Says whether it takes requests, in a process that isn't one of these dead ones. One whose death is known of and
+    /// hasn't been carried through is called ready, without a process.
+    pub(crate) fn is_back(&self, dead: &[Pid]) -> bool {
+        let lives = |pid: i32| dead.iter().all(|dead| dead.as_raw_nonzero().get() != pid);
+        self.state == "ready" && self.pid.is_some_and(lives)
+    }
+}
+
 impl System {
     /// Starts the project. `number` tells the systems of one drill apart.
     pub(crate) fn up(
