@@ -19,6 +19,7 @@ mod signal;
 mod template;
 mod units;
 mod upstream;
+mod variable;
 
 pub use container::*;
 pub use files::*;
@@ -33,3 +34,4 @@ pub use signal::*;
 pub use template::*;
 pub use units::*;
 pub use upstream::*;
+pub use variable::*;

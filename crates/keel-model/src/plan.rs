@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccessLog, FileTree, Listener, Location, LogDestination, LogLevel, Map, Scope, Upstream, VirtualServer,
+    AccessLog, DefinedVariable, FileTree, Listener, Location, LogDestination, LogLevel, Scope, Upstream,
+    VirtualServer,
 };
 
-/// One configuration of the data plane, complete and checked. Indices (`ServerId`, `MapId`) point into it.
+/// One configuration of the data plane, complete and checked. Indices (`ServerId`, `VariableId`) point into it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Counts configurations from 1; the data plane reports it back.
@@ -21,8 +22,8 @@ pub struct Plan {
     pub servers: Vec<VirtualServer>,
     /// All upstreams, those made for literal `proxy_pass` addresses included.
     pub upstreams: Vec<Upstream>,
-    /// All `map` blocks.
-    pub maps: Vec<Map>,
+    /// All variables that the configuration defines.
+    pub variables: Vec<DefinedVariable>,
     /// The files of the containers in whose place servers are; each has a name of its own.
     pub trees: Vec<FileTree>,
 }

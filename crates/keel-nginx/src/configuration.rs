@@ -198,7 +198,7 @@ fn finish(reader: &mut Reader<'_>) -> (MainSettings, Plan, Vec<UpstreamSource>) 
         listeners: lowered.listeners,
         servers: lowered.servers,
         upstreams: lowered.upstreams,
-        maps: std::mem::take(&mut reader.http.maps),
+        variables: std::mem::take(&mut reader.http.names.defined),
         trees: Vec::new(),
     };
     let main = MainSettings {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use keel_diag::{Diagnostic, Span};
 use keel_model::{
-    AccessLog, Address, ByteSize, ClientSettings, Layer, Listener, Location, LogDestination, LogFormat, Map,
+    AccessLog, Address, ByteSize, ClientSettings, Layer, Listener, Location, LogDestination, LogFormat,
     PeerSet, Resolver, Rewrite, Root, Scope, ServerId, ServerName, Template, Upstream, UpstreamKeepalive,
     UpstreamName, VirtualServer,
 };
@@ -29,8 +29,6 @@ pub(crate) struct HttpSettings {
     pub(crate) names: Names,
     /// `log_format`s so far.
     pub(crate) formats: Vec<LogFormat>,
-    /// `map`s, in the order of their numbers.
-    pub(crate) maps: Vec<Map>,
     /// `server` blocks, closed.
     pub(crate) servers: Vec<Frame>,
     /// `upstream` blocks, closed.

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use keel_diag::{Diagnostic, Span, suggest};
-use keel_model::{MapId, Part, Pattern, ProxyTlv, Template, Variable};
+use keel_model::{DefinedVariable, Part, Pattern, ProxyTlv, Template, Variable, VariableId, VariableSource};
 
 use crate::{
     ast::{Directive, Word},
@@ -18,14 +18,40 @@ use crate::{
 /// Names that the configuration defines, in lower case.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// `map` blocks.
-    pub(crate) maps: HashMap<String, MapId>,
+    /// Those that a block defines anywhere in `http`, above its use or below.
+    pub(crate) blocks: HashSet<String>,
+    /// The list for the plan: each name that a block defines or that is used.
+    pub(crate) defined: Vec<DefinedVariable>,
+    ids: HashMap<String, VariableId>,
     /// Named groups of regular expressions.
     pub(crate) groups: HashSet<String>,
     /// Names that a directive reported already would have defined.
     pub(crate) excused: HashSet<String>,
     /// Names used so far that only a named group can define, with where.
     pending: Vec<(String, Span)>,
+}
+
+impl Names {
+    /// Gives the variable of a name that the configuration defines, in lower case; until a block says more it has the
+    /// values that are written into it.
+    pub(crate) fn define(&mut self, name: &str) -> Variable {
+        if let Some(id) = self.ids.get(name) {
+            return Variable::Defined(*id);
+        }
+        let id = VariableId(u32::try_from(self.defined.len()).unwrap_or(u32::MAX));
+        self.ids.insert(name.to_owned(), id);
+        self.defined.push(DefinedVariable { name: name.to_owned(), source: VariableSource::Written });
+        Variable::Defined(id)
+    }
+
+    /// Says what gives a variable its value. The last block of a name holds.
+    pub(crate) fn define_as(&mut self, name: &str, source: VariableSource) {
+        self.define(name);
+        let id = self.ids.get(name).map(|id| id.0 as usize);
+        if let Some(variable) = id.and_then(|id| self.defined.get_mut(id)) {
+            variable.source = source;
+        }
+    }
 }
 
 /// What is known of one of nginx's variables.
@@ -116,7 +142,7 @@ const ABSENT: &[&str] = &[
 const UNSUPPORTED: &[&str] = &[
     "ancient_browser", "connections_active", "connections_reading", "connections_waiting", "connections_writing",
     "date_gmt", "date_local", "fastcgi_path_info", "fastcgi_script_name", "jwt_payload", "memcached_key",
-    "modern_browser", "msie", "slice_range", "upstream_last_addr", "upstream_last_server_name",
+    "modern_browser", "slice_range", "upstream_last_addr", "upstream_last_server_name",
 ];
 
 fn known(name: &str) -> Option<Known> {
@@ -216,13 +242,13 @@ impl Reader<'_> {
             return Some(Variable::Capture(group));
         }
         let lower = name.to_ascii_lowercase();
-        if let Some(id) = self.http.names.maps.get(&lower) {
-            return Some(Variable::Map(*id));
+        if self.http.names.blocks.contains(&lower) {
+            return Some(self.http.names.define(&lower));
         }
         match known(&lower) {
             Some(Known::Value(variable)) => Some(variable),
             // A name that no group sets has no value.
-            Some(Known::Absent) => Some(Variable::NamedCapture(lower)),
+            Some(Known::Absent) => Some(self.http.names.define(&lower)),
             Some(Known::Unsupported) => {
                 let span = self.variable_span(word, name);
                 self.diagnostics.push(
@@ -237,8 +263,9 @@ impl Reader<'_> {
             }
             None => {
                 let span = self.variable_span(word, name);
-                self.http.names.pending.push((lower.clone(), span));
-                Some(Variable::NamedCapture(lower))
+                let variable = self.http.names.define(&lower);
+                self.http.names.pending.push((lower, span));
+                Some(variable)
             }
         }
     }
@@ -265,7 +292,7 @@ impl Reader<'_> {
                 continue;
             }
             let fixed = FIXED.iter().map(|(fixed, _)| *fixed);
-            let defined = names.maps.keys().chain(&names.groups).map(String::as_str);
+            let defined = names.blocks.iter().chain(&names.groups).map(String::as_str);
             let mut found =
                 Diagnostic::error("nginx::unknown-variable", format!("unknown variable `${name}`"))
                     .at(span, "nothing defines it")

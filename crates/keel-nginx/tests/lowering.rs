@@ -172,7 +172,7 @@ $proxy_protocol_tlv_ssl_0x21$proxy_protocol_tlv_ssl_verify$proxy_protocol_tlv_ss
         ProxyTlv::SslVerify,
         ProxyTlv::Kind(0x20),
     ];
-    let absent = Part::Variable(Variable::NamedCapture("proxy_protocol_tlv_x".into()));
+    let absent = Part::Variable(Variable::Defined(VariableId(0)));
     assert_eq!(text.parts, named.into_iter().map(tlv).chain([absent]).collect::<Vec<_>>());
 }
 
@@ -339,17 +339,19 @@ fn maps() {
             map $http_x$uri $late { volatile; hostnames; default d$uri; *.a b; \\default e; ~*^/(?<Id>\\d+)$ $id; }
          }",
     );
-    let map = &configuration.plan.maps[0];
+    let [late, id] = configuration.plan.variables.as_slice() else { panic!("two variables are defined") };
+    let VariableSource::Map(map) = &late.source else { panic!("{late:?} is a map") };
     assert!(map.volatile && map.hostnames);
-    assert_eq!((map.name.as_str(), map.source.parts.len()), ("late", 2));
+    assert_eq!((late.name.as_str(), map.source.parts.len()), ("late", 2));
+    assert_eq!((id.name.as_str(), &id.source), ("id", &VariableSource::Written));
     let keys: Vec<_> = map.entries.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(keys, ["*.a", "default"]);
     let (pattern, result) = &map.regexes[0];
     assert_eq!((pattern.source.as_str(), pattern.ignore_case), ("^/(?P<id>\\d+)$", true));
-    assert_eq!(*result, Template::variable(Variable::NamedCapture("id".into())));
+    assert_eq!(*result, Template::variable(Variable::Defined(VariableId(1))));
     assert_eq!(map.default.parts.len(), 2);
     let answer = configuration.plan.servers[0].rewrite.answer.clone();
-    let text = Some(Template::variable(Variable::Map(MapId(0))));
+    let text = Some(Template::variable(Variable::Defined(VariableId(0))));
     assert_eq!(answer, Some(Return { status: 200, text }));
 }
 

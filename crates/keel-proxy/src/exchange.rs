@@ -6,11 +6,12 @@ use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration, tim
 
 use keel_http::{Lines, Message, Name, RequestHead, ResponseHead, Version, body::Decoder};
 use keel_lb::PeerState;
+use keel_model::VariableId;
 use keel_regex::{Regex, TooManySteps};
 
 use crate::{
     body::RequestBodyStore,
-    snapshot::{Place, PlaceId, Server},
+    snapshot::{Place, PlaceId, Server, Snapshot},
     worker::View,
 };
 
@@ -74,8 +75,8 @@ pub(crate) struct Exchange {
     /// Whether the request is answered as GET whatever its method (`error_page`, `X-Accel-Redirect`).
     pub(crate) as_get: bool,
     pub(crate) captures: Captures,
-    /// Results of maps, each worked out once.
-    maps: RefCell<Vec<(usize, Rc<[u8]>)>>,
+    /// Values of variables that the configuration defines.
+    pub(crate) slots: Slots,
     pub(crate) request_id: [u64; 2],
 
     // The response.
@@ -200,21 +201,21 @@ impl Method {
 pub(crate) struct Captures {
     subject: Vec<u8>,
     groups: Vec<Option<(usize, usize)>>,
-    named: Vec<(Box<str>, Vec<u8>)>,
 }
 
 impl Captures {
     /// Keeps the groups of an expression that matches, or of which nobody knows: that is an error.
-    pub(crate) fn take(&mut self, regex: &Regex, subject: &[u8]) -> Result<(), TooManySteps> {
+    fn take<'a>(
+        &mut self,
+        regex: &'a Regex,
+        subject: &'a [u8],
+    ) -> Result<keel_regex::Captures<'a>, TooManySteps> {
         let found = regex.captures(subject)?.ok_or(TooManySteps)?;
         self.groups.clear();
         self.groups.extend_from_slice(found.ranges());
-        for (name, group) in found.named() {
-            self.set(name, group.to_vec());
-        }
         self.subject.clear();
         self.subject.extend_from_slice(subject);
-        Ok(())
+        Ok(found)
     }
 
     /// Gives `$1` to `$9`.
@@ -223,20 +224,46 @@ impl Captures {
         self.subject.get(start..end)
     }
 
-    /// Gives a variable of that name a value, as a named group would.
-    pub(crate) fn set(&mut self, name: &str, value: Vec<u8>) {
-        self.named.retain(|(known, _)| **known != *name);
-        self.named.push((name.into(), value));
-    }
-
-    /// Gives a named group.
-    pub(crate) fn named(&self, name: &str) -> Option<&[u8]> {
-        self.named.iter().find(|(known, _)| **known == *name).map(|(_, value)| value.as_slice())
-    }
-
     pub(crate) fn clear(&mut self) {
         self.groups.clear();
-        self.named.clear();
+    }
+}
+
+/// The values of variables that the configuration defines, each in its slot once it is known. There are as many slots
+/// as the configuration has variables, at most.
+#[derive(Default)]
+pub(crate) struct Slots(RefCell<Vec<Option<Rc<[u8]>>>>);
+
+impl Slots {
+    /// Gives a value, if it is known.
+    pub(crate) fn get(&self, id: VariableId) -> Option<Rc<[u8]>> {
+        self.0.borrow().get(id.0 as usize).cloned().flatten()
+    }
+
+    /// Keeps a value until it is set again or the request ends.
+    pub(crate) fn set(&self, id: VariableId, value: &[u8]) {
+        let (mut slots, at) = (self.0.borrow_mut(), id.0 as usize);
+        if slots.len() <= at {
+            slots.resize(at + 1, None);
+        }
+        if let Some(slot) = slots.get_mut(at) {
+            *slot = Some(value.into());
+        }
+    }
+
+    /// Takes over what was written in another request of the same configuration. What is worked out may differ here.
+    fn take_written(&mut self, outer: &Exchange) {
+        let Some(view) = &outer.view else { return };
+        for (id, value) in (0..).map(VariableId).zip(outer.slots.0.borrow().iter()) {
+            let is_written = view.snapshot.variables.get(id).is_some_and(|variable| variable.map.is_none());
+            if let Some(value) = value.as_ref().filter(|_| is_written) {
+                self.set(id, value);
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.0.get_mut().clear();
     }
 }
 
@@ -269,7 +296,7 @@ impl Exchange {
         self.internal = true;
         self.depth = outer.depth + 1;
         self.as_get = true;
-        self.captures.named.clone_from(&outer.captures.named);
+        self.slots.take_written(outer);
         self.request_id = outer.request_id;
         self.keep_alive = outer.keep_alive;
     }
@@ -308,7 +335,7 @@ impl Exchange {
         self.forced_status = None;
         self.as_get = false;
         self.captures.clear();
-        self.maps.get_mut().clear();
+        self.slots.clear();
         self.status = 0;
         self.sent_head.clear();
         self.head_sent = false;
@@ -329,20 +356,24 @@ impl Exchange {
         side.trailers.clear();
     }
 
-    /// Gives a map's result, if it has been worked out.
-    pub(crate) fn known_map(&self, id: usize) -> Option<Rc<[u8]>> {
-        self.maps.borrow().iter().find(|(known, _)| *known == id).map(|(_, value)| value.clone())
-    }
-
-    /// Gives a map's variable another value than the map would.
-    pub(crate) fn set_map(&mut self, id: usize, value: &[u8]) {
-        let maps = self.maps.get_mut();
-        maps.retain(|(known, _)| *known != id);
-        maps.push((id, value.into()));
-    }
-
-    pub(crate) fn remember_map(&self, id: usize, value: &[u8]) {
-        self.maps.borrow_mut().push((id, value.into()));
+    /// Keeps the groups of an expression that matches `subject`: the numbered ones, and the named ones in the slots of
+    /// their variables.
+    ///
+    /// # Errors
+    /// When it takes too many steps, so that nobody knows.
+    pub(crate) fn take_groups(
+        &mut self,
+        snapshot: &Snapshot,
+        regex: &Regex,
+        subject: &[u8],
+    ) -> Result<(), TooManySteps> {
+        let found = self.captures.take(regex, subject)?;
+        for (name, group) in found.named() {
+            for slot in snapshot.variables.slots(name) {
+                self.slots.set(*slot, group);
+            }
+        }
+        Ok(())
     }
 
     /// Gives half of `$request_id`.

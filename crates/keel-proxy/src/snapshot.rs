@@ -5,9 +5,9 @@
 
 mod fields;
 mod locations;
-mod maps;
 mod program;
 mod servers;
+mod variables;
 
 use std::{
     collections::HashMap,
@@ -27,9 +27,9 @@ use keel_tree::Tree;
 
 pub(crate) use fields::{AddedField, FieldProgram};
 pub(crate) use locations::{Found, LocationTree};
-pub(crate) use maps::{CompiledMap, LookedUp};
 pub(crate) use program::{ProxyProgram, RedirectRule, Route};
 pub(crate) use servers::ServerNames;
+pub(crate) use variables::{CompiledMap, LookedUp, Variables};
 
 use crate::{
     files::Files,
@@ -129,7 +129,7 @@ pub(crate) struct Snapshot {
     pub(crate) listeners: Vec<ListenerConf>,
     pub(crate) servers: Vec<Server>,
     pub(crate) upstreams: Vec<UpstreamConf>,
-    pub(crate) maps: Vec<CompiledMap>,
+    pub(crate) variables: Variables,
     pub(crate) shutdown_timeout: Option<std::time::Duration>,
     pub(crate) connections_max: usize,
     pub(crate) error_log: Arc<keel_telemetry::ErrorLog>,
@@ -223,7 +223,7 @@ pub(crate) fn compile(
         generation: plan.generation,
         listeners: listeners.collect::<Result<_, CompileError>>()?,
         servers,
-        maps: plan.maps.iter().map(CompiledMap::compile).collect::<Result<_, _>>()?,
+        variables: Variables::compile(&plan.variables)?,
         shutdown_timeout: plan.process.shutdown_timeout,
         connections_max: plan.process.worker_connections as usize,
         error_log: logs.process_errors(&plan.process.error_logs)?,

@@ -1,9 +1,9 @@
 //! The values of variables, looked up when something reads them.
 
-use std::{io::Write, net::SocketAddr, rc::Rc, time::Duration};
+use std::{io::Write, rc::Rc, time::Duration};
 
 use keel_http::{Name, Version, proxy_header::Addresses};
-use keel_model::{Part, ProxyTlv, Template, Variable};
+use keel_model::{Part, ProxyTlv, Template, Variable, VariableId};
 use keel_regex::{Captures, Regex, TooManySteps};
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     exchange::{AttemptRecord, Exchange, Remote},
     preface::ProxyHeader,
     send,
-    snapshot::{LookedUp, Route},
+    snapshot::{CompiledMap, LookedUp, Route},
     worker::{View, Worker},
 };
 
@@ -59,109 +59,54 @@ impl Lookup<'_> {
         }
     }
 
+    /// Appends a variable's value. Every variable has its line here: one that is forgotten doesn't compile.
     fn variable(&self, variable: &Variable, out: &mut Vec<u8>, depth: u32) -> bool {
+        let (ex, client, clock) = (self.ex, self.client, &self.worker.clock);
         match variable {
-            Variable::Map(id) => self.map(id.0 as usize, out, depth),
-            Variable::Capture(0) => false,
-            Variable::Capture(number) => put(out, self.ex.captures.group(*number)),
-            Variable::NamedCapture(name) => put(out, self.ex.captures.named(name)),
-            _ => self
-                .request_value(variable, out)
-                .or_else(|| self.connection_value(variable, out))
-                .or_else(|| self.response_value(variable, out))
-                .or_else(|| self.upstream_value(variable, out))
-                .unwrap_or(false),
-        }
-    }
-
-    /// Values that come from the request; `None` for variables of other kinds.
-    fn request_value(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
-        let ex = self.ex;
-        let head = &ex.head;
-        Some(match variable {
-            Variable::Request => put_some(out, head.line.of(&ex.input)),
-            Variable::RequestMethod => put_some(out, head.method.of(&ex.input)),
-            Variable::RequestUri => put_some(out, head.target.raw.of(&ex.input)),
+            // The request.
+            Variable::Request => put_some(out, ex.head.line.of(&ex.input)),
+            Variable::RequestMethod => put_some(out, ex.head.method.of(&ex.input)),
+            Variable::RequestUri => put_some(out, ex.head.target.raw.of(&ex.input)),
             Variable::Uri => put(out, Some(&ex.uri)),
             Variable::Args => put_some(out, &ex.args),
             Variable::IsArgs => put(out, Some(if ex.args.is_empty() { b"" } else { b"?" })),
             Variable::Arg(name) => put(out, argument(&ex.args, name.as_bytes())),
-            Variable::Host => {
-                if ex.host.is_empty() {
-                    put(out, Some(ex.server(self.view).name.as_bytes()))
-                } else {
-                    put(out, Some(&ex.host))
-                }
-            }
-            Variable::RequestPort => match ex.host_port {
-                Some(port) => number(out, u64::from(port)),
-                None => false,
-            },
-            Variable::IsRequestPort => put(out, Some(if ex.host_port.is_some() { b":" } else { b"" })),
-            Variable::ServerName => put(out, Some(ex.server(self.view).name.as_bytes())),
-            Variable::ServerProtocol => put_some(
-                out,
-                match head.version {
-                    _ if head.method.is_empty() => b"",
-                    Version::Http10 => b"HTTP/1.0",
-                    Version::Http11 => b"HTTP/1.1",
-                },
-            ),
             Variable::Scheme => put(out, Some(b"http")),
             Variable::Https => put(out, Some(b"")),
-            Variable::ContentLength => put(out, ex.field(Name::ContentLength)),
-            Variable::ContentType => put(out, ex.field(Name::ContentType)),
-            Variable::RequestHeader(name) => self.request_header(name, out),
-            Variable::Cookie(name) => {
-                let fields = head.fields.all(Name::Cookie).map(|field| field.value.of(&ex.input));
-                put(out, cookie(fields, name.as_bytes()))
-            }
+            Variable::Host if !ex.host.is_empty() => put(out, Some(&ex.host)),
+            Variable::Host | Variable::ServerName => put(out, Some(ex.server(self.view).name.as_bytes())),
+            Variable::ServerProtocol => put_some(out, self.protocol()),
+            Variable::RemoteUser => self.remote_user(out),
+            Variable::RequestId => self.request_id(out),
+            Variable::RequestTime => self.request_time(out),
             Variable::RequestLength => number(out, (ex.head_end as u64) + ex.body_bytes_read),
-            Variable::RequestTime => {
-                let began = ex.started.unwrap_or_else(|| self.worker.clock.now());
-                seconds(out, self.worker.clock.now().saturating_duration_since(began))
-            }
-            Variable::RequestId => return Some(self.request_id(out)),
-            Variable::RequestBody => match &ex.body {
-                crate::body::RequestBodyStore::Memory(bytes) => put_some(out, bytes),
-                _ => false,
-            },
+            Variable::RequestBody => self.request_body(out),
             Variable::RequestBodyFile => false,
             Variable::RequestCompletion => put(out, Some(if ex.complete { b"OK" } else { b"" })),
             Variable::RequestFilename => put(out, Some(&crate::phase::files::file_name(*self))),
+            Variable::RequestPort => ex.host_port.is_some_and(|port| number(out, u64::from(port))),
+            Variable::IsRequestPort => put(out, Some(if ex.host_port.is_some() { b":" } else { b"" })),
             Variable::DocumentRoot => put(out, Some(&crate::phase::files::root_of(*self))),
-            Variable::RealpathRoot => {
-                let root = crate::phase::files::root_of(*self);
-                let files = &self.ex.place(self.view).files;
-                let path =
-                    std::str::from_utf8(&root).ok().and_then(|path| files.real_path(path.as_ref()).ok());
-                put(out, path.as_ref().map(|path| path.as_os_str().as_encoded_bytes()))
-            }
-            Variable::RemoteUser => self.remote_user(out),
-            Variable::LimitRate => put(out, Some(b"0")),
-            _ => return None,
-        })
-    }
-
-    /// Values that come from the connection and the process.
-    fn connection_value(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
-        let client = self.client;
-        let clock = &self.worker.clock;
-        Some(match variable {
-            Variable::RemoteAddr => {
-                client.remote_of(self.ex).append_address(out);
-                true
-            }
-            Variable::RemotePort => remote_port(out, client.remote_of(self.ex)),
-            Variable::BinaryRemoteAddr => match client.remote_of(self.ex) {
-                remote @ Remote::Tcp(_) => put(out, Some(&remote.octets())),
-                Remote::Unix => put(out, Some(b"unix:")),
-            },
+            Variable::RealpathRoot => self.realpath_root(out),
+            Variable::ContentLength => put(out, ex.field(Name::ContentLength)),
+            Variable::ContentType => put(out, ex.field(Name::ContentType)),
+            Variable::RequestHeader(name) => self.request_header(name, out),
+            Variable::Cookie(name) => self.cookie(name, out),
+            // The response.
+            Variable::Status => write!(out, "{:03}", ex.status).is_ok(),
+            Variable::BytesSent => number(out, ex.bytes_sent),
+            Variable::BodyBytesSent => number(out, ex.body_bytes_sent),
+            Variable::SentHeader(name) => self.sent_header(name, out),
+            Variable::SentTrailer(name) => joined(out, lines(ex.sent_trailers.as_bytes()), name),
+            // The connection and the process.
+            Variable::RemoteAddr => self.remote_addr(out),
+            Variable::RemotePort => self.remote_port(out),
+            Variable::BinaryRemoteAddr => self.binary_remote_addr(out),
             Variable::RealipRemoteAddr => {
                 client.remote.append_address(out);
                 true
             }
-            Variable::RealipRemotePort => remote_port(out, client.remote),
+            Variable::RealipRemotePort => port_of(out, client.remote),
             Variable::ProxyProtocolAddr => self.proxy_header(|both| show(out, both.client.ip())),
             Variable::ProxyProtocolPort => self.proxy_header(|both| number(out, both.client.port().into())),
             Variable::ProxyProtocolServerAddr => self.proxy_header(|both| show(out, both.server.ip())),
@@ -169,14 +114,8 @@ impl Lookup<'_> {
                 self.proxy_header(|both| number(out, both.server.port().into()))
             }
             Variable::ProxyProtocolTlv(tlv) => self.proxy_tlv(*tlv, out),
-            Variable::ServerAddr => match client.local_address() {
-                Some(address) => show(out, address.ip()),
-                None => put(out, Some(client.listener.to_string().as_bytes())),
-            },
-            Variable::ServerPort => match client.local_address() {
-                Some(address) => self.server_port(address, out),
-                None => put(out, Some(b"")),
-            },
+            Variable::ServerAddr => self.server_addr(out),
+            Variable::ServerPort => self.server_port(out),
             Variable::Connection => number(out, client.number),
             Variable::ConnectionRequests => number(out, client.requests),
             Variable::ConnectionTime => seconds(out, clock.now().saturating_duration_since(client.accepted)),
@@ -187,108 +126,56 @@ impl Lookup<'_> {
             Variable::Pipe => put(out, Some(if client.pipelined { b"p" } else { b"." })),
             Variable::Hostname => put(out, Some(self.worker.hostname.as_bytes())),
             Variable::NginxVersion => put(out, Some(send::NGINX_VERSION.as_bytes())),
+            Variable::LimitRate => put(out, Some(b"0")),
             Variable::TcpinfoRtt => self.tcp_info(out, |info| micros(info.rtt)),
             Variable::TcpinfoRttvar => self.tcp_info(out, |info| micros(info.rttvar)),
             Variable::TcpinfoSndCwnd => self.tcp_info(out, |info| info.snd_cwnd.into()),
             Variable::TcpinfoRcvSpace => self.tcp_info(out, |info| info.rcv_space.into()),
-            _ => return None,
-        })
-    }
-
-    /// Values that come from the response.
-    fn response_value(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
-        let ex = self.ex;
-        Some(match variable {
-            Variable::Status => {
-                if write!(out, "{:03}", ex.status).is_err() {
-                    return Some(false);
-                }
-                true
-            }
-            Variable::BytesSent => number(out, ex.bytes_sent),
-            Variable::BodyBytesSent => number(out, ex.body_bytes_sent),
-            Variable::SentHeader(name) => match self.answer {
-                // Nothing of it asks for itself: what is previewed holds no template with this in it.
-                Some(answer) => joined(out, lines(send::preview(*self, answer).as_bytes()).skip(1), name),
-                None => joined(out, lines(&ex.sent_head).skip(1), name),
-            },
-            Variable::SentTrailer(name) => joined(out, lines(ex.sent_trailers.as_bytes()), name),
-            _ => return None,
-        })
-    }
-
-    /// Values that come from the peers' side.
-    fn upstream_value(&self, variable: &Variable, out: &mut Vec<u8>) -> Option<bool> {
-        let side = &self.ex.upstream;
-        let proxy = || self.ex.place(self.view).proxy.as_ref();
-        Some(match variable {
-            Variable::ProxyHost | Variable::ProxyPort => match proxy() {
-                Some(proxy) if let Route::Evaluated(template) = &proxy.route => {
-                    let mut text = Vec::new();
-                    self.append_template(template, &mut text);
-                    let (host, port) = crate::upstream::host_and_port(&text);
-                    put(out, Some(if matches!(variable, Variable::ProxyHost) { host } else { port }))
-                }
-                Some(proxy) if matches!(variable, Variable::ProxyHost) => {
-                    self.append_template(&proxy.pass.host, out);
-                    true
-                }
-                proxy => put(out, proxy.map(|proxy| proxy.pass.port.as_bytes())),
-            },
-            Variable::ProxyAddXForwardedFor => {
-                for field in self.ex.head.fields.all(Name::XForwardedFor) {
-                    out.extend_from_slice(field.value.of(&self.ex.input));
-                    out.extend_from_slice(b", ");
-                }
-                self.client.remote_of(self.ex).append_address(out);
-                true
-            }
+            // The upstream side.
+            Variable::ProxyHost => self.proxy_host(out),
+            Variable::ProxyPort => self.proxy_port(out),
+            Variable::ProxyAddXForwardedFor => self.add_x_forwarded_for(out),
             Variable::UpstreamAddr => self.attempts(out, |attempt, out| attempt.append_address(out)),
-            Variable::UpstreamInstance => self.attempts(out, |attempt, out| {
-                put(out, attempt.peer.as_ref().ok().and_then(|peer| peer.instance()).map(str::as_bytes))
-            }),
-            Variable::UpstreamStatus => self
-                .attempts(out, |attempt, out| attempt.status != 0 && number(out, u64::from(attempt.status))),
+            Variable::UpstreamInstance => self.attempts(out, upstream_instance),
+            Variable::UpstreamStatus => self.attempts(out, upstream_status),
             Variable::UpstreamConnectTime => {
-                self.attempts(out, |attempt, out| optional(out, attempt.took(attempt.connected)))
+                self.attempts(out, |at, out| optional(out, at.took(at.connected)))
             }
-            Variable::UpstreamHeaderTime => {
-                self.attempts(out, |attempt, out| optional(out, attempt.took(attempt.headed)))
-            }
-            Variable::UpstreamResponseTime => {
-                self.attempts(out, |attempt, out| optional(out, attempt.took(attempt.ended)))
-            }
-            Variable::UpstreamResponseLength => {
-                self.attempts(out, |attempt, out| number(out, attempt.response_bytes))
-            }
-            Variable::UpstreamBytesReceived => {
-                self.attempts(out, |attempt, out| number(out, attempt.received_bytes))
-            }
-            Variable::UpstreamBytesSent => self.attempts(out, |attempt, out| number(out, attempt.sent_bytes)),
+            Variable::UpstreamHeaderTime => self.attempts(out, |at, out| optional(out, at.took(at.headed))),
+            Variable::UpstreamResponseTime => self.attempts(out, |at, out| optional(out, at.took(at.ended))),
+            Variable::UpstreamResponseLength => self.attempts(out, |at, out| number(out, at.response_bytes)),
+            Variable::UpstreamBytesReceived => self.attempts(out, |at, out| number(out, at.received_bytes)),
+            Variable::UpstreamBytesSent => self.attempts(out, |at, out| number(out, at.sent_bytes)),
             Variable::UpstreamHeader(name) => self.upstream_header(name, out),
-            Variable::UpstreamTrailer(name) => joined(out, lines(&side.trailers), name),
-            Variable::UpstreamCookie(name) if side.has_head => {
-                let fields = side.head.fields.all(Name::SetCookie).map(|field| field.value.of(&side.input));
-                put(out, set_cookie(fields, name.as_bytes()))
-            }
-            _ => return None,
-        })
+            Variable::UpstreamTrailer(name) => joined(out, lines(&ex.upstream.trailers), name),
+            Variable::UpstreamCookie(name) => self.upstream_cookie(name, out),
+            // Of the configuration.
+            Variable::Defined(id) => self.defined(*id, out, depth),
+            Variable::Capture(number) => *number != 0 && put(out, ex.captures.group(*number)),
+        }
     }
 
-    fn map(&self, id: usize, out: &mut Vec<u8>, depth: u32) -> bool {
-        let Some(map) = self.view.snapshot.maps.get(id) else { return false };
-        if depth >= MAP_DEPTH_MAX {
-            return false;
-        }
-        if !map.volatile
-            && let Some(known) = self.ex.known_map(id)
-        {
+    /// A variable that the configuration defines: what its slot holds, or else what works it out, once.
+    fn defined(&self, id: VariableId, out: &mut Vec<u8>, depth: u32) -> bool {
+        let Some(variable) = self.view.snapshot.variables.get(id) else { return false };
+        let map = variable.map.as_ref();
+        let known = self.ex.slots.get(id).filter(|_| map.is_none_or(|map| !map.volatile));
+        if let Some(known) = known {
             out.extend_from_slice(&known);
             return true;
         }
+        let Some(map) = map.filter(|_| depth < MAP_DEPTH_MAX) else { return false };
+        let start = out.len();
+        self.map(map, out, depth);
+        if !map.volatile {
+            self.ex.slots.set(id, out.get(start..).unwrap_or_default());
+        }
+        true
+    }
+
+    fn map(&self, map: &CompiledMap, out: &mut Vec<u8>, depth: u32) {
         let mut value = Vec::new();
         self.template(&map.source, &mut value, depth + 1);
-        let start = out.len();
         match map.look_up(&value) {
             LookedUp::Found(result) => self.template(result, out, depth + 1),
             LookedUp::Matched(result, regex) => self.template_with(result, regex, &value, out, depth + 1),
@@ -298,10 +185,6 @@ impl Lookup<'_> {
                 self.template(default, out, depth + 1)
             }
         }
-        if !map.volatile {
-            self.ex.remember_map(id, out.get(start..).unwrap_or_default());
-        }
-        true
     }
 
     /// Evaluates a map's result, in which captures are those of the map's own expression.
@@ -331,14 +214,137 @@ impl Lookup<'_> {
                     let group = found.get(usize::from(*number));
                     out.extend_from_slice(group.unwrap_or_default());
                 }
-                Part::Variable(Variable::NamedCapture(name)) if found.name(name).is_some() => {
-                    out.extend_from_slice(found.name(name).unwrap_or_default());
-                }
-                Part::Variable(variable) => {
-                    self.variable(variable, out, depth);
-                }
+                Part::Variable(variable) => match self.own_group(variable, found) {
+                    Some(group) => out.extend_from_slice(group),
+                    None => {
+                        self.variable(variable, out, depth);
+                    }
+                },
             }
         }
+    }
+
+    /// Gives what an expression of its own has for a variable that only groups give a value.
+    fn own_group<'a>(&self, variable: &Variable, found: &Captures<'a>) -> Option<&'a [u8]> {
+        let Variable::Defined(id) = variable else { return None };
+        let variable = self.view.snapshot.variables.get(*id).filter(|variable| variable.map.is_none())?;
+        found.name(&variable.name)
+    }
+
+    fn protocol(&self) -> &'static [u8] {
+        match self.ex.head.version {
+            _ if self.ex.head.method.is_empty() => b"",
+            Version::Http10 => b"HTTP/1.0",
+            Version::Http11 => b"HTTP/1.1",
+        }
+    }
+
+    fn sent_header(&self, name: &str, out: &mut Vec<u8>) -> bool {
+        match self.answer {
+            // Nothing of it asks for itself: what is previewed holds no template with this in it.
+            Some(answer) => joined(out, lines(send::preview(*self, answer).as_bytes()).skip(1), name),
+            None => joined(out, lines(&self.ex.sent_head).skip(1), name),
+        }
+    }
+
+    fn request_time(&self, out: &mut Vec<u8>) -> bool {
+        let now = self.worker.clock.now();
+        seconds(out, now.saturating_duration_since(self.ex.started.unwrap_or(now)))
+    }
+
+    fn request_body(&self, out: &mut Vec<u8>) -> bool {
+        match &self.ex.body {
+            crate::body::RequestBodyStore::Memory(bytes) => put_some(out, bytes),
+            _ => false,
+        }
+    }
+
+    fn realpath_root(&self, out: &mut Vec<u8>) -> bool {
+        let root = crate::phase::files::root_of(*self);
+        let files = &self.ex.place(self.view).files;
+        let path = std::str::from_utf8(&root).ok().and_then(|path| files.real_path(path.as_ref()).ok());
+        put(out, path.as_ref().map(|path| path.as_os_str().as_encoded_bytes()))
+    }
+
+    fn cookie(&self, name: &str, out: &mut Vec<u8>) -> bool {
+        let fields = self.ex.head.fields.all(Name::Cookie).map(|field| field.value.of(&self.ex.input));
+        put(out, cookie(fields, name.as_bytes()))
+    }
+
+    fn upstream_cookie(&self, name: &str, out: &mut Vec<u8>) -> bool {
+        let side = &self.ex.upstream;
+        if !side.has_head {
+            return false;
+        }
+        let fields = side.head.fields.all(Name::SetCookie).map(|field| field.value.of(&side.input));
+        put(out, set_cookie(fields, name.as_bytes()))
+    }
+
+    fn remote_addr(&self, out: &mut Vec<u8>) -> bool {
+        self.client.remote_of(self.ex).append_address(out);
+        true
+    }
+
+    fn remote_port(&self, out: &mut Vec<u8>) -> bool {
+        port_of(out, self.client.remote_of(self.ex))
+    }
+
+    /// Gives a value of the PROXY protocol's header; none where the header tells of nobody.
+    fn proxy_header(&self, show: impl FnOnce(&Addresses) -> bool) -> bool {
+        self.client.proxy_header.as_deref().and_then(ProxyHeader::addresses).is_some_and(show)
+    }
+
+    fn proxy_tlv(&self, tlv: ProxyTlv, out: &mut Vec<u8>) -> bool {
+        let Some(tlvs) = self.client.proxy_header.as_deref().map(ProxyHeader::tlvs) else { return false };
+        match tlv {
+            ProxyTlv::Kind(kind) => put(out, tlvs.get(kind)),
+            ProxyTlv::Ssl(kind) => put(out, tlvs.ssl(kind)),
+            ProxyTlv::SslVerify => tlvs.ssl_verify().is_some_and(|result| number(out, result.into())),
+        }
+    }
+
+    fn binary_remote_addr(&self, out: &mut Vec<u8>) -> bool {
+        match self.client.remote_of(self.ex) {
+            remote @ Remote::Tcp(_) => put(out, Some(&remote.octets())),
+            Remote::Unix => put(out, Some(b"unix:")),
+        }
+    }
+
+    fn server_addr(&self, out: &mut Vec<u8>) -> bool {
+        match self.client.local_address() {
+            Some(address) => show(out, address.ip()),
+            None => put(out, Some(self.client.listener.to_string().as_bytes())),
+        }
+    }
+
+    fn proxy_host(&self, out: &mut Vec<u8>) -> bool {
+        match self.ex.place(self.view).proxy.as_ref() {
+            Some(proxy) if let Route::Evaluated(template) = &proxy.route => {
+                put(out, Some(crate::upstream::host_and_port(&self.text(template)).0))
+            }
+            Some(proxy) => {
+                self.append_template(&proxy.pass.host, out);
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn proxy_port(&self, out: &mut Vec<u8>) -> bool {
+        match self.ex.place(self.view).proxy.as_ref() {
+            Some(proxy) if let Route::Evaluated(template) = &proxy.route => {
+                put(out, Some(crate::upstream::host_and_port(&self.text(template)).1))
+            }
+            proxy => put(out, proxy.map(|proxy| proxy.pass.port.as_bytes())),
+        }
+    }
+
+    fn add_x_forwarded_for(&self, out: &mut Vec<u8>) -> bool {
+        for field in self.ex.head.fields.all(Name::XForwardedFor) {
+            out.extend_from_slice(field.value.of(&self.ex.input));
+            out.extend_from_slice(b", ");
+        }
+        self.remote_addr(out)
     }
 
     /// `$http_name`: several fields of one name are joined, `Cookie` with `;`.
@@ -379,21 +385,8 @@ impl Lookup<'_> {
         true
     }
 
-    /// Gives a value of the PROXY protocol's header; none where the header tells of nobody.
-    fn proxy_header(&self, show: impl FnOnce(&Addresses) -> bool) -> bool {
-        self.client.proxy_header.as_deref().and_then(ProxyHeader::addresses).is_some_and(show)
-    }
-
-    fn proxy_tlv(&self, tlv: ProxyTlv, out: &mut Vec<u8>) -> bool {
-        let Some(tlvs) = self.client.proxy_header.as_deref().map(ProxyHeader::tlvs) else { return false };
-        match tlv {
-            ProxyTlv::Kind(kind) => put(out, tlvs.get(kind)),
-            ProxyTlv::Ssl(kind) => put(out, tlvs.ssl(kind)),
-            ProxyTlv::SslVerify => tlvs.ssl_verify().is_some_and(|result| number(out, result.into())),
-        }
-    }
-
-    fn server_port(&self, address: SocketAddr, out: &mut Vec<u8>) -> bool {
+    fn server_port(&self, out: &mut Vec<u8>) -> bool {
+        let Some(address) = self.client.local_address() else { return put(out, Some(b"")) };
         let listener = self.view.snapshot.listener(&self.client.listener);
         let declared = listener.and_then(|listener| self.view.snapshot.listeners.get(listener));
         number(out, u64::from(declared.map_or(address.port(), |listener| listener.declared_port)))
@@ -429,6 +422,14 @@ impl Lookup<'_> {
     }
 }
 
+fn upstream_instance(attempt: &AttemptRecord, out: &mut Vec<u8>) -> bool {
+    put(out, attempt.peer.as_ref().ok().and_then(|peer| peer.instance()).map(str::as_bytes))
+}
+
+fn upstream_status(attempt: &AttemptRecord, out: &mut Vec<u8>) -> bool {
+    attempt.status != 0 && number(out, u64::from(attempt.status))
+}
+
 fn put(out: &mut Vec<u8>, value: Option<&[u8]>) -> bool {
     if let Some(value) = value {
         out.extend_from_slice(value);
@@ -448,7 +449,7 @@ fn number(out: &mut Vec<u8>, value: u64) -> bool {
 }
 
 /// A port that nobody told is empty, as in nginx.
-fn remote_port(out: &mut Vec<u8>, remote: Remote) -> bool {
+fn port_of(out: &mut Vec<u8>, remote: Remote) -> bool {
     match remote {
         Remote::Tcp(address) if address.port() > 0 => number(out, address.port().into()),
         Remote::Tcp(_) | Remote::Unix => put(out, Some(b"")),

@@ -218,12 +218,10 @@ fn expressions_that_look_around_are_matched_and_bounded() {
     let peer = ScriptedPeer::saying("peer");
     let plane = DataPlane::start(|plan| {
         balance(plan, &[peer.address]);
+        plan.variables.push(DefinedVariable { name: "name".into(), source: VariableSource::Written });
         plan.servers[0].locations.extend([
             location(r"/\.(?!well-known).*", Template::literal("hidden")),
-            location(
-                r"^/(?!x)(?P<name>[^/]+)/\1$",
-                Template::variable(Variable::NamedCapture("name".into())),
-            ),
+            location(r"^/(?!x)(?P<name>[^/]+)/\1$", Template::variable(Variable::Defined(VariableId(0)))),
             location(r"^/run/(?:a|a)*(?!c)b$", Template::literal("run")),
         ]);
     });

@@ -67,17 +67,18 @@ fn what_was_answered_sets_variables_that_last_over_redirects() {
         Some(b"HTTP/1.1 200 OK\r\nX-User: ann\r\nContent-Length: 0\r\n\r\n".to_vec())
     });
     let plane = guarded(&app, &asked, |plan| {
+        plan.variables.push(DefinedVariable { name: "user".into(), source: VariableSource::Written });
         let scope = &mut plan.servers[0].locations[0].scope;
         let user = Template::variable(Variable::UpstreamHeader("x_user".into()));
         scope.auth_request.set =
-            vec![(Variable::NamedCapture("user".into()), user), (Variable::Args, Template::literal("a=b"))];
+            vec![(Variable::Defined(VariableId(0)), user), (Variable::Args, Template::literal("a=b"))];
         scope.proxy.upstream.intercept_errors = true;
         let uri = Template::literal("@found");
         scope.core.error_pages = vec![ErrorPage { status: 404, response: ErrorPageStatus::Fixed(200), uri }];
         let mut found = proxy_location("@found", "app");
         found.matcher = LocationMatcher::Named("@found".into());
         found.scope.content = Content::Static;
-        let text = Template::variable(Variable::NamedCapture("user".into()));
+        let text = Template::variable(Variable::Defined(VariableId(0)));
         found.rewrite.answer = Some(Return { status: 200, text: Some(text) });
         plan.servers[0].locations.push(found);
     });

@@ -7,8 +7,8 @@ settings! {
     pub struct AuthRequestScope, set by AuthRequestLayer {
         /// The path that is asked; `None` for `off`.
         path: Option<String> = None;
-        /// Variables that are set when it has answered, in the file's order: `$args`, those of a `map`, and others as
-        /// named groups. Values are evaluated in the subrequest.
+        /// Variables that are set when it has answered, in the file's order: `$args`, and those that the
+        /// configuration defines. Values are evaluated in the subrequest.
         set: Vec<(Variable, Template)> = Vec::new();
     }
 }

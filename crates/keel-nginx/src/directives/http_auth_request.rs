@@ -62,8 +62,8 @@ fn variable(reader: &mut Reader<'_>, directive: &Directive, word: &Word) -> Opti
         return None;
     };
     let name = name.to_ascii_lowercase();
-    if let Some(id) = reader.http.names.maps.get(&name) {
-        return Some(Variable::Map(*id));
+    if reader.http.names.blocks.contains(&name) {
+        return Some(reader.http.names.define(&name));
     }
     match name.as_str() {
         "args" => Some(Variable::Args),
@@ -87,7 +87,7 @@ fn variable(reader: &mut Reader<'_>, directive: &Directive, word: &Word) -> Opti
         }
         _ => {
             reader.http.names.groups.insert(name.clone());
-            Some(Variable::NamedCapture(name))
+            Some(reader.http.names.define(&name))
         }
     }
 }

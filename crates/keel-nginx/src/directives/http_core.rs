@@ -168,7 +168,7 @@ fn http(reader: &mut Reader<'_>, directive: &Directive, block: &[Directive]) {
         return reader.duplicate(directive);
     }
     reader.frame.core.http = Some(directive.name.span);
-    http_map::number_maps(reader, block);
+    http_map::note_names(reader, block);
     let frame = reader.inside(Frame::new(Contexts::HTTP, Some(directive.name.span)), block);
     lowering::lower_http(reader, frame);
 }

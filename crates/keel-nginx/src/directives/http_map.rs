@@ -1,7 +1,7 @@
 //! ngx_http_map_module: one value from another.
 
 use keel_diag::Diagnostic;
-use keel_model::{Map, MapId, Template};
+use keel_model::{Map, Template, VariableSource};
 
 use crate::{
     ast::Directive,
@@ -23,25 +23,21 @@ pub(crate) const ROWS: &[Row] = &[Row {
     set: Setter::Block(map),
 }];
 
-/// Gives every map of an `http` block its number before anything is read, so that a map may be used above its
-/// definition. The last map of a name wins.
-pub(crate) fn number_maps(reader: &mut Reader<'_>, block: &[Directive]) {
+/// Notes the names that maps of an `http` block define before anything is read, so that a map may be used above its
+/// definition.
+pub(crate) fn note_names(reader: &mut Reader<'_>, block: &[Directive]) {
     let maps = block.iter().filter(|directive| directive.name.text == "map" && directive.block.is_some());
-    for (id, directive) in (0..).zip(maps) {
-        if let Some(name) = directive.arg(1).strip_prefix('$') {
-            reader.http.names.maps.insert(name.to_ascii_lowercase(), MapId(id));
-        }
-    }
+    let names = maps.filter_map(|directive| directive.arg(1).strip_prefix('$'));
+    let names: Vec<String> = names.map(str::to_ascii_lowercase).collect();
+    reader.http.names.blocks.extend(names);
 }
 
 fn map(reader: &mut Reader<'_>, directive: &Directive, block: &[Directive]) {
     let [source, name] = directive.args.as_slice() else {
         return;
     };
-    // Every map takes its number, a faulty one too, so that the numbers given before stay right.
     let source = reader.template(source).unwrap_or_default();
     let mut map = Map {
-        name: name.text.trim_start_matches('$').to_ascii_lowercase(),
         source,
         hostnames: false,
         volatile: false,
@@ -49,19 +45,20 @@ fn map(reader: &mut Reader<'_>, directive: &Directive, block: &[Directive]) {
         regexes: Vec::new(),
         default: Template::default(),
     };
+    let defined = name.text.trim_start_matches('$').to_ascii_lowercase();
     if !name.text.starts_with('$') {
         let nginx = format!("invalid variable name \"{}\"", name.text);
         reader.invalid(directive, name, nginx, "a variable such as `$name`");
-    } else if is_builtin(&map.name) {
-        let nginx = format!("the duplicate \"{}\" variable", map.name);
-        let message = format!("`${}` is nginx's own variable", map.name);
+    } else if is_builtin(&defined) {
+        let nginx = format!("the duplicate \"{defined}\" variable");
+        let message = format!("`${defined}` is nginx's own variable");
         reader.error("nginx::duplicate-variable", message, name.span, nginx);
     }
     let mut default_seen = false;
     for line in block {
         entry(reader, &mut map, &mut default_seen, line);
     }
-    reader.http.maps.push(map);
+    reader.http.names.define_as(&defined, VariableSource::Map(map));
 }
 
 fn entry(reader: &mut Reader<'_>, map: &mut Map, default_seen: &mut bool, line: &Directive) {

@@ -206,7 +206,7 @@ pub(crate) fn accept_head(
         let found = names(client).find(&ex.host);
         if let Some(regex) = found.regex {
             let host = std::mem::take(&mut ex.host);
-            let taken = ex.captures.take(regex, &host);
+            let taken = ex.take_groups(&view.snapshot, regex, &host);
             ex.host = host;
             if let Err(error) = taken {
                 ex.host_unmatched = true;

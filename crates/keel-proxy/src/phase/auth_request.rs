@@ -35,8 +35,7 @@ fn done(job: &mut Job<'_>, inner: &mut Job<'_>) {
                 job.ex.args = value;
                 job.ex.raw_uri_valid = false;
             }
-            Variable::Map(id) => job.ex.set_map(id.0 as usize, &value),
-            Variable::NamedCapture(name) => job.ex.captures.set(name, value),
+            Variable::Defined(id) => job.ex.slots.set(*id, &value),
             // No other can be set.
             _ => {}
         }

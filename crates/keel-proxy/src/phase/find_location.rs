@@ -19,7 +19,7 @@ pub(super) fn run(job: &mut Job<'_>) -> Flow {
         Found::Matched(place, regex) => {
             job.ex.place = Some(place);
             let uri = std::mem::take(&mut job.ex.uri);
-            let taken = job.ex.captures.take(regex, &uri);
+            let taken = job.ex.take_groups(&view.snapshot, regex, &uri);
             job.ex.uri = uri;
             if let Err(error) = taken {
                 let text = format!("{error}: \"{}\" of location", regex.source());

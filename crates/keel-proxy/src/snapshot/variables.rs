@@ -1,11 +1,52 @@
-//! `map` blocks, ready to be looked up.
+//! Variables that the configuration defines, ready to be looked up.
 
 use std::collections::HashMap;
 
-use keel_model::{Map, Template};
+use keel_model::{DefinedVariable, Map, Template, VariableId, VariableSource};
 use keel_regex::{Regex, TooManySteps};
 
 use super::CompileError;
+
+/// All of them, in the order of their slots.
+#[derive(Default)]
+pub(crate) struct Variables {
+    list: Vec<CompiledVariable>,
+    /// The slots of each name that is written. Several have one name where several sites share the data plane.
+    by_name: HashMap<Box<str>, Vec<VariableId>>,
+}
+
+/// One of them.
+pub(crate) struct CompiledVariable {
+    pub(crate) name: Box<str>,
+    /// What works its value out; `None` where it is only written.
+    pub(crate) map: Option<CompiledMap>,
+}
+
+impl Variables {
+    pub(super) fn compile(definitions: &[DefinedVariable]) -> Result<Self, CompileError> {
+        let mut variables = Self::default();
+        for (id, definition) in (0..).map(VariableId).zip(definitions) {
+            let name: Box<str> = definition.name.as_str().into();
+            let map = match &definition.source {
+                VariableSource::Map(map) => Some(CompiledMap::compile(map)?),
+                VariableSource::Written => None,
+            };
+            variables.by_name.entry(name.clone()).or_default().push(id);
+            variables.list.push(CompiledVariable { name, map });
+        }
+        Ok(variables)
+    }
+
+    /// Gives a variable. Ids come from this snapshot only.
+    pub(crate) fn get(&self, id: VariableId) -> Option<&CompiledVariable> {
+        self.list.get(id.0 as usize)
+    }
+
+    /// Gives the slots that a named group is written to.
+    pub(crate) fn slots(&self, name: &str) -> &[VariableId] {
+        self.by_name.get(name).map_or(&[], Vec::as_slice)
+    }
+}
 
 /// One `map` block.
 pub(crate) struct CompiledMap {
