@@ -12,6 +12,9 @@ use crate::{
 /// What is said of directives that only tune nginx.
 const TUNING: &str = "it tunes what Evenkeel does in another way";
 
+/// Blocks that are not read.
+const UNREAD: &str = "mail, stream";
+
 /// Renders `docs/reference/directives.md`.
 pub fn reference() -> String {
     let mut out = String::from(
@@ -49,8 +52,9 @@ pub fn reference() -> String {
         Effect::Companion(text) => Some(text),
         _ => None,
     });
-    table(&mut out, "Part of blocks that are not read yet", "Blocks", |effect| match effect {
-        Effect::Inside(text) => Some(text),
+    let title = "Silent, as the blocks that they are part of are errors";
+    table(&mut out, title, "Blocks", |effect| match effect {
+        Effect::Inside => Some(UNREAD),
         _ => None,
     });
     out
@@ -66,9 +70,7 @@ pub fn explain(name: &str) -> Option<String> {
             Effect::Harmless(text) => format!("Not supported yet; using it is a warning: {text}."),
             Effect::Tuning => format!("Accepted without effect: {TUNING}."),
             Effect::Companion(text) => format!("Not supported yet; acts only beside {text}."),
-            Effect::Inside(text) => {
-                format!("Not supported yet, as little as the blocks it stands in: {text}.")
-            }
+            Effect::Inside => format!("Not supported yet, as little as the blocks it stands in: {UNREAD}."),
         };
         let _ = write!(out, "\n### {name}\n\n{text}\n");
     }
@@ -93,10 +95,11 @@ fn table(out: &mut String, title: &str, column: &str, text: fn(Effect) -> Option
         }
     }
     for wanted in texts {
-        let names: Vec<String> = known::entries()
+        let mut names: Vec<String> = known::entries()
             .filter(|entry| text(entry.effect) == Some(wanted))
             .map(|entry| format!("`{}`", entry.name))
             .collect();
+        names.dedup();
         let _ = writeln!(out, "| {} | {wanted} |", names.join(" "));
     }
 }

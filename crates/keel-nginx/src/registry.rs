@@ -9,7 +9,7 @@ use crate::{ast::Directive, directives, reader::Reader};
 
 /// Blocks that a directive may stand in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Contexts(u8);
+pub(crate) struct Contexts(u32);
 
 impl Contexts {
     /// Outside all blocks.
@@ -22,24 +22,58 @@ impl Contexts {
     pub(crate) const SERVER: Self = Self(1 << 3);
     /// `location`.
     pub(crate) const LOCATION: Self = Self(1 << 4);
-    /// `upstream`.
+    /// `upstream` in `http`.
     pub(crate) const UPSTREAM: Self = Self(1 << 5);
+    /// `if` in `server`.
+    pub(crate) const SERVER_IF: Self = Self(1 << 6);
+    /// `if` in `location`.
+    pub(crate) const LOCATION_IF: Self = Self(1 << 7);
+    /// `if`, wherever it stands.
+    pub(crate) const IF: Self = Self::SERVER_IF.or(Self::LOCATION_IF);
+    /// `limit_except`.
+    pub(crate) const LIMIT_EXCEPT: Self = Self(1 << 8);
+    /// `stream`.
+    pub(crate) const STREAM: Self = Self(1 << 9);
+    /// `server` in `stream`.
+    pub(crate) const STREAM_SERVER: Self = Self(1 << 10);
+    /// `upstream` in `stream`.
+    pub(crate) const STREAM_UPSTREAM: Self = Self(1 << 11);
+    /// `mail`.
+    pub(crate) const MAIL: Self = Self(1 << 12);
+    /// `server` in `mail`.
+    pub(crate) const MAIL_SERVER: Self = Self(1 << 13);
+    /// Everywhere.
+    pub(crate) const ANY: Self = Self(u32::MAX);
     /// `http` and `server`.
     pub(crate) const HTTP_SERVER: Self = Self::HTTP.or(Self::SERVER);
-    /// Everywhere.
-    pub(crate) const ANY: Self = Self(u8::MAX);
     /// `http`, `server` and `location`.
     pub(crate) const HTTP_ALL: Self = Self::HTTP_SERVER.or(Self::LOCATION);
+    /// `http`, `server`, `location` and `if` in it.
+    pub(crate) const HTTP_ALL_IF: Self = Self::HTTP_ALL.or(Self::LOCATION_IF);
     /// `server` and `location`.
     pub(crate) const SERVER_LOCATION: Self = Self::SERVER.or(Self::LOCATION);
+    /// `server` and `location`, and `if` in them.
+    pub(crate) const SERVER_LOCATION_IF: Self = Self::SERVER_LOCATION.or(Self::IF);
+    /// `stream` and its `server`.
+    pub(crate) const STREAM_ALL: Self = Self::STREAM.or(Self::STREAM_SERVER);
+    /// `mail` and its `server`.
+    pub(crate) const MAIL_ALL: Self = Self::MAIL.or(Self::MAIL_SERVER);
 
-    const NAMES: [(Self, &'static str); 6] = [
+    const NAMES: [(Self, &'static str); 14] = [
         (Self::MAIN, "main"),
         (Self::EVENTS, "events"),
         (Self::HTTP, "http"),
         (Self::SERVER, "server"),
         (Self::LOCATION, "location"),
         (Self::UPSTREAM, "upstream"),
+        (Self::SERVER_IF, "if in server"),
+        (Self::LOCATION_IF, "if in location"),
+        (Self::LIMIT_EXCEPT, "limit_except"),
+        (Self::STREAM, "stream"),
+        (Self::STREAM_SERVER, "server in stream"),
+        (Self::STREAM_UPSTREAM, "upstream in stream"),
+        (Self::MAIL, "mail"),
+        (Self::MAIL_SERVER, "server in mail"),
     ];
 
     /// Gives both together.

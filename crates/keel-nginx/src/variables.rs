@@ -142,7 +142,7 @@ const ABSENT: &[&str] = &[
 const UNSUPPORTED: &[&str] = &[
     "ancient_browser", "connections_active", "connections_reading", "connections_waiting", "connections_writing",
     "date_gmt", "date_local", "fastcgi_path_info", "fastcgi_script_name", "jwt_payload", "memcached_key",
-    "modern_browser", "slice_range", "upstream_last_addr", "upstream_last_server_name",
+    "modern_browser", "msie", "slice_range", "upstream_last_addr", "upstream_last_server_name",
 ];
 
 fn known(name: &str) -> Option<Known> {

@@ -17,7 +17,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "allow",
         syntax: "address | CIDR | unix: | all",
-        contexts: Contexts::HTTP_ALL,
+        contexts: Contexts::HTTP_ALL.or(Contexts::LIMIT_EXCEPT),
         arity: Arity::ONE,
         default: None,
         doc: "Lets these clients in. `allow` and `deny` are tried in the file's order and the first that matches \
@@ -27,7 +27,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "deny",
         syntax: "address | CIDR | unix: | all",
-        contexts: Contexts::HTTP_ALL,
+        contexts: Contexts::HTTP_ALL.or(Contexts::LIMIT_EXCEPT),
         arity: Arity::ONE,
         default: None,
         doc: "Answers these clients with 403.",

@@ -24,7 +24,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "root",
         syntax: "path",
-        contexts: Contexts::HTTP_ALL,
+        contexts: Contexts::HTTP_ALL_IF,
         arity: Arity::ONE,
         default: Some("html"),
         doc: "The folder of files; the URI is appended to it. Relative paths begin at the prefix.",
@@ -231,7 +231,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "sendfile",
         syntax: "on | off",
-        contexts: Contexts::HTTP_ALL,
+        contexts: Contexts::HTTP_ALL_IF,
         arity: Arity::ONE,
         default: Some("off"),
         doc: "Read for the sake of existing files; how bytes get from a file to a socket is Evenkeel's choice.",

@@ -16,7 +16,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "add_header",
         syntax: "name value [always]",
-        contexts: Contexts::HTTP_ALL,
+        contexts: Contexts::HTTP_ALL_IF,
         arity: Arity::Take(2, 3),
         default: None,
         doc: "Adds a field to responses with status 200, 201, 204, 206, 301, 302, 303, 304, 307 or 308, with `always` \
@@ -31,7 +31,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "add_trailer",
         syntax: "name value [always]",
-        contexts: Contexts::HTTP_ALL,
+        contexts: Contexts::HTTP_ALL_IF,
         arity: Arity::Take(2, 3),
         default: None,
         doc: "Adds a field after the body of responses with the statuses of `add_header`.",
@@ -44,7 +44,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "add_header_inherit",
         syntax: "on | off | merge",
-        contexts: Contexts::HTTP_ALL,
+        contexts: Contexts::HTTP_ALL_IF,
         arity: Arity::ONE,
         default: Some("on"),
         doc: "Whether the outer block's `add_header` hold where none are set (`on`), never (`off`), or beside those \
@@ -56,7 +56,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "add_trailer_inherit",
         syntax: "on | off | merge",
-        contexts: Contexts::HTTP_ALL,
+        contexts: Contexts::HTTP_ALL_IF,
         arity: Arity::ONE,
         default: Some("on"),
         doc: "As `add_header_inherit`, for `add_trailer`.",
@@ -67,7 +67,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "expires",
         syntax: "[modified] time | epoch | max | off",
-        contexts: Contexts::HTTP_ALL,
+        contexts: Contexts::HTTP_ALL_IF,
         arity: Arity::Take(1, 2),
         default: Some("off"),
         doc: "Sets `Expires` and `Cache-Control`: a time from now or from the file's modification, `@15h30m` for a \

@@ -25,7 +25,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "access_log",
         syntax: "path [format [buffer=size] [flush=time] [if=condition]] | off",
-        contexts: Contexts::HTTP_ALL,
+        contexts: Contexts::HTTP_ALL_IF.or(Contexts::LIMIT_EXCEPT),
         arity: Arity::AtLeast(1),
         default: Some("logs/access.log combined"),
         doc: "Writes a line for each request. Several logs may be given; a block with any inherits none. Nothing is \

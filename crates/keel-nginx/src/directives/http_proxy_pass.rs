@@ -18,7 +18,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "proxy_pass",
         syntax: "URL",
-        contexts: Contexts::LOCATION,
+        contexts: Contexts::LOCATION.or(Contexts::LOCATION_IF).or(Contexts::LIMIT_EXCEPT),
         arity: Arity::ONE,
         default: None,
         doc: "Where requests go: `http://` and an upstream, a Compose service, an address or `unix:path`. With a URI \

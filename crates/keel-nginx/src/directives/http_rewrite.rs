@@ -13,7 +13,7 @@ use crate::{
 pub(crate) const ROWS: &[Row] = &[Row {
     name: "return",
     syntax: "code [text] | code URL | URL",
-    contexts: Contexts::SERVER_LOCATION,
+    contexts: Contexts::SERVER_LOCATION_IF,
     arity: Arity::Take(1, 2),
     default: None,
     doc: "Answers at once with this status and text, or redirects with 301, 302, 303, 307 or 308. 444 closes the \

@@ -14,7 +14,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "error_page",
         syntax: "code ... [=[response]] uri",
-        contexts: Contexts::HTTP_ALL,
+        contexts: Contexts::HTTP_ALL_IF,
         arity: Arity::AtLeast(2),
         default: None,
         doc: "Answers these errors with another URI, named location or URL. `=code` sends that status, `=` alone the \

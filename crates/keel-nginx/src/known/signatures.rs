@@ -4,7 +4,6 @@
 //! A file that nginx refuses is refused here too, also where nothing would come of the directive. Directives of
 //! modules that nginx doesn't come with have no signature and are taken as they are.
 
-use super::table::SIGNATURES;
 use crate::{
     arguments::{buffers, flag, keyword, keywords, msec, number, offset, seconds, size},
     ast::Directive,
@@ -13,14 +12,13 @@ use crate::{
     value,
 };
 
-/// Directives that are alike.
-pub(super) struct Signatures {
+/// What nginx demands of a directive in some blocks.
+pub(super) struct Signature {
     pub(super) contexts: Contexts,
     pub(super) arity: Arity,
     pub(super) body: Body,
     pub(super) repeats: Repeats,
     pub(super) value: Value,
-    pub(super) names: &'static [&'static str],
 }
 
 /// What ends a directive.
@@ -88,11 +86,11 @@ pub(super) fn contexts(name: &str) -> impl Iterator<Item = Contexts> {
     signatures(name).map(|signature| signature.contexts)
 }
 
-fn signatures(name: &str) -> impl Iterator<Item = &'static Signatures> {
-    SIGNATURES.iter().filter(move |signature| signature.names.contains(&name))
+fn signatures(name: &str) -> impl Iterator<Item = &'static Signature> {
+    super::entries().filter(move |entry| entry.name == name).filter_map(|entry| entry.signature)
 }
 
-fn check_shape(reader: &mut Reader<'_>, directive: &Directive, signature: &Signatures) {
+fn check_shape(reader: &mut Reader<'_>, directive: &Directive, signature: &Signature) {
     let name = directive.name.text.as_str();
     match (signature.body, &directive.block) {
         (Body::Line, Some(_)) => reader.unexpected_block(directive),
@@ -154,26 +152,17 @@ fn size_of_list(reader: &mut Reader<'_>, directive: &Directive, sizes: &[u64]) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::known::entries;
 
     #[test]
-    fn belongs_to_directives_without_effect() {
-        for signature in SIGNATURES {
-            for name in signature.names {
-                assert!(
-                    super::super::find(name).is_some(),
-                    "{name} has a signature and no effect is said of it"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn has_one_signature_in_each_block() {
-        for (at, one) in SIGNATURES.iter().enumerate() {
-            for other in &SIGNATURES[at + 1..] {
-                let both = one.names.iter().find(|name| other.names.contains(name));
-                assert!(both.is_none() || !one.contexts.meets(other.contexts), "{both:?} has two");
+    fn a_directive_has_one_row_in_each_block() {
+        let all: Vec<_> = entries().collect();
+        for (at, one) in all.iter().enumerate() {
+            for other in all[at + 1..].iter().filter(|other| other.name == one.name) {
+                let (Some(first), Some(second)) = (one.signature, other.signature) else {
+                    panic!("{} has two rows", one.name);
+                };
+                assert!(!first.contexts.meets(second.contexts), "{} has two rows in one block", one.name);
             }
         }
     }
