@@ -4,6 +4,7 @@
 
 mod docs;
 mod tidy;
+mod unread;
 
 use std::process::ExitCode;
 

@@ -67,9 +67,11 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     check_imports(&metadata, &mut complaints);
     check_bans(root, &mut complaints)?;
     let foreign = foreign_folders(root);
-    for file in tracked_files(root)? {
-        check_file(root, &file, &foreign, &mut complaints);
+    let files = tracked_files(root)?;
+    for file in &files {
+        check_file(root, file, &foreign, &mut complaints);
     }
+    crate::unread::check(root, &files, &mut complaints);
     for complaint in &complaints {
         eprintln!("tidy: {complaint}");
     }

@@ -52,6 +52,8 @@ pub enum Variable {
     RealpathRoot,
     ContentLength,
     ContentType,
+    /// `1` for Internet Explorer, else empty.
+    Msie,
     /// `$http_name`: a request field, name in lower case with `-` as `_`.
     RequestHeader(String),
     /// `$cookie_name`.

@@ -74,7 +74,7 @@ const FIXED: &[(&str, Variable)] = &[
     ("content_type", Variable::ContentType), ("document_root", Variable::DocumentRoot),
     ("document_uri", Variable::Uri), ("host", Variable::Host), ("hostname", Variable::Hostname),
     ("https", Variable::Https), ("is_args", Variable::IsArgs), ("is_request_port", Variable::IsRequestPort),
-    ("limit_rate", Variable::LimitRate), ("msec", Variable::Msec), ("nginx_version", Variable::NginxVersion),
+    ("limit_rate", Variable::LimitRate), ("msec", Variable::Msec), ("msie", Variable::Msie), ("nginx_version", Variable::NginxVersion),
     ("pid", Variable::Pid), ("pipe", Variable::Pipe),
     ("proxy_add_x_forwarded_for", Variable::ProxyAddXForwardedFor), ("proxy_host", Variable::ProxyHost),
     ("proxy_port", Variable::ProxyPort), ("proxy_protocol_addr", Variable::ProxyProtocolAddr),
@@ -142,7 +142,7 @@ const ABSENT: &[&str] = &[
 const UNSUPPORTED: &[&str] = &[
     "ancient_browser", "connections_active", "connections_reading", "connections_waiting", "connections_writing",
     "date_gmt", "date_local", "fastcgi_path_info", "fastcgi_script_name", "jwt_payload", "memcached_key",
-    "modern_browser", "msie", "slice_range", "upstream_last_addr", "upstream_last_server_name",
+    "modern_browser", "slice_range", "upstream_last_addr", "upstream_last_server_name",
 ];
 
 fn known(name: &str) -> Option<Known> {

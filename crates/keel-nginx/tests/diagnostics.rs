@@ -209,6 +209,25 @@ fn variables() {
 }
 
 #[test]
+fn what_stands_in_blocks_without_effect_is_checked() {
+    let not_yet = "[emerg] `if` is not supported yet:2";
+    check_server("if ($host) { return 301 /; }", &[not_yet]);
+    check_server(
+        "location / { if ($host) { root /a; expires 1h; access_log off; proxy_pass http://a; } }",
+        &[not_yet],
+    );
+    check_server("if ($host) { root /a; }", &[not_yet, "[emerg] \"root\" directive is not allowed here:2"]);
+    check_server("if ($host) { retrun 301 /; }", &[not_yet, "[emerg] unknown directive \"retrun\":2"]);
+    let not_yet = "[emerg] `limit_except` is not supported yet:2";
+    check_server("location / { limit_except GET { allow 10.0.0.0/8; deny all; } }", &[not_yet]);
+    check_server(
+        "location / { limit_except GET { return 403; } }",
+        &[not_yet, "[emerg] \"return\" directive is not allowed here:2"],
+    );
+    check_server("proxy_timeout 1s;", &["[emerg] \"proxy_timeout\" directive is not allowed here:2"]);
+}
+
+#[test]
 fn what_has_no_effect_is_named_with_what_that_means() {
     let (loaded, sources) = support::load(
         "events {} http { gzip on; gzip_types a; auth_basic off; server { listen 80; auth_basic x; } }",

@@ -262,6 +262,17 @@ fn what_is_unset_is_inherited_and_lists_only_whole() {
 }
 
 #[test]
+fn buffers_of_sockets_to_peers() {
+    let server = server("proxy_socket_rcvbuf 16k; location /a { proxy_socket_sndbuf 32k; } location /b { }");
+    let sizes = |name| {
+        let upstream = &location(&server, name).scope.proxy.upstream;
+        (upstream.socket_rcvbuf, upstream.socket_sndbuf)
+    };
+    assert_eq!(sizes("/a"), (ByteSize::kib(16), ByteSize::kib(32)));
+    assert_eq!(sizes("/b"), (ByteSize::kib(16), ByteSize(0)));
+}
+
+#[test]
 fn proxy_pass_of_all_forms() {
     let server = server(
         "location /u { proxy_pass http://127.0.0.1:8081/x; }

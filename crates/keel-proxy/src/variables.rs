@@ -8,6 +8,7 @@ use keel_regex::{Captures, Regex, TooManySteps};
 
 use crate::{
     answer::Answer,
+    browser::Browser,
     downstream::Client,
     exchange::{AttemptRecord, Exchange, Remote},
     preface::ProxyHeader,
@@ -90,6 +91,7 @@ impl Lookup<'_> {
             Variable::RealpathRoot => self.realpath_root(out),
             Variable::ContentLength => put(out, ex.field(Name::ContentLength)),
             Variable::ContentType => put(out, ex.field(Name::ContentType)),
+            Variable::Msie => put(out, Some(if self.is_msie() { b"1" } else { b"" })),
             Variable::RequestHeader(name) => self.request_header(name, out),
             Variable::Cookie(name) => self.cookie(name, out),
             // The response.
@@ -264,6 +266,11 @@ impl Lookup<'_> {
         let files = &self.ex.place(self.view).files;
         let path = std::str::from_utf8(&root).ok().and_then(|path| files.real_path(path.as_ref()).ok());
         put(out, path.as_ref().map(|path| path.as_os_str().as_encoded_bytes()))
+    }
+
+    fn is_msie(&self) -> bool {
+        let browser = self.ex.field(Name::UserAgent).map(Browser::of);
+        matches!(browser, Some(Browser::OldMsie | Browser::Msie))
     }
 
     fn cookie(&self, name: &str, out: &mut Vec<u8>) -> bool {

@@ -18,6 +18,10 @@ settings! {
         read_timeout: Duration = Duration::from_secs(60);
         /// `…_socket_keepalive`.
         socket_keepalive: bool = false;
+        /// `…_socket_rcvbuf`; 0 leaves it to the system.
+        socket_rcvbuf: ByteSize = ByteSize(0);
+        /// `…_socket_sndbuf`; 0 leaves it to the system.
+        socket_sndbuf: ByteSize = ByteSize(0);
         /// `…_next_upstream`.
         next_upstream: NextUpstream = NextUpstream::default(), as NextUpstreamCauses;
         /// `…_next_upstream_tries`, the first attempt counted; 0 for as many as there are peers.

@@ -57,6 +57,28 @@ macro_rules! peer_rows {
                 }),
             },
             Row {
+                name: concat!($prefix, "_socket_rcvbuf"),
+                syntax: "size",
+                contexts: Contexts::HTTP_ALL,
+                arity: Arity::ONE,
+                default: Some("0"),
+                doc: "How much that has come the system keeps for a connection to a peer; 0 leaves it to the system.",
+                set: Setter::Simple(|reader, directive| {
+                    reader.once(directive, |frame| &mut frame.scope.$module.upstream.socket_rcvbuf, size)
+                }),
+            },
+            Row {
+                name: concat!($prefix, "_socket_sndbuf"),
+                syntax: "size",
+                contexts: Contexts::HTTP_ALL,
+                arity: Arity::ONE,
+                default: Some("0"),
+                doc: "How much that leaves the system keeps for a connection to a peer; 0 leaves it to the system.",
+                set: Setter::Simple(|reader, directive| {
+                    reader.once(directive, |frame| &mut frame.scope.$module.upstream.socket_sndbuf, size)
+                }),
+            },
+            Row {
                 name: concat!($prefix, "_next_upstream"),
                 syntax: "error | timeout | invalid_header | http_500 | http_502 | http_503 | http_504 | http_403 | http_404 | http_429 | non_idempotent | off ...",
                 contexts: Contexts::HTTP_ALL,

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use keel_model::{Address, TcpKeepalive};
+use keel_model::{Address, ByteSize, TcpKeepalive};
 use keel_sys::Watched;
 use rustix::{
     io::Errno,
@@ -20,6 +20,25 @@ use tokio::task::coop;
 pub(crate) struct Socket {
     watched: Watched,
     is_tcp: bool,
+}
+
+/// How much the system keeps for a connection in each direction; 0 is its own choice.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SocketBuffers {
+    pub(crate) receive: ByteSize,
+    pub(crate) send: ByteSize,
+}
+
+impl SocketBuffers {
+    fn set(self, socket: impl AsFd) -> Result<(), Errno> {
+        if self.receive.0 > 0 {
+            sockopt::set_socket_recv_buffer_size(&socket, self.receive.as_usize())?;
+        }
+        if self.send.0 > 0 {
+            sockopt::set_socket_send_buffer_size(&socket, self.send.as_usize())?;
+        }
+        Ok(())
+    }
 }
 
 /// Flags of every socket that is made here.
@@ -55,8 +74,13 @@ impl Socket {
     }
 
     /// Connects to a peer. Small writes leave at once.
-    pub(crate) async fn connect(address: &Address) -> io::Result<Self> {
-        let new = |family| rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None);
+    pub(crate) async fn connect(address: &Address, buffers: SocketBuffers) -> io::Result<Self> {
+        let new = |family| {
+            let descriptor = rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None)?;
+            // Before connecting: the window that the peer is offered follows from it.
+            buffers.set(&descriptor)?;
+            Ok::<_, Errno>(descriptor)
+        };
         let (descriptor, begun) = match address {
             Address::Tcp(address) => {
                 let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -302,6 +326,19 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    #[tokio::test]
+    async fn buffers_have_the_sizes_that_are_asked_for() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let buffers = SocketBuffers { receive: ByteSize::kib(16), send: ByteSize::kib(32) };
+        let socket = Socket::connect(&address, buffers).await.unwrap();
+        // Linux doubles what is asked for, to have room for its own.
+        assert_eq!(sockopt::socket_recv_buffer_size(&socket).unwrap(), 32 << 10);
+        assert_eq!(sockopt::socket_send_buffer_size(&socket).unwrap(), 64 << 10);
+        let socket = Socket::connect(&address, SocketBuffers::default()).await.unwrap();
+        assert!(sockopt::socket_recv_buffer_size(&socket).unwrap() > 32 << 10, "the system's own");
+    }
 
     #[tokio::test]
     async fn whoever_always_has_more_ends_the_task_s_turn() {

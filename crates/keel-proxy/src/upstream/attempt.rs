@@ -24,7 +24,7 @@ use crate::{
     exchange::Exchange,
     io::{
         buffer::BUFFER_BYTES,
-        socket::{Peeked, Socket},
+        socket::{Peeked, Socket, SocketBuffers},
     },
     job::Job,
     send::PeerBody,
@@ -276,7 +276,9 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
     }
     // From now on: many at once would otherwise all see the same room.
     let counted = Counted::new(job.worker);
-    let mut connecting = pin!(Socket::connect(&pick.key().address));
+    let upstream = &scope.upstream;
+    let buffers = SocketBuffers { receive: upstream.socket_rcvbuf, send: upstream.socket_sndbuf };
+    let mut connecting = pin!(Socket::connect(&pick.key().address, buffers));
     let mut watch = ClientWatch::default();
     let (worker, client) = (job.worker, &mut *job.client);
     let mut limit = worker.clock.now() + scope.upstream.connect_timeout;

@@ -329,8 +329,6 @@ pub(super) const GROUPS: &[Group] = &[
             line("proxy_headers_hash_bucket_size", HTTP_ALL, ONE, Once, Number),
             line("proxy_headers_hash_max_size", HTTP_ALL, ONE, Once, Number),
             line("proxy_send_lowat", HTTP_ALL, ONE, Once, Size),
-            line("proxy_socket_rcvbuf", HTTP_ALL, ONE, Once, Size),
-            line("proxy_socket_sndbuf", HTTP_ALL, ONE, Once, Size),
             line("quic_bpf", MAIN, ONE, Once, Flag),
             line("read_ahead", HTTP_ALL, ONE, Once, Size),
             line("referer_hash_bucket_size", SERVER_LOCATION, ONE, Once, Number),
