@@ -45,6 +45,8 @@ impl Answer {
                 _ if let Some((start, end)) = peer.slice => Some(end - start),
                 // A peer's 204 or 304 has no body, whatever status it is sent with.
                 _ if matches!(ex.upstream.head.status, 204 | 304) => Some(0),
+                // Neither has what answers a HEAD that stands for the client's GET.
+                _ if ex.upstream.asks_for_head && !ex.is_head() => Some(0),
                 ResponseFraming::Length(length) => Some(length),
                 ResponseFraming::Chunked | ResponseFraming::UntilClose => None,
             },

@@ -45,6 +45,9 @@ pub(crate) struct Exchange {
     pub(crate) body_left: Decoder,
     /// Whether the client has been told to go on, or needn't be (`Expect: 100-continue`).
     pub(crate) expect_settled: bool,
+    /// Whether the body can't be had whole any more: a part of it has gone to a peer, or it was refused. Requests to
+    /// peers have no body from then on.
+    pub(crate) body_is_lost: bool,
 
     // The request as it stands after redirects.
     pub(crate) uri: Vec<u8>,
@@ -127,6 +130,8 @@ pub(crate) struct UpstreamSide {
     pub(crate) has_head: bool,
     /// The request as it is sent, as far as its body goes with the head.
     pub(crate) request: Message,
+    /// Whether that is a HEAD, whatever the client sent (`proxy_method`): no body follows the response's head.
+    pub(crate) asks_for_head: bool,
     /// The trailers that came.
     pub(crate) trailers: Vec<u8>,
 }
@@ -318,6 +323,7 @@ impl Exchange {
         self.body = RequestBodyStore::None;
         self.body_left = Decoder::Done;
         self.expect_settled = false;
+        self.body_is_lost = false;
         self.retry_after = None;
         self.carried.clear();
         self.plain_fields = false;
@@ -352,6 +358,7 @@ impl Exchange {
         side.body_start = 0;
         side.has_head = false;
         side.request.clear();
+        side.asks_for_head = false;
         side.input.clear();
         side.trailers.clear();
     }

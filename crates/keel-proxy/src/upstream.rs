@@ -41,9 +41,7 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
     let place = job.ex.place(&view);
     let Some(program) = &place.proxy else { return Flow::status(500) };
     let scope = &place.scope.proxy;
-    let chunked_to_old =
-        matches!(job.ex.body_left, Decoder::Chunked(_)) && scope.http_version == ProxyHttpVersion::Http10;
-    let streams = !scope.upstream.request_buffering && !job.ex.body_left.is_done() && !chunked_to_old;
+    let streams = streams_body(job, scope);
     let read = if streams {
         downstream::expect_continue(job).await
     } else if downstream::has_body(job) {
@@ -62,8 +60,21 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
         return Flow::status(status);
     }
     job.ex.upstream.tried.clear();
-    let retries = Retries::new(job, scope, &target);
+    let retries = Retries::new(job, scope, &target, streams);
     try_peers(job, target, retries).await
+}
+
+/// Says whether the client's body goes to the peer as it comes (`proxy_request_buffering off`). It can't where the peer is to
+/// get another body or none: what follows the head must be what the head announces.
+fn streams_body(job: &Job<'_>, scope: &ProxyScope) -> bool {
+    let chunked_to_old =
+        matches!(job.ex.body_left, Decoder::Chunked(_)) && scope.http_version == ProxyHttpVersion::Http10;
+    !scope.upstream.request_buffering
+        && scope.upstream.pass_request_body
+        && scope.set_body.is_none()
+        && !chunked_to_old
+        && !job.ex.body_is_lost
+        && !job.ex.body_left.is_done()
 }
 
 /// Goes on after a peer's response has broken off before a byte of it was sent: at another peer, where that is safe.

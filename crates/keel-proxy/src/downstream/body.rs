@@ -103,6 +103,7 @@ pub(crate) fn body_failed(job: &mut Job<'_>, failure: BodyFailure) -> Flow {
         BodyFailure::TooLarge => {
             job.client.log_error(job.worker, job.ex, "client intended to send too large chunked body");
             job.ex.linger = true;
+            job.ex.body_is_lost = true;
             Flow::status(413)
         }
         BodyFailure::Broken | BodyFailure::Internal => {
@@ -121,6 +122,9 @@ pub(crate) fn has_body(job: &Job<'_>) -> bool {
 
 /// Reads the body to its end: to memory, or to a file where it is larger than `client_body_buffer_size`.
 pub(crate) async fn read_whole(job: &mut Job<'_>) -> Result<(), BodyFailure> {
+    if job.ex.body_is_lost {
+        return Ok(());
+    }
     expect_continue(job).await?;
     if job.ex.body_left.is_done() {
         return Ok(());

@@ -52,6 +52,7 @@ pub(super) fn run(job: &mut Job<'_>) -> Flow {
         let text = format!("client intended to send too large body: {length} bytes");
         job.client.log_error(job.worker, job.ex, &text);
         job.ex.linger = true;
+        job.ex.body_is_lost = true;
         return Flow::status(413);
     }
     Flow::Next

@@ -26,10 +26,12 @@ pub(super) async fn run(job: &mut Job<'_>, peer: &mut impl PeerBody, scope: &Pro
     }
     let is_patient = job.ex.wanted != Wanted::Head;
     let mut scratch = job.worker.buffers.take();
-    let (worker, client) = (job.worker, &mut *job.client);
+    let (worker, client, ex) = (job.worker, &mut *job.client, &mut *job.ex);
     client.timer.set(&worker.clock, scope.upstream.read_timeout);
     let is_clean = poll_fn(|cx| {
         while !body.decoder.is_done() {
+            // A peer that has answered early may want the rest of the request before it says more.
+            peer.poll_request(cx, client, ex);
             scratch.clear();
             match peer.poll_read(cx, &mut scratch, READ_BYTES) {
                 Poll::Ready(Ok(count)) if count > 0 => {

@@ -4,7 +4,7 @@ use keel_http::{Lines, Message, Name, ResponseFraming, Status, Unwritable, Versi
 use keel_model::ServerTokens;
 
 use crate::{
-    answer::{Answer, Source},
+    answer::{Answer, PeerAnswer, Source},
     job::Job,
     upstream,
     variables::Lookup,
@@ -135,19 +135,22 @@ pub(crate) fn write_date(lookup: Lookup<'_>, out: &mut Lines) {
 }
 
 /// Appends the field that frames a peer's response.
-pub(crate) fn write_framing(lookup: Lookup<'_>, framing: Framing, out: &mut Lines) {
+pub(crate) fn write_framing(lookup: Lookup<'_>, answer: &Answer, framing: Framing, out: &mut Lines) {
     match framing {
         Framing::Length(length) => out.number("Content-Length", length),
         Framing::Chunked => out.fixed("Transfer-Encoding: chunked\r\n"),
         Framing::UntilClose => {}
+        // "A server MUST NOT send a Content-Length header field in any response with a status code of 1xx
+        // (Informational) or 204 (No Content)" (RFC 9110 §8.6).
+        Framing::None if answer.status == 204 || lookup.ex.upstream.head.status == 204 => {}
         // What a GET would have had.
         Framing::None => {
-            let head = &lookup.ex.upstream.head;
-            if let ResponseFraming::Length(length) = head.framing
-                && head.status != 204
-            {
-                out.number("Content-Length", length);
-            }
+            let length = match (&answer.source, lookup.ex.upstream.head.framing) {
+                (Source::Peer(PeerAnswer { slice: Some((start, end)), .. }), _) => end - start,
+                (_, ResponseFraming::Length(length)) => length,
+                _ => return,
+            };
+            out.number("Content-Length", length);
         }
     }
 }

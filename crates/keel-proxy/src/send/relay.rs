@@ -122,7 +122,7 @@ pub(super) struct Relay {
 pub(super) fn decoder(job: &Job<'_>, trailers: Trailers) -> Decoder {
     let head = &job.ex.upstream.head;
     match head.framing {
-        _ if job.ex.is_head() || matches!(head.status, 204 | 304) => Decoder::Done,
+        _ if job.ex.upstream.asks_for_head || matches!(head.status, 204 | 304) => Decoder::Done,
         ResponseFraming::Length(length) => Decoder::length(length),
         ResponseFraming::Chunked => Decoder::chunked(trailers),
         ResponseFraming::UntilClose => Decoder::UntilClose,

@@ -199,7 +199,8 @@ pub(crate) async fn attempt(
         };
         let Some(broken) = broken else { return attempted };
         retries.sent |= broken.sent > 0;
-        let nothing_taken = broken.sent == 0 || broken.proves_unread(acked);
+        // What the client has sent of a streamed body since can't be sent again, whether the peer took it or not.
+        let nothing_taken = broken.sent == 0 || (!job.ex.body_is_lost && broken.proves_unread(acked));
         let may_repeat = !streams && (job.ex.method.is_idempotent() || nothing_taken);
         retries.was_stale = broken.is_stale(was_reused);
         if retries.was_stale && (may_repeat || broken.sent == 0) {

@@ -26,6 +26,7 @@ pub(super) fn write_head(
         out = job.worker.buffers.take();
     }
     let message = write(job, program, scope, target, streams, Lines::in_buffer(out))?;
+    job.ex.upstream.asks_for_head = message.as_bytes().starts_with(b"HEAD ");
     job.ex.upstream.request = message;
     Ok(())
 }

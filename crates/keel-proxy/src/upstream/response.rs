@@ -40,7 +40,7 @@ pub(super) fn answer(
         super::end_attempt(job, status);
         // A connection is worth keeping only if nothing has to be read from it first.
         let side = &job.ex.upstream;
-        let is_empty = job.ex.is_head()
+        let is_empty = side.asks_for_head
             || matches!(status, 204 | 304)
             || side.head.framing == keel_http::ResponseFraming::Length(0);
         let nothing_left = is_empty && side.input.len() == side.body_start;
@@ -153,7 +153,7 @@ pub(crate) fn write_fields(lookup: Lookup<'_>, answer: &Answer, framing: Framing
             _ => out.copied(field, input),
         }
     }
-    send::write_framing(lookup, framing, out);
+    send::write_framing(lookup, answer, framing, out);
 }
 
 /// Rewrites `Location` or `Refresh` by the first rule of `proxy_redirect` that matches: gives what stands before the URL,

@@ -92,11 +92,10 @@ pub(crate) struct Retries {
 }
 
 impl Retries {
-    pub(super) fn new(job: &Job<'_>, scope: &ProxyScope, target: &Target) -> Self {
+    pub(super) fn new(job: &Job<'_>, scope: &ProxyScope, target: &Target, streams: bool) -> Self {
         target.pool().budget.first_attempt();
         let limit = scope.upstream.next_upstream_timeout;
         let deadline = (limit > Duration::ZERO).then(|| job.worker.clock.now() + limit);
-        let streams = !job.ex.body_left.is_done();
         Self { left: u32::MAX, deadline, sent: false, was_stale: false, streams, happened: false }
     }
 

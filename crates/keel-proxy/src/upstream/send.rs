@@ -153,6 +153,8 @@ impl Sender {
                     }
                     Poll::Ready(result) => result,
                 };
+                // What was read of it is nowhere else.
+                ex.body_is_lost = true;
                 let length = result.map_err(SendFailure::Client)?;
                 *total += length as u64;
                 if *total > *size_max {
