@@ -628,8 +628,22 @@ fn data_plane(balancer: &Running) -> anyhow::Result<Vec<rustix::process::Pid>> {
     Ok(pids.filter_map(|pid| i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)).collect())
 }
 
-#[test]
-fn requests_that_come_as_their_connections_are_to_make_room_are_answered() -> Outcome {
+/// Stops a process, and waits until each of its threads stands still: the signal reaches one, which stops the others.
+fn freeze(pid: rustix::process::Pid) -> anyhow::Result<()> {
+    rustix::process::kill_process(pid, Signal::STOP)?;
+    let threads = format!("/proc/{}/task", pid.as_raw_nonzero());
+    let stands =
+        |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
+    let all_stand = || -> std::io::Result<bool> {
+        let threads = std::fs::read_dir(&threads)?.collect::<std::io::Result<Vec<_>>>()?;
+        let stats = threads.iter().map(|thread| std::fs::read_to_string(thread.path().join("stat")));
+        Ok(stats.collect::<std::io::Result<Vec<_>>>()?.into_iter().all(stands))
+    };
+    wait_until("every thread stands still", || all_stand().unwrap_or(false))
+}
+
+/// Has more clients come than there is room for, while those that have idled for a time have requests.
+fn crowd(idled: Duration) -> Outcome {
     const CONNECTIONS: usize = 60;
     let port = free_port()?;
     let balancer = Binary::new(env!("CARGO_BIN_EXE_evenkeel")).serve(&format!(
@@ -637,31 +651,39 @@ fn requests_that_come_as_their_connections_are_to_make_room_are_answered() -> Ou
          server {{ listen 127.0.0.1:{port}; location / {{ return 200 ok; }} }} }}"
     ))?;
     let address: SocketAddr = ([127, 0, 0, 1], port).into();
-    // Idle for a moment, and for so long that they have no task any more.
-    for idled in [Duration::ZERO, Duration::from_millis(2300)] {
-        let mut idle = Vec::new();
-        for _ in 0..CONNECTIONS {
-            let mut client = Client::connect(address)?;
-            assert_eq!(client.request("GET / HTTP/1.1\r\nHost: h\r\n\r\n")?.status, 200);
-            idle.push(client);
-        }
-        thread::sleep(idled);
-        // While it stands still more clients come than there is room for, and those that idled have requests.
-        for pid in data_plane(&balancer)? {
-            rustix::process::kill_process(pid, Signal::STOP)?;
-        }
-        let _new = (0..CONNECTIONS).map(|_| Client::connect(address)).collect::<Result<Vec<_>, _>>()?;
-        for client in &mut idle {
-            client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")?;
-        }
-        for pid in data_plane(&balancer)? {
-            rustix::process::kill_process(pid, Signal::CONT)?;
-        }
-        for client in &mut idle {
-            assert_eq!(client.response()?.status, 200);
-        }
+    let mut idle = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut client = Client::connect(address)?;
+        assert_eq!(client.request("GET / HTTP/1.1\r\nHost: h\r\n\r\n")?.status, 200);
+        idle.push(client);
+    }
+    thread::sleep(idled);
+    // The data plane stands still while clients come and requests are sent.
+    for pid in data_plane(&balancer)? {
+        freeze(pid)?;
+    }
+    let _new = (0..CONNECTIONS).map(|_| Client::connect(address)).collect::<Result<Vec<_>, _>>()?;
+    for client in &mut idle {
+        client.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")?;
+    }
+    for pid in data_plane(&balancer)? {
+        rustix::process::kill_process(pid, Signal::CONT)?;
+    }
+    for client in &mut idle {
+        assert_eq!(client.response()?.status, 200);
     }
     Ok(())
+}
+
+#[test]
+fn requests_that_come_as_their_connections_are_to_make_room_are_answered() -> Outcome {
+    crowd(Duration::ZERO)
+}
+
+#[test]
+fn requests_that_come_as_their_parked_connections_are_to_make_room_are_answered() -> Outcome {
+    // So long that they have no task any more.
+    crowd(Duration::from_millis(2300))
 }
 
 #[test]
