@@ -3,7 +3,7 @@
 //!
 //! [`files`] has the files, in layers as an image has them; [`start`] reads what the container would run before nginx
 //! and how it would start nginx; [`shell`] follows the shell commands that people put there: [`script`] cuts them,
-//! [`expand`] reads their words, [`change`] does what they do to files, [`print`] knows what
+//! [`expand`] reads their words, [`change`] does what they do to files, [`mod@print`] knows what
 //! they write.
 
 mod change;
