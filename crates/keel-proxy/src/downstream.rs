@@ -222,7 +222,7 @@ impl Client {
     /// Gives the client's address for a request: the connection's own, unless it came from somebody who is believed
     /// about another (`set_real_ip_from`).
     pub(crate) fn remote_of(&self, ex: &Exchange) -> Remote {
-        ex.real_ip.unwrap_or(self.remote)
+        ex.received.real_ip.unwrap_or(self.remote)
     }
 
     /// Lets small writes leave at once, from the moment on when there will be several. For callers in whose place
@@ -241,7 +241,7 @@ impl Client {
     /// Lets the response be the connection's last where the place's limits say so.
     pub(crate) fn limit_keep_alive(&self, worker: &Worker, ex: &mut Exchange, view: &View) {
         let core = &ex.place(view).scope.core;
-        ex.keep_alive = ex.keep_alive
+        ex.sent.keep_alive = ex.sent.keep_alive
             && !self.is_last
             && self.requests < core.keepalive_requests
             && !core.keepalive_timeout.is_zero()
@@ -256,7 +256,7 @@ impl Client {
     /// Writes an entry about a request to the error log of the place that it is in.
     pub(crate) fn log(&self, worker: &Worker, ex: &Exchange, level: LogLevel, text: &str) {
         let view = ex.view().unwrap_or(&self.view);
-        let place = ex.place.map(|place| view.snapshot.place(place));
+        let place = ex.routed.place.map(|place| view.snapshot.place(place));
         let errors = place.and_then(|place| place.error_logs.as_ref()).unwrap_or(&view.snapshot.error_log);
         if !errors.is_enabled(level) {
             return;
@@ -269,7 +269,7 @@ impl Client {
             line.extend_from_slice(b", server: ");
             line.extend_from_slice(ex.server(view).name.as_bytes());
         }
-        let request = ex.head.line.of(&ex.input);
+        let request = ex.received.head.line.of(&ex.received.input);
         if !request.is_empty() {
             line.extend_from_slice(b", request: \"");
             line.extend_from_slice(request);
@@ -278,7 +278,7 @@ impl Client {
         if let Some(attempt) = ex.upstream.attempts.last() {
             line.extend_from_slice(b", upstream: \"http://");
             attempt.append_address(&mut line);
-            line.extend_from_slice(&ex.uri);
+            line.extend_from_slice(&ex.routed.uri);
             line.push(b'"');
         }
         if let Some(host) = ex.field(keel_http::Name::Host) {
@@ -312,7 +312,7 @@ impl Client {
 
 /// Says whether the browser's connections are not kept. It is looked at only where that can be.
 fn is_disabled(disable: KeepaliveDisable, ex: &Exchange) -> bool {
-    let old_msie = disable.msie6 && ex.method == Method::Post;
+    let old_msie = disable.msie6 && ex.routed.method == Method::Post;
     if !old_msie && !disable.safari {
         return false;
     }

@@ -18,12 +18,15 @@ use crate::{
 /// One request and its response.
 #[derive(Default)]
 pub(crate) struct Exchange {
-    /// The configuration that it began with.
-    view: Option<Rc<View>>,
-    pub(crate) server: usize,
-    pub(crate) place: Option<PlaceId>,
+    pub(crate) received: Received,
+    pub(crate) routed: Routed,
+    pub(crate) sent: SentResponse,
+    pub(crate) upstream: UpstreamSide,
+}
 
-    // The request as it came.
+/// The request as it came.
+#[derive(Default)]
+pub(crate) struct Received {
     pub(crate) head: RequestHead,
     /// The bytes that `head` points into, and what came behind it.
     pub(crate) input: Vec<u8>,
@@ -31,16 +34,16 @@ pub(crate) struct Exchange {
     pub(crate) head_end: usize,
     /// How far `input` has been used.
     pub(crate) consumed: usize,
-    pub(crate) method: Method,
     /// The client's address as somebody who is believed tells it, if it isn't the connection's own.
     pub(crate) real_ip: Option<Remote>,
     /// `$host`: in lower case, without port.
     pub(crate) host: Vec<u8>,
     pub(crate) host_port: Option<u16>,
     pub(crate) started: Option<Instant>,
+    pub(crate) request_id: [u64; 2],
+    pub(crate) body: RequestBodyStore,
     /// Bytes of the body read so far, framing included.
     pub(crate) body_bytes_read: u64,
-    pub(crate) body: RequestBodyStore,
     /// What is left of the body to read.
     pub(crate) body_left: Decoder,
     /// Whether the client has been told to go on, or needn't be (`Expect: 100-continue`).
@@ -48,8 +51,18 @@ pub(crate) struct Exchange {
     /// Whether the body can't be had whole any more: a part of it has gone to a peer, or it was refused. Requests to
     /// peers have no body from then on.
     pub(crate) body_is_lost: bool,
+}
 
-    // The request as it stands after redirects.
+/// The request as it stands after redirects, and where it goes.
+#[derive(Default)]
+pub(crate) struct Routed {
+    /// The configuration that it began with.
+    view: Option<Rc<View>>,
+    server: usize,
+    pub(crate) place: Option<PlaceId>,
+    pub(crate) method: Method,
+    /// Whether the request is answered as GET whatever its method (`error_page`, `X-Accel-Redirect`).
+    pub(crate) as_get: bool,
     pub(crate) uri: Vec<u8>,
     pub(crate) args: Vec<u8>,
     /// Whether `$request_uri` still says where the request goes.
@@ -65,38 +78,54 @@ pub(crate) struct Exchange {
     pub(crate) redirects: u32,
     /// Whether this is the page for an error already.
     pub(crate) error_page: bool,
+    /// Whether the expression of a server's name took too many steps: the request ends with 500.
+    pub(crate) host_unmatched: bool,
+    pub(crate) captures: Captures,
+    /// Values of variables that the configuration defines.
+    pub(crate) slots: Slots,
+}
+
+/// The response: what it is made with, and what has been sent of it.
+#[derive(Default)]
+pub(crate) struct SentResponse {
+    pub(crate) status: u16,
     /// The status that an error page is sent with, whatever its own.
     pub(crate) forced_status: Option<u16>,
     /// Field lines for the next response that the proxy makes.
     pub(crate) carried: Lines,
     /// Whether a response couldn't be written as configured: the one in its place has no fields of the configuration.
     pub(crate) plain_fields: bool,
-    /// Whether the expression of a server's name took too many steps: the request ends with 500.
-    pub(crate) host_unmatched: bool,
     /// `Retry-After` of a response that the proxy makes.
     pub(crate) retry_after: Option<&'static [u8]>,
-    /// Whether the request is answered as GET whatever its method (`error_page`, `X-Accel-Redirect`).
-    pub(crate) as_get: bool,
-    pub(crate) captures: Captures,
-    /// Values of variables that the configuration defines.
-    pub(crate) slots: Slots,
-    pub(crate) request_id: [u64; 2],
-
-    // The response.
-    pub(crate) status: u16,
     /// The head as it was sent.
-    pub(crate) sent_head: Vec<u8>,
-    pub(crate) head_sent: bool,
-    pub(crate) bytes_sent: u64,
-    pub(crate) body_bytes_sent: u64,
-    pub(crate) keep_alive: bool,
+    pub(crate) head: Vec<u8>,
+    /// Whether a byte of the response has been sent.
+    pub(crate) begun: bool,
+    pub(crate) bytes: u64,
+    pub(crate) body_bytes: u64,
+    pub(crate) trailers: Lines,
     pub(crate) complete: bool,
+    pub(crate) keep_alive: bool,
     /// The request's body was not read to its end; the connection closes after it, with patience.
     pub(crate) linger: bool,
-    pub(crate) sent_trailers: Lines,
+}
 
-    // The peer's side.
-    pub(crate) upstream: UpstreamSide,
+/// What a request knows of the peers it was sent to.
+#[derive(Default)]
+pub(crate) struct UpstreamSide {
+    pub(crate) attempts: Vec<AttemptRecord>,
+    pub(crate) tried: Vec<Arc<PeerState>>,
+    pub(crate) head: ResponseHead,
+    /// The bytes that `head` points into, and what of the body came with it.
+    pub(crate) input: Vec<u8>,
+    pub(crate) body_start: usize,
+    pub(crate) has_head: bool,
+    /// The request as it is sent, as far as its body goes with the head.
+    pub(crate) request: Message,
+    /// Whether that is a HEAD, whatever the client sent (`proxy_method`): no body follows the response's head.
+    pub(crate) asks_for_head: bool,
+    /// The trailers that came.
+    pub(crate) trailers: Vec<u8>,
 }
 
 /// What of its answer somebody wants.
@@ -116,24 +145,6 @@ pub(crate) struct Authorisation {
     pub(crate) status: u16,
     /// Its lines of `WWW-Authenticate`.
     pub(crate) challenges: Lines,
-}
-
-/// What a request knows of the peers it was sent to.
-#[derive(Default)]
-pub(crate) struct UpstreamSide {
-    pub(crate) attempts: Vec<AttemptRecord>,
-    pub(crate) tried: Vec<Arc<PeerState>>,
-    pub(crate) head: ResponseHead,
-    /// The bytes that `head` points into, and what of the body came with it.
-    pub(crate) input: Vec<u8>,
-    pub(crate) body_start: usize,
-    pub(crate) has_head: bool,
-    /// The request as it is sent, as far as its body goes with the head.
-    pub(crate) request: Message,
-    /// Whether that is a HEAD, whatever the client sent (`proxy_method`): no body follows the response's head.
-    pub(crate) asks_for_head: bool,
-    /// The trailers that came.
-    pub(crate) trailers: Vec<u8>,
 }
 
 /// One attempt, as `$upstream_*` tell of it.
@@ -257,7 +268,7 @@ impl Slots {
     }
 
     /// Takes over what was written in another request of the same configuration. What is worked out may differ here.
-    fn take_written(&mut self, outer: &Exchange) {
+    fn take_written(&mut self, outer: &Routed) {
         let Some(view) = &outer.view else { return };
         for (id, value) in (0..).map(VariableId).zip(outer.slots.0.borrow().iter()) {
             let is_written = view.snapshot.variables.get(id).is_some_and(|variable| variable.map.is_none());
@@ -272,95 +283,170 @@ impl Slots {
     }
 }
 
+impl Received {
+    /// Forgets the request. Bytes that belong to the next one stay at the beginning of `input`.
+    fn clear(&mut self) {
+        let Self {
+            head,
+            input,
+            head_end,
+            consumed,
+            real_ip,
+            host,
+            host_port,
+            started,
+            request_id,
+            body,
+            body_bytes_read,
+            body_left,
+            expect_settled,
+            body_is_lost,
+        } = self;
+        head.clear();
+        input.drain(..(*consumed).min(input.len()));
+        (*head_end, *consumed) = (0, 0);
+        *real_ip = None;
+        host.clear();
+        *host_port = None;
+        *started = None;
+        *request_id = [0; 2];
+        *body = RequestBodyStore::None;
+        *body_bytes_read = 0;
+        *body_left = Decoder::Done;
+        (*expect_settled, *body_is_lost) = (false, false);
+    }
+}
+
+impl Routed {
+    fn clear(&mut self) {
+        let Self {
+            view,
+            server,
+            place,
+            method,
+            as_get,
+            uri,
+            args,
+            raw_uri_valid,
+            uri_below_alias,
+            internal,
+            depth,
+            wanted,
+            authorisation,
+            redirects,
+            error_page,
+            host_unmatched,
+            captures,
+            slots,
+        } = self;
+        *view = None;
+        *server = 0;
+        *place = None;
+        *method = Method::Get;
+        *as_get = false;
+        uri.clear();
+        args.clear();
+        (*raw_uri_valid, *uri_below_alias, *internal) = (false, false, false);
+        *depth = 0;
+        *wanted = Wanted::Whole;
+        *authorisation = None;
+        *redirects = 0;
+        (*error_page, *host_unmatched) = (false, false);
+        captures.clear();
+        slots.clear();
+    }
+}
+
+impl SentResponse {
+    fn clear(&mut self) {
+        let Self {
+            status,
+            forced_status,
+            carried,
+            plain_fields,
+            retry_after,
+            head,
+            begun,
+            bytes,
+            body_bytes,
+            trailers,
+            complete,
+            keep_alive,
+            linger,
+        } = self;
+        *status = 0;
+        *forced_status = None;
+        carried.clear();
+        *plain_fields = false;
+        *retry_after = None;
+        head.clear();
+        *begun = false;
+        (*bytes, *body_bytes) = (0, 0);
+        trailers.clear();
+        (*complete, *keep_alive, *linger) = (false, false, false);
+    }
+}
+
+impl UpstreamSide {
+    fn clear(&mut self) {
+        let Self { attempts, tried, head, input, body_start, has_head, request, asks_for_head, trailers } =
+            self;
+        attempts.clear();
+        tried.clear();
+        head.clear_at(0);
+        input.clear();
+        *body_start = 0;
+        *has_head = false;
+        request.clear();
+        *asks_for_head = false;
+        trailers.clear();
+    }
+}
+
 impl Exchange {
     /// Makes it ready for a request under this configuration.
     pub(crate) fn begin(&mut self, view: Rc<View>, server: usize) {
-        self.server = server;
-        self.place = view.snapshot.servers.get(server).map(|server| server.root);
-        self.view = Some(view);
+        self.routed.server = server;
+        self.routed.place = view.snapshot.servers.get(server).map(|server| server.root);
+        self.routed.view = Some(view);
     }
 
     /// Makes it ready for a request to a path within the same server, made by another: a GET with the other's fields and
     /// without its body.
     pub(crate) fn begin_within(&mut self, outer: &Self, path: &[u8], now: Instant) {
-        self.view.clone_from(&outer.view);
-        self.server = outer.server;
-        self.place = None;
-        self.head.clone_from(&outer.head);
-        self.input.clear();
-        self.input.extend_from_slice(outer.input.get(..outer.head_end).unwrap_or_default());
-        self.head_end = self.input.len();
-        self.consumed = self.head_end;
-        self.real_ip = outer.real_ip;
-        self.host.clone_from(&outer.host);
-        self.host_port = outer.host_port;
-        self.started = Some(now);
-        self.expect_settled = true;
-        self.uri.clear();
-        self.uri.extend_from_slice(path);
-        self.internal = true;
-        self.depth = outer.depth + 1;
-        self.as_get = true;
-        self.slots.take_written(outer);
-        self.request_id = outer.request_id;
-        self.keep_alive = outer.keep_alive;
+        let Self { received, routed, sent, upstream: _ } = self;
+        let came = &outer.received;
+        received.head.clone_from(&came.head);
+        received.input.clear();
+        received.input.extend_from_slice(came.input.get(..came.head_end).unwrap_or_default());
+        received.head_end = received.input.len();
+        received.consumed = received.head_end;
+        received.real_ip = came.real_ip;
+        received.host.clone_from(&came.host);
+        received.host_port = came.host_port;
+        received.started = Some(now);
+        received.request_id = came.request_id;
+        received.expect_settled = true;
+        routed.view.clone_from(&outer.routed.view);
+        routed.server = outer.routed.server;
+        routed.place = None;
+        routed.uri.clear();
+        routed.uri.extend_from_slice(path);
+        routed.internal = true;
+        routed.depth = outer.routed.depth + 1;
+        routed.as_get = true;
+        routed.slots.take_written(&outer.routed);
+        sent.keep_alive = outer.sent.keep_alive;
     }
 
-    /// Forgets the request. Bytes that belong to the next one stay at the beginning of `input`.
+    /// Forgets the request, and keeps the room that it took. Bytes that belong to the next one stay at the beginning of
+    /// `received.input`.
     pub(crate) fn reset(&mut self) {
-        self.view = None;
-        self.place = None;
-        self.head.clear();
-        self.input.drain(..self.consumed.min(self.input.len()));
-        self.head_end = 0;
-        self.consumed = 0;
-        self.method = Method::Get;
-        self.real_ip = None;
-        self.host.clear();
-        self.host_port = None;
-        self.started = None;
-        self.body_bytes_read = 0;
-        self.body = RequestBodyStore::None;
-        self.body_left = Decoder::Done;
-        self.expect_settled = false;
-        self.body_is_lost = false;
-        self.retry_after = None;
-        self.carried.clear();
-        self.plain_fields = false;
-        self.host_unmatched = false;
-        self.uri.clear();
-        self.args.clear();
-        self.raw_uri_valid = false;
-        self.uri_below_alias = false;
-        self.internal = false;
-        self.depth = 0;
-        self.wanted = Wanted::Whole;
-        self.authorisation = None;
-        self.redirects = 0;
-        self.error_page = false;
-        self.forced_status = None;
-        self.as_get = false;
-        self.captures.clear();
-        self.slots.clear();
-        self.status = 0;
-        self.sent_head.clear();
-        self.head_sent = false;
-        self.bytes_sent = 0;
-        self.body_bytes_sent = 0;
-        self.keep_alive = false;
-        self.complete = false;
-        self.linger = false;
-        self.sent_trailers.clear();
-        let side = &mut self.upstream;
-        side.attempts.clear();
-        side.tried.clear();
-        side.head.clear_at(0);
-        side.body_start = 0;
-        side.has_head = false;
-        side.request.clear();
-        side.asks_for_head = false;
-        side.input.clear();
-        side.trailers.clear();
+        let Self { received, routed, sent, upstream } = self;
+        received.clear();
+        routed.clear();
+        sent.clear();
+        upstream.clear();
     }
 
     /// Keeps the groups of an expression that matches `subject`: the numbered ones, and the named ones in the slots of
@@ -374,10 +460,10 @@ impl Exchange {
         regex: &Regex,
         subject: &[u8],
     ) -> Result<(), TooManySteps> {
-        let found = self.captures.take(regex, subject)?;
+        let found = self.routed.captures.take(regex, subject)?;
         for (name, group) in found.named() {
             for slot in snapshot.variables.slots(name) {
-                self.slots.set(*slot, group);
+                self.routed.slots.set(*slot, group);
             }
         }
         Ok(())
@@ -385,38 +471,38 @@ impl Exchange {
 
     /// Gives half of `$request_id`.
     pub(crate) fn request_id_half(&self, at: usize) -> u64 {
-        self.request_id.get(at).copied().unwrap_or(0)
+        self.received.request_id.get(at).copied().unwrap_or(0)
     }
 
     /// Gives the configuration that the request began with.
     pub(crate) fn view(&self) -> Option<&Rc<View>> {
-        self.view.as_ref()
+        self.routed.view.as_ref()
     }
 
     /// Gives the place that the request is in now.
     pub(crate) fn place<'a>(&self, view: &'a View) -> &'a Place {
-        let root = view.snapshot.servers[self.server].root;
-        view.snapshot.place(self.place.unwrap_or(root))
+        let root = view.snapshot.servers[self.routed.server].root;
+        view.snapshot.place(self.routed.place.unwrap_or(root))
     }
 
     /// Gives the virtual server.
     pub(crate) fn server<'a>(&self, view: &'a View) -> &'a Server {
-        &view.snapshot.servers[self.server]
+        &view.snapshot.servers[self.routed.server]
     }
 
     /// Gives the value of the first request field of a known name.
     pub(crate) fn field(&self, name: Name) -> Option<&[u8]> {
-        self.head.fields.first(name).map(|field| field.value.of(&self.input))
+        self.received.head.fields.first(name).map(|field| field.value.of(&self.received.input))
     }
 
     /// Says whether the response carries no body because of the request.
     pub(crate) fn is_head(&self) -> bool {
-        self.method == Method::Head
+        self.routed.method == Method::Head
     }
 
     /// Says whether the client speaks HTTP/1.1 and so understands chunks.
     pub(crate) fn is_http11(&self) -> bool {
-        self.head.version == Version::Http11
+        self.received.head.version == Version::Http11
     }
 }
 

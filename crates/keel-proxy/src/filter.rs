@@ -77,7 +77,7 @@ pub(crate) fn compile(settings: &Settings<'_>) -> Result<Chain, CompileError> {
 
 /// Says whether anything filters this answer. Those of subrequests are left as they are, as in nginx.
 pub(crate) fn is_wanted(job: &Job<'_>) -> bool {
-    !job.place().filters.is_empty() && !job.ex.plain_fields && job.ex.depth == 0
+    !job.place().filters.is_empty() && !job.ex.sent.plain_fields && job.ex.routed.depth == 0
 }
 
 /// Lets the place's filters change a head.

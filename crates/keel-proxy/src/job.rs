@@ -39,7 +39,7 @@ impl Job<'_> {
 
     /// Lets the response be the connection's last if the worker has been told to quit since the request came.
     pub(crate) fn settle_keep_alive(&mut self) {
-        self.ex.keep_alive = self.ex.keep_alive && self.worker.quitting().is_none();
+        self.ex.sent.keep_alive = self.ex.sent.keep_alive && self.worker.quitting().is_none();
     }
 
     /// Evaluates a template.

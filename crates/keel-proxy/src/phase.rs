@@ -80,8 +80,8 @@ async fn go(job: &mut Job<'_>, mut next: Next) -> Ended {
 
 async fn pass(job: &mut Job<'_>, start: Start) -> Flow {
     if start == Start::Server {
-        job.ex.place = Some(job.ex.server(&job.view).root);
-        if std::mem::take(&mut job.ex.host_unmatched) {
+        job.ex.routed.place = Some(job.ex.server(&job.view).root);
+        if std::mem::take(&mut job.ex.routed.host_unmatched) {
             return Flow::status(500);
         }
         realip::run(job);
@@ -105,7 +105,7 @@ async fn pass(job: &mut Job<'_>, start: Start) -> Flow {
         Flow::Next => {}
         flow => return flow,
     }
-    if job.ex.depth == 0 && !job.place().scope.mirror.paths.is_empty() {
+    if job.ex.routed.depth == 0 && !job.place().scope.mirror.paths.is_empty() {
         match Box::pin(mirror::run(job)).await {
             Flow::Next => {}
             flow => return flow,

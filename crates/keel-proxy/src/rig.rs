@@ -126,16 +126,17 @@ impl Rig {
         let mut client = Client::with_sink(worker, view.clone(), 0, sink, Remote::Unix, listener);
         let mut ex = Exchange::default();
         ex.begin(view.clone(), 0);
-        ex.input = text.as_bytes().to_vec();
+        ex.received.input = text.as_bytes().to_vec();
         let rules = Rules {
             limits: Limits { line_bytes_max: 8 << 10, head_bytes_max: 32 << 10, fields_max: 100 },
             drop_odd_fields: true,
             underscores: Underscores::Invalid,
         };
-        let keel_http::Progress::Complete(end) = ex.head.parse(&ex.input, &rules).unwrap() else {
+        let keel_http::Progress::Complete(end) = ex.received.head.parse(&ex.received.input, &rules).unwrap()
+        else {
             panic!("half a head: {text}")
         };
-        (ex.head_end, ex.consumed) = (end, end);
+        (ex.received.head_end, ex.received.consumed) = (end, end);
         downstream::accept_head(worker, &mut client, &mut ex, &view).unwrap();
         let result = act(&mut Job { worker, client: &mut client, ex: &mut ex, view }).await;
         let Sink::Capture(captured) = &client.sink else { panic!("the sink was changed") };

@@ -54,37 +54,37 @@ pub(crate) struct BrokenOff {
 
 /// Sends an answer as far as it goes.
 pub(crate) async fn send(job: &mut Job<'_>, mut answer: Box<Answer>) -> Sent {
-    if let Some(status) = job.ex.forced_status {
+    if let Some(status) = job.ex.sent.forced_status {
         answer.status = status;
     }
-    job.ex.status = answer.status;
+    job.ex.sent.status = answer.status;
     if filter::is_wanted(job) {
         if let Err(special) = filter::header(job, &mut answer) {
             abandon(job, &answer);
             return Sent::Instead(special);
         }
-        job.ex.status = answer.status;
+        job.ex.sent.status = answer.status;
     }
-    let keeps_alive = job.ex.keep_alive;
+    let keeps_alive = job.ex.sent.keep_alive;
     job.settle_keep_alive();
     let framing = Framing::choose(job, &answer);
     if framing == Framing::UntilClose {
-        job.ex.keep_alive = false;
+        job.ex.sent.keep_alive = false;
     }
     let head = match head::write(job, &answer, framing) {
         Ok(head) => head,
         Err(unwritable) => {
             abandon(job, &answer);
-            if std::mem::replace(&mut job.ex.plain_fields, true) {
+            if std::mem::replace(&mut job.ex.sent.plain_fields, true) {
                 return Sent::Cut;
             }
             // What is sent instead has none of the configuration's fields.
             job.client.log_error(job.worker, job.ex, &format!("the response can't be sent: {unwritable}"));
-            job.ex.carried.clear();
+            job.ex.sent.carried.clear();
             return Sent::Instead(500.into());
         }
     };
-    if job.ex.wanted != Wanted::Whole {
+    if job.ex.routed.wanted != Wanted::Whole {
         return Box::pin(send_head(job, head, answer.source)).await;
     }
     if matches!(answer.source, Source::Peer(_)) && answer.status != 101 {
@@ -100,7 +100,7 @@ pub(crate) async fn send(job: &mut Job<'_>, mut answer: Box<Answer>) -> Sent {
 
 /// Sends a head alone, where nobody wants the body.
 async fn send_head(job: &mut Job<'_>, head: Message, source: Source) -> Sent {
-    let before = job.ex.bytes_sent;
+    let before = job.ex.sent.bytes;
     let sent = sink::send_all(job, head.as_bytes(), b"").await;
     if let Source::Peer(mut peer) = source {
         let view = job.view.clone();
@@ -114,12 +114,12 @@ async fn send_head(job: &mut Job<'_>, head: Message, source: Source) -> Sent {
 
 /// Sends the beginning of a peer's response that can't be had to its end.
 pub(crate) async fn send_rest(job: &mut Job<'_>, rest: &[u8]) {
-    let before = job.ex.bytes_sent;
+    let before = job.ex.sent.bytes;
     // The connection closes behind it, whether it came or not.
     let _ = sink::send_all(job, rest, b"").await;
-    job.ex.head_sent = true;
-    let head_bytes = job.ex.sent_head.len() as u64;
-    job.ex.body_bytes_sent = (job.ex.bytes_sent - before).saturating_sub(head_bytes);
+    job.ex.sent.begun = true;
+    let head_bytes = job.ex.sent.head.len() as u64;
+    job.ex.sent.body_bytes = (job.ex.sent.bytes - before).saturating_sub(head_bytes);
 }
 
 /// Gives up an answer that has not been begun.
@@ -131,7 +131,7 @@ fn abandon(job: &mut Job<'_>, answer: &Answer) {
 
 /// Sends a head and a body that is held in memory, in one write.
 async fn send_own(job: &mut Job<'_>, mut head: Message, framing: Framing, body: Vec<u8>) -> Sent {
-    let before = job.ex.bytes_sent;
+    let before = job.ex.sent.bytes;
     let mut trailers = Lines::default();
     match framing {
         Framing::Chunked => {
@@ -156,13 +156,13 @@ fn finish(
     before: u64,
     trailers: Lines,
 ) -> Sent {
-    job.ex.head_sent = true;
-    job.ex.body_bytes_sent = (job.ex.bytes_sent - before).saturating_sub(head.head_length() as u64);
-    job.ex.sent_head = head.into_head();
-    job.ex.sent_trailers = trailers;
+    job.ex.sent.begun = true;
+    job.ex.sent.body_bytes = (job.ex.sent.bytes - before).saturating_sub(head.head_length() as u64);
+    job.ex.sent.head = head.into_head();
+    job.ex.sent.trailers = trailers;
     match sent {
         Ok(()) => {
-            job.ex.complete = true;
+            job.ex.sent.complete = true;
             Sent::Whole
         }
         Err(ClientGone) => Sent::Cut,
@@ -203,20 +203,20 @@ async fn send_peer(
         Relayed::PeerFailedFirst { failure, rest } => {
             log_broken(job, failure);
             if rest.is_empty() {
-                job.ex.keep_alive = keeps_alive;
+                job.ex.sent.keep_alive = keeps_alive;
             }
             Sent::Broken(Box::new(BrokenOff { failure, peer, rest }))
         }
         Relayed::Whole { reusable } => {
             upstream::finish(job, peer, reusable);
-            job.ex.complete = true;
+            job.ex.sent.complete = true;
             Sent::Whole
         }
         Relayed::PeerFailed(failure) => {
             log_broken(job, failure);
             Sent::Cut
         }
-        Relayed::StoreFailed if job.ex.head_sent => Sent::Cut,
+        Relayed::StoreFailed if job.ex.sent.begun => Sent::Cut,
         Relayed::StoreFailed => Sent::Instead(500.into()),
         Relayed::ClientGone => Sent::Cut,
     }

@@ -48,7 +48,7 @@ struct Inner {
 impl Inner {
     /// Makes one beside the request `outer`; `None` where there is no room for it, which is logged.
     fn new(outer: &Job<'_>, path: &[u8], sink: Sink) -> Option<Self> {
-        if outer.ex.depth >= DEPTH_MAX {
+        if outer.ex.routed.depth >= DEPTH_MAX {
             let text = format!("subrequests cycle while processing \"{}\"", String::from_utf8_lossy(path));
             outer.client.log_error(outer.worker, outer.ex, &text);
             return None;
@@ -80,7 +80,7 @@ impl Inner {
 pub(crate) async fn run(job: &mut Job<'_>, subrequest: Subrequest) -> Result<(), Flow> {
     let sink = Sink::Capture(Capture::default());
     let Some(mut inner) = Inner::new(job, &subrequest.path, sink) else { return Err(Flow::status(500)) };
-    inner.ex.wanted = Wanted::Head;
+    inner.ex.routed.wanted = Wanted::Head;
     let ended = {
         let mut inner = inner.job();
         let running = pin!(phase::run(&mut inner));
@@ -130,11 +130,11 @@ pub(crate) fn spawn(job: &Job<'_>, path: &[u8], body: RequestBodyStore) {
     };
     let Some(mut inner) = Inner::new(job, path, Sink::Discard) else { return };
     let ex = &mut inner.ex;
-    ex.wanted = Wanted::Nothing;
-    ex.method = job.ex.method;
-    ex.as_get = job.ex.as_get;
-    ex.args.extend_from_slice(&job.ex.args);
-    ex.body = body;
+    ex.routed.wanted = Wanted::Nothing;
+    ex.routed.method = job.ex.routed.method;
+    ex.routed.as_get = job.ex.routed.as_get;
+    ex.routed.args.extend_from_slice(&job.ex.routed.args);
+    ex.received.body = body;
     tokio::task::spawn_local(async move {
         phase::run(&mut inner.job()).await;
         inner.end();

@@ -67,14 +67,14 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
 /// Says whether the client's body goes to the peer as it comes (`proxy_request_buffering off`). It can't where the peer is to
 /// get another body or none: what follows the head must be what the head announces.
 fn streams_body(job: &Job<'_>, scope: &ProxyScope) -> bool {
-    let chunked_to_old =
-        matches!(job.ex.body_left, Decoder::Chunked(_)) && scope.http_version == ProxyHttpVersion::Http10;
+    let chunked_to_old = matches!(job.ex.received.body_left, Decoder::Chunked(_))
+        && scope.http_version == ProxyHttpVersion::Http10;
     !scope.upstream.request_buffering
         && scope.upstream.pass_request_body
         && scope.set_body.is_none()
         && !chunked_to_old
-        && !job.ex.body_is_lost
-        && !job.ex.body_left.is_done()
+        && !job.ex.received.body_is_lost
+        && !job.ex.received.body_left.is_done()
 }
 
 /// Goes on after a peer's response has broken off before a byte of it was sent: at another peer, where that is safe.
@@ -318,7 +318,7 @@ fn no_peer(job: &mut Job<'_>, target: &Target, managed: bool) -> Flow {
     record.status = status;
     job.ex.upstream.attempts.push(record);
     if managed {
-        job.ex.retry_after = Some(queue::RETRY_AFTER_S);
+        job.ex.sent.retry_after = Some(queue::RETRY_AFTER_S);
     }
     Flow::status(status)
 }

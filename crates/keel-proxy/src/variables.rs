@@ -65,28 +65,32 @@ impl Lookup<'_> {
         let (ex, client, clock) = (self.ex, self.client, &self.worker.clock);
         match variable {
             // The request.
-            Variable::Request => put_some(out, ex.head.line.of(&ex.input)),
-            Variable::RequestMethod => put_some(out, ex.head.method.of(&ex.input)),
-            Variable::RequestUri => put_some(out, ex.head.target.raw.of(&ex.input)),
-            Variable::Uri => put(out, Some(&ex.uri)),
-            Variable::Args => put_some(out, &ex.args),
-            Variable::IsArgs => put(out, Some(if ex.args.is_empty() { b"" } else { b"?" })),
-            Variable::Arg(name) => put(out, argument(&ex.args, name.as_bytes())),
+            Variable::Request => put_some(out, ex.received.head.line.of(&ex.received.input)),
+            Variable::RequestMethod => put_some(out, ex.received.head.method.of(&ex.received.input)),
+            Variable::RequestUri => put_some(out, ex.received.head.target.raw.of(&ex.received.input)),
+            Variable::Uri => put(out, Some(&ex.routed.uri)),
+            Variable::Args => put_some(out, &ex.routed.args),
+            Variable::IsArgs => put(out, Some(if ex.routed.args.is_empty() { b"" } else { b"?" })),
+            Variable::Arg(name) => put(out, argument(&ex.routed.args, name.as_bytes())),
             Variable::Scheme => put(out, Some(b"http")),
             Variable::Https => put(out, Some(b"")),
-            Variable::Host if !ex.host.is_empty() => put(out, Some(&ex.host)),
+            Variable::Host if !ex.received.host.is_empty() => put(out, Some(&ex.received.host)),
             Variable::Host | Variable::ServerName => put(out, Some(ex.server(self.view).name.as_bytes())),
             Variable::ServerProtocol => put_some(out, self.protocol()),
             Variable::RemoteUser => self.remote_user(out),
             Variable::RequestId => self.request_id(out),
             Variable::RequestTime => self.request_time(out),
-            Variable::RequestLength => number(out, (ex.head_end as u64) + ex.body_bytes_read),
+            Variable::RequestLength => {
+                number(out, (ex.received.head_end as u64) + ex.received.body_bytes_read)
+            }
             Variable::RequestBody => self.request_body(out),
             Variable::RequestBodyFile => false,
-            Variable::RequestCompletion => put(out, Some(if ex.complete { b"OK" } else { b"" })),
+            Variable::RequestCompletion => put(out, Some(if ex.sent.complete { b"OK" } else { b"" })),
             Variable::RequestFilename => put(out, Some(&crate::phase::files::file_name(*self))),
-            Variable::RequestPort => ex.host_port.is_some_and(|port| number(out, u64::from(port))),
-            Variable::IsRequestPort => put(out, Some(if ex.host_port.is_some() { b":" } else { b"" })),
+            Variable::RequestPort => ex.received.host_port.is_some_and(|port| number(out, u64::from(port))),
+            Variable::IsRequestPort => {
+                put(out, Some(if ex.received.host_port.is_some() { b":" } else { b"" }))
+            }
             Variable::DocumentRoot => put(out, Some(&crate::phase::files::root_of(*self))),
             Variable::RealpathRoot => self.realpath_root(out),
             Variable::ContentLength => put(out, ex.field(Name::ContentLength)),
@@ -95,11 +99,11 @@ impl Lookup<'_> {
             Variable::RequestHeader(name) => self.request_header(name, out),
             Variable::Cookie(name) => self.cookie(name, out),
             // The response.
-            Variable::Status => write!(out, "{:03}", ex.status).is_ok(),
-            Variable::BytesSent => number(out, ex.bytes_sent),
-            Variable::BodyBytesSent => number(out, ex.body_bytes_sent),
+            Variable::Status => write!(out, "{:03}", ex.sent.status).is_ok(),
+            Variable::BytesSent => number(out, ex.sent.bytes),
+            Variable::BodyBytesSent => number(out, ex.sent.body_bytes),
             Variable::SentHeader(name) => self.sent_header(name, out),
-            Variable::SentTrailer(name) => joined(out, lines(ex.sent_trailers.as_bytes()), name),
+            Variable::SentTrailer(name) => joined(out, lines(ex.sent.trailers.as_bytes()), name),
             // The connection and the process.
             Variable::RemoteAddr => self.remote_addr(out),
             Variable::RemotePort => self.remote_port(out),
@@ -153,7 +157,7 @@ impl Lookup<'_> {
             Variable::UpstreamCookie(name) => self.upstream_cookie(name, out),
             // Of the configuration.
             Variable::Defined(id) => self.defined(*id, out, depth),
-            Variable::Capture(number) => *number != 0 && put(out, ex.captures.group(*number)),
+            Variable::Capture(number) => *number != 0 && put(out, ex.routed.captures.group(*number)),
         }
     }
 
@@ -161,7 +165,7 @@ impl Lookup<'_> {
     fn defined(&self, id: VariableId, out: &mut Vec<u8>, depth: u32) -> bool {
         let Some(variable) = self.view.snapshot.variables.get(id) else { return false };
         let map = variable.map.as_ref();
-        let known = self.ex.slots.get(id).filter(|_| map.is_none_or(|map| !map.volatile));
+        let known = self.ex.routed.slots.get(id).filter(|_| map.is_none_or(|map| !map.volatile));
         if let Some(known) = known {
             out.extend_from_slice(&known);
             return true;
@@ -170,7 +174,7 @@ impl Lookup<'_> {
         let start = out.len();
         self.map(map, out, depth);
         if !map.volatile {
-            self.ex.slots.set(id, out.get(start..).unwrap_or_default());
+            self.ex.routed.slots.set(id, out.get(start..).unwrap_or_default());
         }
         true
     }
@@ -234,8 +238,8 @@ impl Lookup<'_> {
     }
 
     fn protocol(&self) -> &'static [u8] {
-        match self.ex.head.version {
-            _ if self.ex.head.method.is_empty() => b"",
+        match self.ex.received.head.version {
+            _ if self.ex.received.head.method.is_empty() => b"",
             Version::Http10 => b"HTTP/1.0",
             Version::Http11 => b"HTTP/1.1",
         }
@@ -245,17 +249,17 @@ impl Lookup<'_> {
         match self.answer {
             // Nothing of it asks for itself: what is previewed holds no template with this in it.
             Some(answer) => joined(out, lines(send::preview(*self, answer).as_bytes()).skip(1), name),
-            None => joined(out, lines(&self.ex.sent_head).skip(1), name),
+            None => joined(out, lines(&self.ex.sent.head).skip(1), name),
         }
     }
 
     fn request_time(&self, out: &mut Vec<u8>) -> bool {
         let now = self.worker.clock.now();
-        seconds(out, now.saturating_duration_since(self.ex.started.unwrap_or(now)))
+        seconds(out, now.saturating_duration_since(self.ex.received.started.unwrap_or(now)))
     }
 
     fn request_body(&self, out: &mut Vec<u8>) -> bool {
-        match &self.ex.body {
+        match &self.ex.received.body {
             crate::body::RequestBodyStore::Memory(bytes) => put_some(out, bytes),
             _ => false,
         }
@@ -274,7 +278,13 @@ impl Lookup<'_> {
     }
 
     fn cookie(&self, name: &str, out: &mut Vec<u8>) -> bool {
-        let fields = self.ex.head.fields.all(Name::Cookie).map(|field| field.value.of(&self.ex.input));
+        let fields = self
+            .ex
+            .received
+            .head
+            .fields
+            .all(Name::Cookie)
+            .map(|field| field.value.of(&self.ex.received.input));
         put(out, cookie(fields, name.as_bytes()))
     }
 
@@ -347,8 +357,8 @@ impl Lookup<'_> {
     }
 
     fn add_x_forwarded_for(&self, out: &mut Vec<u8>) -> bool {
-        for field in self.ex.head.fields.all(Name::XForwardedFor) {
-            out.extend_from_slice(field.value.of(&self.ex.input));
+        for field in self.ex.received.head.fields.all(Name::XForwardedFor) {
+            out.extend_from_slice(field.value.of(&self.ex.received.input));
             out.extend_from_slice(b", ");
         }
         self.remote_addr(out)
@@ -358,7 +368,12 @@ impl Lookup<'_> {
     fn request_header(&self, name: &str, out: &mut Vec<u8>) -> bool {
         let separator: &[u8] = if name == "cookie" { b"; " } else { b", " };
         let ex = self.ex;
-        let fields = ex.head.fields.iter().map(|field| (field.name.of(&ex.input), field.value.of(&ex.input)));
+        let fields = ex
+            .received
+            .head
+            .fields
+            .iter()
+            .map(|field| (field.name.of(&ex.received.input), field.value.of(&ex.received.input)));
         joined_by(out, fields, name, separator)
     }
 

@@ -46,46 +46,48 @@ impl BodyFailure {
 }
 
 /// Appends the next piece of the body to `out`, reading from the socket when nothing has come yet. A piece may be empty
-/// when only framing came; the end is when `ex.body_left` is done.
+/// when only framing came; the end is when `ex.received.body_left` is done.
 pub(crate) fn poll_body(
     cx: &mut Context<'_>,
     client: &mut Client,
     ex: &mut Exchange,
     out: &mut Vec<u8>,
 ) -> Poll<Result<usize, BodyFailure>> {
-    if ex.body_left.is_done() {
+    if ex.received.body_left.is_done() {
         return Poll::Ready(Ok(0));
     }
-    if ex.consumed >= ex.input.len() {
+    if ex.received.consumed >= ex.received.input.len() {
         // The head's bytes stay where they are.
-        ex.input.truncate(ex.head_end);
-        ex.consumed = ex.head_end;
-        match ready!(client.poll_fill(cx, &mut ex.input, READ_ROOM)) {
+        ex.received.input.truncate(ex.received.head_end);
+        ex.received.consumed = ex.received.head_end;
+        match ready!(client.poll_fill(cx, &mut ex.received.input, READ_ROOM)) {
             Ok(0) | Err(_) => return Poll::Ready(Err(BodyFailure::Gone)),
             Ok(_) => {}
         }
     }
     let mut appended = 0;
-    while ex.consumed < ex.input.len() && !ex.body_left.is_done() {
-        let bytes = ex.input.get(ex.consumed..).unwrap_or_default();
-        let Ok(step) = ex.body_left.decode(bytes) else { return Poll::Ready(Err(BodyFailure::Broken)) };
+    while ex.received.consumed < ex.received.input.len() && !ex.received.body_left.is_done() {
+        let bytes = ex.received.input.get(ex.received.consumed..).unwrap_or_default();
+        let Ok(step) = ex.received.body_left.decode(bytes) else {
+            return Poll::Ready(Err(BodyFailure::Broken));
+        };
         let payload = bytes.get(step.payload).unwrap_or_default();
         out.extend_from_slice(payload);
         appended += payload.len();
-        ex.consumed += step.consumed;
-        ex.body_bytes_read += step.consumed as u64;
+        ex.received.consumed += step.consumed;
+        ex.received.body_bytes_read += step.consumed as u64;
     }
     Poll::Ready(Ok(appended))
 }
 
 /// Tells a client that waits for it to send its body (RFC 9110 §10.1.1).
 pub(crate) async fn expect_continue(job: &mut Job<'_>) -> Result<(), BodyFailure> {
-    if std::mem::replace(&mut job.ex.expect_settled, true) || !job.ex.is_http11() {
+    if std::mem::replace(&mut job.ex.received.expect_settled, true) || !job.ex.is_http11() {
         return Ok(());
     }
     let expects = job.ex.field(Name::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
     // Bytes of the body that are there already say that the client didn't wait.
-    if !expects || job.ex.input.len() > job.ex.consumed {
+    if !expects || job.ex.received.input.len() > job.ex.received.consumed {
         return Ok(());
     }
     let sent = crate::send::send_continue(job).await;
@@ -94,22 +96,22 @@ pub(crate) async fn expect_continue(job: &mut Job<'_>) -> Result<(), BodyFailure
 
 /// Ends a request whose body can't be read.
 pub(crate) fn body_failed(job: &mut Job<'_>, failure: BodyFailure) -> Flow {
-    job.ex.keep_alive = false;
+    job.ex.sent.keep_alive = false;
     match failure {
         BodyFailure::Gone | BodyFailure::TimedOut => {
-            job.ex.status = failure.status();
+            job.ex.sent.status = failure.status();
             Flow::Close
         }
         BodyFailure::TooLarge => {
             job.client.log_error(job.worker, job.ex, "client intended to send too large chunked body");
-            job.ex.linger = true;
-            job.ex.body_is_lost = true;
+            job.ex.sent.linger = true;
+            job.ex.received.body_is_lost = true;
             Flow::status(413)
         }
         BodyFailure::Broken | BodyFailure::Internal => {
             // Nothing behind this point can be read as a body or a request.
-            job.ex.body_left = Decoder::Done;
-            job.ex.linger = true;
+            job.ex.received.body_left = Decoder::Done;
+            job.ex.sent.linger = true;
             Flow::status(failure.status())
         }
     }
@@ -117,16 +119,16 @@ pub(crate) fn body_failed(job: &mut Job<'_>, failure: BodyFailure) -> Flow {
 
 /// Says whether the request announced a body, an empty one included.
 pub(crate) fn has_body(job: &Job<'_>) -> bool {
-    job.ex.head.fields.has(Name::ContentLength) || !job.ex.body_left.is_done()
+    job.ex.received.head.fields.has(Name::ContentLength) || !job.ex.received.body_left.is_done()
 }
 
 /// Reads the body to its end: to memory, or to a file where it is larger than `client_body_buffer_size`.
 pub(crate) async fn read_whole(job: &mut Job<'_>) -> Result<(), BodyFailure> {
-    if job.ex.body_is_lost {
+    if job.ex.received.body_is_lost {
         return Ok(());
     }
     expect_continue(job).await?;
-    if job.ex.body_left.is_done() {
+    if job.ex.received.body_left.is_done() {
         return Ok(());
     }
     let view = job.view.clone();
@@ -139,7 +141,7 @@ pub(crate) async fn read_whole(job: &mut Job<'_>) -> Result<(), BodyFailure> {
     job.client.timer.set(&job.worker.clock, core.client_body_timeout);
     let (worker, client, ex) = (job.worker, &mut *job.client, &mut *job.ex);
     poll_fn(|cx| {
-        while !ex.body_left.is_done() {
+        while !ex.received.body_left.is_done() {
             match poll_body(cx, client, ex, &mut memory) {
                 Poll::Ready(Ok(more)) => {
                     total += more as u64;
@@ -173,9 +175,9 @@ pub(crate) async fn read_whole(job: &mut Job<'_>) -> Result<(), BodyFailure> {
             keel_model::LogLevel::Warn,
             "a client request body is buffered to a temporary file",
         );
-        job.ex.body = RequestBodyStore::File(spool);
+        job.ex.received.body = RequestBodyStore::File(spool);
     } else {
-        job.ex.body = RequestBodyStore::Memory(memory);
+        job.ex.received.body = RequestBodyStore::Memory(memory);
     }
     Ok(())
 }

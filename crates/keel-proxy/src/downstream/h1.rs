@@ -32,10 +32,10 @@ pub(super) async fn serve_one(worker: &Rc<Worker>, client: &mut Client, rest: &R
     let mut ex = worker.take_exchange();
     let has_come = !client.behind.is_empty();
     client.pipelined = has_come && client.requests > 0;
-    ex.input = if has_come { std::mem::take(&mut client.behind) } else { worker.buffers.take() };
+    ex.received.input = if has_come { std::mem::take(&mut client.behind) } else { worker.buffers.take() };
     let goes_on = exchange(worker, client, &mut ex, rest).await;
     ex.reset();
-    let input = std::mem::take(&mut ex.input);
+    let input = std::mem::take(&mut ex.received.input);
     if goes_on && !input.is_empty() {
         client.behind = input;
     } else {
@@ -58,7 +58,7 @@ async fn exchange(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange, r
         Err(HeadFailure::Gone) => return false,
         Err(HeadFailure::TimedOut) => {
             client.log(worker, ex, LogLevel::Info, "client timed out");
-            ex.status = 408;
+            ex.sent.status = 408;
             phase::log(&Job { worker, client, ex, view });
             return false;
         }
@@ -67,7 +67,7 @@ async fn exchange(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange, r
     };
     client.requests += 1;
     worker.counters.requests.add(1);
-    ex.request_id = [worker.random(), worker.random()];
+    ex.received.request_id = [worker.random(), worker.random()];
     let ended = match refused {
         Some(error) => Box::pin(refuse(worker, client, ex, view.clone(), error)).await,
         None => match accept_head(worker, client, ex, &view) {
@@ -142,22 +142,22 @@ async fn read_head(
     let mut begun = false;
     poll_fn(|cx| {
         loop {
-            if !ex.input.is_empty() {
+            if !ex.received.input.is_empty() {
                 if !std::mem::replace(&mut begun, true) {
-                    ex.started = Some(worker.clock.now());
+                    ex.received.started = Some(worker.clock.now());
                     client.timer.set(&worker.clock, settings.header_timeout);
                 }
-                match ex.head.parse(&ex.input, &rules) {
+                match ex.received.head.parse(&ex.received.input, &rules) {
                     Ok(Progress::Complete(end)) => {
-                        ex.head_end = end;
-                        ex.consumed = end;
+                        ex.received.head_end = end;
+                        ex.received.consumed = end;
                         return Poll::Ready(Ok(()));
                     }
                     Ok(Progress::Partial) => {}
                     Err(error) => return Poll::Ready(Err(HeadFailure::Refused(error))),
                 }
             }
-            match client.poll_fill(cx, &mut ex.input, READ_ROOM) {
+            match client.poll_fill(cx, &mut ex.received.input, READ_ROOM) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(HeadFailure::Gone)),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => {
@@ -184,32 +184,32 @@ pub(crate) fn accept_head(
     ex: &mut Exchange,
     view: &Rc<View>,
 ) -> Result<(), RequestError> {
-    if let Some(odd) = ex.head.odd_field {
-        let line = String::from_utf8_lossy(odd.of(&ex.input)).into_owned();
+    if let Some(odd) = ex.received.head.odd_field {
+        let line = String::from_utf8_lossy(odd.of(&ex.received.input)).into_owned();
         client.log(worker, ex, LogLevel::Info, &format!("client sent invalid header line: \"{line}\""));
     }
-    ex.method = Method::of(ex.head.method.of(&ex.input));
+    ex.routed.method = Method::of(ex.received.head.method.of(&ex.received.input));
     // "the request-target's authority component [..] replaces the Host field" (RFC 9112 §3.2.2), which must be valid
     // all the same.
-    let mut host = std::mem::take(&mut ex.host);
-    if let Some(field) = ex.head.fields.first(Name::Host) {
-        let port = client.last_host.normalise(field.value.of(&ex.input), &mut host);
-        ex.host_port = port.map_err(|_| RequestError::Field)?;
+    let mut host = std::mem::take(&mut ex.received.host);
+    if let Some(field) = ex.received.head.fields.first(Name::Host) {
+        let port = client.last_host.normalise(field.value.of(&ex.received.input), &mut host);
+        ex.received.host_port = port.map_err(|_| RequestError::Field)?;
     }
-    if let Some(authority) = ex.head.target.authority {
+    if let Some(authority) = ex.received.head.target.authority {
         host.clear();
-        let port = host::normalise(authority.of(&ex.input), &mut host);
-        ex.host_port = port.map_err(|_| RequestError::Line)?;
+        let port = host::normalise(authority.of(&ex.received.input), &mut host);
+        ex.received.host_port = port.map_err(|_| RequestError::Line)?;
     }
-    ex.host = host;
-    if !ex.host.is_empty() {
-        let found = names(client).find(&ex.host);
+    ex.received.host = host;
+    if !ex.received.host.is_empty() {
+        let found = names(client).find(&ex.received.host);
         if let Some(regex) = found.regex {
-            let host = std::mem::take(&mut ex.host);
+            let host = std::mem::take(&mut ex.received.host);
             let taken = ex.take_groups(&view.snapshot, regex, &host);
-            ex.host = host;
+            ex.received.host = host;
             if let Err(error) = taken {
-                ex.host_unmatched = true;
+                ex.routed.host_unmatched = true;
                 let text = format!("{error}: \"{}\" of server_name", regex.source());
                 client.log_error(worker, ex, &text);
             }
@@ -217,19 +217,19 @@ pub(crate) fn accept_head(
         ex.begin(view.clone(), found.server);
     }
     let server = ex.server(view);
-    let target = ex.head.target;
-    let path = target.path.of(&ex.input);
+    let target = ex.received.head.target;
+    let path = target.path.of(&ex.received.input);
     if target.complex {
         let slashes = if server.client.merge_slashes { Slashes::Merge } else { Slashes::Keep };
-        uri::normalise(path, slashes, &mut ex.uri).map_err(|_| RequestError::Line)?;
+        uri::normalise(path, slashes, &mut ex.routed.uri).map_err(|_| RequestError::Line)?;
     } else {
-        ex.uri.extend_from_slice(path);
+        ex.routed.uri.extend_from_slice(path);
     }
-    ex.raw_uri_valid = !path.is_empty();
+    ex.routed.raw_uri_valid = !path.is_empty();
     if let Some(query) = target.query {
-        ex.args.extend_from_slice(query.of(&ex.input));
+        ex.routed.args.extend_from_slice(query.of(&ex.received.input));
     }
-    ex.body_left = match ex.head.body {
+    ex.received.body_left = match ex.received.head.body {
         RequestBody::None => Decoder::Done,
         RequestBody::Length(length) => Decoder::length(length),
         RequestBody::Chunked => Decoder::chunked(Trailers::Drop),
@@ -237,8 +237,8 @@ pub(crate) fn accept_head(
     // The connection of a listener that is gone follows no configuration any more: this response is its last.
     let listener_stays =
         Rc::ptr_eq(&worker.view(), view) || worker.view().snapshot.listener(&client.listener).is_some();
-    ex.keep_alive = ex.head.wants_keep_alive() && worker.quitting().is_none() && listener_stays;
-    if ex.keep_alive && client.requests > 1 && client.wants_no_delay {
+    ex.sent.keep_alive = ex.received.head.wants_keep_alive() && worker.quitting().is_none() && listener_stays;
+    if ex.sent.keep_alive && client.requests > 1 && client.wants_no_delay {
         client.no_delay();
     }
     Ok(())
@@ -253,21 +253,21 @@ async fn refuse(
     error: RequestError,
 ) -> Ended {
     client.log(worker, ex, LogLevel::Info, &error.to_string());
-    ex.keep_alive = false;
-    ex.body_left = Decoder::Done;
-    ex.consumed = ex.input.len();
+    ex.sent.keep_alive = false;
+    ex.received.body_left = Decoder::Done;
+    ex.received.consumed = ex.received.input.len();
     // What follows can't be read as a request, but must be read before the connection closes, or the client's
     // kernel throws the answer away.
-    ex.linger = true;
+    ex.sent.linger = true;
     phase::refuse(&mut Job { worker, client, ex, view }, error.status()).await
 }
 
 /// Logs the request and leaves the connection ready for the next. False when it is to close.
 async fn finish(mut job: Job<'_>, ended: Ended, rest: &Rest) -> bool {
     if ended == Ended::Closed {
-        job.ex.keep_alive = false;
-        if job.ex.status == 0 {
-            job.ex.status = if job.client.timed_out { 408 } else { 499 };
+        job.ex.sent.keep_alive = false;
+        if job.ex.sent.status == 0 {
+            job.ex.sent.status = if job.client.timed_out { 408 } else { 499 };
         }
     }
     phase::log(&job);
@@ -281,18 +281,19 @@ async fn finish(mut job: Job<'_>, ended: Ended, rest: &Rest) -> bool {
     if ended == Ended::Closed {
         return false;
     }
-    if !job.ex.body_left.is_done() {
-        let promised = job.ex.head.fields.has(Name::Expect) && !job.ex.expect_settled;
+    if !job.ex.received.body_left.is_done() {
+        let promised = job.ex.received.head.fields.has(Name::Expect) && !job.ex.received.expect_settled;
         if promised {
-            job.ex.keep_alive = false;
+            job.ex.sent.keep_alive = false;
         }
         if !Box::pin(linger::drain_body(&mut job, rest)).await {
             return false;
         }
     }
-    if !job.ex.keep_alive {
+    if !job.ex.sent.keep_alive {
         let must = lingering == LingeringClose::Always
-            || (lingering == LingeringClose::On && (job.ex.linger || job.ex.input.len() > job.ex.consumed));
+            || (lingering == LingeringClose::On
+                && (job.ex.sent.linger || job.ex.received.input.len() > job.ex.received.consumed));
         if must {
             Box::pin(linger::linger(&mut job, rest)).await;
         }

@@ -19,7 +19,7 @@ pub(super) async fn drain_body(job: &mut Job<'_>, rest: &Rest) -> bool {
     let core = &job.place().scope.core;
     let patient = core.lingering_close != LingeringClose::Off;
     let (each, total) = (core.lingering_timeout, core.lingering_time);
-    if !job.ex.keep_alive {
+    if !job.ex.sent.keep_alive {
         // The connection closes anyway: say so now, and read for a while.
         if patient {
             linger(job, rest).await;
@@ -34,7 +34,7 @@ pub(super) async fn drain_body(job: &mut Job<'_>, rest: &Rest) -> bool {
         loop {
             scratch.clear();
             match poll_body(cx, job.client, job.ex, &mut scratch) {
-                Poll::Ready(Ok(_)) if job.ex.body_left.is_done() => return Poll::Ready(true),
+                Poll::Ready(Ok(_)) if job.ex.received.body_left.is_done() => return Poll::Ready(true),
                 Poll::Ready(Ok(_)) => {
                     bump(job, end, each);
                     if worker.clock.now() >= end {

@@ -35,7 +35,7 @@ impl Filter for AddTrailer {
     }
 
     fn trailers(&self, job: &Job<'_>, out: &mut Lines) {
-        for added in self.fields_of(job.ex.status) {
+        for added in self.fields_of(job.ex.sent.status) {
             match &added.field.ready {
                 Some(line) => out.append(line),
                 None => out.named(&added.field.name, |out| {

@@ -29,7 +29,7 @@ const CHECKS: [fn(&mut Job<'_>) -> Access; 2] = [by_address, auth_request::check
 pub(super) fn run(job: &mut Job<'_>) -> Flow {
     let scope = &job.place().scope;
     let is_open = scope.access.rules.is_empty() && scope.auth_request.path.is_none();
-    if is_open || job.ex.depth > 0 {
+    if is_open || job.ex.routed.depth > 0 {
         return Flow::Next;
     }
     let is_one_enough = scope.core.satisfy_any;

@@ -8,7 +8,7 @@ use crate::{answer::Special, exchange::Authorisation, job::Job, subrequest::Subr
 
 /// Asks, or acts on what was answered.
 pub(super) fn check(job: &mut Job<'_>) -> Access {
-    let answered = job.ex.authorisation.take();
+    let answered = job.ex.routed.authorisation.take();
     let Some(path) = &job.place().scope.auth_request.path else { return Access::Declined };
     let Some(answered) = answered else {
         return Access::Ask(Subrequest { path: path.as_bytes().to_vec(), done });
@@ -32,16 +32,16 @@ fn done(job: &mut Job<'_>, inner: &mut Job<'_>) {
         let value = inner.text(value);
         match variable {
             Variable::Args => {
-                job.ex.args = value;
-                job.ex.raw_uri_valid = false;
+                job.ex.routed.args = value;
+                job.ex.routed.raw_uri_valid = false;
             }
-            Variable::Defined(id) => job.ex.slots.set(*id, &value),
+            Variable::Defined(id) => job.ex.routed.slots.set(*id, &value),
             // No other can be set.
             _ => {}
         }
     }
-    let challenges = if inner.ex.status == 401 { challenges(inner) } else { Lines::default() };
-    job.ex.authorisation = Some(Authorisation { status: inner.ex.status, challenges });
+    let challenges = if inner.ex.sent.status == 401 { challenges(inner) } else { Lines::default() };
+    job.ex.routed.authorisation = Some(Authorisation { status: inner.ex.sent.status, challenges });
 }
 
 /// Gives `WWW-Authenticate` of an answer, or of the peer's response behind it.

@@ -13,25 +13,25 @@ use crate::{
 /// Ends a request with a status: with the page configured for it, else with the built-in one.
 pub(super) fn answer(job: &mut Job<'_>, special: Special) -> Flow {
     let status = special.status;
-    if job.ex.head_sent {
+    if job.ex.sent.begun {
         // It is too late for another response: all that can be said is that this one isn't whole.
         return Flow::Close;
     }
     // Nobody waits for a response any more (408, 499), or none is to be sent (444).
     if matches!(status, 408 | 444 | 499) {
-        job.ex.status = status;
+        job.ex.sent.status = status;
         return Flow::Close;
     }
     if closes(status) {
-        job.ex.keep_alive = false;
+        job.ex.sent.keep_alive = false;
     }
     if let Some(flow) = configured(job, &special) {
         return flow;
     }
     // What an error page was to be sent with is over: this is the status of the error that it met.
-    job.ex.forced_status = None;
+    job.ex.sent.forced_status = None;
     let mut special = special;
-    if let Some(value) = job.ex.retry_after.take() {
+    if let Some(value) = job.ex.sent.retry_after.take() {
         special.fields.field("Retry-After", value);
     }
     Flow::Answer(page::answer(job, special))
@@ -46,24 +46,24 @@ fn closes(status: u16) -> bool {
 fn configured(job: &mut Job<'_>, special: &Special) -> Option<Flow> {
     let view = job.view.clone();
     let core = &job.ex.place(&view).scope.core;
-    if job.ex.error_page || core.error_pages.is_empty() {
+    if job.ex.routed.error_page || core.error_pages.is_empty() {
         return None;
     }
     let page = core.error_pages.iter().find(|page| page.status == special.status)?;
     if !core.recursive_error_pages {
-        job.ex.error_page = true;
+        job.ex.routed.error_page = true;
     }
     let uri = job.text(&page.uri);
     if uri.starts_with(b"/") || uri.starts_with(b"@") {
-        job.ex.forced_status = match page.response {
+        job.ex.sent.forced_status = match page.response {
             ErrorPageStatus::Keep => Some(page::shown(special.status)),
             ErrorPageStatus::Fixed(status) => Some(status),
             ErrorPageStatus::FromPage => None,
         };
-        job.ex.carried.append(&special.fields);
+        job.ex.sent.carried.append(&special.fields);
         if uri.starts_with(b"/") && !job.ex.is_head() {
-            job.ex.method = Method::Get;
-            job.ex.as_get = true;
+            job.ex.routed.method = Method::Get;
+            job.ex.routed.as_get = true;
         }
         return Some(redirect::to(job, &uri));
     }
@@ -71,7 +71,7 @@ fn configured(job: &mut Job<'_>, special: &Special) -> Option<Flow> {
         ErrorPageStatus::Fixed(status @ (301 | 302 | 303 | 307 | 308)) => status,
         _ => 302,
     };
-    job.ex.forced_status = None;
+    job.ex.sent.forced_status = None;
     let special = Special { status, location: Some(uri), fields: Lines::default() };
     Some(Flow::Answer(page::answer(job, special)))
 }

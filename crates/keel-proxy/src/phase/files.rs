@@ -30,7 +30,7 @@ pub(crate) fn root_of(lookup: Lookup<'_>) -> Vec<u8> {
 
 /// Gives `$request_filename`.
 pub(crate) fn file_name(lookup: Lookup<'_>) -> Vec<u8> {
-    path_of(lookup, &lookup.ex.uri).into_os_string().into_encoded_bytes()
+    path_of(lookup, &lookup.ex.routed.uri).into_os_string().into_encoded_bytes()
 }
 
 /// Maps a URI to a path. The URI is normalised and so can't leave the root.
@@ -38,7 +38,7 @@ pub(crate) fn path_of(lookup: Lookup<'_>, uri: &[u8]) -> PathBuf {
     let rest = match mapping(lookup) {
         Mapping::Whole => uri,
         Mapping::After(prefix) => uri.get(prefix..).unwrap_or_default(),
-        Mapping::Complete if lookup.ex.uri_below_alias => uri,
+        Mapping::Complete if lookup.ex.routed.uri_below_alias => uri,
         Mapping::Complete => b"",
     };
     join(root_of(lookup), rest)
@@ -73,26 +73,26 @@ pub(crate) fn join(mut root: Vec<u8>, rest: &[u8]) -> PathBuf {
 
 /// Answers with a file.
 pub(super) async fn serve(job: &mut Job<'_>) -> Flow {
-    let readable = job.ex.as_get || matches!(job.ex.method, Method::Get | Method::Head);
+    let readable = job.ex.routed.as_get || matches!(job.ex.routed.method, Method::Get | Method::Head);
     // What is there is looked for before a POST is refused, as in nginx: a missing page is 404 to it, too.
-    if !readable && job.ex.method != Method::Post {
+    if !readable && job.ex.routed.method != Method::Post {
         return Flow::status(405);
     }
-    if job.ex.uri.ends_with(b"/") {
+    if job.ex.routed.uri.ends_with(b"/") {
         return index(job);
     }
-    let path = path_of(job.lookup(), &job.ex.uri);
+    let path = path_of(job.lookup(), &job.ex.routed.uri);
     let opened = match job.place().files.open(&path) {
         Ok(opened) => opened,
         Err(error) => return not_found(job, &path, &error),
     };
     let Opened::File(file, meta) = opened else {
         let mut target = Vec::new();
-        keel_http::uri::escape(&job.ex.uri, &mut target);
+        keel_http::uri::escape(&job.ex.routed.uri, &mut target);
         target.push(b'/');
-        if !job.ex.args.is_empty() {
+        if !job.ex.routed.args.is_empty() {
             target.push(b'?');
-            target.extend_from_slice(&job.ex.args);
+            target.extend_from_slice(&job.ex.routed.args);
         }
         return Flow::Status(Special::moved(301, redirect::absolute_url(job.lookup(), &target)));
     };
@@ -139,13 +139,13 @@ fn index(job: &mut Job<'_>) -> Flow {
         if name.starts_with(b"/") {
             return redirect::to(job, &name);
         }
-        let folder = path_of(job.lookup(), &job.ex.uri).into_os_string().into_encoded_bytes();
+        let folder = path_of(job.lookup(), &job.ex.routed.uri).into_os_string().into_encoded_bytes();
         let path = join(folder, &name);
         match job.place().files.kind(&path) {
             Ok(_) => {
-                let mut path = job.ex.uri.clone();
+                let mut path = job.ex.routed.uri.clone();
                 path.extend_from_slice(&name);
-                return Flow::restart(path, job.ex.args.clone());
+                return Flow::restart(path, job.ex.routed.args.clone());
             }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 return not_found(job, &path, &error);
@@ -153,7 +153,7 @@ fn index(job: &mut Job<'_>) -> Flow {
             _ => {}
         }
     }
-    let folder = path_of(job.lookup(), &job.ex.uri);
+    let folder = path_of(job.lookup(), &job.ex.routed.uri);
     match job.place().files.kind(&folder) {
         Ok(_) => {
             let text = format!("directory index of \"{}\" is forbidden", folder.display());
@@ -171,7 +171,7 @@ fn index(job: &mut Job<'_>) -> Flow {
 /// where an `alias` gives it another one.
 pub(crate) fn content_type<'a>(job: &'a Job<'_>) -> &'a str {
     let place = job.place();
-    let ending = ending_of(&job.ex.uri).map(str::to_ascii_lowercase);
+    let ending = ending_of(&job.ex.routed.uri).map(str::to_ascii_lowercase);
     let known = ending.and_then(|ending| place.types.get(&ending));
     known.map_or(place.scope.core.default_type.as_str(), String::as_str)
 }

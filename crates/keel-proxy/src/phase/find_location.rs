@@ -13,14 +13,14 @@ use crate::{
 pub(super) fn run(job: &mut Job<'_>) -> Flow {
     let view = job.view.clone();
     let server = job.ex.server(&view);
-    match server.tree.find(&view.snapshot, &job.ex.uri) {
-        Found::Nowhere => job.ex.place = Some(server.root),
-        Found::Place(place) => job.ex.place = Some(place),
+    match server.tree.find(&view.snapshot, &job.ex.routed.uri) {
+        Found::Nowhere => job.ex.routed.place = Some(server.root),
+        Found::Place(place) => job.ex.routed.place = Some(place),
         Found::Matched(place, regex) => {
-            job.ex.place = Some(place);
-            let uri = std::mem::take(&mut job.ex.uri);
+            job.ex.routed.place = Some(place);
+            let uri = std::mem::take(&mut job.ex.routed.uri);
             let taken = job.ex.take_groups(&view.snapshot, regex, &uri);
-            job.ex.uri = uri;
+            job.ex.routed.uri = uri;
             if let Err(error) = taken {
                 let text = format!("{error}: \"{}\" of location", regex.source());
                 job.client.log_error(job.worker, job.ex, &text);
@@ -28,31 +28,31 @@ pub(super) fn run(job: &mut Job<'_>) -> Flow {
             }
         }
         Found::AddSlash(place) => {
-            job.ex.place = Some(place);
+            job.ex.routed.place = Some(place);
             let PlaceKind::Prefix(name) = &view.snapshot.place(place).kind else { return Flow::status(500) };
             let mut path = Vec::new();
             keel_http::uri::escape(name.as_bytes(), &mut path);
-            if !job.ex.args.is_empty() {
+            if !job.ex.routed.args.is_empty() {
                 path.push(b'?');
-                path.extend_from_slice(&job.ex.args);
+                path.extend_from_slice(&job.ex.routed.args);
             }
             return Flow::Status(Special::moved(301, redirect::absolute_url(job.lookup(), &path)));
         }
     }
     job.client.limit_keep_alive(job.worker, job.ex, &view);
-    let core = &view.snapshot.place(job.ex.place.unwrap_or(server.root)).scope.core;
-    if core.internal && !job.ex.internal {
+    let core = &view.snapshot.place(job.ex.routed.place.unwrap_or(server.root)).scope.core;
+    if core.internal && !job.ex.routed.internal {
         return Flow::status(404);
     }
-    if let RequestBody::Length(length) = job.ex.head.body
-        && !job.ex.internal
+    if let RequestBody::Length(length) = job.ex.received.head.body
+        && !job.ex.routed.internal
         && core.client_max_body_size.0 != 0
         && length > core.client_max_body_size.0
     {
         let text = format!("client intended to send too large body: {length} bytes");
         job.client.log_error(job.worker, job.ex, &text);
-        job.ex.linger = true;
-        job.ex.body_is_lost = true;
+        job.ex.sent.linger = true;
+        job.ex.received.body_is_lost = true;
         return Flow::status(413);
     }
     Flow::Next

@@ -18,7 +18,8 @@ pub(super) async fn run(job: &mut Job<'_>) -> Flow {
         return downstream::body_failed(job, failure);
     }
     for path in &mirror.paths {
-        let body = if mirror.request_body { job.ex.body.share() } else { Ok(RequestBodyStore::None) };
+        let body =
+            if mirror.request_body { job.ex.received.body.share() } else { Ok(RequestBodyStore::None) };
         match body {
             Ok(body) => subrequest::spawn(job, path.as_bytes(), body),
             Err(error) => {

@@ -13,8 +13,8 @@ use crate::{exchange::Remote, job::Job, preface::ProxyHeader};
 
 /// Finds the address, unless it has been found or nobody is believed here.
 pub(super) fn run(job: &mut Job<'_>) {
-    if job.ex.real_ip.is_none() && !job.place().scope.real_ip.from.is_empty() {
-        job.ex.real_ip = find(job);
+    if job.ex.received.real_ip.is_none() && !job.place().scope.real_ip.from.is_empty() {
+        job.ex.received.real_ip = find(job);
     }
 }
 
@@ -28,14 +28,20 @@ fn find(job: &Job<'_>) -> Option<Remote> {
                 .map(|Addresses { client, .. }| Remote::Tcp(*client))
         }
         RealIpHeader::ForwardedFor => {
-            let lists = ex.head.fields.all(Name::XForwardedFor).map(|field| field.value.of(&ex.input));
+            let lists = ex
+                .received
+                .head
+                .fields
+                .all(Name::XForwardedFor)
+                .map(|field| field.value.of(&ex.received.input));
             forwarded(settings, connection, lists.collect())
         }
         RealIpHeader::Field(name) => {
-            let named =
-                |field: &&keel_http::Field| field.name.of(&ex.input).eq_ignore_ascii_case(name.as_bytes());
-            let field = ex.head.fields.iter().find(named)?;
-            forwarded(settings, connection, vec![field.value.of(&ex.input)])
+            let named = |field: &&keel_http::Field| {
+                field.name.of(&ex.received.input).eq_ignore_ascii_case(name.as_bytes())
+            };
+            let field = ex.received.head.fields.iter().find(named)?;
+            forwarded(settings, connection, vec![field.value.of(&ex.received.input)])
         }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn to(job: &mut Job<'_>, uri: &[u8]) -> Flow {
         None => {
             let text = format!("could not find named location \"{name}\"");
             job.client.log_error(job.worker, job.ex, &text);
-            job.ex.error_page = true;
+            job.ex.routed.error_page = true;
             Flow::status(500)
         }
     }
@@ -63,21 +63,21 @@ pub(crate) fn split(uri: &[u8]) -> (&[u8], &[u8]) {
 
 /// Takes a request to where it is redirected. An error is what ends it: it has been redirected too often.
 pub(super) fn follow(job: &mut Job<'_>, uri: Option<InternalUri>, restart: Restart) -> Result<(), Flow> {
-    job.ex.redirects += 1;
-    if job.ex.redirects > REDIRECTS_MAX {
+    job.ex.routed.redirects += 1;
+    if job.ex.routed.redirects > REDIRECTS_MAX {
         job.client.log_error(job.worker, job.ex, "rewrite or internal redirection cycle");
-        job.ex.error_page = true;
+        job.ex.routed.error_page = true;
         return Err(Flow::status(500));
     }
-    job.ex.internal = true;
+    job.ex.routed.internal = true;
     if let Some(uri) = uri {
-        job.ex.uri = uri.path;
-        job.ex.args = uri.args;
-        job.ex.raw_uri_valid = false;
-        job.ex.uri_below_alias = false;
+        job.ex.routed.uri = uri.path;
+        job.ex.routed.args = uri.args;
+        job.ex.routed.raw_uri_valid = false;
+        job.ex.routed.uri_below_alias = false;
     }
     if let Restart::Location(place) = restart {
-        job.ex.place = Some(place);
+        job.ex.routed.place = Some(place);
     }
     Ok(())
 }
@@ -91,8 +91,8 @@ pub(crate) fn absolute_url(lookup: Lookup<'_>, path: &[u8]) -> Vec<u8> {
         let name = &lookup.ex.server(lookup.view).name;
         if core.server_name_in_redirect && !name.is_empty() {
             url.extend_from_slice(name.as_bytes());
-        } else if !lookup.ex.host.is_empty() {
-            url.extend_from_slice(&lookup.ex.host);
+        } else if !lookup.ex.received.host.is_empty() {
+            url.extend_from_slice(&lookup.ex.received.host);
         } else if let Some(address) = lookup.client.local_address() {
             url.extend_from_slice(address.ip().to_string().as_bytes());
         }

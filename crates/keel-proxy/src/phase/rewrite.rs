@@ -39,7 +39,7 @@ async fn answer(job: &mut Job<'_>, answer: &Return) -> Flow {
         return Flow::status(status);
     }
     // The text may tell it: `$status`.
-    job.ex.status = job.ex.forced_status.unwrap_or(status);
+    job.ex.sent.status = job.ex.sent.forced_status.unwrap_or(status);
     let text = text.map(|text| job.text(text)).unwrap_or_default();
     if matches!(status, 301 | 302 | 303 | 307 | 308) {
         let url =

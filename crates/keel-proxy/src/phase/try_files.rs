@@ -46,7 +46,7 @@ fn name_of(job: &Job<'_>, argument: &Template) -> Vec<u8> {
     if argument.as_literal().is_some() {
         return name;
     }
-    let part = job.ex.uri.get(..prefix);
+    let part = job.ex.routed.uri.get(..prefix);
     match part.and_then(|part| name.strip_prefix(part)) {
         Some(rest) => rest.to_vec(),
         None => name,
@@ -57,22 +57,22 @@ fn name_of(job: &Job<'_>, argument: &Template) -> Vec<u8> {
 fn take(job: &mut Job<'_>, name: &[u8], kind: FileKind) {
     match (files::mapping(job.lookup()), kind) {
         (Mapping::Whole, _) => {
-            job.ex.uri.clear();
-            job.ex.uri.extend_from_slice(name);
+            job.ex.routed.uri.clear();
+            job.ex.routed.uri.extend_from_slice(name);
         }
         (Mapping::After(prefix), _) => {
-            job.ex.uri.truncate(prefix);
-            job.ex.uri.extend_from_slice(name);
+            job.ex.routed.uri.truncate(prefix);
+            job.ex.routed.uri.extend_from_slice(name);
         }
         (Mapping::Complete, FileKind::File) => {
-            job.ex.uri.clear();
-            job.ex.uri.extend_from_slice(name);
-            job.ex.uri_below_alias = true;
+            job.ex.routed.uri.clear();
+            job.ex.routed.uri.extend_from_slice(name);
+            job.ex.routed.uri_below_alias = true;
         }
         (Mapping::Complete, FileKind::Folder) => return,
     }
     // The name comes from the file system and is no longer what the client encoded.
-    job.ex.head.target.complex = true;
+    job.ex.received.head.target.complex = true;
 }
 
 fn log_failure(job: &Job<'_>, path: &Path, error: &io::Error) {

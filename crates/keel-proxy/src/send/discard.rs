@@ -24,7 +24,7 @@ pub(super) async fn run(job: &mut Job<'_>, peer: &mut impl PeerBody, scope: &Pro
     if !body.take(side.input.get(side.body_start..).unwrap_or_default()) {
         return false;
     }
-    let is_patient = job.ex.wanted != Wanted::Head;
+    let is_patient = job.ex.routed.wanted != Wanted::Head;
     let mut scratch = job.worker.buffers.take();
     let (worker, client, ex) = (job.worker, &mut *job.client, &mut *job.ex);
     client.timer.set(&worker.clock, scope.upstream.read_timeout);

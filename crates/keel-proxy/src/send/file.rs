@@ -24,7 +24,7 @@ const SEND_BYTES_MAX: usize = 512 << 10;
 /// Sends a head and the parts of a file behind it.
 pub(super) async fn send(job: &mut Job<'_>, head: Message, framing: Framing, file: &FileParts) -> Sent {
     let mut trailers = Lines::default();
-    let before = job.ex.bytes_sent;
+    let before = job.ex.sent.bytes;
     let sent = match framing {
         Framing::None => sink::send_all(job, head.as_bytes(), b"").await,
         Framing::Length(_) | Framing::UntilClose => send_parts(job, &head, b"", file).await,
@@ -71,7 +71,7 @@ async fn send_parts(
         return sent;
     }
     sink::send_all(job, head.as_bytes(), chunk_head).await?;
-    job.ex.head_sent = true;
+    job.ex.sent.begun = true;
     for part in &file.parts {
         sink::send_all(job, &part.before, b"").await?;
         stream(job, &file.file, part).await?;
@@ -122,6 +122,6 @@ async fn stream(job: &mut Job<'_>, file: &File, part: &FilePart) -> Result<(), C
         Poll::Ready(Ok(()))
     });
     let result = result.await;
-    job.ex.bytes_sent += offset - part.start;
+    job.ex.sent.bytes += offset - part.start;
     result
 }

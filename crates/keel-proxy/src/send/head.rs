@@ -32,7 +32,7 @@ impl Framing {
         if answer.status == 101 {
             return Framing::UntilClose;
         }
-        let is_http11 = job.ex.head.version == Version::Http11;
+        let is_http11 = job.ex.received.head.version == Version::Http11;
         if is_http11 && answer.fields.trailers {
             return Framing::Chunked;
         }
@@ -65,7 +65,7 @@ pub(crate) fn server_text(lookup: Lookup<'_>) -> Option<Vec<u8>> {
 
 /// Writes the head that the client gets.
 pub(super) fn write(job: &mut Job<'_>, answer: &Answer, framing: Framing) -> Result<Message, Unwritable> {
-    let mut out = Lines::in_buffer(std::mem::take(&mut job.ex.sent_head));
+    let mut out = Lines::in_buffer(std::mem::take(&mut job.ex.sent.head));
     write_lines(job.lookup(), answer, framing, &mut out);
     out.end()
 }
@@ -76,7 +76,7 @@ fn write_lines(lookup: Lookup<'_>, answer: &Answer, framing: Framing, out: &mut 
     match &answer.source {
         Source::Peer(_) => {
             let head = &ex.upstream.head;
-            let is_changed = ex.forced_status.is_some() || answer.status != head.status;
+            let is_changed = ex.sent.forced_status.is_some() || answer.status != head.status;
             out.status_line(if is_changed {
                 Status::Own(answer.status)
             } else {
@@ -93,7 +93,7 @@ fn write_lines(lookup: Lookup<'_>, answer: &Answer, framing: Framing, out: &mut 
     }
     out.append(&answer.fields.lines);
     write_connection(lookup, answer.status, out);
-    out.append(&ex.carried);
+    out.append(&ex.sent.carried);
     out.append(&answer.fields.added);
     // `Upgrade` concerns this hop alone, and this is the hop.
     if answer.status == 101
@@ -120,7 +120,7 @@ pub(crate) fn preview(lookup: Lookup<'_>, answer: &Answer) -> Lines {
 pub(crate) fn write_server(lookup: Lookup<'_>, out: &mut Lines) {
     match &lookup.ex.place(lookup.view).scope.core.server_tokens {
         ServerTokens::On => out.fixed("Server: nginx/1.31.5\r\n"),
-        ServerTokens::Text(_) if lookup.ex.plain_fields => out.fixed("Server: nginx\r\n"),
+        ServerTokens::Text(_) if lookup.ex.sent.plain_fields => out.fixed("Server: nginx\r\n"),
         _ => {
             if let Some(text) = server_text(lookup) {
                 out.field("Server", &text);
@@ -194,7 +194,7 @@ fn write_own_fields(answer: &Answer, framing: Framing, out: &mut Lines) {
 fn write_connection(lookup: Lookup<'_>, status: u16, out: &mut Lines) {
     if status == 101 {
         out.fixed("Connection: upgrade\r\n");
-    } else if lookup.ex.keep_alive {
+    } else if lookup.ex.sent.keep_alive {
         out.fixed("Connection: keep-alive\r\n");
         if let Some(time) = lookup.ex.place(lookup.view).scope.core.keepalive_header {
             out.field("Keep-Alive", format!("timeout={}", time.as_secs()).as_bytes());

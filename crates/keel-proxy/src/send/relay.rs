@@ -157,7 +157,7 @@ impl Relay {
             clean: true,
             finished: false,
             payload_bytes: 0,
-            sent_before: job.ex.bytes_sent,
+            sent_before: job.ex.sent.bytes,
             transforms: Vec::new(),
         }
     }
@@ -259,7 +259,7 @@ pub(super) async fn run(
         Err(failure) => failure.into(),
     };
     let ended = match ended {
-        Relayed::PeerFailed(failure) if !job.ex.head_sent => {
+        Relayed::PeerFailed(failure) if !job.ex.sent.begun => {
             let is_trusted = failure == PeerFailure::Error && relay.payload_bytes > 0;
             let rest = if is_trusted { relay.out.clone() } else { Vec::new() };
             Relayed::PeerFailedFirst { failure, rest }
@@ -272,11 +272,11 @@ pub(super) async fn run(
         attempt.received_bytes = attempt.received_bytes.max(relay.payload_bytes);
         attempt.sent_bytes = peer.sent_bytes();
     }
-    let sent = job.ex.bytes_sent - relay.sent_before;
-    job.ex.body_bytes_sent = sent.saturating_sub(relay.head_length as u64);
-    if job.ex.sent_head.is_empty() {
+    let sent = job.ex.sent.bytes - relay.sent_before;
+    job.ex.sent.body_bytes = sent.saturating_sub(relay.head_length as u64);
+    if job.ex.sent.head.is_empty() {
         relay.out.truncate(head_length);
-        job.ex.sent_head = std::mem::take(&mut relay.out);
+        job.ex.sent.head = std::mem::take(&mut relay.out);
     }
     ended
 }
@@ -297,7 +297,7 @@ fn end_body(job: &mut Job<'_>, relay: &mut Relay, scope: &ProxyScope) -> Result<
         Decoder::UntilClose => Decoder::Done,
         decoder => decoder,
     };
-    job.ex.sent_trailers = kept;
+    job.ex.sent.trailers = kept;
     if relay.spooled() > 0 {
         if let Some(Err(error)) = relay.spool.as_mut().map(|spool| spool.write(&tail)) {
             log_store(job, &error);
@@ -402,8 +402,8 @@ fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Res
             match job.client.sink.poll_send(cx, rest) {
                 Poll::Ready(Ok(sent)) => {
                     relay.out_sent += sent;
-                    job.ex.bytes_sent += sent as u64;
-                    job.ex.head_sent = true;
+                    job.ex.sent.bytes += sent as u64;
+                    job.ex.sent.begun = true;
                     moved = true;
                     let more = relay.out_sent < relay.out.len() || !relay.decoder.is_done();
                     if more && job.place().scope.core.tcp_nodelay {
@@ -435,9 +435,9 @@ fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Res
 
 /// Keeps the head for variables and logs before its buffer is used for the body.
 fn keep_head(job: &mut Job<'_>, relay: &Relay) {
-    if job.ex.sent_head.is_empty() {
+    if job.ex.sent.head.is_empty() {
         let head = relay.out.get(..relay.head_length).unwrap_or_default();
-        job.ex.sent_head.extend_from_slice(head);
+        job.ex.sent.head.extend_from_slice(head);
     }
 }
 

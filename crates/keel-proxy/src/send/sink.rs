@@ -150,7 +150,7 @@ pub(super) async fn send_all(job: &mut Job<'_>, first: &[u8], second: &[u8]) -> 
         Poll::Ready(Ok(()))
     });
     let result = result.await;
-    job.ex.bytes_sent += sent as u64;
+    job.ex.sent.bytes += sent as u64;
     result
 }
 

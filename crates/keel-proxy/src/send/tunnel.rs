@@ -16,10 +16,10 @@ const READ_BYTES: usize = 16 << 10;
 
 /// Sends the head that begins a tunnel, and passes bytes on both ways to the end of both.
 pub(super) async fn run(job: &mut Job<'_>, head: Message, peer: PeerAnswer) -> Sent {
-    job.ex.keep_alive = false;
+    job.ex.sent.keep_alive = false;
     let sent = sink::send_all(job, head.as_bytes(), b"").await;
-    job.ex.sent_head = head.into_head();
-    job.ex.head_sent = true;
+    job.ex.sent.head = head.into_head();
+    job.ex.sent.begun = true;
     let PeerAnswer { exchanged, pick, .. } = peer;
     if sent.is_ok() {
         let view = job.view.clone();
@@ -27,7 +27,7 @@ pub(super) async fn run(job: &mut Job<'_>, head: Message, peer: PeerAnswer) -> S
     }
     upstream::end_attempt(job, 0);
     drop(pick);
-    job.ex.complete = true;
+    job.ex.sent.complete = true;
     Sent::Whole
 }
 
@@ -50,10 +50,10 @@ impl Half {
 async fn copy(job: &mut Job<'_>, mut peer: Socket, scope: &ProxyScope) {
     let mut up = Half::default();
     let mut down = Half::default();
-    let (body_start, consumed) = (job.ex.upstream.body_start, job.ex.consumed);
+    let (body_start, consumed) = (job.ex.upstream.body_start, job.ex.received.consumed);
     down.bytes.extend_from_slice(job.ex.upstream.input.get(body_start..).unwrap_or_default());
-    up.bytes.extend_from_slice(job.ex.input.get(consumed..).unwrap_or_default());
-    job.ex.consumed = job.ex.input.len();
+    up.bytes.extend_from_slice(job.ex.received.input.get(consumed..).unwrap_or_default());
+    job.ex.received.consumed = job.ex.received.input.len();
     if job.place().scope.core.tcp_nodelay {
         job.client.no_delay();
     }
@@ -67,7 +67,7 @@ async fn copy(job: &mut Job<'_>, mut peer: Socket, scope: &ProxyScope) {
             let first = pump(socket, &mut peer, &mut up, cx);
             let second = pump(&mut peer, socket, &mut down, cx);
             let (Ok(a), Ok(b)) = (first, second) else { return Poll::Ready(()) };
-            ex.bytes_sent += b.1;
+            ex.sent.bytes += b.1;
             received += b.1;
             if up.is_over() && down.is_over() {
                 return Poll::Ready(());
@@ -80,7 +80,7 @@ async fn copy(job: &mut Job<'_>, mut peer: Socket, scope: &ProxyScope) {
         }
     })
     .await;
-    job.ex.body_bytes_sent = received;
+    job.ex.sent.body_bytes = received;
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
         attempt.response_bytes += received;
     }

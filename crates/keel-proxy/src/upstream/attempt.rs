@@ -170,7 +170,8 @@ pub(crate) async fn attempt(
     retries: &mut Retries,
 ) -> Attempted {
     let streams = retries.streams;
-    let repeat = if !streams && job.ex.method.is_idempotent() { Repeat::Allowed } else { Repeat::Forbidden };
+    let repeat =
+        if !streams && job.ex.routed.method.is_idempotent() { Repeat::Allowed } else { Repeat::Forbidden };
     let by = job.place().identity;
     let mut reused = target.pool().take(pick.peer(), by, repeat, job.worker.clock.now());
     retries.was_stale = false;
@@ -190,8 +191,11 @@ pub(crate) async fn attempt(
         };
         note_connected(job);
         // Only where it can matter: the kernel is asked what had been acknowledged before this request.
-        let acked =
-            if was_reused && !job.ex.method.is_idempotent() { acknowledged(&connection) } else { None };
+        let acked = if was_reused && !job.ex.routed.method.is_idempotent() {
+            acknowledged(&connection)
+        } else {
+            None
+        };
         let outcome = exchange(job, connection, scope, streams).await;
         let (attempted, broken, text) = match outcome {
             Ok(exchanged) => return Attempted::Response(exchanged),
@@ -200,8 +204,9 @@ pub(crate) async fn attempt(
         let Some(broken) = broken else { return attempted };
         retries.sent |= broken.sent > 0;
         // What the client has sent of a streamed body since can't be sent again, whether the peer took it or not.
-        let nothing_taken = broken.sent == 0 || (!job.ex.body_is_lost && broken.proves_unread(acked));
-        let may_repeat = !streams && (job.ex.method.is_idempotent() || nothing_taken);
+        let nothing_taken =
+            broken.sent == 0 || (!job.ex.received.body_is_lost && broken.proves_unread(acked));
+        let may_repeat = !streams && (job.ex.routed.method.is_idempotent() || nothing_taken);
         retries.was_stale = broken.is_stale(was_reused);
         if retries.was_stale && (may_repeat || broken.sent == 0) {
             // The peer closed an idle connection just then: it hasn't failed, and gets the request on a new one.

@@ -46,8 +46,8 @@ fn write(
             evaluated = job.text(method);
             evaluated.as_slice()
         }
-        None if ex.as_get => b"GET",
-        None => ex.head.method.of(&ex.input),
+        None if ex.routed.as_get => b"GET",
+        None => ex.received.head.method.of(&ex.received.input),
     };
     let version = match scope.http_version {
         ProxyHttpVersion::Http10 => RequestVersion::Http10,
@@ -96,13 +96,15 @@ impl<'a> Body<'a> {
         if !scope.upstream.pass_request_body {
             return Body::None;
         }
-        match (&job.ex.head.body, &job.ex.body) {
+        match (&job.ex.received.head.body, &job.ex.received.body) {
             (RequestBody::Chunked, _) if streams => Body::Chunked,
             (RequestBody::Length(length), _) if streams => Body::Length(*length),
             (_, RequestBodyStore::Memory(bytes)) => Body::Memory(bytes),
             (_, RequestBodyStore::File(spool)) => Body::Length(spool.len()),
             // "Content-Length: 0" is passed on where the client sent it.
-            (_, RequestBodyStore::None) if job.ex.head.fields.has(keel_http::Name::ContentLength) => {
+            (_, RequestBodyStore::None)
+                if job.ex.received.head.fields.has(keel_http::Name::ContentLength) =>
+            {
                 Body::Memory(b"")
             }
             _ => Body::None,
@@ -151,14 +153,14 @@ fn text(job: &Job<'_>, template: &Template) -> Vec<u8> {
 /// Passes the client's fields on, in their order and case, less what the program and `Connection` take out.
 fn copy_fields(job: &Job<'_>, program: &ProxyProgram, out: &mut Lines) {
     let ex = &*job.ex;
-    let input = &ex.input;
-    let named_in_connection = ex.head.connection.names_fields;
+    let input = &ex.received.input;
+    let named_in_connection = ex.received.head.connection.names_fields;
     let stays = |field: &Field| {
         let name = field.name.of(input);
         program.request_drops.contains(field.known, name)
-            || named_in_connection && connection::is_named(input, &ex.head.fields, name)
+            || named_in_connection && connection::is_named(input, &ex.received.head.fields, name)
     };
-    out.copied_all(ex.head.fields.iter().filter(|field| !stays(field)), input);
+    out.copied_all(ex.received.head.fields.iter().filter(|field| !stays(field)), input);
 }
 
 /// Writes where the request goes: the client's own URI, or the location's replacement of its prefix.
@@ -179,22 +181,22 @@ fn write_uri(job: &Job<'_>, program: &ProxyProgram, target: &Target, out: &mut V
         }
     }
     let replaces = out.len() > start;
-    if !replaces && ex.raw_uri_valid {
-        out.extend_from_slice(ex.head.target.raw.of(&ex.input));
+    if !replaces && ex.routed.raw_uri_valid {
+        out.extend_from_slice(ex.received.head.target.raw.of(&ex.received.input));
         return;
     }
     let prefix = match &job.place().kind {
-        PlaceKind::Prefix(name) if replaces => name.len().min(ex.uri.len()),
+        PlaceKind::Prefix(name) if replaces => name.len().min(ex.routed.uri.len()),
         _ => 0,
     };
-    let rest = ex.uri.get(prefix..).unwrap_or_default();
-    if ex.head.target.complex || ex.internal || !ex.raw_uri_valid {
+    let rest = ex.routed.uri.get(prefix..).unwrap_or_default();
+    if ex.received.head.target.complex || ex.routed.internal || !ex.routed.raw_uri_valid {
         uri::escape(rest, out);
     } else {
         out.extend_from_slice(rest);
     }
-    if !ex.args.is_empty() {
+    if !ex.routed.args.is_empty() {
         out.push(b'?');
-        out.extend_from_slice(&ex.args);
+        out.extend_from_slice(&ex.routed.args);
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn answer(
 
 /// Says whether the client asked for a tunnel, and may have one.
 fn may_upgrade(job: &Job<'_>, program: &ProxyProgram) -> bool {
-    let head = &job.ex.head;
+    let head = &job.ex.received.head;
     program.upgrades
         && head.connection.upgrade
         && head.fields.has(Name::Upgrade)
@@ -67,7 +67,7 @@ pub(crate) fn finish(job: &mut Job<'_>, peer: PeerAnswer, is_clean: bool) {
         target.pool().give(job.worker, exchanged.connection);
     }
     // The peer may have answered before it had the whole body; nobody wants the rest.
-    job.ex.linger |= !is_sent;
+    job.ex.sent.linger |= !is_sent;
     drop(pick);
 }
 
@@ -88,8 +88,8 @@ fn replacement(job: &mut Job<'_>, program: &ProxyProgram, scope: &ProxyScope) ->
     let flow = if let Some(field) = accel {
         let location = field.value.of(&side.input).to_vec();
         if !job.ex.is_head() {
-            job.ex.method = crate::exchange::Method::Get;
-            job.ex.as_get = true;
+            job.ex.routed.method = crate::exchange::Method::Get;
+            job.ex.routed.as_get = true;
         }
         let mut path = Vec::new();
         if location.starts_with(b"@") {
@@ -107,7 +107,7 @@ fn replacement(job: &mut Job<'_>, program: &ProxyProgram, scope: &ProxyScope) ->
         redirect::to(job, &path)
     } else {
         let pages = &job.place().scope.core.error_pages;
-        let intercepts = scope.upstream.intercept_errors && status >= 300 && !job.ex.error_page;
+        let intercepts = scope.upstream.intercept_errors && status >= 300 && !job.ex.routed.error_page;
         if !intercepts || !pages.iter().any(|page| page.status == status) {
             return None;
         }

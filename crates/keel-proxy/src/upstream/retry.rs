@@ -155,9 +155,10 @@ impl Retries {
             PeerFailure::Invalid => next.invalid_header,
             PeerFailure::Status(status) => next.statuses.contains(&status),
         };
-        let safe = !self.sent || (!self.streams && (job.ex.method.is_idempotent() || next.non_idempotent));
+        let safe =
+            !self.sent || (!self.streams && (job.ex.routed.method.is_idempotent() || next.non_idempotent));
         let in_time = self.deadline.is_none_or(|deadline| job.worker.clock.now() < deadline);
-        named && safe && in_time && self.left > 0 && !job.ex.head_sent
+        named && safe && in_time && self.left > 0 && !job.ex.sent.begun
     }
 }
 

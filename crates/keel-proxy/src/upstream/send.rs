@@ -50,12 +50,12 @@ pub(crate) enum SendFailure {
 impl Sender {
     pub(super) fn new(ex: &mut Exchange, scope: &ProxyScope, streams: bool, size_max: u64) -> Self {
         let source = if streams {
-            let chunked = matches!(ex.head.body, keel_http::RequestBody::Chunked);
+            let chunked = matches!(ex.received.head.body, keel_http::RequestBody::Chunked);
             Source::Client { chunked, total: 0, size_max: if size_max == 0 { u64::MAX } else { size_max } }
-        } else if super::request::holds_body(&ex.body, scope) {
+        } else if super::request::holds_body(&ex.received.body, scope) {
             Source::None
         } else {
-            match &mut ex.body {
+            match &mut ex.received.body {
                 RequestBodyStore::None => Source::None,
                 RequestBodyStore::Memory(_) => Source::Memory { at: 0 },
                 RequestBodyStore::File(spool) => {
@@ -118,7 +118,7 @@ impl Sender {
         match &mut self.source {
             Source::None => self.done = true,
             Source::Memory { at } => {
-                let RequestBodyStore::Memory(bytes) = &ex.body else {
+                let RequestBodyStore::Memory(bytes) = &ex.received.body else {
                     self.done = true;
                     return Poll::Ready(Ok(()));
                 };
@@ -131,7 +131,7 @@ impl Sender {
                 self.done = true;
             }
             Source::File => {
-                let RequestBodyStore::File(spool) = &mut ex.body else {
+                let RequestBodyStore::File(spool) = &mut ex.received.body else {
                     self.done = true;
                     return Poll::Ready(Ok(()));
                 };
@@ -140,7 +140,7 @@ impl Sender {
                 self.done = read == 0;
             }
             Source::Client { chunked, total, size_max } => {
-                if ex.body_left.is_done() {
+                if ex.received.body_left.is_done() {
                     self.done = true;
                     return Poll::Ready(Ok(()));
                 }
@@ -154,7 +154,7 @@ impl Sender {
                     Poll::Ready(result) => result,
                 };
                 // What was read of it is nowhere else.
-                ex.body_is_lost = true;
+                ex.received.body_is_lost = true;
                 let length = result.map_err(SendFailure::Client)?;
                 *total += length as u64;
                 if *total > *size_max {
@@ -163,7 +163,7 @@ impl Sender {
                 if *chunked {
                     let mut framed = Vec::with_capacity(payload.len() + 16);
                     encode::chunk(&payload, &mut framed);
-                    if ex.body_left.is_done() {
+                    if ex.received.body_left.is_done() {
                         framed.extend_from_slice(encode::LAST_CHUNK);
                     }
                     payload = framed;
