@@ -11,7 +11,7 @@ use keel_model::{Peer, PeerSet, PeerStatus, Upstream, UpstreamName};
 
 use crate::{
     Drained, PeerState, Pick, PolicyError, Registry,
-    outlier::Limits,
+    outlier::{Limits, Outlier},
     policy::{Choice, Policy},
     tier::{Roster, Slot, Tier},
 };
@@ -174,6 +174,7 @@ impl Group {
             let place = u32::try_from(tier.len()).unwrap_or(u32::MAX);
             tier.push(Arc::new(self.slot(peer, state, set, version, place)));
         }
+        forgive_if_nobody_is_left(primary.iter().chain(&backup));
         let tier = |before, slots| Tier::publish(Some(before), Roster::new(slots), self.retry_turn.clone());
         let current = Current {
             version,
@@ -325,6 +326,17 @@ impl Group {
         let after =
             if slot.state.fails() == 0 && before.recheck_at.is_none() { after } else { after.rechecked() };
         self.current.store(Arc::new(after));
+    }
+}
+
+/// Forgets the failures of the instances that Evenkeel watches where they exclude all peers of a new set: failures never
+/// exclude the last peer available, whether it is the last by an exclusion or because the others have left.
+fn forgive_if_nobody_is_left<'a>(slots: impl Iterator<Item = &'a Arc<Slot>> + Clone) {
+    if slots.clone().any(|slot| slot.is_available(None)) {
+        return;
+    }
+    for slot in slots.filter(|slot| slot.is_watched) {
+        slot.state.with_outlier(|outlier| *outlier = Outlier::default());
     }
 }
 

@@ -140,6 +140,26 @@ fn an_instance_that_breaks_each_request_is_excluded_while_another_is_left() {
 }
 
 #[test]
+fn what_is_excluded_is_let_in_when_the_others_leave() {
+    let rig = Rig::new("round_robin", set(["a", "b", "c"].map(watched)));
+    for name in ["a", "b"] {
+        for _ in 0..3 {
+            pick(&rig, name).report_broken(rig.now(), rig.now());
+        }
+    }
+    assert_eq!(rig.sequence(3), "ccc");
+    rig.group.publish(&set(["a", "b"].map(watched)));
+    assert_eq!(rig.sequence(4), "abab");
+
+    // For peers that Evenkeel doesn't run nginx's rule stays.
+    let rig = Rig::new("round_robin", named("a b c"));
+    failing(&rig, "a");
+    failing(&rig, "b");
+    rig.group.publish(&named("a b"));
+    assert!(rig.first().is_err());
+}
+
+#[test]
 fn time_outs_exclude_an_instance_as_they_exclude_any_peer() {
     let rig = Rig::new("round_robin", set(["a", "b"].map(watched)));
     assert_eq!(pick(&rig, "a").report(Outcome::Failure, rig.now()), Standing::Excluded);
