@@ -118,17 +118,22 @@ async fn instances(State(server): State<Server>) -> Response {
             let peers = traffic.peers.iter().filter(|peer| {
                 peer.instance.as_ref() == Some(&status.name) && peer.peer.incarnation == status.incarnation
             });
-            let (mut requests, mut in_flight, mut failures) = (0, 0, 0);
+            let peers: Vec<_> = peers.collect();
+            let mut info = describe_instance(status);
             for peer in peers {
-                requests += peer.first_attempts;
-                in_flight += peer.in_flight;
-                failures += peer.failures;
+                info.requests += peer.first_attempts;
+                info.in_flight += peer.in_flight;
+                info.failures += peer.failures;
+                info.note = info.note.or_else(|| peer.excluded.then(|| EXCLUDED.to_owned()));
             }
-            InstanceInfo { requests, in_flight, failures, ..describe_instance(status) }
+            info
         })
         .collect();
     Json(infos).into_response()
 }
+
+/// The note of an instance that gets no requests though it is ready.
+const EXCLUDED: &str = "gets no requests for now: too many failed";
 
 fn describe_instance(status: InstanceStatus) -> InstanceInfo {
     InstanceInfo {

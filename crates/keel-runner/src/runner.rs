@@ -328,6 +328,7 @@ impl Runner {
     /// Ends all containers at once: they wouldn't end with this process, as local processes do.
     pub async fn abandon(&self) {
         self.containers.abandon().await;
+        self.output.flush().await;
     }
 
     /// Gives how all instances stand, by service and number.

@@ -60,7 +60,8 @@ fn built_for(service: &Service, diagnostics: &mut Vec<Diagnostic>) -> Option<Run
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let Some(wanted) = service.dockerfile.as_ref().and_then(|dockerfile| dockerfile.user.as_ref()) else {
         return match resolve(&uid.to_string(), more) {
-            Ok(user) if uid == 0 && !is_us(&user) => Some(RunAs::Other(user)),
+            // Root's own groups are whatever this host gave it: without `group_add` there is nothing to change.
+            Ok(user) if uid == 0 && !more.is_empty() && !is_us(&user) => Some(RunAs::Other(user)),
             Err(missing) if uid == 0 => {
                 diagnostics.push(
                     Diagnostic::error("process::user", format!("this host has no {missing}"))

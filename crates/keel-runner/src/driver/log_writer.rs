@@ -24,6 +24,8 @@ use crate::{engine::Named, error::at};
 
 /// One file's size at which the next is begun; two are kept.
 pub(super) const FILE_BYTES_MAX: u64 = 5 << 20;
+/// Files held open at once. One more closes the others, which open again at their next line.
+const OPEN_FILES_MAX: usize = 256;
 /// Bytes of lines that wait for the disk at most.
 const QUEUE_BYTES_MAX: usize = 16 << 20;
 /// Bytes of them that are one instance's.
@@ -193,7 +195,7 @@ fn carry_out(job: LogJob, folder: &Path, files: &mut BTreeMap<String, LogFile>) 
         }
         LogJob::Reopen(instance) => {
             if let Some(file) = files.get_mut(&instance) {
-                file.file = None;
+                file.close();
             }
         }
         LogJob::Look { of, tail, reply } => {
@@ -210,6 +212,10 @@ fn carry_out(job: LogJob, folder: &Path, files: &mut BTreeMap<String, LogFile>) 
 }
 
 fn file_of<'a>(files: &'a mut BTreeMap<String, LogFile>, folder: &Path, instance: &str) -> &'a mut LogFile {
+    let is_open = files.get(instance).is_some_and(|file| file.file.is_some());
+    if !is_open && files.values().filter(|file| file.file.is_some()).count() >= OPEN_FILES_MAX {
+        files.values_mut().for_each(LogFile::close);
+    }
     files.entry(instance.to_owned()).or_insert_with(|| LogFile::new(path_of(folder, instance)))
 }
 
@@ -258,6 +264,11 @@ impl LogFile {
                 self.lost += u64::try_from(lines.len()).unwrap_or(u64::MAX);
             }
         }
+    }
+
+    /// Closes it. The next line opens it again.
+    fn close(&mut self) {
+        self.file = None;
     }
 
     fn append(&mut self, text: &[u8]) -> io::Result<()> {
@@ -331,6 +342,21 @@ mod tests {
         writer.room("app").await;
         assert!(at_once("app").await && at_once("other").await);
         drop(goes_on);
+    }
+
+    #[test]
+    fn only_so_many_files_are_open_and_none_loses_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = BTreeMap::new();
+        for round in 0..2 {
+            for instance in (0..=OPEN_FILES_MAX).map(|number| format!("app-{number}")) {
+                let lines = vec![line(&instance, &format!("{round}"))];
+                carry_out(LogJob::Keep(lines), folder.path(), &mut files);
+                assert!(files.values().filter(|file| file.file.is_some()).count() <= OPEN_FILES_MAX);
+            }
+        }
+        let text = std::fs::read_to_string(path_of(folder.path(), "app-0")).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
     }
 
     #[test]

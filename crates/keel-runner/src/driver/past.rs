@@ -81,8 +81,9 @@ fn open_tail(path: &Path, lines_max: usize) -> Option<(Take<File>, usize)> {
     if !std::fs::metadata(path).is_ok_and(|meta| meta.is_file()) {
         return None;
     }
-    let mut file = File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
+    let warn = |error| tracing::warn!("kept output isn't shown: {}: {error}", path.display());
+    let mut file = File::open(path).map_err(warn).ok()?;
+    let length = file.metadata().map_err(warn).ok()?.len();
     let (begin, lines) = if lines_max == usize::MAX { (0, 0) } else { last_lines(&file, length, lines_max) };
     file.seek(SeekFrom::Start(begin)).ok()?;
     Some((file.take(length - begin), lines))

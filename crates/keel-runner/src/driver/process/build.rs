@@ -143,11 +143,15 @@ async fn make_venv(
         std::fs::remove_dir_all(folder).map_err(at(folder)).map_err(io)?;
     }
     if let Some(parent) = folder.parent() {
+        let made = folders_to_make(parent);
         std::fs::create_dir_all(parent).map_err(at(parent)).map_err(io)?;
         if venv.user.is_some() {
-            std::fs::set_permissions(parent, Permissions::from_mode(0o711))
-                .map_err(at(parent))
-                .map_err(io)?;
+            // Another user passes them, under any umask of this process.
+            for folder in made.into_iter().chain([parent]) {
+                std::fs::set_permissions(folder, Permissions::from_mode(0o711))
+                    .map_err(at(folder))
+                    .map_err(io)?;
+            }
         }
     }
     progress("making a virtual environment".into());
@@ -168,6 +172,11 @@ async fn make_venv(
         run(service, &command, &for_all(&argv), working_dir, progress).await?;
     }
     std::fs::write(folder.join(COMPLETE), "").map_err(io)
+}
+
+/// The folders above `folder`, and it itself, that don't exist yet.
+fn folders_to_make(folder: &Path) -> Vec<&Path> {
+    folder.ancestors().take_while(|folder| !folder.exists()).collect()
 }
 
 /// Wraps a command so that another user can read the files it makes, under any umask of this process.
