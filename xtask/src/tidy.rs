@@ -41,7 +41,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("keel-admin", &["keel-compose", "keel-control", "keel-diag", "keel-model", "keel-runner", "keel-sys"]),
-    ("keel-drill", &["keel-compose", "keel-control", "keel-diag", "keel-model", "keel-nginx", "keel-sys"]),
+    ("keel-report", &[]),
+    (
+        "keel-drill",
+        &["keel-compose", "keel-control", "keel-diag", "keel-model", "keel-nginx", "keel-report", "keel-sys"],
+    ),
     ("keel-testkit", &["keel-model", "keel-sys"]),
 ];
 

@@ -5,11 +5,12 @@ use std::{
     fmt::Write,
 };
 
-use super::{
+use keel_report::{
     font::{Face, OTHER_FONT},
     picture::{Anchor, Area, Ink, Pen, Picture, Style, at},
     words,
 };
+
 use crate::results::{Instance, Listener, System, Upstream};
 
 const WIDTH: f64 = 760.0;

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    content,
+use keel_report::{
     document::{Block, Cell, Column, Document, Headline, Kind, Level, Table, Tone},
     font::{Face, OTHER_FONT},
     picture::{Anchor, Area, Ink, Pen, Picture, Style, at},
     words,
 };
+
+use super::content;
 use crate::results::{Case, Count, Results};
 
 const WIDTH: f64 = 760.0;
@@ -184,7 +185,7 @@ fn add_runs(document: &mut Document, all: &[Results]) {
         table.rows.push(vec![
             results.proxy.as_str().into(),
             content::when(results).into(),
-            words::seconds(results.took).into(),
+            words::seconds(results.took.0).into(),
             results.seed.to_string().into(),
             format!("{cores} ({}), {}", results.machine.processor, results.machine.kernel).into(),
         ]);

@@ -1,10 +1,11 @@
 //! What the report of one drill says.
 
-use super::{
-    architecture,
+use keel_report::{
     document::{Block, Cell, Column, Document, Headline, Kind, Level, Link, Table, Tone},
-    shares, timeline, words,
+    words,
 };
+
+use super::{architecture, shares, timeline};
 use crate::results::{Case, Count, Finding, Results, Source, Step};
 
 /// More instances than this and their numbers share one column.
@@ -325,7 +326,7 @@ fn add_set_up(document: &mut Document, results: &Results) {
             format!("{cores} ({}), {}, {}", machine.processor, words::memory(machine.memory), machine.kernel),
         ),
         ("Began".to_owned(), when(results)),
-        ("Took".to_owned(), words::seconds(results.took)),
+        ("Took".to_owned(), words::seconds(results.took.0)),
         ("Seed".to_owned(), format!("{} (--seed plays the same order of events again)", results.seed)),
     ]));
     if let Some(picture) = architecture::draw(&results.system, &results.proxy) {
@@ -457,7 +458,7 @@ fn facts(case: &Case) -> Vec<(String, String)> {
     if !case.load.limits.is_empty() {
         facts.push(("Limits".to_owned(), case.load.limits.join("; ")));
     }
-    facts.push(("Took".to_owned(), words::seconds(case.took)));
+    facts.push(("Took".to_owned(), words::seconds(case.took.0)));
     facts
 }
 

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{
+use keel_report::{
     font::{Face, OTHER_FONT},
     picture::{Anchor, Area, Ink, Pen, Picture, Style, at},
     words,
 };
+
 use crate::results::{Case, Step};
 
 const WIDTH: f64 = 760.0;

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, sync::LazyLock};
 
-use super::{compare, fixture, picture::Ink, words, write};
+use keel_report::{picture::Ink, words};
+
+use super::{compare, fixture, write};
 use crate::results::Results;
 
 type Files = BTreeMap<String, Vec<u8>>;

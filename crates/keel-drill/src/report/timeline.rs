@@ -4,12 +4,13 @@
 //! percentile is drawn on a logarithmic scale where it spans more than a factor of 30: a fail-over of a second would
 //! else flatten everything around it.
 
-use super::{
+use keel_report::{
     axis::{Axis, tick_label},
     font::{Face, OTHER_FONT},
     picture::{Anchor, Area, Ink, Mark, Pen, Picture, Point, Style, at},
     words,
 };
+
 use crate::results::{Case, Event, Seconds, Slice};
 
 const WIDTH: f64 = 760.0;
@@ -257,10 +258,10 @@ struct Run<'a> {
 impl Run<'_> {
     fn when(&self) -> String {
         if self.first == self.last {
-            return words::seconds(self.from);
+            return words::seconds(self.from.0);
         }
-        let from = words::seconds(self.from);
-        format!("{}–{}", from.trim_end_matches(" s"), words::seconds(self.to))
+        let from = words::seconds(self.from.0);
+        format!("{}–{}", from.trim_end_matches(" s"), words::seconds(self.to.0))
     }
 }
 

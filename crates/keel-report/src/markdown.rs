@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use super::document::{Block, Cell, Document, Kind, Level, Table, Tone};
+use crate::document::{Block, Cell, Document, Kind, Level, Table, Tone};
 
 /// Writes a report as Markdown.
-pub(super) fn render(document: &Document) -> String {
+pub fn render(document: &Document) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "# {}\n", escape(&document.title));
     let _ = writeln!(text, "{}\n", escape(&document.subtitle));

@@ -2,7 +2,7 @@
 
 /// How values become places.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Axis {
+pub struct Axis {
     /// The smallest value shown.
     low: f64,
     /// The largest value shown.
@@ -16,20 +16,20 @@ pub(super) struct Axis {
 
 impl Axis {
     /// From 0 to at least `high`.
-    pub(super) fn linear(high: f64, from: f64, to: f64) -> Self {
+    pub fn linear(high: f64, from: f64, to: f64) -> Self {
         let high = if high.is_finite() && high > 0.0 { high } else { 1.0 };
         Axis { low: 0.0, high, from, to, logarithmic: false }
     }
 
     /// From at most `low` to at least `high`, in equal steps for equal factors.
-    pub(super) fn logarithmic(low: f64, high: f64, from: f64, to: f64) -> Self {
+    pub fn logarithmic(low: f64, high: f64, from: f64, to: f64) -> Self {
         let low = if low.is_finite() && low > 1e-9 { low } else { 1e-3 };
         let high = if high.is_finite() && high > low { high } else { low * 10.0 };
         Axis { low, high, from, to, logarithmic: true }
     }
 
     /// Where a value stands; what is beyond the ends stands at them.
-    pub(super) fn place(&self, value: f64) -> f64 {
+    pub fn place(&self, value: f64) -> f64 {
         let value = if value.is_finite() { value.clamp(self.low, self.high) } else { self.low };
         let part = if self.logarithmic {
             (value / self.low).ln() / (self.high / self.low).ln()
@@ -40,7 +40,7 @@ impl Axis {
     }
 
     /// Round values between the ends, about as many as wanted.
-    pub(super) fn ticks(&self, wanted: u32) -> Vec<f64> {
+    pub fn ticks(&self, wanted: u32) -> Vec<f64> {
         if self.logarithmic { self.decades() } else { self.steps(wanted) }
     }
 
@@ -72,7 +72,7 @@ impl Axis {
 const TICKS_MAX: u32 = 24;
 
 /// A mark's number without decimals that say nothing: `0`, `0.5`, `2,000`, `15k`.
-pub(super) fn tick_label(value: f64) -> String {
+pub fn tick_label(value: f64) -> String {
     if value >= 10_000.0 {
         let text = format!("{:.1}", value / 1_000.0);
         return format!("{}k", text.trim_end_matches('0').trim_end_matches('.'));

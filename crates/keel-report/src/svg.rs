@@ -2,19 +2,19 @@
 
 use std::fmt::Write;
 
-use super::{
+use crate::{
     font::Face,
     picture::{Anchor, Ink, Mark, Pen, Picture, Point},
 };
 
 /// Fonts that a viewer probably has, those that the layout was made for first.
-pub(super) const FONT_TEXT: &str =
+pub(crate) const FONT_TEXT: &str =
     "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', sans-serif";
 /// The same for code and addresses.
-pub(super) const FONT_CODE: &str = "'JetBrains Mono', ui-monospace, 'SFMono-Regular', Menlo, Consolas, 'Noto Sans Mono', 'Liberation Mono', monospace";
+pub(crate) const FONT_CODE: &str = "'JetBrains Mono', ui-monospace, 'SFMono-Regular', Menlo, Consolas, 'Noto Sans Mono', 'Liberation Mono', monospace";
 
 /// A file of its own, with a ground, readable on light and dark pages.
-pub(super) fn file(picture: &Picture) -> String {
+pub fn file(picture: &Picture) -> String {
     let mut svg = String::new();
     open(&mut svg, picture, " xmlns=\"http://www.w3.org/2000/svg\"");
     let _ = writeln!(svg, "<title>{}</title>", escape(&picture.label));
@@ -26,7 +26,7 @@ pub(super) fn file(picture: &Picture) -> String {
 }
 
 /// An element for a page that has [`style`]'s rules and the colours as custom properties.
-pub(super) fn inline(picture: &Picture) -> String {
+pub(crate) fn inline(picture: &Picture) -> String {
     let mut svg = String::new();
     open(&mut svg, picture, "");
     marks(&mut svg, picture);
@@ -34,12 +34,12 @@ pub(super) fn inline(picture: &Picture) -> String {
 }
 
 /// Rules for the classes of marks in a page that sets the colours as custom properties ([`colours`]).
-pub(super) fn rules() -> String {
+pub(crate) fn rules() -> String {
     inks(|ink| format!("var(--{})", ink.name())) + &letters()
 }
 
 /// The colours as custom properties.
-pub(super) fn colours(of: fn(Ink) -> [u8; 3]) -> String {
+pub(crate) fn colours(of: fn(Ink) -> [u8; 3]) -> String {
     let mut css = String::new();
     for ink in Ink::ALL {
         let _ = write!(css, " --{}: {};", ink.name(), hex(of(ink)));
@@ -177,7 +177,7 @@ fn number(number: f64) -> String {
 }
 
 /// Text as it stands in XML and HTML, between tags and in quotes. Characters that XML can't hold are shown as `�`.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -198,8 +198,8 @@ pub(super) fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::picture::{Style, at};
     use super::*;
+    use crate::picture::{Style, at};
 
     #[test]
     fn text_from_outside_stays_text() {

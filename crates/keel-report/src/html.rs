@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{
+use crate::{
     document::{Block, Cell, Document, Kind, Level, Link, Table, Tone},
     picture::Ink,
     svg::{self, escape},
@@ -12,7 +12,7 @@ use super::{
 const STYLE: &str = include_str!("report.css");
 
 /// Writes a report as HTML.
-pub(super) fn render(document: &Document) -> String {
+pub fn render(document: &Document) -> String {
     let mut html = String::new();
     let title = escape(&document.title);
     let _ = write!(

@@ -1,9 +1,7 @@
 //! Numbers and sentences as every form of the report has them.
 
-use crate::results::Seconds;
-
 /// A whole number with its thousands marked: `12,345`.
-pub(super) fn count(number: u64) -> String {
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -16,12 +14,12 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// A number and its noun: `1 case`, `12 cases`.
-pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
+pub fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
 /// A number with as many decimals as make three figures: `0.84`, `12.3`, `1,204`.
-pub(super) fn figures(number: f64) -> String {
+pub fn figures(number: f64) -> String {
     if !number.is_finite() {
         return "–".to_owned();
     }
@@ -33,7 +31,7 @@ pub(super) fn figures(number: f64) -> String {
 }
 
 /// A length of time: `0.42 s`, `12.3 s`, `2 min 5 s`.
-pub(super) fn seconds(Seconds(seconds): Seconds) -> String {
+pub fn seconds(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 99.95 {
         return format!("{} s", figures(seconds));
     }
@@ -46,13 +44,13 @@ fn figures_whole(number: f64) -> String {
 }
 
 /// Bytes of memory, in GiB.
-pub(super) fn memory(bytes: u64) -> String {
+pub fn memory(bytes: u64) -> String {
     let gibibytes = bytes as f64 / f64::from(1 << 30);
     format!("{} GiB", figures(gibibytes))
 }
 
 /// A share of one as per cent with two figures that count: `25 %`, `0.73 %`, `0.00073 %`.
-pub(super) fn percent(share: f64) -> String {
+pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
     if !percent.is_finite() {
         return "–".to_owned();
@@ -73,7 +71,7 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// `part` of `whole`, between 0 and 1; 0 where there is no whole.
-pub(super) fn share(part: u64, whole: u64) -> f64 {
+pub fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
@@ -81,7 +79,7 @@ pub(super) fn share(part: u64, whole: u64) -> f64 {
 ///
 /// With none in N independent trials, the rates that would have shown at least one with a probability of 95 % begin at
 /// 1 - 0.05^(1/N), which is below -ln(0.05)/N = 2.9957/N (Hanley and Lippman-Hand 1983, doi:10.1001/jama.1983.03330370053031).
-pub(super) fn bound(hits: u64, trials: u64, done: &str) -> String {
+pub fn bound(hits: u64, trials: u64, done: &str) -> String {
     let of = format!("{} of {}", count(hits), count(trials));
     if trials == 0 {
         return format!("0 of 0 {done}: nothing is shown about it.");
@@ -100,7 +98,7 @@ pub(super) fn bound(hits: u64, trials: u64, done: &str) -> String {
 }
 
 /// The text with a capital first.
-pub(super) fn capital(text: &str) -> String {
+pub fn capital(text: &str) -> String {
     let mut characters = text.chars();
     match characters.next() {
         Some(first) => first.to_uppercase().chain(characters).collect(),
@@ -109,13 +107,13 @@ pub(super) fn capital(text: &str) -> String {
 }
 
 /// The text with a capital first and a stop last.
-pub(super) fn sentence(text: &str) -> String {
+pub fn sentence(text: &str) -> String {
     let text = capital(text.trim());
     if text.is_empty() || text.ends_with(['.', '!', '?', ':']) { text } else { format!("{text}.") }
 }
 
 /// A name made fit for a file and an anchor: lower-case letters, digits and dashes; never empty.
-pub(super) fn slug(name: &str) -> String {
+pub fn slug(name: &str) -> String {
     let mut slug = String::new();
     for character in name.chars().take(60) {
         let character = character.to_ascii_lowercase();
@@ -130,7 +128,7 @@ pub(super) fn slug(name: &str) -> String {
 }
 
 /// Sorts names as people count: `app2` before `app10`.
-pub(super) fn natural_order(name: &str) -> Vec<(String, Option<u64>)> {
+pub fn natural_order(name: &str) -> Vec<(String, Option<u64>)> {
     let mut parts = Vec::new();
     let mut rest = name;
     while !rest.is_empty() {
@@ -159,9 +157,9 @@ mod tests {
         assert_eq!(figures(99.99), "100");
         assert_eq!(figures(1_203.7), "1,204");
         assert_eq!(figures(f64::NAN), "–");
-        assert_eq!(seconds(Seconds(12.34)), "12.3 s");
-        assert_eq!(seconds(Seconds(125.2)), "2 min 5 s");
-        assert_eq!(seconds(Seconds(119.7)), "2 min 0 s");
+        assert_eq!(seconds(12.34), "12.3 s");
+        assert_eq!(seconds(125.2), "2 min 5 s");
+        assert_eq!(seconds(119.7), "2 min 0 s");
         assert_eq!(memory(8 << 30), "8.00 GiB");
     }
 

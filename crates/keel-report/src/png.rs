@@ -5,7 +5,7 @@ use tiny_skia::{
 };
 use ttf_parser::OutlineBuilder;
 
-use super::picture::{Anchor, Area, Ink, Mark, Pen, Picture, Point, Style};
+use crate::picture::{Anchor, Area, Ink, Mark, Pen, Picture, Point, Style};
 
 /// Pixels per unit of a picture.
 const SCALE: f64 = 2.0;
@@ -26,7 +26,11 @@ pub enum Error {
 }
 
 /// Draws a picture as PNG.
-pub(super) fn file(picture: &Picture) -> Result<Vec<u8>, Error> {
+///
+/// # Errors
+///
+/// [`Error`].
+pub fn file(picture: &Picture) -> Result<Vec<u8>, Error> {
     if picture.height > HEIGHT_MAX {
         return Err(Error::TooLarge);
     }
@@ -40,7 +44,7 @@ pub(super) fn file(picture: &Picture) -> Result<Vec<u8>, Error> {
 }
 
 /// Width and height in pixels.
-pub(super) fn size(picture: &Picture) -> (u32, u32) {
+pub(crate) fn size(picture: &Picture) -> (u32, u32) {
     ((picture.width * SCALE).ceil() as u32, (picture.height * SCALE).ceil() as u32)
 }
 

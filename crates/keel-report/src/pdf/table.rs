@@ -1,12 +1,10 @@
 //! Tables on pages: columns as wide as their contents ask, heads repeated on each page.
 
-use super::{
-    super::{
-        document::{Cell, Column, Kind, Table, Tone},
-        font::Face,
-        picture::{Anchor, Area, Ink, Pen, Style, at},
-    },
-    layout::{KEPT_MAX, Layout, MARGIN, PageLink, WIDTH, style},
+use super::layout::{KEPT_MAX, Layout, MARGIN, PageLink, WIDTH, style};
+use crate::{
+    document::{Cell, Column, Kind, Table, Tone},
+    font::Face,
+    picture::{Anchor, Area, Ink, Pen, Style, at},
 };
 
 const SIZE: f64 = 8.6;

@@ -8,7 +8,7 @@ use pdf_writer::{
 };
 use ttf_parser::{GlyphId, Tag};
 
-use super::super::font::Face;
+use crate::font::Face;
 
 /// Glyphs are their own character ids (ISO 32000-1 §9.7.4.2).
 const IDENTITY: SystemInfo<'static> =

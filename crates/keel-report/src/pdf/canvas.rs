@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pdf_writer::{Content, Name, Str};
 
-use super::super::{
+use crate::{
     font::Face,
     picture::{Anchor, Area, Ink, Mark, Pen, Picture, Point, Style},
 };

@@ -3,11 +3,11 @@
 //! Marks name an ink, not a colour: SVG has a light and a dark colour for each, PNG and PDF are light. Inks were chosen so
 //! that people who see red and green alike can tell them apart, and red is for what is wrong alone.
 
-use super::font::Face;
+use crate::font::Face;
 
 /// What a mark is drawn with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ink {
+pub enum Ink {
     /// Behind everything.
     Surface,
     /// Behind a part.
@@ -31,7 +31,7 @@ pub(super) enum Ink {
 }
 
 impl Ink {
-    pub(super) const ALL: [Ink; 10] = [
+    pub(crate) const ALL: [Ink; 10] = [
         Ink::Surface,
         Ink::Panel,
         Ink::Text,
@@ -45,7 +45,7 @@ impl Ink {
     ];
 
     /// Its name in style sheets.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Ink::Surface => "surface",
             Ink::Panel => "panel",
@@ -61,7 +61,7 @@ impl Ink {
     }
 
     /// Red, green and blue on a light ground.
-    pub(super) fn light(self) -> [u8; 3] {
+    pub fn light(self) -> [u8; 3] {
         match self {
             Ink::Surface => [0xff, 0xff, 0xff],
             Ink::Panel => [0xf3, 0xf5, 0xf8],
@@ -77,7 +77,7 @@ impl Ink {
     }
 
     /// Red, green and blue on a dark ground.
-    pub(super) fn dark(self) -> [u8; 3] {
+    pub(crate) fn dark(self) -> [u8; 3] {
         match self {
             Ink::Surface => [0x14, 0x18, 0x1d],
             Ink::Panel => [0x1d, 0x23, 0x2a],
@@ -95,118 +95,184 @@ impl Ink {
 
 /// A place, in picture units from the top left.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Point {
-    pub(super) x: f64,
-    pub(super) y: f64,
+pub struct Point {
+    /// From the left.
+    pub x: f64,
+    /// From the top.
+    pub y: f64,
 }
 
 /// A place from its two coordinates.
-pub(super) fn at(x: f64, y: f64) -> Point {
+pub fn at(x: f64, y: f64) -> Point {
     Point { x, y }
 }
 
 /// A rectangle, by its top left corner.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Area {
-    pub(super) x: f64,
-    pub(super) y: f64,
-    pub(super) width: f64,
-    pub(super) height: f64,
+pub struct Area {
+    /// From the left.
+    pub x: f64,
+    /// From the top.
+    pub y: f64,
+    /// To the right.
+    pub width: f64,
+    /// Down.
+    pub height: f64,
 }
 
 /// Which part of a text stands at its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Anchor {
+pub enum Anchor {
+    /// Its begin.
     Start,
+    /// Its middle.
     Middle,
+    /// Its end.
     End,
 }
 
 /// A line's ink and width.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Pen {
-    pub(super) ink: Ink,
-    pub(super) width: f64,
-    pub(super) dashed: bool,
+pub struct Pen {
+    /// The ink.
+    pub ink: Ink,
+    /// In picture units.
+    pub width: f64,
+    /// Whether the line is dashed.
+    pub dashed: bool,
 }
 
 impl Pen {
-    pub(super) fn new(ink: Ink, width: f64) -> Self {
+    /// A whole line.
+    pub fn new(ink: Ink, width: f64) -> Self {
         Pen { ink, width, dashed: false }
     }
 
-    pub(super) fn dashed(ink: Ink, width: f64) -> Self {
+    /// A dashed line.
+    pub fn dashed(ink: Ink, width: f64) -> Self {
         Pen { ink, width, dashed: true }
     }
 }
 
 /// How a text looks.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Style {
-    pub(super) face: Face,
-    pub(super) size: f64,
-    pub(super) ink: Ink,
-    pub(super) anchor: Anchor,
+pub struct Style {
+    /// The font.
+    pub face: Face,
+    /// In picture units.
+    pub size: f64,
+    /// The ink.
+    pub ink: Ink,
+    /// What stands at the text's place.
+    pub anchor: Anchor,
 }
 
 impl Style {
-    pub(super) fn new(size: f64, ink: Ink) -> Self {
+    /// Regular text that begins at its place.
+    pub fn new(size: f64, ink: Ink) -> Self {
         Style { face: Face::Regular, size, ink, anchor: Anchor::Start }
     }
 
-    pub(super) fn bold(self) -> Self {
+    /// The same, bold.
+    pub fn bold(self) -> Self {
         Style { face: Face::Bold, ..self }
     }
 
-    pub(super) fn mono(self) -> Self {
+    /// The same, as code.
+    pub fn mono(self) -> Self {
         Style { face: Face::Mono, ..self }
     }
 
-    pub(super) fn anchored(self, anchor: Anchor) -> Self {
+    /// The same, with another part at its place.
+    pub fn anchored(self, anchor: Anchor) -> Self {
         Style { anchor, ..self }
     }
 }
 
 /// One thing that is drawn; later marks lie above earlier ones.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Mark {
-    Rectangle { area: Area, radius: f64, fill: Option<Ink>, line: Option<Pen> },
-    Line { points: Vec<Point>, pen: Pen },
-    Shape { points: Vec<Point>, fill: Ink },
-    Dot { centre: Point, radius: f64, fill: Ink },
-    Text { at: Point, text: String, style: Style },
+pub enum Mark {
+    /// A rectangle, with round corners where it has a radius.
+    Rectangle {
+        /// Where.
+        area: Area,
+        /// Of its corners.
+        radius: f64,
+        /// What it is filled with.
+        fill: Option<Ink>,
+        /// The line around it.
+        line: Option<Pen>,
+    },
+    /// A line through points.
+    Line {
+        /// At least two.
+        points: Vec<Point>,
+        /// How it is drawn.
+        pen: Pen,
+    },
+    /// An area between points.
+    Shape {
+        /// At least three.
+        points: Vec<Point>,
+        /// What it is filled with.
+        fill: Ink,
+    },
+    /// A filled circle.
+    Dot {
+        /// Where.
+        centre: Point,
+        /// In picture units.
+        radius: f64,
+        /// What it is filled with.
+        fill: Ink,
+    },
+    /// A line of text.
+    Text {
+        /// Where, on the line that letters stand on.
+        at: Point,
+        /// The words.
+        text: String,
+        /// How it looks.
+        style: Style,
+    },
 }
 
 /// A picture.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Picture {
-    pub(super) width: f64,
-    pub(super) height: f64,
+pub struct Picture {
+    /// In picture units.
+    pub width: f64,
+    /// In picture units.
+    pub height: f64,
     /// What it shows, for those who can't see it.
-    pub(super) label: String,
-    pub(super) marks: Vec<Mark>,
+    pub label: String,
+    /// What is drawn, from the lowest.
+    pub marks: Vec<Mark>,
 }
 
 impl Picture {
     /// An empty picture of this width; its height grows with what is drawn.
-    pub(super) fn new(width: f64, label: String) -> Self {
+    pub fn new(width: f64, label: String) -> Self {
         Picture { width, height: 0.0, label, marks: Vec::new() }
     }
 
-    pub(super) fn rectangle(&mut self, area: Area, radius: f64, fill: Option<Ink>, line: Option<Pen>) {
+    /// Adds a rectangle.
+    pub fn rectangle(&mut self, area: Area, radius: f64, fill: Option<Ink>, line: Option<Pen>) {
         self.marks.push(Mark::Rectangle { area, radius, fill, line });
     }
 
-    pub(super) fn line(&mut self, points: Vec<Point>, pen: Pen) {
+    /// Adds a line.
+    pub fn line(&mut self, points: Vec<Point>, pen: Pen) {
         self.marks.push(Mark::Line { points, pen });
     }
 
-    pub(super) fn text(&mut self, at: Point, text: impl Into<String>, style: Style) {
+    /// Adds a line of text.
+    pub fn text(&mut self, at: Point, text: impl Into<String>, style: Style) {
         self.marks.push(Mark::Text { at, text: text.into(), style });
     }
 
     /// An arrow that ends at its last point.
-    pub(super) fn arrow(&mut self, points: Vec<Point>, pen: Pen) {
+    pub fn arrow(&mut self, points: Vec<Point>, pen: Pen) {
         if let [.., from, to] = *points.as_slice() {
             let (dx, dy) = (to.x - from.x, to.y - from.y);
             let length = dx.hypot(dy).max(f64::MIN_POSITIVE);

@@ -1,13 +1,13 @@
 //! Blocks of a report on pages, from top to bottom.
 
 use super::{
-    super::{
-        document::{Block, Document, Headline, Level, Link, Tone},
-        font::Face,
-        picture::{Anchor, Area, Ink, Pen, Picture, Style, at},
-    },
     canvas::{Canvas, Letters, PAGE_HEIGHT, PAGE_WIDTH},
     table,
+};
+use crate::{
+    document::{Block, Document, Headline, Level, Link, Tone},
+    font::Face,
+    picture::{Anchor, Area, Ink, Pen, Picture, Style, at},
 };
 
 pub(super) const MARGIN: f64 = 52.0;

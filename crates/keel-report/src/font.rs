@@ -8,13 +8,16 @@ use std::sync::LazyLock;
 use ttf_parser::GlyphId;
 
 /// How much wider than ours the letters may be that a viewer of SVG or HTML has instead.
-pub(super) const OTHER_FONT: f64 = 1.17;
+pub const OTHER_FONT: f64 = 1.17;
 
 /// A font that the program has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Face {
+pub enum Face {
+    /// For text.
     Regular,
+    /// For heads.
     Bold,
+    /// For addresses and code.
     Mono,
 }
 
@@ -29,10 +32,10 @@ fn parse(face: Face) -> ttf_parser::Face<'static> {
 
 impl Face {
     #[cfg(test)]
-    pub(super) const ALL: [Face; 3] = [Face::Regular, Face::Bold, Face::Mono];
+    pub(crate) const ALL: [Face; 3] = [Face::Regular, Face::Bold, Face::Mono];
 
     /// The font file.
-    pub(super) fn file(self) -> &'static [u8] {
+    pub(crate) fn file(self) -> &'static [u8] {
         match self {
             Face::Regular => include_bytes!("fonts/Inter-Regular.otf"),
             Face::Bold => include_bytes!("fonts/Inter-SemiBold.otf"),
@@ -40,7 +43,7 @@ impl Face {
         }
     }
 
-    pub(super) fn parsed(self) -> &'static ttf_parser::Face<'static> {
+    pub(crate) fn parsed(self) -> &'static ttf_parser::Face<'static> {
         match self {
             Face::Regular => &REGULAR,
             Face::Bold => &BOLD,
@@ -49,7 +52,7 @@ impl Face {
     }
 
     /// The glyph of a character; glyph 0, a box, where the font has none.
-    pub(super) fn glyph(self, character: char) -> GlyphId {
+    pub(crate) fn glyph(self, character: char) -> GlyphId {
         let known = match character {
             '\t' | '\u{2007}' | '\u{2009}' | '\u{202f}' => ' ',
             '\u{2011}' | '\u{2012}' => '-',
@@ -59,18 +62,18 @@ impl Face {
     }
 
     /// The width of a glyph as a part of the font's size.
-    pub(super) fn advance(self, glyph: GlyphId) -> f64 {
+    pub(crate) fn advance(self, glyph: GlyphId) -> f64 {
         let parsed = self.parsed();
         f64::from(parsed.glyph_hor_advance(glyph).unwrap_or_default()) / f64::from(parsed.units_per_em())
     }
 
     /// The width of a text set in this size.
-    pub(super) fn width(self, text: &str, size: f64) -> f64 {
+    pub fn width(self, text: &str, size: f64) -> f64 {
         text.chars().map(|character| self.advance(self.glyph(character))).sum::<f64>() * size
     }
 
     /// The text if it fits, else as much of it as does, with an ellipsis.
-    pub(super) fn fit(self, text: &str, size: f64, width_max: f64) -> String {
+    pub fn fit(self, text: &str, size: f64, width_max: f64) -> String {
         if self.width(text, size) <= width_max {
             return text.to_owned();
         }
@@ -87,7 +90,7 @@ impl Face {
     }
 
     /// The text in lines that fit, broken at spaces but not before `%`, and within a word only where it alone is too long.
-    pub(super) fn wrap(self, text: &str, size: f64, width_max: f64) -> Vec<String> {
+    pub fn wrap(self, text: &str, size: f64, width_max: f64) -> Vec<String> {
         let mut lines = Vec::new();
         let mut line = String::new();
         for word in words(text) {

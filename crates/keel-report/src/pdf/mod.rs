@@ -11,7 +11,7 @@ mod table;
 
 use pdf_writer::{Filter, Finish, Pdf, Rect, Ref, TextStr, types::ActionType, types::AnnotationType};
 
-use super::{
+use crate::{
     document::{Document, Level},
     font::Face,
 };
@@ -25,7 +25,7 @@ const OUTLINE: Ref = Ref::new(4);
 const FONTS: Ref = Ref::new(5);
 
 /// Writes a report as PDF.
-pub(super) fn render(document: &Document) -> Vec<u8> {
+pub fn render(document: &Document) -> Vec<u8> {
     let Pages { pages, entries, mut letters } = layout::lay_out(document);
     let mut pdf = Pdf::new();
     let mut next = FONTS;
