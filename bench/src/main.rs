@@ -31,11 +31,12 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
+use keel_report::{Folder, machine::Machine};
 
 use crate::{
     peers::Peers,
     proxy::{Kind, Proxy, Running},
-    report::{Machine, ProxyInfo, Record, Sample},
+    report::{ProxyInfo, Record, Sample},
     work::Work,
 };
 
@@ -86,6 +87,9 @@ struct Arguments {
     /// Where the chart is drawn.
     #[arg(long, value_name = "FILE", default_value = "bench/chart.svg")]
     chart: PathBuf,
+    /// Also writes the report as Markdown, HTML and PDF into this folder.
+    #[arg(long, value_name = "FOLDER")]
+    pages: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -115,19 +119,27 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Some(Command::Peers) => peers::serve(),
         Some(Command::Report { file }) => {
             let text = fs::read(file).with_context(|| format!("{} can't be read", file.display()))?;
-            finish(&serde_json::from_slice(&text)?, &arguments.chart)
+            finish(&serde_json::from_slice(&text)?, arguments)
         }
         None => {
             let record = measure(arguments)?;
             write(&arguments.output, &serde_json::to_vec_pretty(&record)?)?;
-            finish(&record, &arguments.chart)
+            finish(&record, arguments)
         }
     }
 }
 
-fn finish(record: &Record, chart: &Path) -> anyhow::Result<()> {
-    print(&report::text(record));
-    write(chart, chart::draw(record)?.as_bytes())
+fn finish(record: &Record, arguments: &Arguments) -> anyhow::Result<()> {
+    let document = report::document(record);
+    print(&report::text(&document));
+    write(&arguments.chart, keel_report::svg(&chart::draw(record)).as_bytes())?;
+    let Some(folder) = &arguments.pages else { return Ok(()) };
+    let mut pages = Folder::open(folder)?;
+    pages.put("comparison.md", keel_report::markdown(&document))?;
+    pages.put("comparison.html", keel_report::html(&document))?;
+    pages.put("comparison.pdf", keel_report::pdf(&document))?;
+    pages.put_pictures(&document)?;
+    Ok(())
 }
 
 fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
@@ -139,7 +151,7 @@ fn print(text: &str) {
     println!("{text}");
 }
 
-#[expect(clippy::print_stderr, reason = "progress, for whoever waits")]
+#[expect(clippy::print_stderr, reason = "progress goes to the terminal")]
 fn progress(text: &str) {
     eprintln!("{text}");
 }

@@ -1,10 +1,16 @@
 //! What was measured, as raw data and as text.
 
-use std::{fmt, fmt::Write as _, fs};
+use std::fmt;
 
+use keel_report::{
+    document::{Block, Column, Document, Headline, Kind, Level, Table, Tone},
+    machine::Machine,
+    words,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    chart,
     idle::Idle,
     statistics::{Median, median},
     work::Work,
@@ -24,14 +30,6 @@ pub(crate) struct Record {
     pub(crate) proxies: Vec<ProxyInfo>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) idle: Vec<Idle>,
-}
-
-/// Where it was measured.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Machine {
-    pub(crate) processor: String,
-    pub(crate) cpus: usize,
-    pub(crate) kernel: String,
 }
 
 /// A proxy that was measured.
@@ -54,7 +52,7 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Gives CPU time for each request, in microseconds.
+    /// CPU time for each request, in microseconds.
     pub(crate) fn cpu_us_per_request(&self) -> f64 {
         self.cpu_ns as f64 / 1e3 / self.result.requests.max(1) as f64
     }
@@ -65,20 +63,6 @@ impl fmt::Display for Sample {
         let Self { proxy, work, result, .. } = self;
         let cpu = self.cpu_us_per_request();
         write!(f, "{:<16} {:<16} {cpu:6.1} µs CPU/request, {}", work.title(), proxy, result.describe())
-    }
-}
-
-impl Machine {
-    pub(crate) fn read() -> Self {
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
-        let processor = read("/proc/cpuinfo").lines().find_map(|line| {
-            line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_owned())
-        });
-        Self {
-            processor: processor.unwrap_or_else(|| "unknown".into()),
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-        }
     }
 }
 
@@ -95,7 +79,7 @@ impl Record {
         median(self.of(proxy, work).map(value))
     }
 
-    /// Gives the CPU time of one proxy for each request in parts of another's in the same round.
+    /// The CPU time of one proxy for each request in parts of another's in the same round.
     pub(crate) fn cpu_ratio(&self, one: &str, other: &str, work: Work) -> Option<Median> {
         median(self.of(one, work).filter_map(|sample| {
             let same_round = self.of(other, work).find(|other| other.round == sample.round)?;
@@ -104,72 +88,112 @@ impl Record {
     }
 }
 
-/// Gives the report.
-pub(crate) fn text(record: &Record) -> String {
-    let mut text = String::new();
-    // Writing to a String can't fail.
-    let _ = write_text(record, &mut text);
+/// The report.
+pub(crate) fn document(record: &Record) -> Document {
+    let Machine { processor, cores, kernel, .. } = &record.machine;
+    let connections = record.connections;
+    let network = if record.own_network { "a network of its own" } else { "the machine's network" };
+    let mut document = Document {
+        title: "Evenkeel beside other proxies".to_owned(),
+        subtitle: format!(
+            "{cores} × {processor}, {kernel}; one worker each, {connections} connections, {network}"
+        ),
+        verdict: Headline {
+            tone: Tone::Plain,
+            text: "CPU time of the proxy for each request".to_owned(),
+            detail: vec!["Medians over all rounds; proxies take turns within each round.".to_owned()],
+        },
+        blocks: Vec::new(),
+    };
+    let versions = record.proxies.iter().map(|proxy| (proxy.name.clone(), proxy.version.clone()));
+    document.blocks.push(Block::Facts(versions.collect()));
+    document.blocks.push(Block::Picture { file: CHART.to_owned(), picture: chart::draw(record) });
+    for work in record.works() {
+        document.heading(Level::Chapter, work.title(), &words::slug(work.title()));
+        document.blocks.push(Block::Table(table(record, work)));
+    }
+    if !record.idle.is_empty() {
+        document.heading(Level::Chapter, "Memory, idle connections after one request each", "idle");
+        document.blocks.push(Block::Table(idle_table(&record.idle)));
+    }
+    document
+}
+
+/// Name of the chart's files in a report.
+const CHART: &str = "cpu-per-request";
+
+/// The report's text and tables, for a terminal.
+pub(crate) fn text(document: &Document) -> String {
+    let mut text = format!("{}\n", document.subtitle);
+    for block in &document.blocks {
+        match block {
+            Block::Heading { text: heading, .. } => text += &format!("\n{heading}\n"),
+            Block::Facts(facts) => {
+                text.extend(facts.iter().map(|(name, value)| format!("  {name}: {value}\n")));
+            }
+            Block::Table(table) => text += &keel_report::markdown_table(table),
+            _ => {}
+        }
+    }
     text
 }
 
-fn write_text(record: &Record, text: &mut String) -> fmt::Result {
-    let Machine { processor, cpus, kernel } = &record.machine;
-    let connections = record.connections;
-    let network = if record.own_network { "a network of its own" } else { "the machine's network" };
-    writeln!(
-        text,
-        "{cpus} × {processor}, Linux {kernel}; one worker each, {connections} connections, {network}"
-    )?;
-    for ProxyInfo { name, version } in &record.proxies {
-        writeln!(text, "  {name}: {version}")?;
+fn table(record: &Record, work: Work) -> Table {
+    let mut table = Table::new([
+        ("Proxy", Kind::Words),
+        ("CPU µs/request", Kind::Number),
+        ("requests/s", Kind::Number),
+        ("p50 µs", Kind::Number),
+        ("p99 µs", Kind::Number),
+        ("p99.9 µs", Kind::Number),
+        ("errors", Kind::Number),
+    ]);
+    let Some(first) = record.proxies.first() else { return table };
+    let title = format!("{} CPU by round (median, 95 %)", first.name);
+    table.columns.push(Column { title, kind: Kind::Words });
+    for ProxyInfo { name, .. } in &record.proxies {
+        let median = |value: &dyn Fn(&Sample) -> f64| {
+            record.median(name, work, value).map_or(f64::NAN, |median| median.median)
+        };
+        let errors = record.of(name, work).map(|sample| sample.result.errors()).sum::<u64>();
+        let ratio = record.cpu_ratio(&first.name, name, work).filter(|_| *name != first.name);
+        table.rows.push(vec![
+            name.as_str().into(),
+            format!("{:.1}", median(&Sample::cpu_us_per_request)).into(),
+            format!("{:.0}", median(&|sample| sample.result.requests_per_second())).into(),
+            format!("{:.0}", median(&|sample| sample.result.p50_us as f64)).into(),
+            format!("{:.0}", median(&|sample| sample.result.p99_us as f64)).into(),
+            format!("{:.0}", median(&|sample| sample.result.p999_us as f64)).into(),
+            errors.to_string().into(),
+            ratio
+                .map(|Median { median, low, high }| format!("{median:.3} of it ({low:.3} to {high:.3})"))
+                .unwrap_or_default()
+                .into(),
+        ]);
     }
-    let Some(first) = record.proxies.first() else { return Ok(()) };
-    for work in record.works() {
-        writeln!(text, "\n{}", work.title())?;
-        let columns = ["CPU µs/request", "requests/s", "p50 µs", "p99 µs", "p99.9 µs", "errors"];
-        write!(text, "  {:<18}", "")?;
-        columns.iter().try_for_each(|column| write!(text, "{column:>16}"))?;
-        writeln!(text, "  {} CPU by round (median, 95 %)", first.name)?;
-        for proxy in &record.proxies {
-            write_row(record, &proxy.name, work, text)?;
-            match record.cpu_ratio(&first.name, &proxy.name, work).filter(|_| proxy.name != first.name) {
-                Some(Median { median, low, high }) => {
-                    writeln!(text, "  {median:.3} of it ({low:.3} to {high:.3})")?;
-                }
-                None => writeln!(text)?,
-            }
-        }
-    }
-    if !record.idle.is_empty() {
-        writeln!(text, "\nMemory, idle connections after one request each")?;
-        for idle in &record.idle {
-            let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-            let [before, after] = idle.pss;
-            writeln!(
-                text,
-                "  {:<18}{:>10.0} bytes each ({} connections, PSS {:.1} to {:.1} MiB)",
-                idle.proxy,
-                idle.bytes_per_connection(),
-                idle.connections,
-                mib(before),
-                mib(after),
-            )?;
-        }
-    }
-    Ok(())
+    table
 }
 
-fn write_row(record: &Record, proxy: &str, work: Work, text: &mut String) -> fmt::Result {
-    write!(text, "  {proxy:<18}")?;
-    let median = |value: &dyn Fn(&Sample) -> f64| {
-        record.median(proxy, work, value).map_or(f64::NAN, |median| median.median)
-    };
-    write!(text, "{:>16.1}", median(&Sample::cpu_us_per_request))?;
-    write!(text, "{:>16.0}", median(&|sample| sample.result.requests_per_second()))?;
-    write!(text, "{:>16.0}", median(&|sample| sample.result.p50_us as f64))?;
-    write!(text, "{:>16.0}", median(&|sample| sample.result.p99_us as f64))?;
-    write!(text, "{:>16.0}", median(&|sample| sample.result.p999_us as f64))?;
-    write!(text, "{:>16}", record.of(proxy, work).map(|sample| sample.result.errors()).sum::<u64>())
+fn idle_table(idle: &[Idle]) -> Table {
+    let mut table = Table::new([
+        ("Proxy", Kind::Words),
+        ("bytes each", Kind::Number),
+        ("connections", Kind::Number),
+        ("PSS before, MiB", Kind::Number),
+        ("PSS after, MiB", Kind::Number),
+    ]);
+    let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+    table.rows.extend(idle.iter().map(|idle| {
+        let [before, after] = idle.pss;
+        vec![
+            idle.proxy.as_str().into(),
+            format!("{:.0}", idle.bytes_per_connection()).into(),
+            idle.connections.to_string().into(),
+            mib(before).into(),
+            mib(after).into(),
+        ]
+    }));
+    table
 }
 
 #[cfg(test)]
@@ -198,7 +222,12 @@ pub(crate) mod tests {
         };
         let proxy = |name: &str| ProxyInfo { name: name.into(), version: name.into() };
         Record {
-            machine: Machine { processor: "abacus".into(), cpus: 2, kernel: "6".into() },
+            machine: Machine {
+                processor: "abacus".into(),
+                cores: 2,
+                kernel: "Linux 6".into(),
+                memory: 1 << 30,
+            },
             own_network: true,
             connections: 64,
             proxies: vec![proxy("evenkeel 0.1.0"), proxy("nginx 1.31.5")],
@@ -223,15 +252,15 @@ pub(crate) mod tests {
     fn compares_round_by_round() {
         let ratio = record().cpu_ratio("evenkeel 0.1.0", "nginx 1.31.5", Work::Body100).unwrap();
         assert_eq!((ratio.median, ratio.low, ratio.high), (0.7, 20.0 / 30.0, 1.1));
-        let text = text(&record());
+        let text = text(&document(&record()));
         assert!(text.contains("0.700 of it (0.667 to 1.100)"), "{text}");
-        assert!(text.contains("2097 bytes each"), "{text}");
+        assert!(text.contains(" 2097 |"), "{text}");
     }
 
     #[test]
     fn raw_data_is_read_back() {
         let written = serde_json::to_string(&record()).unwrap();
         let read: Record = serde_json::from_str(&written).unwrap();
-        assert_eq!(text(&read), text(&record()));
+        assert_eq!(text(&document(&read)), text(&document(&record())));
     }
 }

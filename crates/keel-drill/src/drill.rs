@@ -10,9 +10,8 @@ use crate::{
     Error, Options,
     cases::{CASES, Case},
     ledger::Source,
-    machine,
     record::Record,
-    results::{self, Finding, Results, Seconds},
+    results::{self, Finding, Machine, Results, Seconds},
     seed::Seed,
     stage::{Context, Known, Played, unplayed},
     subject::Subject,
@@ -54,7 +53,7 @@ pub fn run(options: &Options, mut told: impl FnMut(CaseNews<'_>)) -> Result<Ende
             None => format!("Evenkeel {}", env!("CARGO_PKG_VERSION")),
         },
         driver: subject.driver().to_owned(),
-        machine: machine::describe(),
+        machine: Machine::read(),
         files: project_files(&subject),
         ..Results::default()
     };

@@ -21,7 +21,6 @@ pub mod generator;
 pub mod guard;
 pub mod ledger;
 mod load;
-mod machine;
 pub mod nginx;
 pub mod peer;
 mod port;

@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 
+pub use keel_report::machine::Machine;
+
 pub use crate::ledger::Source;
 
 /// Version of this schema; grows when a field changes its meaning or goes.
@@ -39,19 +41,6 @@ pub struct Results {
     /// Why the drill ended before all cases were played, where it did.
     #[serde(default)]
     pub ended_early: Option<String>,
-}
-
-/// What the drill ran on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Machine {
-    /// Kernel name and release.
-    pub kernel: String,
-    /// Model of the processor, as the kernel names it.
-    pub processor: String,
-    /// Processors the drill could use.
-    pub cores: u32,
-    /// Memory in bytes.
-    pub memory: u64,
 }
 
 /// Client, balancer, upstreams, instances and networks, as the plan says: what the diagram shows.

@@ -8,10 +8,12 @@
 #![forbid(unsafe_code)]
 
 pub mod axis;
+pub mod bars;
 pub mod document;
 mod folder;
 pub mod font;
 mod html;
+pub mod machine;
 mod markdown;
 mod pdf;
 pub mod picture;
@@ -21,7 +23,7 @@ pub mod words;
 
 pub use folder::{Error, Folder};
 pub use html::render as html;
-pub use markdown::render as markdown;
+pub use markdown::{render as markdown, table as markdown_table};
 pub use pdf::render as pdf;
 pub use png::{Error as PngError, file as png};
 pub use svg::file as svg;

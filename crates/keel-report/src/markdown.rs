@@ -78,6 +78,13 @@ fn render_block(text: &mut String, block: &Block) {
     };
 }
 
+/// Writes a table as Markdown, its columns aligned for a terminal too.
+pub fn table(table: &Table) -> String {
+    let mut text = String::new();
+    render_table(&mut text, table);
+    text
+}
+
 fn render_table(text: &mut String, table: &Table) {
     let rows: Vec<Vec<String>> = table.rows.iter().map(|row| row.iter().map(render_cell).collect()).collect();
     let heads: Vec<String> = table.columns.iter().map(|column| escape(&column.title)).collect();

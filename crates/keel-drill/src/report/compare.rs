@@ -6,21 +6,14 @@
 use std::collections::BTreeSet;
 
 use keel_report::{
+    bars::{Bar, Bars, Group, Scale},
     document::{Block, Cell, Column, Document, Headline, Kind, Level, Table, Tone},
-    font::{Face, OTHER_FONT},
-    picture::{Anchor, Area, Ink, Pen, Picture, Style, at},
+    picture::{Ink, Picture},
     words,
 };
 
 use super::content;
 use crate::results::{Case, Count, Results};
-
-const WIDTH: f64 = 760.0;
-const MARGIN: f64 = 16.0;
-const NAME_WIDTH: f64 = 270.0;
-const NUMBER_WIDTH: f64 = 210.0;
-const ROW: f64 = 21.0;
-const BAR: f64 = 13.0;
 
 /// Writes the side-by-side.
 pub(super) fn document(all: &[Results]) -> Document {
@@ -235,58 +228,45 @@ fn draw(all: &[Results]) -> Option<Picture> {
     let has_wrong = |name: &&str| {
         all.iter().filter_map(|results| find(results, name)).any(|case| !wrongs(&case.count).is_empty())
     };
-    let names: Vec<&str> = case_names(all).into_iter().filter(has_wrong).collect();
-    if names.is_empty() {
+    let groups: Vec<Group> = case_names(all)
+        .into_iter()
+        .filter(has_wrong)
+        .map(|name| Group {
+            title: name.to_owned(),
+            note: String::new(),
+            bars: all.iter().map(|results| bar(results, name)).collect(),
+        })
+        .collect();
+    if groups.is_empty() {
         return None;
     }
-    let wrong = |count: &Count| count.lost.saturating_add(count.doubled).saturating_add(count.torn);
-    let share = |case: &Case| words::share(wrong(&case.count), case.count.sent);
-    let played =
-        |results: &Results, name: &str| find(results, name).filter(|case| case.skipped.is_none()).cloned();
-    let highest = names
-        .iter()
-        .flat_map(|name| all.iter().filter_map(|results| played(results, name)))
-        .map(|case| share(&case))
-        .fold(0.0, f64::max);
+    let bars = Bars {
+        title: "Requests lost, doubled or torn, as a share of those sent".to_owned(),
+        label: "Requests lost, doubled or torn, per case and proxy".to_owned(),
+        groups,
+        columns: 1,
+        name_width: 270.0,
+        number_width: 210.0,
+        scale: Scale::Common,
+        stroke_means: "",
+    };
+    Some(bars.draw())
+}
 
-    let mut picture = Picture::new(WIDTH, "Requests lost, doubled or torn, per case and proxy".to_owned());
-    let title = "Requests lost, doubled or torn, as a share of those sent";
-    picture.text(at(MARGIN, MARGIN + 12.0), title, Style::new(14.0, Ink::Text).bold());
-    let mut y = MARGIN + 30.0;
-    let left = MARGIN + NAME_WIDTH;
-    let room = WIDTH - MARGIN - NUMBER_WIDTH - left;
-    for name in names {
-        picture.text(
-            at(MARGIN, y + 12.0),
-            Face::Bold.fit(name, 12.0, WIDTH / 2.0),
-            Style::new(12.0, Ink::Text).bold(),
-        );
-        y += 19.0;
-        picture.line(vec![at(MARGIN, y), at(WIDTH - MARGIN, y)], Pen::new(Ink::Grid, 1.0));
-        y += 5.0;
-        for results in all {
-            let middle = y + ROW / 2.0;
-            let proxy = Face::Regular.fit(&results.proxy, 12.0, (NAME_WIDTH - 12.0) / OTHER_FONT);
-            let style = Style::new(12.0, Ink::Text).anchored(Anchor::End);
-            picture.text(at(left - 10.0, middle + 4.0), proxy, style);
-            let (length, text, ink) = match played(results, name) {
-                None => (0.0, "not played".to_owned(), Ink::Muted),
-                Some(case) if wrong(&case.count) == 0 => (0.0, "none".to_owned(), Ink::Text),
-                Some(case) => {
-                    let text =
-                        format!("{} ({})", words::percent(share(&case)), wrongs(&case.count).join(", "));
-                    ((share(&case) / highest * room).max(2.0), text, Ink::Wrong)
-                }
-            };
-            let bar = Area { x: left, y: middle - BAR / 2.0, width: length.max(1.0), height: BAR };
-            picture.rectangle(bar, 2.0, Some(if length > 0.0 { Ink::Wrong } else { Ink::Grid }), None);
-            let end = left + length + 9.0;
-            let text = Face::Regular.fit(&text, 12.0, (WIDTH - MARGIN - end) / OTHER_FONT);
-            picture.text(at(end, middle + 4.0), text, Style::new(12.0, ink));
-            y += ROW;
-        }
-        y += 8.0;
+/// What one proxy did wrong in a case.
+fn bar(results: &Results, name: &str) -> Bar {
+    let proxy = results.proxy.as_str();
+    let nothing =
+        |text: &str, ink| Bar { ink: Ink::Grid, number_ink: ink, ..Bar::new(proxy, 0.0, text.to_owned()) };
+    let Some(case) = find(results, name).filter(|case| case.skipped.is_none()) else {
+        return nothing("not played", Ink::Muted);
+    };
+    let Count { lost, doubled, torn, sent, .. } = case.count;
+    let wrong = lost.saturating_add(doubled).saturating_add(torn);
+    if wrong == 0 {
+        return nothing("none", Ink::Text);
     }
-    picture.height = y + MARGIN - 8.0;
-    Some(picture)
+    let share = words::share(wrong, sent);
+    let number = format!("{} ({})", words::percent(share), wrongs(&case.count).join(", "));
+    Bar { ink: Ink::Wrong, number_ink: Ink::Wrong, ..Bar::new(proxy, share, number) }
 }

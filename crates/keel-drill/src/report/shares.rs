@@ -6,49 +6,32 @@
 use std::collections::BTreeSet;
 
 use keel_report::{
-    font::{Face, OTHER_FONT},
-    picture::{Anchor, Area, Ink, Pen, Picture, Style, at},
+    bars::{Bar, Bars, Group, Scale},
+    picture::{Ink, Picture},
     words,
 };
 
 use crate::results::{Case, Step};
 
-const WIDTH: f64 = 760.0;
-const MARGIN: f64 = 16.0;
-const NAME_WIDTH: f64 = 130.0;
-const NUMBER_WIDTH: f64 = 190.0;
-const ROW: f64 = 22.0;
-const BAR: f64 = 14.0;
-const STEP_HEAD: f64 = 26.0;
-const STEP_GAP: f64 = 10.0;
-
 /// Draws a case's shares; none where no step says who received what.
 pub(super) fn draw(case: &Case) -> Option<Picture> {
-    if case.steps.iter().all(|step| instances(step).is_empty()) {
+    let judgement = Judgement::of(case);
+    let steps = case.steps.iter().filter(|step| !instances(step).is_empty());
+    let groups: Vec<Group> = steps.map(|step| group(step, judgement)).collect();
+    if groups.is_empty() {
         return None;
     }
-    let mut picture = Picture::new(WIDTH, format!("Requests per instance in the case {}", case.name));
-    let mut y = MARGIN;
-    picture.text(
-        at(MARGIN, y + 12.0),
-        format!("{}: requests per instance", case.name),
-        Style::new(14.0, Ink::Text).bold(),
-    );
-    y += 26.0;
-    for step in case.steps.iter().filter(|step| !instances(step).is_empty()) {
-        y = draw_step(&mut picture, step, y, Judgement::of(case));
-    }
-    if case.steps.iter().any(|step| step.expected.is_some()) {
-        picture.line(vec![at(MARGIN + 1.0, y), at(MARGIN + 1.0, y + 12.0)], Pen::new(Ink::Text, 2.0));
-        picture.text(
-            at(MARGIN + 9.0, y + 10.0),
-            "what the instance should have received",
-            Style::new(11.0, Ink::Muted),
-        );
-        y += 16.0;
-    }
-    picture.height = y + MARGIN - STEP_GAP / 2.0;
-    Some(picture)
+    let bars = Bars {
+        title: format!("{}: requests per instance", case.name),
+        label: format!("Requests per instance in the case {}", case.name),
+        groups,
+        columns: 1,
+        name_width: 130.0,
+        number_width: 190.0,
+        scale: Scale::PerGroup,
+        stroke_means: "what the instance should have received",
+    };
+    Some(bars.draw())
 }
 
 /// Whether a share that differs from what was expected is what the drill complains of.
@@ -80,58 +63,28 @@ pub(super) fn missed(step: &Step, instance: &str) -> Option<u64> {
     (expected != received).then_some(expected)
 }
 
-fn draw_step(picture: &mut Picture, step: &Step, top: f64, judgement: Judgement) -> f64 {
+fn group(step: &Step, judgement: Judgement) -> Group {
     let total: u64 = step.received.values().sum();
-    let mut y = top;
-    let requests = words::counted(total, "request", "requests");
-    let head = Style::new(12.0, Ink::Text).bold();
-    let room = (WIDTH - 2.0 * MARGIN) / OTHER_FONT - Face::Regular.width(&requests, 12.0) - 16.0;
-    picture.text(at(MARGIN, y + 12.0), Face::Bold.fit(&step.condition, 12.0, room), head);
-    picture.text(at(WIDTH - MARGIN, y + 12.0), requests, Style::new(12.0, Ink::Muted).anchored(Anchor::End));
-    y += STEP_HEAD - 6.0;
-    picture.line(vec![at(MARGIN, y), at(WIDTH - MARGIN, y)], Pen::new(Ink::Grid, 1.0));
-    y += 6.0;
-
-    let names = instances(step);
-    let expected = |name: &str| step.expected.as_ref().and_then(|expected| expected.get(name)).copied();
-    let received = |name: &str| step.received.get(name).copied().unwrap_or_default();
-    let longest = names.iter().map(|name| received(name).max(expected(name).unwrap_or_default())).max();
-    let bar_left = MARGIN + NAME_WIDTH;
-    let bar_room = WIDTH - MARGIN - NUMBER_WIDTH - bar_left;
-    for name in names {
-        let (got, wanted) = (received(name), expected(name));
-        let is_wrong = missed(step, name).is_some() && judgement == Judgement::HasFindings;
-        let ink = if is_wrong { Ink::Wrong } else { Ink::Data };
-        let middle = y + ROW / 2.0;
-        picture.text(
-            at(bar_left - 10.0, middle + 4.0),
-            Face::Regular.fit(name, 12.0, (NAME_WIDTH - 12.0) / OTHER_FONT),
-            Style::new(12.0, Ink::Text).anchored(Anchor::End),
-        );
-        let length = |number: u64| words::share(number, longest.unwrap_or_default()) * bar_room;
-        let bar = Area { x: bar_left, y: middle - BAR / 2.0, width: length(got).max(1.0), height: BAR };
-        picture.rectangle(bar, 2.0, Some(ink), None);
-        if let Some(wanted) = wanted {
-            let x = bar_left + length(wanted);
-            picture.line(
-                vec![at(x, middle - BAR / 2.0 - 3.0), at(x, middle + BAR / 2.0 + 3.0)],
-                Pen::new(Ink::Text, 2.0),
-            );
+    let bars = instances(step).into_iter().map(|name| {
+        let received = step.received.get(name).copied().unwrap_or_default();
+        let missed = missed(step, name);
+        let number = match missed {
+            Some(expected) => format!("{}, should be {}", words::count(received), words::count(expected)),
+            None => format!("{} · {}", words::count(received), share_text(received, total)),
+        };
+        let expected = step.expected.as_ref().and_then(|expected| expected.get(name));
+        let mut bar = Bar::new(name, received as f64, number);
+        bar.stroke = expected.map(|expected| *expected as f64);
+        if missed.is_some() && judgement == Judgement::HasFindings {
+            (bar.ink, bar.number_ink) = (Ink::Wrong, Ink::Wrong);
         }
-        let mut numbers = format!("{} · {}", words::count(got), share_text(got, total));
-        if let Some(wanted) = missed(step, name) {
-            numbers = format!("{}, should be {}", words::count(got), words::count(wanted));
-        }
-        let ink = if is_wrong { Ink::Wrong } else { Ink::Text };
-        let end = bar_left + length(got).max(length(wanted.unwrap_or_default()));
-        picture.text(
-            at(end + 9.0, middle + 4.0),
-            Face::Regular.fit(&numbers, 12.0, (WIDTH - MARGIN - end - 9.0) / OTHER_FONT),
-            Style::new(12.0, ink),
-        );
-        y += ROW;
+        bar
+    });
+    Group {
+        title: step.condition.clone(),
+        note: words::counted(total, "request", "requests"),
+        bars: bars.collect(),
     }
-    y + STEP_GAP
 }
 
 fn share_text(part: u64, whole: u64) -> String {
