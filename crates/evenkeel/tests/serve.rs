@@ -254,3 +254,41 @@ fn signals_by_name_reload_reopen_quit_and_stop() -> Outcome {
     assert!(get(address, "/").is_err());
     Ok(())
 }
+
+/// Whether the data plane has a file of this name open.
+fn is_open(balancer: &Running, name: &str) -> anyhow::Result<bool> {
+    let mut is_open = false;
+    for pid in balancer.children()? {
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+        is_open |=
+            files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|path| path.ends_with(name));
+    }
+    Ok(is_open)
+}
+
+#[test]
+fn a_log_that_a_reload_drops_is_closed_although_clients_idle() -> Outcome {
+    let port = free_port()?;
+    let configuration = |log: &str| {
+        format!(
+            "worker_processes 2;\nevents {{}}\nhttp {{ access_log off; server {{ listen 127.0.0.1:{port};\n\
+             location /logged {{ {log} return 200 x; }} }} }}\n"
+        )
+    };
+    let log = "access_log PREFIX/dropped.log combined buffer=64k; error_log PREFIX/dropped-too.log;";
+    let balancer = binary().serve(&configuration(log))?;
+    let mut idle = Client::connect(([127, 0, 0, 1], port))?;
+    assert_eq!(idle.request("GET /logged HTTP/1.1\r\nHost: test\r\n\r\n")?.status, 200);
+    for name in ["dropped.log", "dropped-too.log"] {
+        assert!(is_open(&balancer, name)?, "{name}");
+    }
+    balancer.write_configuration(&configuration(""))?;
+    balancer.signal(Signal::HUP)?;
+    for name in ["dropped.log", "dropped-too.log"] {
+        wait_until("the log is closed", || is_open(&balancer, name).is_ok_and(|is_open| !is_open))?;
+    }
+    let text = std::fs::read_to_string(balancer.folder().join("dropped.log"))?;
+    assert!(text.contains("GET /logged"), "what it gathered was written: {text}");
+    assert_eq!(idle.request("GET /logged HTTP/1.1\r\nHost: test\r\n\r\n")?.status, 200);
+    Ok(())
+}

@@ -12,17 +12,17 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use keel_lb::{Drained, Registry};
+use keel_lb::Drained;
 use keel_model::{Address, DataPlaneStatus, LogLevel, Order, PeerKey, PeerSet, Plan, Report, UpstreamName};
 use keel_sys::Channel;
-use keel_telemetry::Counters;
 use tokio::sync::mpsc::{Sender, channel};
 
 use crate::{
     io::spool,
-    log::{LogFiles, process_entry},
+    log::process_entry,
     reports::Reports,
-    snapshot::{self, PreparedSnapshot, Snapshot},
+    snapshot::{self, PlanFiles, PreparedSnapshot, Snapshot},
+    stores::Stores,
     worker::{Acknowledge, Worker, WorkerOrder, WorkerSetup},
 };
 
@@ -59,14 +59,12 @@ pub fn run(channel: OwnedFd) -> Result<(), Error> {
 
 struct Control {
     reports: Reports,
-    registry: Registry,
-    drained: Drained,
     sockets: HashMap<Address, OwnedFd>,
-    logs: Option<Arc<LogFiles>>,
+    /// Made with the first plan, which says how many workers there are.
+    stores: Option<Stores>,
     prepared: Option<PreparedSnapshot>,
     current: Option<Arc<Snapshot>>,
     workers: Vec<WorkerHandle>,
-    counters: Counters,
     connection_serial: Arc<AtomicU64>,
     /// Shutting it down ends the reading of orders.
     stop_reading: Arc<OwnedFd>,
@@ -81,19 +79,13 @@ struct WorkerHandle {
 
 impl Control {
     fn new(reports: Reports, stop_reading: OwnedFd) -> Self {
-        let told = reports.clone();
-        let drained: Drained =
-            Arc::new(move |upstream: &UpstreamName, peer: &PeerKey| told.drained(upstream, peer));
         Self {
             reports,
-            registry: Registry::new(),
-            drained,
             sockets: HashMap::new(),
-            logs: None,
+            stores: None,
             prepared: None,
             current: None,
             workers: Vec::new(),
-            counters: Counters::new(0),
             connection_serial: Arc::new(AtomicU64::new(1)),
             stop_reading: Arc::new(stop_reading),
         }
@@ -115,8 +107,8 @@ impl Control {
                 }
                 Order::Peers { upstream, set } => self.publish(&upstream, &set),
                 Order::ReopenLogs { logs } => {
-                    if let Some(files) = &self.logs {
-                        files.take(logs.into_iter().zip(descriptors).collect());
+                    if let Some(stores) = &self.stores {
+                        stores.reopen_logs(logs.into_iter().zip(descriptors).collect());
                     }
                 }
                 Order::Quit => self.quit(),
@@ -132,8 +124,8 @@ impl Control {
     }
 
     fn flush(&self) {
-        if let Some(logs) = &self.logs {
-            logs.flush();
+        if let Some(stores) = &self.stores {
+            stores.flush_logs();
         }
     }
 
@@ -151,7 +143,10 @@ impl Control {
         }
         let mut files = descriptors.split_off(addresses.len());
         let folders = files.split_off(log_paths.len()).into_iter().map(Arc::new);
-        let folders = folder_paths.into_iter().zip(folders).collect();
+        let files = PlanFiles {
+            folders: folder_paths.into_iter().zip(folders).collect(),
+            logs: log_paths.into_iter().zip(files).collect(),
+        };
         self.sockets.extend(addresses.into_iter().zip(descriptors));
         let missing = plan.listeners.iter().find(|listener| !self.sockets.contains_key(&listener.address));
         if let Some(listener) = missing {
@@ -161,16 +156,16 @@ impl Control {
             [scope.core.client_body_temp_path.as_path(), scope.proxy.upstream.temp_path.as_path()]
         }));
         let workers = plan.process.workers.max(1) as usize;
-        let logs = match &self.logs {
-            Some(logs) => logs.clone(),
+        let stores = match &self.stores {
+            Some(stores) => stores,
             None => {
-                let logs = Arc::new(LogFiles::new(workers).map_err(|error| show(&error))?);
-                self.logs.insert(logs).clone()
+                let told = self.reports.clone();
+                let drained: Drained =
+                    Arc::new(move |upstream: &UpstreamName, peer: &PeerKey| told.drained(upstream, peer));
+                self.stores.insert(Stores::new(workers, drained).map_err(|error| show(&error))?)
             }
         };
-        logs.take(log_paths.into_iter().zip(files).collect());
-        let prepared = snapshot::compile(plan, &self.registry, &self.drained, &logs, &folders);
-        let prepared = prepared.map_err(|error| show(&error))?;
+        let prepared = snapshot::compile(plan, stores, files).map_err(|error| show(&error))?;
         if self.workers.is_empty() {
             self.become_user(plan)?;
             self.start_workers(workers, &prepared.snapshot)?;
@@ -200,14 +195,14 @@ impl Control {
     }
 
     fn start_workers(&mut self, count: usize, snapshot: &Arc<Snapshot>) -> Result<(), String> {
+        let Some(stores) = &self.stores else { return Err("there is nothing to serve".into()) };
         self.reports.start().map_err(|error| show(&error))?;
-        self.counters = Counters::new(count);
         for index in 0..count {
             let (orders, queue) = channel(WORKER_ORDERS_MAX);
-            let counters = self.counters.worker(index).unwrap_or_default();
+            let counters = stores.counters.worker(index).unwrap_or_default();
             let setup = WorkerSetup {
                 snapshot: snapshot.clone(),
-                registry: self.registry.clone(),
+                registry: stores.groups().clone(),
                 counters,
                 reports: self.reports.clone(),
                 index,
@@ -234,8 +229,8 @@ impl Control {
         else {
             return;
         };
-        for group in prepared.groups {
-            group.commit();
+        if let Some(stores) = &mut self.stores {
+            stores.commit(prepared.claimed);
         }
         let snapshot = prepared.snapshot;
         self.sockets.retain(|address, _| snapshot.listener(address).is_some());
@@ -306,7 +301,7 @@ impl Control {
     }
 
     fn status(&self) -> DataPlaneStatus {
-        let totals = self.counters.totals();
+        let totals = self.stores.as_ref().map(|stores| stores.counters.totals()).unwrap_or_default();
         let peers = self.current.iter().flat_map(|snapshot| &snapshot.upstreams);
         DataPlaneStatus {
             generation: self.current.as_ref().map_or(0, |snapshot| snapshot.generation),

@@ -26,6 +26,7 @@ mod reports;
 mod rig;
 mod send;
 mod snapshot;
+mod stores;
 mod subrequest;
 mod upstream;
 mod variables;

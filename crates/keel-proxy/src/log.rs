@@ -1,42 +1,15 @@
-//! Access and error logs, as snapshots use them.
-//!
-//! Files arrive open from the supervisor, which may open what this process may not; a thread of `keel-telemetry` writes
-//! them. A log that two snapshots share is one log.
+//! Access and error logs of places, compiled. The files are in [`stores`](crate::stores).
 
-use std::{
-    collections::HashMap,
-    fs::{File, OpenOptions},
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use keel_model::{AccessLog, LogDestination, LogScope, Template};
-use keel_telemetry::{Buffering, Entry, ErrorLog, Format, Log, LogWriter, Target, Values};
+use keel_telemetry::{Buffering, Entry, ErrorLog, Format, Log, Values};
 
-use crate::{snapshot::CompileError, variables::Lookup};
-
-/// How long standard output or error may take nothing at the end before what waits for it is given up.
-const READER_PATIENCE: Duration = Duration::from_millis(100);
-
-/// All logs of the process.
-pub(crate) struct LogFiles {
-    writer: LogWriter,
-    workers: usize,
-    open: Mutex<HashMap<LogKey, Log>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum LogTarget {
-    File(PathBuf),
-    Stdout,
-    Stderr,
-    ByPath,
-}
-
-/// What makes two configured logs one: where it goes, bytes gathered, how long they may wait.
-type LogKey = (LogTarget, usize, Option<Duration>);
+use crate::{
+    snapshot::CompileError,
+    stores::logs::{LogClaims, LogTarget},
+    variables::Lookup,
+};
 
 /// The access logs of one place.
 pub(crate) type AccessLogs = Vec<CompiledAccessLog>;
@@ -51,65 +24,42 @@ pub(crate) struct CompiledAccessLog {
     /// Where a file is named by the request.
     path: Option<Template>,
     /// One queue for each worker.
-    logs: Vec<Log>,
+    queues: Arc<[Log]>,
 }
 
-impl LogFiles {
-    pub(crate) fn new(workers: usize) -> std::io::Result<Self> {
-        let writer = LogWriter::start(|problem| {
-            // The log itself is what fails, so standard error is what is left.
-            keel_telemetry::stderr().push(format!("{problem}\n").as_bytes());
-        })?;
-        Ok(Self { writer, workers, open: Mutex::default() })
-    }
+/// Prepares the access logs of a place.
+pub(crate) fn access(scope: &LogScope, claims: &mut LogClaims<'_>) -> Result<AccessLogs, CompileError> {
+    scope.logs.iter().map(|log| CompiledAccessLog::compile(log, claims)).collect()
+}
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<LogKey, Log>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+/// Prepares the error log of a place; `None` where the list is empty.
+pub(crate) fn errors(
+    logs: &[keel_model::ErrorLog],
+    claims: &mut LogClaims<'_>,
+) -> Result<ErrorLogs, CompileError> {
+    if logs.is_empty() {
+        return Ok(None);
     }
+    let logs = logs.iter().map(|log| {
+        let target = log.path.clone().map_or(LogTarget::Stderr, LogTarget::File);
+        Ok((claims.log(target, Buffering::default())?.shared, log.level))
+    });
+    let logs = logs.collect::<Result<Vec<_>, CompileError>>()?;
+    Ok(Some(Arc::new(ErrorLog::new(logs, std::process::id()))))
+}
 
-    /// Takes files that the supervisor has opened: logs go to these from now on.
-    pub(crate) fn take(&self, files: Vec<(PathBuf, OwnedFd)>) {
-        let mut open = self.lock();
-        for (path, file) in files {
-            let file = File::from(file);
-            let target = LogTarget::File(path);
-            let known: Vec<Log> =
-                open.iter().filter(|((known, ..), _)| *known == target).map(|(_, log)| log.clone()).collect();
-            for log in &known {
-                if let Ok(file) = file.try_clone() {
-                    log.reopen(Target::File(file));
-                }
-            }
-            if known.is_empty() {
-                let log = self.writer.open(Target::File(file), Buffering::default());
-                open.insert((target, 0, None), log);
-            }
-        }
-    }
+/// Prepares the process's error log; standard error where none is configured.
+pub(crate) fn process_errors(
+    logs: &[keel_model::ErrorLog],
+    claims: &mut LogClaims<'_>,
+) -> Result<Arc<ErrorLog>, CompileError> {
+    let stderr = [keel_model::ErrorLog { path: None, level: keel_model::LogLevel::Error }];
+    let errors = errors(if logs.is_empty() { &stderr } else { logs }, claims)?;
+    Ok(errors.unwrap_or_else(|| Arc::new(ErrorLog::new(Vec::new(), std::process::id()))))
+}
 
-    fn log(&self, target: LogTarget, buffering: Buffering) -> Result<Log, CompileError> {
-        let mut open = self.lock();
-        let key = (target, buffering.bytes, buffering.flush);
-        if let Some(log) = open.get(&key) {
-            return Ok(log.clone());
-        }
-        let output = match &key.0 {
-            LogTarget::File(path) => Target::File(open_file(path)?),
-            LogTarget::Stdout => Target::Stdout,
-            LogTarget::Stderr => Target::Stderr,
-            LogTarget::ByPath => Target::ByPath,
-        };
-        let log = self.writer.open(output, buffering);
-        open.insert(key, log.clone());
-        Ok(log)
-    }
-
-    /// Prepares the access logs of a place.
-    pub(crate) fn access(&self, scope: &LogScope) -> Result<AccessLogs, CompileError> {
-        scope.logs.iter().map(|log| self.access_log(log)).collect()
-    }
-
-    fn access_log(&self, log: &AccessLog) -> Result<CompiledAccessLog, CompileError> {
+impl CompiledAccessLog {
+    fn compile(log: &AccessLog, claims: &mut LogClaims<'_>) -> Result<Self, CompileError> {
         let bytes = log.buffer.map_or(0, keel_model::ByteSize::as_usize);
         let buffering = Buffering { bytes, flush: log.flush };
         let (target, path) = match &log.destination {
@@ -120,53 +70,10 @@ impl LogFiles {
             LogDestination::Stdout => (LogTarget::Stdout, None),
             LogDestination::Stderr => (LogTarget::Stderr, None),
         };
-        let handle = self.log(target, buffering)?;
-        Ok(CompiledAccessLog {
-            format: Format::new(&log.format),
-            condition: log.condition.clone(),
-            path,
-            logs: (0..self.workers).map(|_| handle.for_worker()).collect(),
-        })
+        let queues = claims.log(target, buffering)?.workers;
+        Ok(Self { format: Format::new(&log.format), condition: log.condition.clone(), path, queues })
     }
 
-    /// Prepares the error log of a place; `None` where the list is empty.
-    pub(crate) fn errors(&self, logs: &[keel_model::ErrorLog]) -> Result<ErrorLogs, CompileError> {
-        if logs.is_empty() {
-            return Ok(None);
-        }
-        let logs = logs.iter().map(|log| {
-            let target = log.path.clone().map_or(LogTarget::Stderr, LogTarget::File);
-            Ok((self.log(target, Buffering::default())?, log.level))
-        });
-        let logs = logs.collect::<Result<Vec<_>, CompileError>>()?;
-        Ok(Some(Arc::new(ErrorLog::new(logs, std::process::id()))))
-    }
-
-    /// Prepares the process's error log; standard error where none is configured.
-    pub(crate) fn process_errors(
-        &self,
-        logs: &[keel_model::ErrorLog],
-    ) -> Result<Arc<ErrorLog>, CompileError> {
-        let stderr = [keel_model::ErrorLog { path: None, level: keel_model::LogLevel::Error }];
-        let errors = self.errors(if logs.is_empty() { &stderr } else { logs })?;
-        Ok(errors.unwrap_or_else(|| Arc::new(ErrorLog::new(Vec::new(), std::process::id()))))
-    }
-
-    /// Waits until everything logged so far is written.
-    pub(crate) fn flush(&self) {
-        self.writer.flush();
-        keel_telemetry::stdout().flush(READER_PATIENCE);
-        keel_telemetry::stderr().flush(READER_PATIENCE);
-    }
-}
-
-fn open_file(path: &Path) -> Result<File, CompileError> {
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let opened = OpenOptions::new().append(true).create(true).custom_flags(flags).open(path);
-    opened.map_err(|source| CompileError::Log { path: path.display().to_string(), source })
-}
-
-impl CompiledAccessLog {
     /// Writes the line of a request, unless the log's condition says not to.
     pub(crate) fn write(&self, lookup: Lookup<'_>) {
         if let Some(condition) = &self.condition {
@@ -176,7 +83,7 @@ impl CompiledAccessLog {
                 return;
             }
         }
-        let Some(log) = self.logs.get(lookup.worker.index) else { return };
+        let Some(log) = self.queues.get(lookup.worker.index) else { return };
         match &self.path {
             None => log.append_with(|out| self.format.append_line(&lookup, out)),
             Some(path) => {

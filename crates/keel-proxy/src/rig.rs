@@ -1,9 +1,8 @@
 //! A worker for unit tests: requests are text, answers are captured, and there is no connection to anybody.
 
-use std::{cell::OnceCell, collections::HashMap, rc::Rc, sync::Arc};
+use std::{cell::OnceCell, rc::Rc, sync::Arc};
 
 use keel_http::{Limits, Rules, Underscores};
-use keel_lb::Registry;
 use keel_model::*;
 use keel_sys::Channel;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -12,11 +11,11 @@ use crate::{
     downstream::{self, Client},
     exchange::{Exchange, Remote},
     job::Job,
-    log::LogFiles,
     phase,
     reports::Reports,
     send::{Capture, Sink},
-    snapshot,
+    snapshot::{self, PlanFiles},
+    stores::Stores,
     worker::{Worker, WorkerSetup},
 };
 
@@ -64,15 +63,13 @@ impl Rig {
             ..Plan::default()
         };
         adjust(&mut plan);
-        let registry = Registry::new();
-        let logs = LogFiles::new(1).unwrap();
-        let drained: keel_lb::Drained = Arc::new(|_, _| {});
-        let prepared = snapshot::compile(&plan, &registry, &drained, &logs, &HashMap::new()).unwrap();
+        let stores = Stores::new(1, Arc::new(|_, _| {})).unwrap();
+        let prepared = snapshot::compile(&plan, &stores, PlanFiles::default()).unwrap();
         let (channel, _) = Channel::pair().unwrap();
         let (_, orders) = tokio::sync::mpsc::channel(1);
         let setup = WorkerSetup {
             snapshot: prepared.snapshot,
-            registry,
+            registry: stores.groups().clone(),
             counters: Arc::default(),
             reports: Reports::new(channel),
             index: 0,

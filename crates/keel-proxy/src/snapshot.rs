@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use keel_lb::{Drained, Group, Prepared, Registry};
+use keel_lb::Group;
 use keel_model::{
     Address, ClientSettings, Content, FileSource, Location, LocationMatcher, Plan, Return, Root, Scope,
     ServerId, UpstreamKeepalive, UpstreamName,
@@ -34,7 +34,9 @@ pub(crate) use variables::{CompiledMap, LookedUp, Variables};
 use crate::{
     files::Files,
     filter::{self, Chain},
-    log::{AccessLogs, ErrorLogs, LogFiles},
+    log::{self, AccessLogs, ErrorLogs},
+    stores::{Claimed, Claims, Stores},
+    upstream::queue::QueueLength,
 };
 
 /// A plan that can't be used.
@@ -120,7 +122,7 @@ pub(crate) struct UpstreamConf {
     pub(crate) name: UpstreamName,
     pub(crate) group: Arc<Group>,
     pub(crate) keepalive: UpstreamKeepalive,
-    pub(crate) queue: crate::upstream::queue::QueueLength,
+    pub(crate) queue: Arc<QueueLength>,
 }
 
 /// A configuration made ready for requests.
@@ -154,43 +156,50 @@ impl Snapshot {
     }
 }
 
-/// A snapshot that waits to be committed, with what committing changes elsewhere.
+/// A snapshot that waits to be committed, with the state it names.
 pub(crate) struct PreparedSnapshot {
     pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) groups: Vec<Prepared>,
+    pub(crate) claimed: Claimed,
+}
+
+/// What a plan's files come along as: open.
+#[derive(Default)]
+pub(crate) struct PlanFiles {
+    /// Log files by path.
+    pub(crate) logs: Vec<(PathBuf, OwnedFd)>,
+    /// Folders of trees by path.
+    pub(crate) folders: HashMap<PathBuf, Arc<OwnedFd>>,
 }
 
 /// Builds the snapshot of a plan.
 pub(crate) fn compile(
     plan: &Plan,
-    registry: &Registry,
-    drained: &Drained,
-    logs: &LogFiles,
-    folders: &HashMap<PathBuf, Arc<OwnedFd>>,
+    stores: &Stores,
+    files: PlanFiles,
 ) -> Result<PreparedSnapshot, CompileError> {
+    let folders = &files.folders;
     let trees =
         plan.trees.iter().map(|tree| (tree.name.as_str(), Arc::new(Tree::new(&tree.layers, folders))));
     let trees = trees.collect();
-    let mut groups = Vec::new();
+    let mut claims = stores.claims(files.logs);
     let mut upstreams = Vec::new();
     for upstream in &plan.upstreams {
-        let prepared = registry.prepare(upstream, drained.clone()).map_err(|error| CompileError::Policy {
+        let group = claims.group(upstream).map_err(|error| CompileError::Policy {
             upstream: upstream.name.to_string(),
             reason: error.to_string(),
         })?;
         upstreams.push(UpstreamConf {
             name: upstream.name.clone(),
-            group: prepared.group().clone(),
+            group,
             keepalive: upstream.keepalive.clone(),
-            queue: crate::upstream::queue::QueueLength::default(),
+            queue: claims.named(&upstream.name.0, &()),
         });
-        groups.push(prepared);
     }
     let upstream_by_name = upstreams.iter().enumerate().map(|(id, conf)| (conf.name.clone(), id)).collect();
     let mut builder = Builder {
         places: Vec::new(),
         upstream_by_name: &upstream_by_name,
-        logs,
+        claims: &mut claims,
         trees: &trees,
         files: Files::Host,
     };
@@ -226,24 +235,24 @@ pub(crate) fn compile(
         variables: Variables::compile(&plan.variables)?,
         shutdown_timeout: plan.process.shutdown_timeout,
         connections_max: plan.process.worker_connections as usize,
-        error_log: logs.process_errors(&plan.process.error_logs)?,
+        error_log: log::process_errors(&plan.process.error_logs, &mut claims.logs)?,
         upstreams,
         upstream_by_name,
         places,
     };
-    Ok(PreparedSnapshot { snapshot: Arc::new(snapshot), groups })
+    Ok(PreparedSnapshot { snapshot: Arc::new(snapshot), claimed: claims.finish() })
 }
 
-struct Builder<'a> {
+struct Builder<'a, 'c> {
     places: Vec<Place>,
     upstream_by_name: &'a HashMap<UpstreamName, usize>,
-    logs: &'a LogFiles,
+    claims: &'a mut Claims<'c>,
     trees: &'a HashMap<&'a str, Arc<Tree>>,
     /// Where the paths of the current server lead.
     files: Files,
 }
 
-impl Builder<'_> {
+impl Builder<'_, '_> {
     fn server(
         &mut self,
         identity: PlaceIdentity,
@@ -303,8 +312,8 @@ impl Builder<'_> {
             filters,
             types: scope.core.types.iter().cloned().collect(),
             nested,
-            access_logs: self.logs.access(&scope.log)?,
-            error_logs: self.logs.errors(&scope.core.error_logs)?,
+            access_logs: log::access(&scope.log, &mut self.claims.logs)?,
+            error_logs: log::errors(&scope.core.error_logs, &mut self.claims.logs)?,
             scope: scope.clone(),
             files: self.files.clone(),
         };

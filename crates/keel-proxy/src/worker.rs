@@ -241,7 +241,9 @@ impl Worker {
         let of = |name: &UpstreamName| pools.get(name).cloned().unwrap_or_default();
         let view = View { pools: snapshot.upstreams.iter().map(|conf| of(&conf.name)).collect(), snapshot };
         drop(before);
-        *self.view.borrow_mut() = Rc::new(view);
+        let view = Rc::new(view);
+        *self.view.borrow_mut() = view.clone();
+        self.parking.follow_configuration(&view);
         self.waiters.wake_all();
     }
 

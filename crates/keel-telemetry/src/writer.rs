@@ -94,8 +94,21 @@ pub enum Problem {
 #[derive(Clone)]
 pub struct Log {
     shared: Arc<Shared>,
-    file: Arc<LogFile>,
+    open: Arc<Open>,
     queue: Arc<Queue>,
+}
+
+/// All handles of one log. The end of the last one closes it.
+struct Open {
+    shared: Arc<Shared>,
+    file: Arc<LogFile>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.file.is_closed.store(true, SeqCst);
+        self.shared.wake();
+    }
 }
 
 struct Shared {
@@ -116,6 +129,8 @@ struct State {
 struct LogFile {
     queues: Mutex<Vec<Arc<Queue>>>,
     output: Mutex<Output>,
+    /// Whether its last handle is gone: once all it has is written, the writer forgets it.
+    is_closed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -145,10 +160,14 @@ impl LogWriter {
     pub fn open(&self, target: Target, buffering: Buffering) -> Log {
         let queue = Arc::new(Queue::default());
         let output = Output::new(target, buffering);
-        let file = LogFile { queues: Mutex::new(vec![queue.clone()]), output: Mutex::new(output) };
-        let file = Arc::new(file);
+        let file = Arc::new(LogFile {
+            queues: Mutex::new(vec![queue.clone()]),
+            output: Mutex::new(output),
+            is_closed: AtomicBool::new(false),
+        });
         lock(&self.shared.state).logs.push(file.clone());
-        Log { shared: self.shared.clone(), file, queue }
+        let open = Arc::new(Open { shared: self.shared.clone(), file });
+        Log { shared: self.shared.clone(), open, queue }
     }
 
     /// Waits until everything that was appended before is written, buffers included.
@@ -178,8 +197,8 @@ impl Log {
     /// Gives a handle with a queue of its own.
     pub fn for_worker(&self) -> Self {
         let queue = Arc::new(Queue::default());
-        lock(&self.file.queues).push(queue.clone());
-        Self { shared: self.shared.clone(), file: self.file.clone(), queue }
+        lock(&self.open.file.queues).push(queue.clone());
+        Self { shared: self.shared.clone(), open: self.open.clone(), queue }
     }
 
     /// Appends what is a line or several, their ends included.
@@ -220,8 +239,8 @@ impl Log {
     /// hasn't taken by now is lost.
     pub fn reopen(&self, target: Target) -> Vec<Problem> {
         let mut problems = Vec::new();
-        self.file.drain(Instant::now(), Urgency::Everything, &mut problems);
-        let mut output = lock(&self.file.output);
+        self.open.file.drain(Instant::now(), Urgency::Everything, &mut problems);
+        let mut output = lock(&self.open.file.output);
         problems.extend(output.give_up());
         output.set_target(target);
         problems
@@ -257,8 +276,8 @@ struct Drained {
 }
 
 impl Shared {
-    /// Wakes the writer if it sleeps. The line is in the queue already: either the writer's last look finds it or, by
-    /// the fences on both sides, it is seen asleep here.
+    /// Wakes the writer if it sleeps. What it is to see, a line or a log's end, is there already: either the writer's last
+    /// look finds it or, by the fences on both sides, it is seen asleep here.
     fn wake(&self) {
         fence(SeqCst);
         if self.asleep.load(Relaxed) {
@@ -290,7 +309,7 @@ impl Shared {
                 reports.tell(now, on_problem);
             }
             let mut state = lock(&self.state);
-            state.logs.retain(|log| Arc::strong_count(log) > 1 || log.has_lines());
+            state.logs.retain(|log| !log.is_finished());
             state.flushes_done = asked;
             if is_flush {
                 self.changed.notify_all();
@@ -312,7 +331,7 @@ impl Shared {
         self.asleep.store(true, SeqCst);
         fence(SeqCst);
         let asleep = |state: &mut State| is_idle(state) && self.asleep.load(SeqCst);
-        if state.logs.iter().all(|log| !log.has_lines()) {
+        if state.logs.iter().all(|log| !log.has_lines() && !log.is_closed()) {
             match due {
                 Some(due) => {
                     let left = due.saturating_duration_since(Instant::now());
@@ -368,6 +387,15 @@ impl LogFile {
         lock(&self.queues).iter().any(|queue| !lock(&queue.lines).is_empty())
     }
 
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(SeqCst)
+    }
+
+    /// Whether nobody has it any more and everything is written.
+    fn is_finished(&self) -> bool {
+        self.is_closed() && !self.has_lines() && lock(&self.output).is_empty()
+    }
+
     /// Gives up what can't be written at the end.
     fn give_up(&self) -> Option<Problem> {
         let missed = |queue: &Arc<Queue>| count_lines(&lock(&queue.lines)) + queue.lost.swap(0, Relaxed);
@@ -378,6 +406,8 @@ impl LogFile {
     }
 
     fn drain(&self, now: Instant, urgency: Urgency, problems: &mut Vec<Problem>) -> Drained {
+        // Nothing more comes that could fill its buffer.
+        let urgency = if self.is_closed() { Urgency::Everything } else { urgency };
         let mut output = lock(&self.output);
         let mut any = false;
         if !output.catch_up(problems) {
@@ -430,6 +460,10 @@ impl Output {
             pending: Vec::new(),
             by_path: HashMap::new(),
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.buffer.is_empty() && self.pending.is_empty()
     }
 
     fn set_target(&mut self, target: Target) {

@@ -172,3 +172,22 @@ fn lines_go_to_files_named_with_each() {
     let told = told.lock().unwrap();
     assert!(told.len() == 1 && told[0].ends_with("no/such/folder.log can't be opened"), "{told:?}");
 }
+
+#[test]
+fn the_end_of_the_last_handle_closes_a_log_behind_what_it_gathered() {
+    let writer = LogWriter::start(|problem| panic!("{problem}")).unwrap();
+    let (mut reader, pipe) = std::io::pipe().unwrap();
+    let buffering = Buffering { bytes: 1000, flush: None };
+    let log = writer.open(Target::File(File::from(OwnedFd::from(pipe))), buffering);
+    let worker = log.for_worker();
+    log.append(b"one\n");
+    drop(log);
+    worker.append(b"two\n");
+    drop(worker);
+    let mut text = String::new();
+    // Ends once nobody holds the other end of the pipe.
+    reader.read_to_string(&mut text).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["one", "two"]);
+}

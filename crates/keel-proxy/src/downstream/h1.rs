@@ -79,7 +79,7 @@ async fn exchange(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange, r
 }
 
 /// Takes the current configuration, unless it has no such listener any more.
-fn follow_configuration(worker: &Rc<Worker>, client: &mut Client) {
+pub(super) fn follow_configuration(worker: &Rc<Worker>, client: &mut Client) {
     let current = worker.view();
     if Rc::ptr_eq(&current, &client.view) {
         return;

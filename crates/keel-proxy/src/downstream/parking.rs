@@ -22,7 +22,7 @@ use keel_sys::{Watched, allocator};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use slab::Slab;
 
-use super::{Client, QUIT_IDLE, order::Order, spawn};
+use super::{Client, QUIT_IDLE, h1::follow_configuration, order::Order, spawn};
 use crate::{
     exchange::Remote,
     io::{
@@ -190,6 +190,17 @@ impl Parking {
             self.note_deadline(place);
         }
         self.wake();
+    }
+
+    /// Has parked connections take this configuration, so that none keeps an older one, its logs and all, in memory. Those
+    /// whose listener is gone keep theirs, as it tells how they were to be served.
+    pub(crate) fn follow_configuration(&self, current: &Rc<View>) {
+        for (_, parked) in self.places.borrow_mut().iter_mut() {
+            if let Some(at) = current.snapshot.listener(&parked.listener) {
+                parked.listener_at = u32::try_from(at).unwrap_or(u32::MAX);
+                parked.view = current.clone();
+            }
+        }
     }
 
     /// Enters the moment at which something is due with a connection.
@@ -446,7 +457,8 @@ impl Parked {
 }
 
 /// Parks a connection that idles. Where the kernel can't watch it so, it goes on with a task.
-pub(super) fn park(worker: &Rc<Worker>, client: Client) {
+pub(super) fn park(worker: &Rc<Worker>, mut client: Client) {
+    follow_configuration(worker, &mut client);
     let parking = &worker.parking;
     let Some(parked) = Parked::new(client, parking.start, worker.clock.now()) else { return };
     let kept = parked.is_kept();

@@ -11,9 +11,9 @@ use std::{
 };
 
 use keel_telemetry::WorkerCounters;
+use tokio::sync::{Notify, futures::Notified};
 
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
+use crate::stores::Named;
 
 /// Requests that may wait for one upstream.
 pub(crate) const WAITING_MAX: u32 = 1000;
@@ -54,9 +54,21 @@ impl Waiters {
     }
 }
 
-/// How many requests wait for one upstream, over all workers.
+/// How many requests wait for one upstream, over all workers and configurations.
 #[derive(Default)]
 pub(crate) struct QueueLength(AtomicU32);
+
+impl Named for QueueLength {
+    type Settings = ();
+
+    fn new((): &()) -> Self {
+        Self::default()
+    }
+
+    fn settings(&self) -> &() {
+        &()
+    }
+}
 
 impl QueueLength {
     /// Takes a place, unless all are taken.
@@ -88,5 +100,31 @@ impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         self.queue.0.fetch_sub(1, Relaxed);
         self.counters.queued.sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stores::Stores;
+
+    fn reload(stores: &mut Stores) -> Arc<QueueLength> {
+        let mut claims = stores.claims(Vec::new());
+        let queue = claims.named::<QueueLength>("app", &());
+        let claimed = claims.finish();
+        stores.commit(claimed);
+        queue
+    }
+
+    #[test]
+    fn the_bound_holds_over_reloads_while_requests_wait() {
+        let mut stores = Stores::new(1, Arc::new(|_, _| {})).unwrap();
+        let until = Instant::now();
+        let before = reload(&mut stores);
+        let places: Vec<_> = (0..WAITING_MAX).map(|_| before.enter(until, Arc::default()).unwrap()).collect();
+        let after = reload(&mut stores);
+        assert!(after.enter(until, Arc::default()).is_none());
+        drop(places);
+        assert!(after.enter(until, Arc::default()).is_some());
     }
 }

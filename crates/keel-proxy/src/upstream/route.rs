@@ -45,7 +45,7 @@ impl Target {
 
     pub(super) fn queue<'a>(&self, view: &'a View) -> Option<&'a QueueLength> {
         match self {
-            Target::Known { upstream, .. } => view.snapshot.upstreams.get(*upstream).map(|conf| &conf.queue),
+            Target::Known { upstream, .. } => view.snapshot.upstreams.get(*upstream).map(|conf| &*conf.queue),
             Target::Dynamic { .. } => None,
         }
     }
