@@ -15,6 +15,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("keel-http", &[]),
     ("keel-model", &[]),
     ("keel-sys", &[]),
+    ("keel-engine", &["keel-model"]),
     ("keel-lb", &["keel-model"]),
     ("keel-regex", &["keel-model"]),
     ("keel-telemetry", &["keel-model"]),
@@ -25,12 +26,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "keel-proxy",
         &["keel-http", "keel-lb", "keel-model", "keel-regex", "keel-sys", "keel-telemetry", "keel-tree"],
     ),
-    ("keel-runner", &["keel-model", "keel-sys", "keel-telemetry"]),
+    ("keel-runner", &["keel-engine", "keel-model", "keel-sys", "keel-telemetry"]),
     (
         "keel-control",
         &[
             "keel-compose",
             "keel-diag",
+            "keel-engine",
             "keel-model",
             "keel-nginx",
             "keel-proxy",
@@ -56,6 +58,9 @@ const BANNED: &[(&str, &str)] = &[
     ("openssl-sys", "rustls is the one TLS"),
     ("serde_yaml", "unmaintained, and it loses spans"),
 ];
+
+/// Packages that one crate alone depends on, and what everybody else has instead.
+const OWNED: &[(&str, &str)] = &[("bollard", "keel-engine")];
 
 /// A file longer than this has more than one reason to change.
 const FILE_LINES_MAX: usize = 900;
@@ -120,6 +125,9 @@ fn check_imports(metadata: &Value, complaints: &mut Vec<String>) {
         for dependency in dependencies {
             let import = text(dependency, "name");
             let for_tests = text(dependency, "kind") == "dev";
+            if let Some((_, owner)) = OWNED.iter().find(|(owned, owner)| *owned == import && *owner != name) {
+                complaints.push(format!("{name} may not depend on {import}: {owner} does, for all"));
+            }
             if import.starts_with("keel-") && !for_tests && !allowed.contains(&import) {
                 complaints.push(format!(
                     "{name} may not import {import} (ARCHITECTURE.md, \"who may import whom\")"

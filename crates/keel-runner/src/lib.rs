@@ -19,7 +19,5 @@ pub use driver::{
 };
 pub use error::Error;
 pub use notice::{Exit, Health, InstanceState, InstanceStatus, Notice, PoolInstance};
-pub use runner::{
-    ApplyOptions, Begun, Runner, Settings, end_leftovers, engine_answers, engine_host, seat_address, start,
-};
+pub use runner::{ApplyOptions, Begun, Runner, Settings, end_leftovers, seat_address, start};
 pub use supervisor::{CommandError, Ending, Failure, Recreate};

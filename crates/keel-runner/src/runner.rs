@@ -107,16 +107,6 @@ pub fn seat_address(place: &str, service: &str) -> Option<IpAddr> {
     process::seat_address(place, service)
 }
 
-/// Tells whether a container engine answers. May take seconds where one is there and silent.
-pub fn engine_answers() -> bool {
-    docker::answers()
-}
-
-/// Gives where the container engine is looked for: `DOCKER_HOST`, else its usual socket.
-pub fn engine_host() -> String {
-    docker::host()
-}
-
 /// Ends processes and containers of a project that an earlier runner left behind, and removes its files and networks.
 /// Tells whether there was anything to end.
 ///

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use bollard::models::{ContainerInspectResponse, HealthStatusEnum};
+use keel_engine::api::models::{ContainerInspectResponse, HealthStatusEnum};
 use keel_model::signal_number;
 use tokio::time::Instant;
 

@@ -4,17 +4,11 @@
 //! nothing else through is enough. DOCKER_HOST says where the engine is, else its socket is at the usual place.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
 };
 
-use bollard::{
-    Docker,
-    errors::Error,
-    models::{EventMessage, EventMessageTypeEnum},
-    query_parameters::{EventsOptions, ListContainersOptions},
-};
-use keel_model::signal_number;
+use keel_engine::{Change, Docker, EngineError, Event, Which};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -25,24 +19,11 @@ use super::{
     containers::{Container, Containers},
     follower::at,
 };
-use crate::serve::chain;
 
-const SOCKET: &str = "unix:///var/run/docker.sock";
 /// When to try again after the engine couldn't be reached.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the engine may take to say who runs.
+/// How long the engine may take to list what runs.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Why the engine's word can't be had.
-#[derive(Debug, thiserror::Error)]
-enum EngineError {
-    #[error(transparent)]
-    Api(#[from] Error),
-    #[error("no answer within {LIST_TIMEOUT:?}")]
-    Timeout,
-    #[error("it ended the connection")]
-    Ended,
-}
 
 /// Follows the engine until nobody listens any more. `None` until it has been asked once.
 pub(super) async fn watch(containers: watch::Sender<Option<Containers>>) {
@@ -58,7 +39,7 @@ pub(super) async fn watch(containers: watch::Sender<Option<Containers>>) {
             let known = containers.borrow().as_ref().map_or(0, |known| known.all.len());
             tracing::error!(
                 "the container engine can't be asked ({}); the {known} containers known last stay",
-                chain(&error)
+                error.cause()
             );
         }
         if containers.borrow().is_none() {
@@ -73,23 +54,12 @@ async fn follow(
     containers: &watch::Sender<Option<Containers>>,
     failing: &mut bool,
 ) -> Result<(), EngineError> {
-    let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
-    let docker = Docker::connect_with_host(host.as_deref().unwrap_or(SOCKET))?;
-    let docker = tokio::time::timeout(LIST_TIMEOUT, docker.negotiate_version())
-        .await
-        .map_err(|_| EngineError::Timeout)??;
+    let docker = keel_engine::connect().await?;
     // The stream asks only when it is first read, after the listing: it begins a moment before that, and what the
     // listing knew already is taken again.
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let since = Some(since.as_secs().to_string());
-    let filters = HashMap::from([("type".to_owned(), vec!["container".to_owned(), "network".to_owned()])]);
-    let mut events = std::pin::pin!(docker.events(Some(EventsOptions {
-        filters: Some(filters),
-        since,
-        ..Default::default()
-    })));
+    let mut events = std::pin::pin!(keel_engine::events(&docker, SystemTime::now()));
     let listed = tokio::time::timeout(LIST_TIMEOUT, list(&docker)).await;
-    let mut listed = listed.map_err(|_| EngineError::Timeout)??;
+    let mut listed = listed.map_err(|_| EngineError::Slow { within: LIST_TIMEOUT })??;
     if std::mem::take(failing) {
         tracing::info!("the container engine can be asked again");
     }
@@ -108,8 +78,8 @@ async fn follow(
         let ignored_at = containers.borrow().as_ref().and_then(Containers::ignored_at);
         tokio::select! {
             event = events.next() => match event {
-                Some(event) => take(&docker, containers, &event?).await?,
-                None => return Err(EngineError::Ended),
+                Some(event) => take(&docker, containers, event?).await?,
+                None => return Err(EngineError::Broken("it ended the connection".into())),
             },
             () = at(ignored_at) => change(containers, |known| known.look_at_ignored(Instant::now())),
         }
@@ -119,7 +89,7 @@ async fn follow(
 async fn list(docker: &Docker) -> Result<Containers, EngineError> {
     let mut found = Containers::default();
     let own = own_id();
-    for summary in docker.list_containers(None::<ListContainersOptions>).await? {
+    for summary in keel_engine::list(docker, Which::Running).await? {
         let Some(id) = summary.id else { continue };
         if let Some(container) = inspect(docker, &id).await? {
             if own.as_deref() == Some(id.as_str()) {
@@ -133,40 +103,33 @@ async fn list(docker: &Docker) -> Result<Containers, EngineError> {
 
 /// Asks for one container; `None` if it is gone or doesn't run.
 async fn inspect(docker: &Docker, id: &str) -> Result<Option<Container>, EngineError> {
-    match docker.inspect_container(id, None).await {
-        Ok(answer) => Ok(Container::of(&answer)),
-        Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    Ok(keel_engine::inspect(docker, id).await?.as_ref().and_then(Container::of))
 }
 
 async fn take(
     docker: &Docker,
     containers: &watch::Sender<Option<Containers>>,
-    event: &EventMessage,
+    event: Event,
 ) -> Result<(), EngineError> {
-    let Some(actor) = &event.actor else { return Ok(()) };
-    let attribute = |name: &str| actor.attributes.as_ref().and_then(|all| all.get(name)).cloned();
-    let of_network = event.typ == Some(EventMessageTypeEnum::NETWORK);
-    let id = if of_network { attribute("container") } else { actor.id.clone() };
-    let Some(id) = id else { return Ok(()) };
-    match event.action.as_deref().unwrap_or_default() {
-        "kill" => {
-            let number = attribute("signal").as_deref().and_then(signal_number);
-            change(containers, |known| {
-                if let (Some(container), Some(number)) = (known.all.get_mut(&id), number) {
-                    container.signalled(number, Instant::now());
-                }
-            });
-        }
-        "die" | "destroy" => change(containers, |known| drop(known.all.remove(&id))),
+    let id = event.container;
+    match event.change {
+        Change::Signalled(number) => change(containers, |known| {
+            if let (Some(container), Some(number)) = (known.all.get_mut(&id), number) {
+                container.signalled(number, Instant::now());
+            }
+        }),
+        Change::Died(_) | Change::Removed => change(containers, |known| drop(known.all.remove(&id))),
         // Acted on before anything is asked: every moment costs a request that waits.
-        "pause" => change(containers, |known| known.all.get_mut(&id).into_iter().for_each(Container::pause)),
-        "start" | "unpause" | "rename" | "connect" | "disconnect" => {
-            look_again(docker, containers, &id).await?;
+        Change::Paused => {
+            change(containers, |known| known.all.get_mut(&id).into_iter().for_each(Container::pause));
         }
-        action if action.starts_with("health_status") => look_again(docker, containers, &id).await?,
-        _ => {}
+        Change::Started
+        | Change::Unpaused
+        | Change::Renamed
+        | Change::Moved
+        | Change::Healthy
+        | Change::Unhealthy
+        | Change::HealthUnknown => look_again(docker, containers, &id).await?,
     }
     Ok(())
 }

@@ -143,7 +143,7 @@ impl ProjectOptions {
             let place = place(&project.name, &project.folder);
             let state = self.state.join(&place);
             // Asked once, and only if it matters: one that is silent takes its time.
-            let engine = LazyCell::new(keel_runner::engine_answers as fn() -> bool);
+            let engine = LazyCell::new(keel_engine::answers as fn() -> bool);
             let reader = Reader {
                 project: &project,
                 place: &place,

@@ -98,10 +98,9 @@ pub(super) fn diagnose(
     let first = services.first()?;
     let port = first.container_ports().first().map_or(5432, |port| port.number);
     let engine = match left_out.values().any(|why| *why == Why::NoEngine) {
-        true => format!(
-            "no container engine answers at {}: start one, or set DOCKER_HOST",
-            keel_runner::engine_host()
-        ),
+        true => {
+            format!("no container engine answers at {}: start one, or set DOCKER_HOST", keel_engine::host())
+        }
         false => {
             "a container engine runs it with `evenkeel up --driver auto`, or `x-driver: auto` in the file"
                 .into()

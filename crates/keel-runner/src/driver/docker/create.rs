@@ -2,13 +2,17 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use bollard::{
-    Docker,
-    models::{
-        ContainerCreateBody, EndpointSettings, HealthConfig, HostConfig, NetworkConnectRequest,
-        NetworkingConfig, PortBinding, PortMap, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
+use keel_engine::{
+    Docker, EngineError,
+    api::{
+        models::{
+            ContainerCreateBody, EndpointSettings, HealthConfig, HostConfig, NetworkConnectRequest,
+            NetworkingConfig, PortBinding, PortMap, RestartPolicy, RestartPolicyNameEnum,
+            VolumeCreateRequest,
+        },
+        query_parameters::CreateContainerOptionsBuilder,
     },
-    query_parameters::CreateContainerOptionsBuilder,
+    call,
 };
 use keel_model::{
     ContainerHealthcheck, ContainerMountSource, ContainerNetwork, ContainerSpec, Handover, HostAddress,
@@ -16,9 +20,8 @@ use keel_model::{
 };
 
 use super::{
-    Birth, ContainerDriver, INCARNATION_LABEL, NAME_LABEL, OwnVolume, PROJECT_LABEL, Stage,
-    connection::{EngineError, LaunchError, call},
-    container_of, lock, mounted,
+    Birth, ContainerDriver, INCARNATION_LABEL, NAME_LABEL, OwnVolume, PROJECT_LABEL, Stage, container_of,
+    error::LaunchError, lock, mounted,
 };
 
 /// What a one-off has in place of the service's own.
@@ -63,7 +66,8 @@ impl ContainerDriver {
         };
         let body = Plan { driver: self, birth, spec, once, gateway, wish: &wish, volumes: &volumes }.body();
         let made = self.make_container(docker, birth, &name, body).await;
-        let id = made.map_err(|error| error.keeps_from(why_not_made(&error, spec, &name)))?;
+        let id =
+            made.map_err(|error| LaunchError::before_start(&error, why_not_made(&error, spec, &name)))?;
         for network in spec.networks.iter().skip(1) {
             let request = NetworkConnectRequest {
                 container: id.clone(),
@@ -71,7 +75,10 @@ impl ContainerDriver {
             };
             let joined = call(docker.connect_network(&network.name, request)).await;
             joined.map_err(|error| {
-                error.keeps_from(format!("it can't join the network {}: {error}", network.name))
+                LaunchError::before_start(
+                    &error,
+                    format!("it can't join the network {}: {error}", network.name),
+                )
             })?;
         }
         if name != wish {
@@ -121,7 +128,10 @@ impl ContainerDriver {
                         "the volume {name} isn't there, and the file says that others make it: \
                          `docker volume create {name}`"
                     )),
-                    false => error.keeps_from(format!("the volume {name} can't be looked at: {error}")),
+                    false => LaunchError::before_start(
+                        &error,
+                        format!("the volume {name} can't be looked at: {error}"),
+                    ),
                 })?;
                 continue;
             };
@@ -138,7 +148,9 @@ impl ContainerDriver {
             };
             // One that is there already is taken as it is.
             let made = call(docker.create_volume(request)).await;
-            made.map_err(|error| error.keeps_from(format!("the volume {name} can't be made: {error}")))?;
+            made.map_err(|error| {
+                LaunchError::before_start(&error, format!("the volume {name} can't be made: {error}"))
+            })?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use bollard::{Docker, models::EventMessage};
+use keel_engine::{Docker, api::models::EventMessage};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -229,7 +229,7 @@ impl FakeEngine {
 
 /// Gives a client of an engine that is there, or isn't.
 pub(super) fn client_of(address: SocketAddr) -> Docker {
-    Docker::connect_with_http(&format!("tcp://{address}"), 60, bollard::API_DEFAULT_VERSION).unwrap()
+    Docker::connect_with_http(&format!("tcp://{address}"), 60, keel_engine::api::API_DEFAULT_VERSION).unwrap()
 }
 
 fn parameters(query: &str) -> HashMap<&str, &str> {

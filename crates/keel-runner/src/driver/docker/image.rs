@@ -2,10 +2,14 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use bollard::{
-    Docker, body_try_stream,
-    models::{ImageConfig, ImageInspect},
-    query_parameters::{BuildImageOptionsBuilder, CreateImageOptionsBuilder},
+use keel_engine::{
+    Docker, EngineError,
+    api::{
+        body_try_stream,
+        models::{ImageConfig, ImageInspect},
+        query_parameters::{BuildImageOptionsBuilder, CreateImageOptionsBuilder},
+    },
+    call,
 };
 use keel_model::{
     ContainerHealthcheck, ContainerSpec, Handover, Healthcheck, ImageBuild, Port, Protocol, Run, Service,
@@ -13,11 +17,7 @@ use keel_model::{
 };
 use tokio_stream::StreamExt;
 
-use super::{
-    ContainerDriver,
-    connection::{EngineError, call},
-    container_of, context, mounted,
-};
+use super::{ContainerDriver, container_of, context, mounted};
 use crate::{BuildError, driver::process::first_tcp};
 
 /// How many of a failed build's last lines are shown.

@@ -2,20 +2,24 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use bollard::{
-    Docker,
-    container::LogOutput,
-    exec::{CreateExecOptions, StartExecResults},
-    models::ContainerInspectResponse,
-    query_parameters::{KillContainerOptionsBuilder, RemoveContainerOptionsBuilder},
+use keel_engine::{
+    Docker, EngineError,
+    api::{
+        container::LogOutput,
+        exec::{CreateExecOptions, StartExecResults},
+        models::ContainerInspectResponse,
+        query_parameters::{KillContainerOptionsBuilder, RemoveContainerOptionsBuilder},
+    },
+    call,
 };
 use keel_model::{Handover, Healthcheck};
 use tokio_stream::StreamExt;
 
 use super::{
     Birth, ContainerDriver, KNOCK_EVERY, KNOCK_TIMEOUT, LOST, Living, OwnVolume, REMOVE_AGAIN_AFTER, Stage,
-    connection::{EngineError, LaunchError, call},
-    container_of, mounted,
+    container_of,
+    error::LaunchError,
+    mounted,
     session::status_of,
     signal::end_exec,
     stray::Sequel,
@@ -34,7 +38,8 @@ impl ContainerDriver {
     pub(super) async fn bring_up(&self, birth: Birth) -> Result<(), LaunchError> {
         let incarnation = birth.incarnation;
         let sink = self.0.output.open(&birth.spec.name.0, &birth.name);
-        let docker = self.engine().await.map_err(|error| error.keeps_from(error.to_string()))?;
+        let docker =
+            self.engine().await.map_err(|error| LaunchError::before_start(&error, error.to_string()))?;
         let id = self.create(docker, &birth, None).await?;
         let started = call(docker.start_container(&id, None)).await;
         started.map_err(|error| match error.is_outage() {

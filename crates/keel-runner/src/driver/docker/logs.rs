@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bollard::{Docker, container::LogOutput, query_parameters::LogsOptionsBuilder};
+use keel_engine::{
+    Docker,
+    api::{container::LogOutput, query_parameters::LogsOptionsBuilder},
+};
 use tokio_stream::StreamExt;
 
 use super::ContainerDriver;

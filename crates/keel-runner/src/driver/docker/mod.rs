@@ -8,9 +8,9 @@
 //! Requests and first connections go to a container's address in its first network, so the engine has to be on this
 //! machine. Every call is bounded. A lost connection is said, changes nothing, and is made again.
 
-mod connection;
 mod context;
 mod create;
+mod error;
 #[cfg(test)]
 mod fake;
 mod forward;
@@ -38,23 +38,15 @@ use std::{
     time::Duration,
 };
 
-use bollard::Docker;
+use keel_engine::{Docker, EngineError};
 use keel_model::{HostPort, Run, Service};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, mpsc::UnboundedSender};
 
 pub(in crate::driver) use self::context::{Ignored, MATCH};
 pub(super) use self::session::Session;
+pub(crate) use self::sweep::end_leftovers;
 use self::{
-    connection::{EngineError, LaunchError},
-    forward::Doors,
-    names::Names,
-    network::Networks,
-    stray::Strays,
-    watch::Looks,
-};
-pub(crate) use self::{
-    connection::{answers, host},
-    sweep::end_leftovers,
+    error::LaunchError, forward::Doors, names::Names, network::Networks, stray::Strays, watch::Looks,
 };
 use super::{Birth, DriverNews, Facts, output::Output, process::first_tcp};
 use crate::{
@@ -178,9 +170,9 @@ impl ContainerDriver {
     /// Gives the engine. The first time it ends what an earlier run left behind, and begins to listen.
     async fn engine(&self) -> Result<&Docker, EngineError> {
         let connect = || async {
-            let docker = connection::connect().await?;
+            let docker = keel_engine::connect().await?;
             // Written first: a crash from here on leaves something to look for.
-            if let Err(error) = std::fs::write(self.0.state_dir.join(MARK), connection::host()) {
+            if let Err(error) = std::fs::write(self.0.state_dir.join(MARK), keel_engine::host()) {
                 tracing::warn!("containers that a crash leaves behind will not be found: {error}");
             }
             self.take_over(sweep::containers(&docker, &self.0.project).await?);

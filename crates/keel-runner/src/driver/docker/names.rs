@@ -69,8 +69,9 @@ impl ContainerDriver {
 
     async fn rename(&self, id: &str, name: &str) {
         let Some(docker) = self.0.engine.get() else { return };
-        let options = bollard::query_parameters::RenameContainerOptionsBuilder::default().name(name).build();
-        if let Err(error) = super::connection::call(docker.rename_container(id, options)).await {
+        let options =
+            keel_engine::api::query_parameters::RenameContainerOptionsBuilder::default().name(name).build();
+        if let Err(error) = keel_engine::call(docker.rename_container(id, options)).await {
             tracing::debug!("{id} keeps its name, not {name}: {error}");
         }
     }

@@ -5,14 +5,11 @@ use std::{
     net::IpAddr,
 };
 
-use bollard::{Docker, models::NetworkCreateRequest};
+use keel_engine::{Docker, EngineError, api::models::NetworkCreateRequest, call};
 use keel_model::ContainerNetwork;
 use tokio::sync::Mutex;
 
-use super::{
-    ContainerDriver, PROJECT_LABEL,
-    connection::{EngineError, LaunchError, call},
-};
+use super::{ContainerDriver, PROJECT_LABEL, error::LaunchError};
 
 /// The networks that are known to be there.
 #[derive(Debug, Default)]
@@ -51,13 +48,17 @@ impl ContainerDriver {
                 };
                 let made = self.make(docker, &network.name, key).await;
                 made.map_err(|error| {
-                    error.keeps_from(format!("the network {} can't be made: {error}", network.name))
+                    LaunchError::before_start(
+                        &error,
+                        format!("the network {} can't be made: {error}", network.name),
+                    )
                 })?
             }
             Err(error) => {
-                return Err(
-                    error.keeps_from(format!("the network {} can't be looked at: {error}", network.name))
-                );
+                return Err(LaunchError::before_start(
+                    &error,
+                    format!("the network {} can't be looked at: {error}", network.name),
+                ));
             }
         };
         known.insert(network.name.clone(), gateway);

@@ -7,23 +7,20 @@ use std::{
     time::Duration,
 };
 
-use bollard::{
-    Docker,
-    container::{AttachContainerResults, LogOutput},
-    errors::Error as ApiError,
-    exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults},
-    query_parameters::{AttachContainerOptionsBuilder, ResizeContainerTTYOptionsBuilder},
+use keel_engine::{
+    Docker, EngineError,
+    api::{
+        container::{AttachContainerResults, LogOutput},
+        errors::Error as ApiError,
+        exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions, StartExecResults},
+        query_parameters::{AttachContainerOptionsBuilder, ResizeContainerTTYOptionsBuilder},
+    },
+    call,
 };
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_stream::{Stream, StreamExt};
 
-use super::{
-    Birth, ContainerDriver, LOST, SIGKILL,
-    connection::{EngineError, call},
-    create::Once,
-    life::send,
-    signal::signal_exec,
-};
+use super::{Birth, ContainerDriver, LOST, SIGKILL, create::Once, life::send, signal::signal_exec};
 use crate::{
     Error, ExecOutput, ExecRequest, Exit, TerminalSize,
     driver::exec::{Exec, Running},

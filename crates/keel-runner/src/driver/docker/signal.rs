@@ -8,13 +8,10 @@
 
 use std::{io, time::Duration};
 
-use bollard::Docker;
+use keel_engine::{Docker, EngineError, call};
 use keel_sys::process::{pidfd_open, pidfd_send_signal};
 
-use super::{
-    SIGKILL,
-    connection::{EngineError, call},
-};
+use super::SIGKILL;
 use crate::driver::process::members_of_group;
 
 /// How often it is looked whether something is left of a command that is being ended: it may have just been started,

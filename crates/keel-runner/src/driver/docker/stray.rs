@@ -8,12 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bollard::{Docker, models::ContainerSummary};
+use keel_engine::{Docker, EngineError, api::models::ContainerSummary, call};
 
 use super::{
-    ContainerDriver, INCARNATION_LABEL, PROJECT_LABEL, REMOVE_AGAIN_AFTER,
-    connection::{EngineError, call},
-    lock,
+    ContainerDriver, INCARNATION_LABEL, PROJECT_LABEL, REMOVE_AGAIN_AFTER, lock,
     sweep::{list, remove},
 };
 use crate::supervisor::{Event, Incarnation};

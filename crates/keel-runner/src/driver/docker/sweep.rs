@@ -2,18 +2,16 @@
 
 use std::{collections::HashMap, path::Path, time::Duration};
 
-use bollard::{
-    Docker,
-    models::ContainerSummary,
-    query_parameters::{
-        ListContainersOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
+use keel_engine::{
+    Docker, EngineError, Which,
+    api::{
+        models::ContainerSummary,
+        query_parameters::{ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder},
     },
+    call, connect,
 };
 
-use super::{
-    MARK, NAME_LABEL, OwnVolume, PROJECT_LABEL,
-    connection::{EngineError, call, connect},
-};
+use super::{MARK, NAME_LABEL, OwnVolume, PROJECT_LABEL};
 use crate::Error;
 
 /// What the engine calls a mount that is neither a folder of the host nor memory.
@@ -85,8 +83,7 @@ pub(super) async fn containers(
 }
 
 pub(super) async fn list(docker: &Docker, project: &str) -> Result<Vec<ContainerSummary>, EngineError> {
-    let options = ListContainersOptionsBuilder::default().all(true).filters(&ours(project)).build();
-    call(docker.list_containers(Some(options))).await
+    keel_engine::list(docker, Which::Labelled { label: PROJECT_LABEL, value: project }).await
 }
 
 /// Removes a container, running or not. Its volumes stay.

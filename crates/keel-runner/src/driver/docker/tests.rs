@@ -99,7 +99,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// What the engine says of a container that runs, and where.
-fn seen(address: Option<&str>, is_paused: bool) -> bollard::models::ContainerInspectResponse {
+fn seen(address: Option<&str>, is_paused: bool) -> keel_engine::api::models::ContainerInspectResponse {
     let networks = address.map(|address| json!({ "shop_default": { "IPAddress": address } }));
     let state = json!({ "Running": true, "Paused": is_paused });
     let networks = networks.unwrap_or_else(|| json!({}));
@@ -133,7 +133,12 @@ async fn a_container_s_address_is_followed_from_its_start_and_while_it_is_paused
 }
 
 /// What an engine tells of the first container that it made.
-fn happened(action: &str) -> bollard::models::EventMessage {
+fn happened(action: &str) -> keel_engine::Event {
+    keel_engine::Event::read(&message(action)).expect("is one that counts")
+}
+
+/// The same, as the engine puts it.
+fn message(action: &str) -> keel_engine::api::models::EventMessage {
     let actor = match action {
         "connect" | "disconnect" => json!({ "ID": "net1", "Attributes": { "container": "id1" } }),
         _ => json!({ "ID": "id1", "Attributes": { "exitCode": "137" } }),
@@ -195,15 +200,15 @@ async fn what_happened_before_it_was_looked_at_again_is_no_news() {
     let watching = tokio::spawn(watch::watch(bench.driver.clone(), bench.engine.client()));
     within(bench.engine.hears("GET events", 1)).await;
     for (action, verdict) in [("pause", EngineWord::Paused), ("unpause", EngineWord::Resumed)] {
-        bench.engine.happen(&happened(action));
+        bench.engine.happen(&message(action));
         assert_eq!(bench.verdict().await, verdict);
     }
     bench.engine.break_off();
     // Nobody hears of it, and it is over before the container is looked at.
-    bench.engine.happen(&happened("pause"));
-    bench.engine.happen(&happened("unpause"));
+    bench.engine.happen(&message("pause"));
+    bench.engine.happen(&message("unpause"));
     within(bench.engine.hears("GET events", 2)).await;
-    bench.engine.happen(&happened("health_status: unhealthy"));
+    bench.engine.happen(&message("health_status: unhealthy"));
     assert_eq!(bench.verdict().await, EngineWord::Resumed, "as it was seen");
     assert_eq!(bench.verdict().await, EngineWord::Ill);
     watching.abort();

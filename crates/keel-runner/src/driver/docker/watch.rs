@@ -1,28 +1,21 @@
 //! The engine's events: containers that ended, became healthy, were paused or cut off.
 
 use std::{
-    collections::{BTreeMap, HashMap, btree_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
-use bollard::{
-    Docker,
-    models::{ContainerInspectResponse, EventMessage, EventMessageTypeEnum, HealthStatusEnum},
-    query_parameters::EventsOptionsBuilder,
+use keel_engine::{
+    self as engine, Change, Docker, EngineError,
+    api::models::{ContainerInspectResponse, HealthStatusEnum},
 };
-use keel_model::signal_number;
 use tokio_stream::StreamExt;
 
-use super::{
-    ContainerDriver, LOST, SIGKILL, Stage,
-    connection::{EngineError, call},
-    life::address,
-    lock,
-};
+use super::{ContainerDriver, LOST, SIGKILL, Stage, life::address, lock};
 use crate::{
     Exit,
     supervisor::{EngineWord, Event, Incarnation},
@@ -30,11 +23,6 @@ use crate::{
 
 /// When to listen again after the engine broke off.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-
-/// What is asked for. A container's commands, healthchecks too, are events as well, and those of all others come along:
-/// what happens in a network carries no label. The last one stands for all that begin so.
-const ACTIONS: [&str; 8] =
-    ["die", "destroy", "pause", "unpause", "kill", "connect", "disconnect", "health_status"];
 
 /// The looks at containers that somebody moved.
 #[derive(Debug, Default)]
@@ -53,10 +41,9 @@ impl Looks {
 
 /// Passes on what happens, until nobody is told any more. While the engine is silent nothing changes.
 pub(super) async fn watch(driver: ContainerDriver, docker: Docker) {
-    let mut since = now();
+    let mut since = SystemTime::now();
     loop {
-        let options = EventsOptionsBuilder::default().filters(&filters()).since(&since).build();
-        let mut events = std::pin::pin!(docker.events(Some(options)));
+        let mut events = std::pin::pin!(engine::events(&docker, since));
         let why = loop {
             let event = tokio::select! {
                 event = events.next() => event,
@@ -64,7 +51,7 @@ pub(super) async fn watch(driver: ContainerDriver, docker: Docker) {
             };
             match event {
                 Some(Ok(event)) => driver.take(&docker, &event),
-                Some(Err(error)) => break error.to_string(),
+                Some(Err(error)) => break error.cause(),
                 None => break "it ended the connection".into(),
             }
         };
@@ -76,7 +63,7 @@ pub(super) async fn watch(driver: ContainerDriver, docker: Docker) {
             }
             // The review finds what earlier events have led to. Taken from those events, a pause that is over or a signal
             // that was ignored would take a container out of the pool.
-            let begun = now();
+            let begun = SystemTime::now();
             if driver.review(&docker).await.is_ok() {
                 break begun;
             }
@@ -85,48 +72,26 @@ pub(super) async fn watch(driver: ContainerDriver, docker: Docker) {
     }
 }
 
-fn filters() -> HashMap<String, Vec<String>> {
-    let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
-    HashMap::from([
-        ("type".to_owned(), texts(&["container", "network"])),
-        ("event".to_owned(), texts(&ACTIONS)),
-    ])
-}
-
-/// Gives the time as the engine reads it; it is on this machine.
-fn now() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
-}
-
 impl ContainerDriver {
     /// Passes one on. It asks nothing here: what an engine is slow with would keep the next ones back.
-    pub(super) fn take(&self, docker: &Docker, event: &EventMessage) {
-        let Some(actor) = &event.actor else { return };
-        let attribute = |name: &str| actor.attributes.as_ref().and_then(|all| all.get(name));
-        let of_network = event.typ == Some(EventMessageTypeEnum::NETWORK);
-        let id = if of_network { attribute("container") } else { actor.id.as_ref() };
-        let Some(incarnation) = id.and_then(|id| self.incarnation_of(id)) else { return };
-        let verdict = match event.action.as_deref().unwrap_or_default() {
-            "die" => {
-                let status = attribute("exitCode").and_then(|code| code.parse().ok()).unwrap_or(LOST);
-                return self.ended(incarnation, Exit::Status(status));
-            }
-            "destroy" => return self.ended(incarnation, Exit::Status(LOST)),
-            "pause" => EngineWord::Paused,
-            "unpause" => EngineWord::Resumed,
-            "connect" | "disconnect" => return self.look_again(docker, incarnation),
-            "health_status: healthy" => EngineWord::Well,
-            "health_status: unhealthy" => EngineWord::Ill,
-            "kill" => {
-                let signal = attribute("signal").and_then(|signal| signal_number(signal));
+    pub(super) fn take(&self, docker: &Docker, event: &engine::Event) {
+        let Some(incarnation) = self.incarnation_of(&event.container) else { return };
+        let verdict = match event.change {
+            Change::Died(status) => return self.ended(incarnation, Exit::Status(status.unwrap_or(LOST))),
+            Change::Removed => return self.ended(incarnation, Exit::Status(LOST)),
+            Change::Paused => EngineWord::Paused,
+            Change::Unpaused => EngineWord::Resumed,
+            Change::Moved => return self.look_again(docker, incarnation),
+            Change::Healthy => EngineWord::Well,
+            Change::Unhealthy => EngineWord::Ill,
+            Change::Signalled(signal) => {
                 let stops = self.living(incarnation).map(|living| living.birth.spec.stop.signal);
                 if signal.is_none() || signal != stops && signal != Some(SIGKILL) {
                     return;
                 }
                 EngineWord::Leaving
             }
-            _ => return,
+            Change::Started | Change::Renamed | Change::HealthUnknown => return,
         };
         self.tell(Event::Judged { incarnation, verdict });
     }
@@ -142,10 +107,9 @@ impl ContainerDriver {
             .collect();
         for (incarnation, id) in known {
             let look = self.0.looks.begin();
-            match call(docker.inspect_container(&id, None)).await {
-                Ok(container) => self.judge(incarnation, look, &container),
-                Err(error) if error.is_missing() => self.ended(incarnation, Exit::Status(LOST)),
-                Err(error) => return Err(error),
+            match engine::inspect(docker, &id).await? {
+                Some(container) => self.judge(incarnation, look, &container),
+                None => self.ended(incarnation, Exit::Status(LOST)),
             }
         }
         Ok(())
@@ -169,7 +133,7 @@ impl ContainerDriver {
             loop {
                 let look = driver.0.looks.begin();
                 // Its end is an event of its own, and after the engine's silence it is examined again.
-                if let Ok(container) = call(docker.inspect_container(&id, None)).await {
+                if let Ok(Some(container)) = engine::inspect(&docker, &id).await {
                     driver.place(incarnation, look, &container);
                 }
                 let mut under_way = lock(&driver.0.looks.under_way);
@@ -220,27 +184,5 @@ impl ContainerDriver {
             _ => return,
         };
         self.tell(Event::Judged { incarnation, verdict });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As the engine reads it: one name that ends before a colon makes all of them beginnings.
-    #[test]
-    fn what_is_asked_for_leaves_out_what_runs_in_containers() {
-        let asked = filters();
-        let passes = |action: &str| asked["event"].iter().any(|one| action.starts_with(one));
-        for action in
-            ["die", "kill", "unpause", "disconnect", "health_status: healthy", "health_status: unhealthy"]
-        {
-            assert!(passes(action), "{action}");
-        }
-        for action in
-            ["exec_create: true", "exec_start: true", "exec_die", "create", "start", "attach", "top"]
-        {
-            assert!(!passes(action), "{action}");
-        }
     }
 }
