@@ -100,6 +100,52 @@ pub fn escape(path: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Appends a decoded text with everything escaped that can't stand in an argument of a query (`NGX_ESCAPE_ARGS`): what
+/// [`escape`] escapes, and `&`, `+` and `;`.
+pub fn escape_argument(text: &[u8], out: &mut Vec<u8>) {
+    for byte in text {
+        if *byte <= b' ' || *byte >= 0x7f || b"\"#%&+;<>?\\^`{|}".contains(byte) {
+            escape_byte(*byte, out);
+        } else {
+            out.push(*byte);
+        }
+    }
+}
+
+/// Decodes the escapes in the path of a URL that a client is redirected to, as far as they were needless: what isn't
+/// visible ASCII, and `%` and what comes before it, stays escaped. What follows a `?` is left alone.
+pub fn unescape_redirect(url: &[u8], out: &mut Vec<u8>) {
+    let mut rest = url;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        if *byte != b'%' {
+            out.push(*byte);
+            if *byte == b'?' {
+                return out.extend_from_slice(rest);
+            }
+            continue;
+        }
+        // As in nginx, a `%` that no escape begins with goes, and with half an escape all of it.
+        let Some((first, after)) = rest.split_first() else { return };
+        rest = after;
+        let Some(high) = nibble(*first) else {
+            out.push(*first);
+            continue;
+        };
+        let Some((second, after)) = rest.split_first() else { return };
+        rest = after;
+        match nibble(*second).map(|low| high << 4 | low) {
+            Some(decoded @ b'?') if second.is_ascii_alphabetic() => {
+                out.push(decoded);
+                return out.extend_from_slice(rest);
+            }
+            Some(decoded) if decoded > b'%' && decoded < 0x7f => out.push(decoded),
+            Some(_) => out.extend_from_slice(&[b'%', *first, *second]),
+            None => {}
+        }
+    }
+}
+
 /// Where a URI stands, which decides what may stand in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
@@ -184,6 +230,27 @@ mod tests {
         let mut out = Vec::new();
         normalise(b"//a//./b///..//c", Slashes::Keep, &mut out).unwrap();
         assert_eq!(String::from_utf8_lossy(&out), "//a//b///c");
+    }
+
+    #[test]
+    fn redirects_keep_the_escapes_that_they_need() {
+        let check = |url: &str, expect: &str| {
+            let mut out = Vec::new();
+            unescape_redirect(url.as_bytes(), &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), expect, "{url}");
+        };
+        check("http://h/a%2fb%20c%25", "http://h/a/b%20c%25");
+        check("/a?b=%41", "/a?b=%41");
+        check("/a%3F%41", "/a?%41");
+        check("/%zz%4", "/zz");
+        check("/%c3%BC", "/%c3%BC");
+    }
+
+    #[test]
+    fn arguments_are_escaped_more_than_paths() {
+        let mut out = Vec::new();
+        escape_argument(b"a&b+c;d e/f?", &mut out);
+        assert_eq!(out, b"a%26b%2Bc%3Bd%20e/f%3F");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod access;
 mod auth_request;
 mod core;
+mod geo;
 mod headers;
 mod index;
 mod log;
@@ -14,6 +15,7 @@ mod mirror;
 mod proxy;
 mod realip;
 mod rewrite;
+mod split_clients;
 mod upstream;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,7 @@ use crate::{Own, Pattern, settings::settings};
 pub use self::access::*;
 pub use self::auth_request::*;
 pub use self::core::*;
+pub use self::geo::*;
 pub use self::headers::*;
 pub use self::index::*;
 pub use self::log::*;
@@ -31,6 +34,7 @@ pub use self::mirror::*;
 pub use self::proxy::*;
 pub use self::realip::*;
 pub use self::rewrite::*;
+pub use self::split_clients::*;
 pub use self::upstream::*;
 
 /// A `server` block.
@@ -42,7 +46,7 @@ pub struct VirtualServer {
     pub client: ClientSettings,
     /// What holds outside every location.
     pub scope: Scope,
-    /// What the `rewrite` phase of the server itself does (`return` at server level).
+    /// What the `rewrite` phase of the server itself does.
     pub rewrite: Rewrite,
     /// Its locations in the file's order.
     pub locations: Vec<Location>,
@@ -122,6 +126,8 @@ settings! {
         real_ip: RealIpScope = RealIpScope::default(), as RealIpLayer;
         /// ngx_http_headers_module.
         headers: HeadersScope = HeadersScope::default(), as HeadersLayer;
+        /// ngx_http_rewrite_module, apart from what it does.
+        rewrite: RewriteScope = RewriteScope::default(), as RewriteLayer;
         /// ngx_http_log_module.
         log: LogScope = LogScope::default(), as LogLayer;
         /// ngx_http_index_module.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Map;
+use crate::{Geo, Map, SplitClients};
 
 /// A value that depends on the request. The names are nginx's (<https://nginx.org/en/docs/varindex.html>).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -139,6 +139,14 @@ pub struct DefinedVariable {
 pub enum VariableSource {
     /// `map`: worked out when it is read first.
     Map(Map),
+    /// `set`: empty until a `set` has been reached, which is warned of.
+    Set,
+    /// `set` of a name that begins as those of a family do, as `$http_name`: until then nginx's own value.
+    Builtin(Variable),
+    /// `geo`.
+    Geo(Geo),
+    /// `split_clients`.
+    SplitClients(SplitClients),
     /// Only what is written into the slot: a group of this name, when a regular expression of a `location` or
     /// `server_name` matches. One that nothing writes never has a value, as `$gzip_ratio` without gzip.
     Written,

@@ -105,8 +105,6 @@ pub(crate) fn read(reader: &mut Reader<'_>, entry: Entry, directive: &Directive)
 /// Gives what the inside of a block without effect is, where it is read to find mistakes in it.
 fn inside(name: &str, context: Contexts) -> Option<Contexts> {
     match (name, context) {
-        ("if", Contexts::SERVER) => Some(Contexts::SERVER_IF),
-        ("if", Contexts::LOCATION) => Some(Contexts::LOCATION_IF),
         ("limit_except", Contexts::LOCATION) => Some(Contexts::LIMIT_EXCEPT),
         _ => None,
     }
@@ -153,7 +151,7 @@ impl Entry {
 
 /// Notes the variables that a directive without effect would define, so that their use isn't reported on top.
 fn excuse_variables(reader: &mut Reader<'_>, directive: &Directive) {
-    let defines = ["set", "geo", "split_clients", "js_set", "js_var", "perl_set", "keyval", "num_map"];
+    let defines = ["js_set", "js_var", "perl_set", "keyval", "num_map"];
     let inside = directive.block.iter().flatten();
     for inner in inside {
         excuse_variables(reader, inner);

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use keel_diag::{Diagnostic, Span};
 use keel_model::{
-    AccessLog, Address, ByteSize, ClientSettings, Layer, Listener, Location, LogDestination, LogFormat,
-    PeerSet, Resolver, Rewrite, Root, Scope, ServerId, ServerName, Template, Upstream, UpstreamKeepalive,
-    UpstreamName, VirtualServer,
+    AccessLog, Address, ByteSize, ClientSettings, If, Layer, Listener, Location, LogDestination, LogFormat,
+    PeerSet, Resolver, Rewrite, RewriteStep, Root, Scope, ServerId, ServerName, Template, Upstream,
+    UpstreamKeepalive, UpstreamName, VirtualServer,
 };
 
 use crate::{
@@ -14,11 +14,13 @@ use crate::{
     address::Place,
     directives::{
         http_listen::Listen,
+        http_rewrite::Step,
         http_upstream::{check_zones, server_address, server_entry},
         resolver,
     },
     known::{self, CacheZones},
     reader::{Frame, Reader},
+    registry::Contexts,
     variables::Names,
 };
 
@@ -180,7 +182,7 @@ fn lower_server(reader: &mut Reader<'_>, literals: &mut Literals, server: &mut F
         names,
         client: server.client.settle(ClientSettings::default()),
         scope: lower_scope(reader, literals, server),
-        rewrite: server.rewrite.settle(Rewrite::default()),
+        rewrite: Rewrite { steps: lower_steps(reader, literals, server) },
         locations: lower_locations(reader, literals, server),
         files: keel_model::FileSource::Host,
     }
@@ -225,11 +227,37 @@ fn lower_locations(reader: &mut Reader<'_>, literals: &mut Literals, outer: &mut
             continue;
         };
         let scope = lower_scope(reader, literals, &mut frame);
-        let rewrite = frame.rewrite.settle(Rewrite::default());
+        let rewrite = Rewrite { steps: lower_steps(reader, literals, &mut frame) };
         let inner = lower_locations(reader, literals, &mut frame);
         locations.push(Location { matcher, scope, rewrite, locations: inner });
     }
     locations
+}
+
+/// Settles the steps of a block, and what holds in those of its `if`s that are in a location.
+fn lower_steps(reader: &mut Reader<'_>, literals: &mut Literals, outer: &mut Frame) -> Vec<RewriteStep> {
+    let mut steps = Vec::new();
+    for step in std::mem::take(&mut outer.steps) {
+        let (test, wants, mut inside) = match step {
+            Step::Done(step) => {
+                steps.push(step);
+                continue;
+            }
+            Step::If { test, wants, inside } => (test, wants, inside),
+        };
+        let mut scope = None;
+        if inside.context == Contexts::LOCATION_IF {
+            inside.inherit(outer);
+            // Who answers in the location answers here, too, unless the block names somebody else.
+            if inside.proxy.pass.is_none() {
+                inside.proxy.pass.clone_from(&outer.proxy.pass);
+            }
+            scope = Some(Box::new(lower_scope(reader, literals, &mut inside)));
+        }
+        let steps_inside = lower_steps(reader, literals, &mut inside);
+        steps.push(RewriteStep::If(Box::new(If { test, wants, steps: steps_inside, scope })));
+    }
+    steps
 }
 
 /// One address and everything that listens on it.

@@ -10,11 +10,11 @@ use std::{
 };
 
 use keel_diag::{Diagnostic, Sources, Span, suggest};
-use keel_model::{ClientLayer, Layer, LocationMatcher, RewriteLayer, ScopeLayer};
+use keel_model::{ClientLayer, Layer, LocationMatcher, ScopeLayer};
 
 use crate::{
     ast::{Directive, Word},
-    directives::{core, events, http_core, http_proxy, http_upstream, resolver},
+    directives::{core, events, http_core, http_proxy, http_rewrite, http_upstream, resolver},
     files::Files,
     known,
     lowering::HttpSettings,
@@ -59,8 +59,8 @@ pub(crate) struct Frame {
     pub(crate) scope: ScopeLayer,
     /// What of `proxy_pass` is worked out when the block is closed.
     pub(crate) proxy: http_proxy::Slot,
-    /// ngx_http_rewrite_module, of a server or location.
-    pub(crate) rewrite: RewriteLayer,
+    /// ngx_http_rewrite_module: what is done in a server, location or `if`.
+    pub(crate) steps: Vec<http_rewrite::Step>,
     /// ngx_http_upstream_module.
     pub(crate) upstream: http_upstream::Slot,
     /// Who is asked for names, of `http` and `upstream`.
@@ -84,7 +84,7 @@ impl Frame {
             client: ClientLayer::default(),
             scope: ScopeLayer::default(),
             proxy: http_proxy::Slot::default(),
-            rewrite: RewriteLayer::default(),
+            steps: Vec::new(),
             upstream: http_upstream::Slot::default(),
             resolver: resolver::Slot::default(),
             matcher: None,
@@ -97,7 +97,6 @@ impl Frame {
         self.client.inherit(&outer.client);
         self.scope.inherit(&outer.scope);
         self.proxy.inherit(&outer.proxy);
-        self.rewrite.inherit(&outer.rewrite);
     }
 }
 

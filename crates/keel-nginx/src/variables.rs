@@ -44,6 +44,29 @@ impl Names {
         Variable::Defined(id)
     }
 
+    /// Notes the names that blocks and `set` define in an `http` block, before anything of it is read: they may be used above
+    /// their definition.
+    pub(crate) fn note_blocks(&mut self, block: &[Directive]) {
+        for directive in block {
+            let name = match (directive.name.text.as_str(), directive.args.as_slice()) {
+                ("map" | "split_clients", [_, name]) | ("geo", [.., name]) | ("set", [name, _]) => Some(name),
+                _ => None,
+            };
+            let name = name.and_then(|name| name.text.strip_prefix('$')).map(str::to_ascii_lowercase);
+            self.blocks.extend(name.filter(|name| !is_builtin(name)));
+            self.note_blocks(directive.block.as_deref().unwrap_or_default());
+        }
+    }
+
+    /// Notes that a `set` gives a variable its value, unless a block does so before.
+    pub(crate) fn note_set(&mut self, id: VariableId) {
+        if let Some(variable) = self.defined.get_mut(id.0 as usize)
+            && variable.source == VariableSource::Written
+        {
+            variable.source = VariableSource::Set;
+        }
+    }
+
     /// Says what gives a variable its value. The last block of a name holds.
     pub(crate) fn define_as(&mut self, name: &str, source: VariableSource) {
         self.define(name);
@@ -237,7 +260,65 @@ impl Reader<'_> {
         valid.then_some(Template { parts })
     }
 
-    fn variable(&mut self, name: &str, word: &Word) -> Option<Variable> {
+    /// Reads the name that a block defines; reports and gives `None` where it can't.
+    pub(crate) fn defined_name(&mut self, directive: &Directive, word: &Word) -> Option<String> {
+        let Some(name) = word.text.strip_prefix('$').filter(|name| !name.is_empty()) else {
+            let nginx = format!("invalid variable name \"{}\"", word.text);
+            self.invalid(directive, word, nginx, "a variable such as `$name`");
+            return None;
+        };
+        let name = name.to_ascii_lowercase();
+        if is_builtin(&name) {
+            let nginx = format!("the duplicate \"{name}\" variable");
+            let message = format!("`${name}` is nginx's own variable");
+            self.error("nginx::duplicate-variable", message, word.span, nginx);
+            return None;
+        }
+        Some(name)
+    }
+
+    /// Reads the variable that `set` and its like give a value: `$args`, one of a block, or a new one.
+    pub(crate) fn settable(&mut self, directive: &Directive, word: &Word) -> Option<Variable> {
+        match word.text.to_ascii_lowercase().as_str() {
+            "$args" => return Some(Variable::Args),
+            "$limit_rate" => {
+                let message = "`$limit_rate` has no effect yet";
+                let found = Diagnostic::error("nginx::unsupported-variable", message)
+                    .at(word.span, "responses would be sent without being slowed down")
+                    .help("leave it out");
+                self.diagnostics.push(found);
+                return None;
+            }
+            _ => {}
+        }
+        let name = self.defined_name(directive, word)?;
+        let variable = self.http.names.define(&name);
+        self.http.names.groups.insert(name.clone());
+        let family = PREFIXED.iter().find(|(prefix, _)| name.starts_with(prefix));
+        if let (Some((prefix, make)), Variable::Defined(id)) = (family, &variable)
+            && let Some(defined) = self.http.names.defined.get_mut(id.0 as usize)
+            && defined.source == VariableSource::Written
+        {
+            let own = make(name.strip_prefix(prefix).unwrap_or_default().to_owned());
+            defined.source = VariableSource::Builtin(own);
+        }
+        Some(variable)
+    }
+
+    /// Reads the variable that an `if` tests, without its `$`.
+    pub(crate) fn tested(&mut self, name: &str, word: &Word) -> Option<Variable> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if name.chars().all(is_name) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+            return self.variable(name, word);
+        }
+        let message = format!("`${name}` can't be tested");
+        let nginx = format!("unknown \"{name}\" variable");
+        self.error("nginx::unknown-variable", message, word.span, nginx);
+        None
+    }
+
+    /// Finds the variable of a name.
+    pub(crate) fn variable(&mut self, name: &str, word: &Word) -> Option<Variable> {
         if let Ok(group @ 1..=9) = name.parse::<u8>() {
             return Some(Variable::Capture(group));
         }

@@ -20,6 +20,14 @@ fn proxy(location: &Location) -> &ProxyPass {
     }
 }
 
+/// Gives the `return` of a place that has nothing else.
+fn answer(rewrite: &Rewrite) -> Return {
+    match rewrite.steps.as_slice() {
+        [RewriteStep::Return(answer)] => answer.clone(),
+        steps => panic!("{steps:?}"),
+    }
+}
+
 /// Shows listeners in one line each: address, default server, servers, and those told apart by the local address.
 fn listeners(text: &str) -> String {
     let plan = configuration(text).plan;
@@ -162,7 +170,7 @@ fn values_of_the_proxy_protocol_by_name_and_type() {
         "return 200 $proxy_protocol_tlv_alpn$proxy_protocol_tlv_0x000ae$proxy_protocol_tlv_ssl_cn\
 $proxy_protocol_tlv_ssl_0x21$proxy_protocol_tlv_ssl_verify$proxy_protocol_tlv_ssl$proxy_protocol_tlv_x;",
     );
-    let text = server.rewrite.answer.and_then(|answer| answer.text).expect("a text");
+    let text = answer(&server.rewrite).text.expect("a text");
     let tlv = |tlv| Part::Variable(Variable::ProxyProtocolTlv(tlv));
     let named = [
         ProxyTlv::Kind(1),
@@ -361,9 +369,8 @@ fn maps() {
     assert_eq!((pattern.source.as_str(), pattern.ignore_case), ("^/(?P<id>\\d+)$", true));
     assert_eq!(*result, Template::variable(Variable::Defined(VariableId(1))));
     assert_eq!(map.default.parts.len(), 2);
-    let answer = configuration.plan.servers[0].rewrite.answer.clone();
     let text = Some(Template::variable(Variable::Defined(VariableId(0))));
-    assert_eq!(answer, Some(Return { status: 200, text }));
+    assert_eq!(answer(&configuration.plan.servers[0].rewrite), Return { status: 200, text });
 }
 
 #[test]
@@ -375,7 +382,7 @@ fn answers_errors_and_files() {
          location /x { expires -1; } location /y { expires modified +1d; } location /z { expires @15h30m; }
          location @f { root /srv/; } location /l/ { alias data/; }",
     );
-    let answer = location(&server, "/r").rewrite.answer.clone().expect("is there");
+    let answer = answer(&location(&server, "/r").rewrite);
     assert_eq!((answer.status, answer.text.expect("is there").parts.len()), (302, 2));
     let pages = &location(&server, "/e").scope.core.error_pages;
     let pages: Vec<_> = pages.iter().map(|page| (page.status, page.response)).collect();

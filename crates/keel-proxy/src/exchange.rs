@@ -67,6 +67,8 @@ pub(crate) struct Routed {
     pub(crate) args: Vec<u8>,
     /// Whether `$request_uri` still says where the request goes.
     pub(crate) raw_uri_valid: bool,
+    /// Whether the location stays though the URI has been rewritten: nothing stands for its prefix any more.
+    pub(crate) prefix_is_gone: bool,
     /// Whether the URI is appended to an `alias` of a location with a regular expression: `try_files` put it there.
     pub(crate) uri_below_alias: bool,
     pub(crate) internal: bool,
@@ -212,36 +214,44 @@ impl Method {
     }
 }
 
-/// Groups of the expressions matched so far.
+/// Groups of the expression that matched last. Reading a variable may match one (`map`).
 #[derive(Default)]
-pub(crate) struct Captures {
+pub(crate) struct Captures(RefCell<Groups>);
+
+#[derive(Default)]
+struct Groups {
     subject: Vec<u8>,
-    groups: Vec<Option<(usize, usize)>>,
+    ranges: Vec<Option<(usize, usize)>>,
 }
 
 impl Captures {
     /// Keeps the groups of an expression that matches, or of which nobody knows: that is an error.
     fn take<'a>(
-        &mut self,
+        &self,
         regex: &'a Regex,
         subject: &'a [u8],
     ) -> Result<keel_regex::Captures<'a>, TooManySteps> {
         let found = regex.captures(subject)?.ok_or(TooManySteps)?;
-        self.groups.clear();
-        self.groups.extend_from_slice(found.ranges());
-        self.subject.clear();
-        self.subject.extend_from_slice(subject);
+        let mut groups = self.0.borrow_mut();
+        groups.ranges.clear();
+        groups.ranges.extend_from_slice(found.ranges());
+        groups.subject.clear();
+        groups.subject.extend_from_slice(subject);
+        drop(groups);
         Ok(found)
     }
 
-    /// Gives `$1` to `$9`.
-    pub(crate) fn group(&self, number: u8) -> Option<&[u8]> {
-        let (start, end) = (*self.groups.get(usize::from(number))?)?;
-        self.subject.get(start..end)
+    /// Appends `$1` to `$9`; false where there is none.
+    pub(crate) fn append(&self, number: u8, out: &mut Vec<u8>) -> bool {
+        let groups = self.0.borrow();
+        let range = groups.ranges.get(usize::from(number)).copied().flatten();
+        let group = range.and_then(|(start, end)| groups.subject.get(start..end));
+        out.extend_from_slice(group.unwrap_or_default());
+        group.is_some()
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.groups.clear();
+    pub(crate) fn clear(&self) {
+        self.0.borrow_mut().ranges.clear();
     }
 }
 
@@ -271,7 +281,8 @@ impl Slots {
     fn take_written(&mut self, outer: &Routed) {
         let Some(view) = &outer.view else { return };
         for (id, value) in (0..).map(VariableId).zip(outer.slots.0.borrow().iter()) {
-            let is_written = view.snapshot.variables.get(id).is_some_and(|variable| variable.map.is_none());
+            let is_written =
+                view.snapshot.variables.get(id).is_some_and(|variable| variable.source.is_written());
             if let Some(value) = value.as_ref().filter(|_| is_written) {
                 self.set(id, value);
             }
@@ -328,6 +339,7 @@ impl Routed {
             uri,
             args,
             raw_uri_valid,
+            prefix_is_gone,
             uri_below_alias,
             internal,
             depth,
@@ -346,7 +358,7 @@ impl Routed {
         *as_get = false;
         uri.clear();
         args.clear();
-        (*raw_uri_valid, *uri_below_alias, *internal) = (false, false, false);
+        (*raw_uri_valid, *prefix_is_gone, *uri_below_alias, *internal) = (false, false, false, false);
         *depth = 0;
         *wanted = Wanted::Whole;
         *authorisation = None;
@@ -455,13 +467,13 @@ impl Exchange {
     /// # Errors
     /// When it takes too many steps, so that nobody knows.
     pub(crate) fn take_groups(
-        &mut self,
+        &self,
         snapshot: &Snapshot,
         regex: &Regex,
         subject: &[u8],
     ) -> Result<(), TooManySteps> {
         let found = self.routed.captures.take(regex, subject)?;
-        for (name, group) in found.named() {
+        for (name, group) in found.all_named() {
             for slot in snapshot.variables.slots(name) {
                 self.routed.slots.set(*slot, group);
             }

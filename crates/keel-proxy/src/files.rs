@@ -4,16 +4,19 @@
 use std::{
     fs::{File, Metadata},
     io,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use keel_model::FileKind;
+use keel_model::{FileKind, FileTest};
 use keel_tree::{
     Found, Tree,
     walk::{Look as _, Node, resolve},
 };
+
+/// The bit of a file's mode by which its owner may execute it.
+const OWNER_MAY_EXECUTE: u32 = 0o100;
 
 /// Where the paths of a place lead.
 #[derive(Clone, Debug)]
@@ -56,6 +59,23 @@ impl Files {
             Self::Tree(tree) => tree.is_folder(path)?,
         };
         Ok(if is_folder { FileKind::Folder } else { FileKind::File })
+    }
+
+    /// Says whether `if` finds at a path what it asks for.
+    pub(crate) fn passes(&self, path: &Path, test: FileTest) -> io::Result<bool> {
+        let meta = match self {
+            Self::Host => std::fs::metadata(path)?,
+            Self::Tree(tree) => match tree.open(path)? {
+                Found::Opened(_, meta) => meta,
+                Found::Folder => return Ok(test != FileTest::Plain),
+            },
+        };
+        Ok(match test {
+            FileTest::Plain => meta.is_file(),
+            FileTest::Folder => meta.is_dir(),
+            FileTest::Exists => meta.is_file() || meta.is_dir(),
+            FileTest::Executable => meta.permissions().mode() & OWNER_MAY_EXECUTE != 0,
+        })
     }
 
     /// Gives a path without links (`$realpath_root`).

@@ -9,7 +9,7 @@ mod find_location;
 mod log;
 mod mirror;
 mod page;
-mod realip;
+pub(crate) mod realip;
 pub(crate) mod redirect;
 mod rewrite;
 mod try_files;
@@ -23,6 +23,7 @@ use crate::{
 
 pub(crate) use log::log;
 use redirect::Restart;
+use rewrite::Rewritten;
 
 /// Where the phases begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,16 +86,37 @@ async fn pass(job: &mut Job<'_>, start: Start) -> Flow {
             return Flow::status(500);
         }
         realip::run(job);
-        if rewrite::is_set(job) {
-            return Box::pin(rewrite::run(job)).await;
+        if !job.place().rewrite.is_empty() {
+            let view = job.view.clone();
+            job.client.limit_keep_alive(job.worker, job.ex, &view);
+            match rewrite::run(job, &view) {
+                // The location is looked for in any case.
+                Rewritten::Next | Rewritten::Moved => {}
+                Rewritten::Return(answer) => return Box::pin(rewrite::answer(job, answer)).await,
+                Rewritten::Decided(flow) => return flow,
+            }
         }
         match find_location::run(job) {
             Flow::Next => {}
             flow => return flow,
         }
     }
-    if start <= Start::Location && rewrite::is_set(job) {
-        return Box::pin(rewrite::run_location(job)).await;
+    while start <= Start::Location && rewrite::is_set(job) {
+        let view = job.view.clone();
+        match rewrite::run(job, &view) {
+            Rewritten::Next => break,
+            Rewritten::Moved => {}
+            Rewritten::Return(answer) => return Box::pin(rewrite::answer(job, answer)).await,
+            Rewritten::Decided(flow) => return flow,
+        }
+        if let Err(flow) = redirect::count(job, "processing") {
+            return flow;
+        }
+        job.ex.routed.place = Some(job.ex.server(&job.view).root);
+        match find_location::run(job) {
+            Flow::Next => {}
+            flow => return flow,
+        }
     }
     realip::run(job);
     match access::run(job) {

@@ -4,8 +4,10 @@
 //! its own (peers, pools, log files) lives elsewhere and is only pointed to.
 
 mod fields;
+mod geo;
 mod locations;
 mod program;
+mod rewrite;
 mod servers;
 mod variables;
 
@@ -19,17 +21,19 @@ use std::{
 
 use keel_lb::Group;
 use keel_model::{
-    Address, ClientSettings, Content, FileSource, Location, LocationMatcher, Plan, Return, Root, Scope,
+    Address, ClientSettings, Content, FileSource, Location, LocationMatcher, Plan, Rewrite, Root, Scope,
     ServerId, UpstreamKeepalive, UpstreamName,
 };
 use keel_regex::{InvalidRegex, Regex};
 use keel_tree::Tree;
 
 pub(crate) use fields::{AddedField, FieldProgram};
+pub(crate) use geo::{CompiledGeo, split};
 pub(crate) use locations::{Found, LocationTree};
 pub(crate) use program::{ProxyProgram, RedirectRule, Route};
+pub(crate) use rewrite::{Branch, Program, Rule, Step, Test};
 pub(crate) use servers::ServerNames;
-pub(crate) use variables::{CompiledMap, LookedUp, Variables};
+pub(crate) use variables::{CompiledMap, LookedUp, Source, Variables};
 
 use crate::{
     files::Files,
@@ -79,7 +83,8 @@ pub(crate) struct Place {
     pub(crate) alias_prefix: Option<usize>,
     pub(crate) scope: Scope,
     pub(crate) files: Files,
-    pub(crate) answer: Option<Return>,
+    /// What is done before the request is answered.
+    pub(crate) rewrite: Program,
     pub(crate) proxy: Option<Box<ProxyProgram>>,
     pub(crate) filters: Chain,
     pub(crate) types: HashMap<String, String>,
@@ -252,6 +257,24 @@ struct Builder<'a, 'c> {
     files: Files,
 }
 
+/// What a place is made from.
+struct PlaceSettings<'a> {
+    scope: &'a Scope,
+    rewrite: &'a Rewrite,
+    locations: &'a [Location],
+}
+
+/// What is in a place, made ready.
+struct Inside {
+    /// Whether the place may answer with a `return`.
+    returns: bool,
+    rewrite: Program,
+    nested: LocationTree,
+}
+
+/// `root` or `alias` of the place around one, and that place's [`Place::alias_prefix`].
+type Outer<'a> = Option<(&'a Root, Option<usize>)>;
+
 impl Builder<'_, '_> {
     fn server(
         &mut self,
@@ -265,8 +288,8 @@ impl Builder<'_, '_> {
                 None => return Err(CompileError::Dangling { what: format!("a tree of files `{name}`") }),
             },
         };
-        let answer = server.rewrite.answer.clone();
-        let root = self.place(identity, PlaceKind::Server, &server.scope, answer, &[], None)?;
+        let settings = PlaceSettings { scope: &server.scope, rewrite: &server.rewrite, locations: &[] };
+        let root = self.place(identity, PlaceKind::Server, settings, None)?;
         let mut named = HashMap::new();
         let tree = self.tree(identity, &server.locations, Some(&mut named), None)?;
         Ok(Server {
@@ -278,23 +301,37 @@ impl Builder<'_, '_> {
         })
     }
 
+    /// Adds a place with what is in it: its locations, and the places of its `if`s.
     fn place(
         &mut self,
         identity: PlaceIdentity,
         kind: PlaceKind,
-        scope: &Scope,
-        answer: Option<Return>,
-        locations: &[Location],
-        outer: Option<(&Root, Option<usize>)>,
+        settings: PlaceSettings<'_>,
+        outer: Outer<'_>,
     ) -> Result<PlaceId, CompileError> {
-        let root = &scope.core.root;
-        let inherited = outer.filter(|(outer, _)| *outer == root).map(|(_, prefix)| prefix);
-        let alias_prefix = match (root, inherited, &kind) {
-            (Root::Alias(_), Some(prefix), _) => prefix,
-            (Root::Alias(_), None, PlaceKind::Prefix(name)) => Some(name.len()),
-            _ => None,
-        };
-        let nested = self.tree(identity, locations, None, Some((root, alias_prefix)))?;
+        let PlaceSettings { scope, rewrite, locations } = settings;
+        let own = Some((&scope.core.root, alias_prefix(&scope.core.root, &kind, outer)));
+        let nested = self.tree(identity, locations, None, own)?;
+        let returns = rewrite::returns(rewrite);
+        let mut ifs = 0;
+        let rewrite = rewrite::compile(&rewrite.steps, &mut |scope| {
+            ifs += 1;
+            let identity = PlaceIdentity::of(&(identity.0, "if", ifs));
+            let inside = Inside { returns, rewrite: Program::default(), nested: LocationTree::default() };
+            self.add(identity, kind.clone(), scope, own, inside)
+        })?;
+        self.add(identity, kind, scope, outer, Inside { returns, rewrite, nested })
+    }
+
+    fn add(
+        &mut self,
+        identity: PlaceIdentity,
+        kind: PlaceKind,
+        scope: &Scope,
+        outer: Outer<'_>,
+        inside: Inside,
+    ) -> Result<PlaceId, CompileError> {
+        let Inside { returns, rewrite, nested } = inside;
         let proxy = match &scope.content {
             Content::Proxy(pass) => {
                 let program = ProxyProgram::compile(pass, &scope.proxy, self.upstream_by_name)?;
@@ -302,12 +339,12 @@ impl Builder<'_, '_> {
             }
             Content::Static => None,
         };
-        let filters = filter::compile(&filter::Settings { scope, returns: answer.is_some() })?;
+        let filters = filter::compile(&filter::Settings { scope, returns })?;
         let place = Place {
             identity,
+            alias_prefix: alias_prefix(&scope.core.root, &kind, outer),
             kind,
-            alias_prefix,
-            answer,
+            rewrite,
             proxy,
             filters,
             types: scope.core.types.iter().cloned().collect(),
@@ -326,7 +363,7 @@ impl Builder<'_, '_> {
         within: PlaceIdentity,
         locations: &[Location],
         mut named: Option<&mut HashMap<String, PlaceId>>,
-        outer: Option<(&Root, Option<usize>)>,
+        outer: Outer<'_>,
     ) -> Result<LocationTree, CompileError> {
         let mut tree = LocationTree::default();
         for location in locations {
@@ -337,9 +374,13 @@ impl Builder<'_, '_> {
                 LocationMatcher::Regex(_) => PlaceKind::Regex,
                 LocationMatcher::Named(_) => PlaceKind::Named,
             };
-            let answer = location.rewrite.answer.clone();
+            let settings = PlaceSettings {
+                scope: &location.scope,
+                rewrite: &location.rewrite,
+                locations: &location.locations,
+            };
             let identity = PlaceIdentity::of(&(within.0, format!("{:?}", location.matcher)));
-            let id = self.place(identity, kind, &location.scope, answer, &location.locations, outer)?;
+            let id = self.place(identity, kind, settings, outer)?;
             let redirects = matches!(location.scope.content, Content::Proxy(_));
             match (&location.matcher, &mut named) {
                 (LocationMatcher::Named(name), Some(named)) => {
@@ -354,6 +395,16 @@ impl Builder<'_, '_> {
         }
         tree.finish();
         Ok(tree)
+    }
+}
+
+/// Gives how much of a URI an `alias` stands for ([`Place::alias_prefix`]).
+fn alias_prefix(root: &Root, kind: &PlaceKind, outer: Outer<'_>) -> Option<usize> {
+    let inherited = outer.filter(|(outer, _)| *outer == root).map(|(_, prefix)| prefix);
+    match (root, inherited, kind) {
+        (Root::Alias(_), Some(prefix), _) => prefix,
+        (Root::Alias(_), None, PlaceKind::Prefix(name)) => Some(name.len()),
+        _ => None,
     }
 }
 

@@ -150,7 +150,7 @@ mod tests {
 
     fn returning(path: &str, status: u16) -> Location {
         let mut location = location(path);
-        location.rewrite.answer = Some(Return { status, text: None });
+        location.rewrite = Return { status, text: None }.into();
         location
     }
 

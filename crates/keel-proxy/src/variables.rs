@@ -1,19 +1,20 @@
 //! The values of variables, looked up when something reads them.
 
-use std::{io::Write, rc::Rc, time::Duration};
+use std::{io::Write, net::IpAddr, rc::Rc, time::Duration};
 
 use keel_http::{Name, Version, proxy_header::Addresses};
-use keel_model::{Part, ProxyTlv, Template, Variable, VariableId};
-use keel_regex::{Captures, Regex, TooManySteps};
+use keel_model::{LogLevel, Part, ProxyTlv, Template, Variable, VariableId};
+use keel_regex::{Captures, TooManySteps};
 
 use crate::{
     answer::Answer,
     browser::Browser,
     downstream::Client,
     exchange::{AttemptRecord, Exchange, Remote},
+    phase::realip,
     preface::ProxyHeader,
     send,
-    snapshot::{CompiledMap, LookedUp, Route},
+    snapshot::{self, CompiledGeo, CompiledMap, LookedUp, Route, Source},
     worker::{View, Worker},
 };
 
@@ -157,54 +158,86 @@ impl Lookup<'_> {
             Variable::UpstreamCookie(name) => self.upstream_cookie(name, out),
             // Of the configuration.
             Variable::Defined(id) => self.defined(*id, out, depth),
-            Variable::Capture(number) => *number != 0 && put(out, ex.routed.captures.group(*number)),
+            Variable::Capture(number) => *number != 0 && ex.routed.captures.append(*number, out),
         }
     }
 
     /// A variable that the configuration defines: what its slot holds, or else what works it out, once.
     fn defined(&self, id: VariableId, out: &mut Vec<u8>, depth: u32) -> bool {
         let Some(variable) = self.view.snapshot.variables.get(id) else { return false };
-        let map = variable.map.as_ref();
-        let known = self.ex.routed.slots.get(id).filter(|_| map.is_none_or(|map| !map.volatile));
-        if let Some(known) = known {
+        let slots = &self.ex.routed.slots;
+        let is_volatile = variable.source.is_volatile();
+        if let Some(known) = slots.get(id).filter(|_| !is_volatile) {
             out.extend_from_slice(&known);
             return true;
         }
-        let Some(map) = map.filter(|_| depth < MAP_DEPTH_MAX) else { return false };
         let start = out.len();
-        self.map(map, out, depth);
-        if !map.volatile {
-            self.ex.routed.slots.set(id, out.get(start..).unwrap_or_default());
+        match &variable.source {
+            Source::Written => return false,
+            Source::Builtin(builtin) => return self.variable(builtin, out, depth),
+            Source::Set => self.warn_uninitialised(&variable.name),
+            _ if depth >= MAP_DEPTH_MAX => return false,
+            Source::Map(map) => self.map(map, out, depth),
+            Source::Geo(geo) => out.extend_from_slice(self.geo(geo, depth)),
+            Source::SplitClients(parts) => {
+                let mut key = Vec::new();
+                self.template(&parts.key, &mut key, depth + 1);
+                out.extend_from_slice(snapshot::split(parts, &key));
+            }
+        }
+        if !is_volatile {
+            slots.set(id, out.get(start..).unwrap_or_default());
         }
         true
     }
 
-    fn map(&self, map: &CompiledMap, out: &mut Vec<u8>, depth: u32) {
-        let mut value = Vec::new();
-        self.template(&map.source, &mut value, depth + 1);
-        match map.look_up(&value) {
-            LookedUp::Found(result) => self.template(result, out, depth + 1),
-            LookedUp::Matched(result, regex) => self.template_with(result, regex, &value, out, depth + 1),
-            LookedUp::GivenUp(default, regex) => {
-                let text = format!("{TooManySteps}: \"{}\" of map", regex.source());
-                self.client.log_error(self.worker, self.ex, &text);
-                self.template(default, out, depth + 1)
-            }
+    fn warn_uninitialised(&self, name: &str) {
+        if self.ex.place(self.view).scope.rewrite.uninitialized_variable_warn {
+            let text = format!("using uninitialized \"{name}\" variable");
+            self.client.log(self.worker, self.ex, LogLevel::Warn, &text);
         }
     }
 
-    /// Evaluates a map's result, in which captures are those of the map's own expression.
-    fn template_with(
-        &self,
-        template: &Template,
-        regex: &Regex,
-        subject: &[u8],
-        out: &mut Vec<u8>,
-        depth: u32,
-    ) {
-        if let Ok(Some(found)) = regex.captures(subject) {
-            self.with_groups(template, &found, out, depth);
-        }
+    /// Appends a map's result. Its expressions leave their groups behind, as all others do.
+    fn map(&self, map: &CompiledMap, out: &mut Vec<u8>, depth: u32) {
+        let mut value = Vec::new();
+        self.template(&map.source, &mut value, depth + 1);
+        let result = match map.look_up(&value) {
+            LookedUp::Found(result) => Ok(result),
+            LookedUp::Matched(result, regex) => {
+                let taken = self.ex.take_groups(&self.view.snapshot, regex, &value);
+                taken.map(|()| result).map_err(|TooManySteps| (map.default(), regex))
+            }
+            LookedUp::GivenUp(default, regex) => Err((default, regex)),
+        };
+        let result = result.unwrap_or_else(|(default, regex)| {
+            let text = format!("{TooManySteps}: \"{}\" of map", regex.source());
+            self.client.log_error(self.worker, self.ex, &text);
+            default
+        });
+        self.template(result, out, depth + 1);
+    }
+
+    /// Finds the value of `geo` for the client's address, or for the one that a variable holds.
+    fn geo<'g>(&self, geo: &'g CompiledGeo, depth: u32) -> &'g [u8] {
+        let own = match &geo.address {
+            None => Some(self.client.remote_of(self.ex)),
+            Some(variable) => {
+                let mut text = Vec::new();
+                self.variable(variable, &mut text, depth + 1);
+                let address = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+                address.map(|address: IpAddr| Remote::Tcp((address, 0).into()))
+            }
+        };
+        let told = own.filter(|_| !geo.proxies.from.is_empty()).and_then(|own| {
+            let fields = self.ex.received.head.fields.all(Name::XForwardedFor);
+            let lists = fields.map(|field| field.value.of(&self.ex.received.input));
+            realip::forwarded(&geo.proxies, own, lists.collect())
+        });
+        geo.look_up(match told.or(own) {
+            Some(Remote::Tcp(address)) => Some(address.ip()),
+            Some(Remote::Unix) | None => None,
+        })
     }
 
     /// Evaluates a template in which captures are those of an expression of its own.
@@ -233,7 +266,8 @@ impl Lookup<'_> {
     /// Gives what an expression of its own has for a variable that only groups give a value.
     fn own_group<'a>(&self, variable: &Variable, found: &Captures<'a>) -> Option<&'a [u8]> {
         let Variable::Defined(id) = variable else { return None };
-        let variable = self.view.snapshot.variables.get(*id).filter(|variable| variable.map.is_none())?;
+        let variable =
+            self.view.snapshot.variables.get(*id).filter(|variable| variable.source.is_written())?;
         found.name(&variable.name)
     }
 

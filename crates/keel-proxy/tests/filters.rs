@@ -163,7 +163,7 @@ fn a_folder_without_its_slash_is_301_to_every_method_that_may_ask() {
 fn a_location_is_sent_as_it_is_written() {
     let plane = DataPlane::start(|plan| {
         let text = Template::literal("http://example.org/a b?c=\"é\"#d");
-        plan.servers[0].rewrite.answer = Some(Return { status: 302, text: Some(text) });
+        plan.servers[0].rewrite = Return { status: 302, text: Some(text) }.into();
     });
     let response = plane.client().get("/");
     assert_eq!(response.field("location"), Some("http://example.org/a b?c=\"é\"#d"));
@@ -176,8 +176,8 @@ fn a_text_asks_for_the_body_that_it_ignores_and_an_error_does_not() {
         text.scope.content = Content::Static;
         let mut error = text.clone();
         error.matcher = LocationMatcher::Prefix("/error".into());
-        text.rewrite.answer = Some(Return { status: 200, text: Some(Template::literal("hi")) });
-        error.rewrite.answer = Some(Return { status: 404, text: None });
+        text.rewrite = Return { status: 200, text: Some(Template::literal("hi")) }.into();
+        error.rewrite = Return { status: 404, text: None }.into();
         plan.servers[0].locations.extend([text, error]);
     });
     let ask = |path: &str| {

@@ -15,7 +15,7 @@ fn plane(peer: &ScriptedPeer) -> DataPlane {
         plan.process.worker_connections = CONNECTIONS;
         let mut own = plan.servers[0].locations[0].clone();
         own.matcher = LocationMatcher::Prefix("/own".into());
-        own.rewrite.answer = Some(Return { status: 200, text: Some(Template::literal("ok")) });
+        own.rewrite = Return { status: 200, text: Some(Template::literal("ok")) }.into();
         plan.servers[0].locations.push(own);
     })
 }

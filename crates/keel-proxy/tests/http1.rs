@@ -212,7 +212,7 @@ fn expressions_that_look_around_are_matched_and_bounded() {
             engine: PatternEngine::Backtracking,
         }),
         scope: unlogged(),
-        rewrite: Rewrite { answer: Some(Return { status: 200, text: Some(text) }) },
+        rewrite: Return { status: 200, text: Some(text) }.into(),
         locations: Vec::new(),
     };
     let peer = ScriptedPeer::saying("peer");
@@ -276,7 +276,7 @@ fn finds_locations_as_nginx() {
     let location = |matcher, status| Location {
         matcher,
         scope: unlogged(),
-        rewrite: Rewrite { answer: Some(Return { status, text: None }) },
+        rewrite: Return { status, text: None }.into(),
         locations: Vec::new(),
     };
     let regex = |source: &str| {

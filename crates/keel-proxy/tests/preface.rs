@@ -42,7 +42,7 @@ fn believing(plan: &mut Plan) {
     let all = Clients::Network { address: [127, 0, 0, 0].into(), prefix: 8 };
     server.scope.real_ip =
         RealIpScope { from: vec![all], header: RealIpHeader::ProxyProtocol, ..RealIpScope::default() };
-    server.rewrite.answer = Some(told());
+    server.rewrite = told().into();
 }
 
 fn begin(plane: &DataPlane, bytes: &[u8]) -> Client {

@@ -79,7 +79,7 @@ fn what_was_answered_sets_variables_that_last_over_redirects() {
         found.matcher = LocationMatcher::Named("@found".into());
         found.scope.content = Content::Static;
         let text = Template::variable(Variable::Defined(VariableId(0)));
-        found.rewrite.answer = Some(Return { status: 200, text: Some(text) });
+        found.rewrite = Return { status: 200, text: Some(text) }.into();
         plan.servers[0].locations.push(found);
     });
     let response = plane.client().get("/x?old");

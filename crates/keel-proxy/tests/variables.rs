@@ -27,7 +27,7 @@ fn saying(matcher: LocationMatcher, variables: &[Variable]) -> Location {
     Location {
         matcher,
         scope: unlogged(),
-        rewrite: Rewrite { answer: Some(Return { status: 200, text: Some(text) }) },
+        rewrite: Return { status: 200, text: Some(text) }.into(),
         locations: Vec::new(),
     }
 }

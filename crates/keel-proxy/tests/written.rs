@@ -15,7 +15,7 @@ const CRLF: &str = "/x%20HTTP/1.1%0d%0aX-Admin:%201%0d%0a%0d%0aGET%20/smuggled";
 fn a_line_end_in_a_uri_is_escaped_in_a_location() {
     let plane = DataPlane::start(|plan| {
         let text = template("http://www.example.com", Variable::Uri);
-        plan.servers[0].rewrite.answer = Some(Return { status: 301, text: Some(text) });
+        plan.servers[0].rewrite = Return { status: 301, text: Some(text) }.into();
     });
     let response = plane.client().get("/go/%0d%0aSet-Cookie:%20sid=evil");
     assert_eq!(response.status, 301);
@@ -33,7 +33,7 @@ fn a_line_end_in_a_field_ends_the_request_with_500() {
         set.push(("X-Path".into(), Template::variable(Variable::Uri)));
         let mut answer = plan.servers[0].locations[0].clone();
         answer.matcher = LocationMatcher::Prefix("/answer".into());
-        answer.rewrite.answer = Some(Return { status: 200, text: Some(Template::literal("hi")) });
+        answer.rewrite = Return { status: 200, text: Some(Template::literal("hi")) }.into();
         let add = |name: &str, value| AddHeader { name: name.into(), value, always: true };
         answer.scope.headers.add = vec![
             add("X-Uri", Template::variable(Variable::Uri)),

@@ -165,6 +165,11 @@ impl<'a> Captures<'a> {
         self.regex.names.iter().filter_map(|(number, name)| Some((&**name, self.get(*number)?)))
     }
 
+    /// Gives all named groups; one that took no part is empty.
+    pub fn all_named(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + '_ {
+        self.regex.names.iter().map(|(number, name)| (&**name, self.get(*number).unwrap_or_default()))
+    }
+
     /// Gives where each group begins and ends.
     pub fn ranges(&self) -> &[Option<(usize, usize)>] {
         &self.groups

@@ -53,6 +53,7 @@ impl Placement<'_> {
     fn locations(&self, locations: &mut [keel_model::Location]) {
         for location in locations {
             self.scope(&mut location.scope);
+            location.rewrite.scopes_mut().into_iter().for_each(|scope| self.scope(scope));
             self.locations(&mut location.locations);
         }
     }

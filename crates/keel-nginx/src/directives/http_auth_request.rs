@@ -1,13 +1,9 @@
 //! ngx_http_auth_request_module: a subrequest decides whether a request may pass.
 
-use keel_diag::Diagnostic;
-use keel_model::Variable;
-
 use crate::{
-    ast::{Directive, Word},
+    ast::Directive,
     reader::Reader,
     registry::{Arity, Contexts, Row, Setter},
-    variables::is_builtin,
 };
 
 /// The module's directives.
@@ -47,47 +43,9 @@ pub(crate) const ROWS: &[Row] = &[
 
 fn set(reader: &mut Reader<'_>, directive: &Directive) {
     let [name, value] = directive.args.as_slice() else { return };
-    let variable = variable(reader, directive, name);
+    let variable = reader.settable(directive, name);
     let value = reader.template(value);
     if let (Some(variable), Some(value)) = (variable, value) {
         reader.frame.scope.auth_request.set.get_or_insert_default().push((variable, value));
-    }
-}
-
-/// Reads the variable that is set: one of a `map`, `$args`, or a new one.
-fn variable(reader: &mut Reader<'_>, directive: &Directive, word: &Word) -> Option<Variable> {
-    let Some(name) = word.text.strip_prefix('$').filter(|name| !name.is_empty()) else {
-        let nginx = format!("invalid variable name \"{}\"", word.text);
-        reader.invalid(directive, word, nginx, "a variable such as `$name`");
-        return None;
-    };
-    let name = name.to_ascii_lowercase();
-    if reader.http.names.blocks.contains(&name) {
-        return Some(reader.http.names.define(&name));
-    }
-    match name.as_str() {
-        "args" => Some(Variable::Args),
-        "limit_rate" => {
-            let message = "`$limit_rate` has no effect yet";
-            let found = Diagnostic::error("nginx::unsupported-variable", message)
-                .at(word.span, "responses would be sent without being slowed down")
-                .help("leave it out");
-            reader.diagnostics.push(found);
-            None
-        }
-        _ if is_builtin(&name) => {
-            let nginx = format!("the duplicate \"{name}\" variable");
-            reader.error(
-                "nginx::duplicate-variable",
-                format!("`${name}` is nginx's own variable"),
-                word.span,
-                nginx,
-            );
-            None
-        }
-        _ => {
-            reader.http.names.groups.insert(name.clone());
-            Some(reader.http.names.define(&name))
-        }
     }
 }

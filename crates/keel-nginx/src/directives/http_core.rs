@@ -9,8 +9,8 @@ use crate::{
     arguments::{buffers, flag, msec, number32, size},
     ast::Directive,
     directives::{
+        http_if,
         http_listen::{self, Listen},
-        http_map,
     },
     lowering,
     reader::{Frame, Reader},
@@ -168,7 +168,7 @@ fn http(reader: &mut Reader<'_>, directive: &Directive, block: &[Directive]) {
         return reader.duplicate(directive);
     }
     reader.frame.core.http = Some(directive.name.span);
-    http_map::note_names(reader, block);
+    reader.http.names.note_blocks(block);
     let frame = reader.inside(Frame::new(Contexts::HTTP, Some(directive.name.span)), block);
     lowering::lower_http(reader, frame);
 }
@@ -187,6 +187,7 @@ fn location(reader: &mut Reader<'_>, directive: &Directive, block: &[Directive])
     let mut frame = Frame::new(Contexts::LOCATION, Some(directive.span()));
     frame.matcher = matcher;
     let frame = reader.inside(frame, block);
+    reader.diagnostics.extend(http_if::traps(&frame));
     if frame.matcher.is_some() {
         reader.frame.locations.push(frame);
     }

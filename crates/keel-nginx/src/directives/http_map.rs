@@ -7,7 +7,6 @@ use crate::{
     ast::Directive,
     reader::Reader,
     registry::{Arity, Contexts, Row, Setter},
-    variables::is_builtin,
 };
 
 /// The module's directives.
@@ -23,15 +22,6 @@ pub(crate) const ROWS: &[Row] = &[Row {
     set: Setter::Block(map),
 }];
 
-/// Notes the names that maps of an `http` block define before anything is read, so that a map may be used above its
-/// definition.
-pub(crate) fn note_names(reader: &mut Reader<'_>, block: &[Directive]) {
-    let maps = block.iter().filter(|directive| directive.name.text == "map" && directive.block.is_some());
-    let names = maps.filter_map(|directive| directive.arg(1).strip_prefix('$'));
-    let names: Vec<String> = names.map(str::to_ascii_lowercase).collect();
-    reader.http.names.blocks.extend(names);
-}
-
 fn map(reader: &mut Reader<'_>, directive: &Directive, block: &[Directive]) {
     let [source, name] = directive.args.as_slice() else {
         return;
@@ -45,20 +35,14 @@ fn map(reader: &mut Reader<'_>, directive: &Directive, block: &[Directive]) {
         regexes: Vec::new(),
         default: Template::default(),
     };
-    let defined = name.text.trim_start_matches('$').to_ascii_lowercase();
-    if !name.text.starts_with('$') {
-        let nginx = format!("invalid variable name \"{}\"", name.text);
-        reader.invalid(directive, name, nginx, "a variable such as `$name`");
-    } else if is_builtin(&defined) {
-        let nginx = format!("the duplicate \"{defined}\" variable");
-        let message = format!("`${defined}` is nginx's own variable");
-        reader.error("nginx::duplicate-variable", message, name.span, nginx);
-    }
+    let defined = reader.defined_name(directive, name);
     let mut default_seen = false;
     for line in block {
         entry(reader, &mut map, &mut default_seen, line);
     }
-    reader.http.names.define_as(&defined, VariableSource::Map(map));
+    if let Some(defined) = defined {
+        reader.http.names.define_as(&defined, VariableSource::Map(map));
+    }
 }
 
 fn entry(reader: &mut Reader<'_>, map: &mut Map, default_seen: &mut bool, line: &Directive) {

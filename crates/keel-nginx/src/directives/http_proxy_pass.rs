@@ -145,16 +145,25 @@ fn no_tls(reader: &mut Reader<'_>, word: &Word) {
 }
 
 fn refuse_uri(reader: &mut Reader<'_>, word: &Word, uri: &str) -> Option<()> {
-    if !matches!(reader.frame.matcher, Some(LocationMatcher::Regex(_) | LocationMatcher::Named(_))) {
-        return Some(());
-    }
+    let label = match &reader.frame.matcher {
+        _ if reader.frame.context.meets(Contexts::LOCATION_IF) => {
+            "the prefix of a location isn't replaced in `if`"
+        }
+        _ if reader.frame.context.meets(Contexts::LIMIT_EXCEPT) => {
+            "the prefix of a location isn't replaced in `limit_except`"
+        }
+        Some(LocationMatcher::Regex(_) | LocationMatcher::Named(_)) => {
+            "the location is a regular expression or a name"
+        }
+        _ => return Some(()),
+    };
     let without = word.text.strip_suffix(uri).unwrap_or(&word.text);
     reader.diagnostics.push(
         Diagnostic::error(
             "nginx::uri-part",
             "a URI in `proxy_pass` needs a location with a prefix that it replaces",
         )
-        .at(word.span, "the location is a regular expression or a name")
+        .at(word.span, label)
         .help(format!("leave the URI out: `proxy_pass {without};`"))
         .nginx(
             "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named \

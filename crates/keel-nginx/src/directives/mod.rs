@@ -6,7 +6,9 @@ pub(crate) mod http_access;
 pub(crate) mod http_auth_request;
 pub(crate) mod http_core;
 pub(crate) mod http_core_scope;
+pub(crate) mod http_geo;
 pub(crate) mod http_headers;
+pub(crate) mod http_if;
 pub(crate) mod http_index;
 pub(crate) mod http_listen;
 pub(crate) mod http_log;
@@ -16,6 +18,7 @@ pub(crate) mod http_proxy;
 pub(crate) mod http_proxy_pass;
 pub(crate) mod http_realip;
 pub(crate) mod http_rewrite;
+pub(crate) mod http_split_clients;
 pub(crate) mod http_try_files;
 pub(crate) mod http_upstream;
 pub(crate) mod http_upstream_scope;
@@ -33,6 +36,7 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_core_module", rows: resolver::ROWS },
     Module { name: "ngx_http_access_module", rows: http_access::ROWS },
     Module { name: "ngx_http_auth_request_module", rows: http_auth_request::ROWS },
+    Module { name: "ngx_http_geo_module", rows: http_geo::ROWS },
     Module { name: "ngx_http_headers_module", rows: http_headers::ROWS },
     Module { name: "ngx_http_index_module", rows: http_index::ROWS },
     Module { name: "ngx_http_log_module", rows: http_log::ROWS },
@@ -44,5 +48,7 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_proxy_module", rows: http_proxy::BUFFERING_ROWS },
     Module { name: "ngx_http_realip_module", rows: http_realip::ROWS },
     Module { name: "ngx_http_rewrite_module", rows: http_rewrite::ROWS },
+    Module { name: "ngx_http_rewrite_module", rows: http_if::ROWS },
+    Module { name: "ngx_http_split_clients_module", rows: http_split_clients::ROWS },
     Module { name: "ngx_http_upstream_module", rows: http_upstream::ROWS },
 ];

@@ -25,7 +25,6 @@ const MAIL_ALL: Contexts = Contexts::MAIL_ALL;
 const MAIL_SERVER: Contexts = Contexts::MAIL_SERVER;
 const MAIN: Contexts = Contexts::MAIN;
 const SERVER_LOCATION: Contexts = Contexts::SERVER_LOCATION;
-const SERVER_LOCATION_IF: Contexts = Contexts::SERVER_LOCATION_IF;
 const STREAM_ALL: Contexts = Contexts::STREAM_ALL;
 const STREAM_SERVER: Contexts = Contexts::STREAM_SERVER;
 const UPSTREAM: Contexts = Contexts::UPSTREAM;

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use keel_model::Root;
+use keel_model::{LogLevel, Root};
 
 use super::redirect;
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     exchange::Method,
     files::Opened,
     job::{Flow, Job},
+    snapshot::PlaceKind,
     variables::Lookup,
 };
 
@@ -71,8 +72,26 @@ pub(crate) fn join(mut root: Vec<u8>, rest: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsStr::from_bytes(&root))
 }
 
+/// Gives what a request ends with that `alias` can't serve: nothing stands for the location's prefix in a URI that was
+/// rewritten within it.
+pub(super) fn refuse_alias(job: &Job<'_>) -> Option<Flow> {
+    if !job.ex.routed.prefix_is_gone || mapping(job.lookup()) == Mapping::Whole {
+        return None;
+    }
+    let name = match &job.place().kind {
+        PlaceKind::Prefix(name) => name.as_str(),
+        PlaceKind::Server | PlaceKind::Regex | PlaceKind::Named => "",
+    };
+    let text = format!("\"alias\" cannot be used in location \"{name}\" where URI was rewritten");
+    job.client.log(job.worker, job.ex, LogLevel::Alert, &text);
+    Some(Flow::status(500))
+}
+
 /// Answers with a file.
 pub(super) async fn serve(job: &mut Job<'_>) -> Flow {
+    if let Some(failed) = refuse_alias(job) {
+        return failed;
+    }
     let readable = job.ex.routed.as_get || matches!(job.ex.routed.method, Method::Get | Method::Head);
     // What is there is looked for before a POST is refused, as in nginx: a missing page is 404 to it, too.
     if !readable && job.ex.routed.method != Method::Post {

@@ -45,7 +45,8 @@ pub(super) fn run(job: &mut Job<'_>) -> Flow {
         return Flow::status(404);
     }
     if let RequestBody::Length(length) = job.ex.received.head.body
-        && !job.ex.routed.internal
+        && job.ex.routed.depth == 0
+        && !job.ex.received.body_is_lost
         && core.client_max_body_size.0 != 0
         && length > core.client_max_body_size.0
     {

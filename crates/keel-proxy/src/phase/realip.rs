@@ -52,7 +52,7 @@ fn is_believed(settings: &RealIpScope, client: Remote) -> bool {
 
 /// Follows lists of addresses from their end, for as long as who tells the next is believed. One that can't be read ends
 /// it: whoever told it is the last who is known.
-fn forwarded(settings: &RealIpScope, connection: Remote, mut lists: Vec<&[u8]>) -> Option<Remote> {
+pub(crate) fn forwarded(settings: &RealIpScope, connection: Remote, mut lists: Vec<&[u8]>) -> Option<Remote> {
     let mut found = None;
     let mut left = lists.pop()?;
     loop {

@@ -61,19 +61,28 @@ pub(crate) fn split(uri: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Takes a request to where it is redirected. An error is what ends it: it has been redirected too often.
-pub(super) fn follow(job: &mut Job<'_>, uri: Option<InternalUri>, restart: Restart) -> Result<(), Flow> {
+/// Counts a redirect, or a rewritten URI. An error is what ends the request: it has been led on too often.
+pub(super) fn count(job: &mut Job<'_>, what: &str) -> Result<(), Flow> {
     job.ex.routed.redirects += 1;
     if job.ex.routed.redirects > REDIRECTS_MAX {
-        job.client.log_error(job.worker, job.ex, "rewrite or internal redirection cycle");
+        let uri = String::from_utf8_lossy(&job.ex.routed.uri);
+        let text = format!("rewrite or internal redirection cycle while {what} \"{uri}\"");
+        job.client.log_error(job.worker, job.ex, &text);
         job.ex.routed.error_page = true;
         return Err(Flow::status(500));
     }
+    Ok(())
+}
+
+/// Takes a request to where it is redirected. An error is what ends it: it has been redirected too often.
+pub(super) fn follow(job: &mut Job<'_>, uri: Option<InternalUri>, restart: Restart) -> Result<(), Flow> {
+    count(job, "internally redirecting from")?;
     job.ex.routed.internal = true;
     if let Some(uri) = uri {
         job.ex.routed.uri = uri.path;
         job.ex.routed.args = uri.args;
         job.ex.routed.raw_uri_valid = false;
+        job.ex.routed.prefix_is_gone = false;
         job.ex.routed.uri_below_alias = false;
     }
     if let Restart::Location(place) = restart {

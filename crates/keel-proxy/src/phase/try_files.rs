@@ -17,6 +17,9 @@ pub(super) fn run(job: &mut Job<'_>) -> Flow {
     let view = job.view.clone();
     let place = job.ex.place(&view);
     let Some(try_files) = &place.scope.core.try_files else { return Flow::Next };
+    if let Some(failed) = files::refuse_alias(job) {
+        return failed;
+    }
     for candidate in &try_files.candidates {
         let name = name_of(job, &candidate.path);
         let path = files::join(files::root_of(job.lookup()), &name);
@@ -75,7 +78,8 @@ fn take(job: &mut Job<'_>, name: &[u8], kind: FileKind) {
     job.ex.received.head.target.complex = true;
 }
 
-fn log_failure(job: &Job<'_>, path: &Path, error: &io::Error) {
+/// Logs why a path couldn't be looked at, unless there is simply nothing.
+pub(super) fn log_failure(job: &Job<'_>, path: &Path, error: &io::Error) {
     use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
     if !matches!(error.kind(), NotFound | NotADirectory | InvalidFilename) {
         let text = format!("stat() \"{}\" failed ({})", path.display(), files::errno_text(error));

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use keel_model::{DefinedVariable, Map, Template, VariableId, VariableSource};
+use keel_model::{DefinedVariable, Map, SplitClients, Template, Variable, VariableId, VariableSource};
 use keel_regex::{Regex, TooManySteps};
 
-use super::CompileError;
+use super::{CompileError, CompiledGeo};
 
 /// All of them, in the order of their slots.
 #[derive(Default)]
@@ -18,8 +18,36 @@ pub(crate) struct Variables {
 /// One of them.
 pub(crate) struct CompiledVariable {
     pub(crate) name: Box<str>,
-    /// What works its value out; `None` where it is only written.
-    pub(crate) map: Option<CompiledMap>,
+    pub(crate) source: Source,
+}
+
+/// What gives a variable its value while its slot is empty.
+pub(crate) enum Source {
+    /// Nothing: it is only written.
+    Written,
+    /// `set`: the empty value.
+    Set,
+    /// One of nginx's own.
+    Builtin(Variable),
+    Map(Box<CompiledMap>),
+    Geo(Box<CompiledGeo>),
+    SplitClients(SplitClients),
+}
+
+impl Source {
+    /// Says whether its value is written rather than worked out.
+    pub(crate) fn is_written(&self) -> bool {
+        matches!(self, Self::Written | Self::Set | Self::Builtin(_))
+    }
+
+    /// Says whether its value is worked out anew at every use.
+    pub(crate) fn is_volatile(&self) -> bool {
+        match self {
+            Self::Map(map) => map.volatile,
+            Self::Geo(geo) => geo.volatile,
+            Self::Written | Self::Set | Self::Builtin(_) | Self::SplitClients(_) => false,
+        }
+    }
 }
 
 impl Variables {
@@ -27,12 +55,16 @@ impl Variables {
         let mut variables = Self::default();
         for (id, definition) in (0..).map(VariableId).zip(definitions) {
             let name: Box<str> = definition.name.as_str().into();
-            let map = match &definition.source {
-                VariableSource::Map(map) => Some(CompiledMap::compile(map)?),
-                VariableSource::Written => None,
+            let source = match &definition.source {
+                VariableSource::Map(map) => Source::Map(Box::new(CompiledMap::compile(map)?)),
+                VariableSource::Geo(geo) => Source::Geo(Box::new(CompiledGeo::compile(geo))),
+                VariableSource::SplitClients(split) => Source::SplitClients(split.clone()),
+                VariableSource::Set => Source::Set,
+                VariableSource::Builtin(variable) => Source::Builtin(variable.clone()),
+                VariableSource::Written => Source::Written,
             };
             variables.by_name.entry(name.clone()).or_default().push(id);
-            variables.list.push(CompiledVariable { name, map });
+            variables.list.push(CompiledVariable { name, source });
         }
         Ok(variables)
     }
@@ -105,6 +137,11 @@ impl CompiledMap {
         Ok(compiled)
     }
 
+    /// The result where nothing matches.
+    pub(crate) fn default(&self) -> &Template {
+        &self.default
+    }
+
     /// Finds the result for a value, and the expression that matched, whose groups the result may use. An expression
     /// that takes too many steps leaves the default, as in nginx.
     pub(crate) fn look_up(&self, value: &[u8]) -> LookedUp<'_> {
@@ -118,7 +155,8 @@ impl CompiledMap {
         if let Some((_, result)) = head.or_else(tail) {
             return LookedUp::Found(result);
         }
-        for (regex, result) in &self.regexes {
+        // An empty value matches no expression, as in nginx.
+        for (regex, result) in self.regexes.iter().filter(|_| !value.is_empty()) {
             match regex.is_match(value) {
                 Ok(true) => return LookedUp::Matched(result, regex),
                 Ok(false) => {}

@@ -174,7 +174,9 @@ fn write_uri(job: &Job<'_>, program: &ProxyProgram, target: &Target, out: &mut V
         return;
     }
     let evaluated = matches!(program.route, crate::snapshot::Route::Evaluated(_));
-    if let Some(template) = &program.pass.uri {
+    // What stands for the location's prefix goes where that isn't in the URI any more.
+    let uri = program.pass.uri.as_ref().filter(|_| evaluated || !ex.routed.prefix_is_gone);
+    if let Some(template) = uri {
         job.lookup().append_template(template, out);
         if evaluated && out.len() > start {
             return;

@@ -2,7 +2,7 @@
 
 use super::{
     EVENTS, HTTP, HTTP_ALL, HTTP_SERVER, LIMIT_EXCEPT, LOCATION, LOCATION_IF, MAIN, NONE, ONE,
-    SERVER_LOCATION, SERVER_LOCATION_IF, TWO, UP_TO_ONE, UPSTREAM, block, foreign, line,
+    SERVER_LOCATION, TWO, UP_TO_ONE, UPSTREAM, block, foreign, line,
 };
 use crate::{
     directives::resolver::check as resolver,
@@ -20,10 +20,7 @@ use crate::{
             },
         },
     },
-    registry::{
-        Arity::{AtLeast, Take},
-        Contexts,
-    },
+    registry::Arity::{AtLeast, Take},
 };
 
 const DAV_METHODS: Value = Value::Keywords(&["off", "put", "delete", "mkcol", "copy", "move"]);
@@ -45,12 +42,8 @@ pub(super) const GROUPS: &[Group] = &[
     Group {
         effect: Effect::Differs("requests would be answered by the wrong place or not rewritten"),
         rows: &[
-            line("break", SERVER_LOCATION_IF, NONE, Many, Text),
-            block("if", SERVER_LOCATION, AtLeast(1), Many, Text),
             foreign("internal_redirect"),
             block("limit_except", LOCATION, AtLeast(1), Once, Text),
-            line("rewrite", SERVER_LOCATION_IF, Take(2, 3), Many, Text),
-            line("set", SERVER_LOCATION_IF, TWO, Many, Text),
         ],
     },
     Group {
@@ -158,7 +151,6 @@ pub(super) const GROUPS: &[Group] = &[
     Group {
         effect: Effect::Differs("the variables it defines would have no value"),
         rows: &[
-            block("geo", HTTP, Take(1, 2), Many, Text),
             foreign("geoip2"),
             line("geoip_city", HTTP, Take(1, 2), Once, Text),
             line("geoip_country", HTTP, Take(1, 2), Once, Text),
@@ -169,7 +161,6 @@ pub(super) const GROUPS: &[Group] = &[
             foreign("num_map"),
             line("perl_set", HTTP, TWO, Many, Text),
             foreign("set_by_lua_block"),
-            block("split_clients", HTTP, TWO, Many, Text),
         ],
     },
     Group {
@@ -343,7 +334,6 @@ pub(super) const GROUPS: &[Group] = &[
             line("timer_resolution", MAIN, ONE, Once, Milliseconds),
             line("types_hash_bucket_size", HTTP_ALL, ONE, Once, Number),
             line("types_hash_max_size", HTTP_ALL, ONE, Once, Number),
-            line("uninitialized_variable_warn", HTTP_ALL.or(Contexts::IF), ONE, Once, Flag),
             line("use", EVENTS, ONE, Once, Checked(event_method)),
             line("variables_hash_bucket_size", HTTP, ONE, Once, Number),
             line("variables_hash_max_size", HTTP, ONE, Once, Number),
@@ -387,7 +377,6 @@ pub(super) const GROUPS: &[Group] = &[
         rows: &[
             line("degrade", HTTP_ALL, ONE, Once, Keyword(&["204", "444"])),
             foreign("keyval_zone"),
-            line("rewrite_log", HTTP_ALL.or(Contexts::IF), ONE, Once, Flag),
             line("working_directory", MAIN, ONE, Once, Text),
         ],
     },
