@@ -18,9 +18,10 @@ use keel_sys::Watched;
 use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
-    downstream::{self, Client},
+    client::{Client, ClientConnection, Sink},
+    downstream,
     exchange::Remote,
-    io::socket::{self, Socket},
+    transport::{self, Socket},
     worker::Worker,
 };
 
@@ -87,7 +88,7 @@ impl Listener {
 
     /// Takes a connection if there is one, whatever the event loop knows.
     fn accept(&self) -> io::Result<(Socket, Remote)> {
-        let (descriptor, address) = rustix::net::acceptfrom_with(&self.watched, socket::FLAGS)?;
+        let (descriptor, address) = rustix::net::acceptfrom_with(&self.watched, transport::FLAGS)?;
         let address = address.and_then(|address| SocketAddr::try_from(address).ok());
         let remote = address.map_or(Remote::Unix, Remote::Tcp);
         Ok((Socket::accepted(descriptor, &self.address)?, remote))
@@ -208,7 +209,8 @@ fn begin(worker: &Rc<Worker>, socket: Socket, remote: Remote, address: &Rc<Addre
     let Some(listener_at) = view.snapshot.listener(address) else { return };
     worker.counters.active.add(1);
     socket.keep_alive(view.snapshot.listeners[listener_at].keepalive);
-    let client = Client::new(worker, view, listener_at, socket, remote, address.clone());
+    let connection = ClientConnection::new(worker, view, listener_at, remote, address.clone());
+    let client = Client::new(worker, connection, Sink::Connection(socket.into()));
     downstream::spawn(worker, Box::new(client));
 }
 

@@ -3,6 +3,5 @@
 pub(crate) mod buffer;
 pub(crate) mod clock;
 pub(crate) mod deadlines;
-pub(crate) mod socket;
 pub(crate) mod spool;
 pub(crate) mod timer;

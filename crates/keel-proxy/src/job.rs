@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::{
     answer::{Answer, Special},
-    downstream::Client,
+    client::Client,
     exchange::Exchange,
     phase::redirect::{InternalUri, Restart},
     snapshot::Place,

@@ -8,12 +8,12 @@ use keel_sys::Channel;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
 use crate::{
-    downstream::{self, Client},
+    client::{Capture, Client, ClientConnection, Sink},
+    downstream,
     exchange::{Exchange, Remote},
     job::Job,
     phase,
     reports::Reports,
-    send::{Capture, Sink},
     snapshot::{self, PlanFiles},
     stores::Stores,
     worker::{Worker, WorkerSetup},
@@ -120,7 +120,8 @@ impl Rig {
         let view = worker.view();
         let sink = Sink::Capture(Capture::default());
         let listener = Rc::new(Address::Unix("rig".into()));
-        let mut client = Client::with_sink(worker, view.clone(), 0, sink, Remote::Unix, listener);
+        let connection = ClientConnection::new(worker, view.clone(), 0, Remote::Unix, listener);
+        let mut client = Client::new(worker, connection, sink);
         let mut ex = Exchange::default();
         ex.begin(view.clone(), 0);
         ex.received.input = text.as_bytes().to_vec();
@@ -136,7 +137,6 @@ impl Rig {
         (ex.received.head_end, ex.received.consumed) = (end, end);
         downstream::accept_head(worker, &mut client, &mut ex, &view).unwrap();
         let result = act(&mut Job { worker, client: &mut client, ex: &mut ex, view }).await;
-        let Sink::Capture(captured) = &client.sink else { panic!("the sink was changed") };
-        (result, captured.as_bytes().to_vec())
+        (result, client.stream.captured().to_vec())
     }
 }

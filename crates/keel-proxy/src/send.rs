@@ -1,5 +1,6 @@
 //! The one way out: an [`Answer`] goes through the place's header filters, is framed, and its body goes through the body
-//! filters to the [`Sink`].
+//! filters to the client's
+//! [stream](crate::client::ClientStream).
 //!
 //! A place without filters has an empty chain: a peer's response is then relayed as it comes, with no call and no buffer in
 //! between.
@@ -8,23 +9,22 @@ mod discard;
 mod file;
 mod head;
 mod relay;
-mod sink;
 #[cfg(test)]
 mod tests;
 mod tunnel;
 
-use keel_http::{Lines, Message, encode};
+use keel_http::{Lines, Message};
 use keel_model::LogLevel;
 
 pub(crate) use self::{
-    head::{Framing, NGINX_VERSION, preview, server_text, write_date, write_framing, write_server},
+    head::{NGINX_VERSION, preview, server_text, write_date, write_framing, write_server},
     relay::PeerBody,
-    sink::{Capture, Sink, send_continue},
 };
 
 use self::relay::{Relay, Relayed};
 use crate::{
     answer::{Answer, PeerAnswer, Source, Special},
+    client::{Framing, flush},
     error::{ClientGone, PeerFailure},
     exchange::Wanted,
     filter,
@@ -48,8 +48,8 @@ pub(crate) enum Sent {
 pub(crate) struct BrokenOff {
     pub(crate) failure: PeerFailure,
     pub(crate) peer: PeerAnswer,
-    /// What there is of it, as the client would get it; empty where nothing is, or nothing that can be trusted.
-    pub(crate) rest: Vec<u8>,
+    /// Whether the client's stream holds what came of it, and that can be trusted.
+    pub(crate) has_rest: bool,
 }
 
 /// Sends an answer as far as it goes.
@@ -67,7 +67,7 @@ pub(crate) async fn send(job: &mut Job<'_>, mut answer: Box<Answer>) -> Sent {
     }
     let keeps_alive = job.ex.sent.keep_alive;
     job.settle_keep_alive();
-    let framing = Framing::choose(job, &answer);
+    let framing = head::choose_framing(job, &answer);
     if framing == Framing::UntilClose {
         job.ex.sent.keep_alive = false;
     }
@@ -100,8 +100,9 @@ pub(crate) async fn send(job: &mut Job<'_>, mut answer: Box<Answer>) -> Sent {
 
 /// Sends a head alone, where nobody wants the body.
 async fn send_head(job: &mut Job<'_>, head: Message, source: Source) -> Sent {
-    let before = job.ex.sent.bytes;
-    let sent = sink::send_all(job, head.as_bytes(), b"").await;
+    let (before, head_length) = (job.ex.sent.bytes, head.head_length());
+    job.client.stream.begin(head, Framing::None);
+    let sent = flush(job).await;
     if let Source::Peer(mut peer) = source {
         let view = job.view.clone();
         let scope = &job.ex.place(&view).scope.proxy;
@@ -109,14 +110,15 @@ async fn send_head(job: &mut Job<'_>, head: Message, source: Source) -> Sent {
         upstream::end_attempt(job, 0);
         upstream::finish(job, peer, is_clean);
     }
-    finish(job, head, sent, before, Lines::default())
+    finish(job, head_length, sent, before, Lines::default())
 }
 
-/// Sends the beginning of a peer's response that can't be had to its end.
-pub(crate) async fn send_rest(job: &mut Job<'_>, rest: &[u8]) {
+/// Sends the beginning of a peer's response that can't be had to its end, which waits in the client's stream.
+pub(crate) async fn send_rest(job: &mut Job<'_>) {
     let before = job.ex.sent.bytes;
     // The connection closes behind it, whether it came or not.
-    let _ = sink::send_all(job, rest, b"").await;
+    let _ = flush(job).await;
+    job.client.stream.finish(&mut job.ex.sent.head);
     job.ex.sent.begun = true;
     let head_bytes = job.ex.sent.head.len() as u64;
     job.ex.sent.body_bytes = (job.ex.sent.bytes - before).saturating_sub(head_bytes);
@@ -130,35 +132,28 @@ fn abandon(job: &mut Job<'_>, answer: &Answer) {
 }
 
 /// Sends a head and a body that is held in memory, in one write.
-async fn send_own(job: &mut Job<'_>, mut head: Message, framing: Framing, body: Vec<u8>) -> Sent {
-    let before = job.ex.sent.bytes;
-    let mut trailers = Lines::default();
-    match framing {
-        Framing::Chunked => {
-            trailers = filter_trailers(job);
-            let mut framed = Vec::new();
-            encode::chunk(&body, &mut framed);
-            trailers.write_last_chunk(&mut framed);
-            head.append(&framed);
-        }
-        Framing::Length(_) | Framing::UntilClose => head.append(&body),
-        Framing::None => {}
-    }
-    let sent = sink::send_all(job, head.as_bytes(), b"").await;
-    finish(job, head, sent, before, trailers)
+async fn send_own(job: &mut Job<'_>, head: Message, framing: Framing, body: Vec<u8>) -> Sent {
+    let (before, head_length) = (job.ex.sent.bytes, head.head_length());
+    let trailers = filter_trailers(job, framing);
+    let stream = &mut job.client.stream;
+    stream.begin(head, framing);
+    stream.put(&body);
+    stream.end(&trailers);
+    let sent = flush(job).await;
+    finish(job, head_length, sent, before, trailers)
 }
 
 /// Notes what was sent of an answer of this process's own, before which so many bytes had been sent.
 fn finish(
     job: &mut Job<'_>,
-    head: Message,
+    head_length: usize,
     sent: Result<(), ClientGone>,
     before: u64,
     trailers: Lines,
 ) -> Sent {
+    job.client.stream.finish(&mut job.ex.sent.head);
     job.ex.sent.begun = true;
-    job.ex.sent.body_bytes = (job.ex.sent.bytes - before).saturating_sub(head.head_length() as u64);
-    job.ex.sent.head = head.into_head();
+    job.ex.sent.body_bytes = (job.ex.sent.bytes - before).saturating_sub(head_length as u64);
     job.ex.sent.trailers = trailers;
     match sent {
         Ok(()) => {
@@ -169,8 +164,12 @@ fn finish(
     }
 }
 
-/// Gathers the trailers of the place's filters. The head has been sent: what can't be written is left out.
-fn filter_trailers(job: &Job<'_>) -> Lines {
+/// Gathers the trailers of the place's filters, where the body's framing has room for them. The head has been sent: what
+/// can't be written is left out.
+fn filter_trailers(job: &Job<'_>, framing: Framing) -> Lines {
+    if framing != Framing::Chunked {
+        return Lines::default();
+    }
     let trailers = filter::trailers(job);
     match trailers.check() {
         Ok(()) => trailers,
@@ -200,12 +199,12 @@ async fn send_peer(
     let Source::Peer(peer) = answer.source else { return Sent::Cut };
     upstream::end_attempt(job, 0);
     match ended {
-        Relayed::PeerFailedFirst { failure, rest } => {
+        Relayed::PeerFailedFirst { failure, has_rest } => {
             log_broken(job, failure);
-            if rest.is_empty() {
+            if !has_rest {
                 job.ex.sent.keep_alive = keeps_alive;
             }
-            Sent::Broken(Box::new(BrokenOff { failure, peer, rest }))
+            Sent::Broken(Box::new(BrokenOff { failure, peer, has_rest }))
         }
         Relayed::Whole { reusable } => {
             upstream::finish(job, peer, reusable);

@@ -14,12 +14,10 @@ use keel_model::LogLevel;
 
 use crate::{
     body::RequestBodyStore,
-    downstream::Client,
+    client::{Capture, Client, ClientWatch, Sink},
     exchange::{Exchange, Wanted},
     job::{Ended, Flow, Job},
     phase,
-    send::{Capture, Sink},
-    upstream::ClientWatch,
     worker::{View, Worker},
 };
 

@@ -16,7 +16,7 @@ use keel_lb::{Ask, Attempt, NoPeer, Outcome, PeerState, Pick, Standing};
 use keel_model::{LogLevel, ProxyHttpVersion, ProxyScope};
 
 pub(crate) use self::{
-    attempt::{ClientWatch, Exchanged},
+    attempt::Exchanged,
     response::{finish, write_fields},
     retry::Retries,
     route::{Target, host_and_port},
@@ -28,7 +28,7 @@ use self::{
 };
 use crate::{
     answer::PeerAnswer,
-    downstream,
+    client,
     error::PeerFailure,
     exchange::AttemptRecord,
     job::{Flow, Job},
@@ -43,14 +43,14 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
     let scope = &place.scope.proxy;
     let streams = streams_body(job, scope);
     let read = if streams {
-        downstream::expect_continue(job).await
-    } else if downstream::has_body(job) {
-        Box::pin(downstream::read_whole(job)).await
+        client::expect_continue(job).await
+    } else if client::has_body(job) {
+        Box::pin(client::read_whole(job)).await
     } else {
         Ok(())
     };
     if let Err(failure) = read {
-        return downstream::body_failed(job, failure);
+        return client::body_failed(job, failure);
     }
     let target = match route::find(job, program) {
         Ok(target) => target,
@@ -79,7 +79,7 @@ fn streams_body(job: &Job<'_>, scope: &ProxyScope) -> bool {
 
 /// Goes on after a peer's response has broken off before a byte of it was sent: at another peer, where that is safe.
 pub(crate) async fn resume(job: &mut Job<'_>, broken: Box<BrokenOff>) -> Flow {
-    let BrokenOff { failure, peer, rest } = *broken;
+    let BrokenOff { failure, peer, has_rest } = *broken;
     let PeerAnswer { exchanged, pick, target, mut retries, .. } = peer;
     drop(exchanged);
     report_failure(job, &pick, failure);
@@ -87,10 +87,10 @@ pub(crate) async fn resume(job: &mut Job<'_>, broken: Box<BrokenOff>) -> Flow {
     let scope = &job.ex.place(&view).scope.proxy;
     match go_on(job, scope, &target, pick, failure, &mut retries).await {
         Ok(()) => try_peers(job, target, retries).await,
-        Err(flow) if rest.is_empty() => flow,
+        Err(flow) if !has_rest => flow,
         // The client gets as much as there is.
         Err(_) => {
-            send_rest(job, &rest).await;
+            send_rest(job).await;
             Flow::Close
         }
     }
@@ -131,7 +131,7 @@ async fn try_peers(job: &mut Job<'_>, target: Target, mut retries: Retries) -> F
             }
             Attempted::ClientFailed(failure) => {
                 end_attempt(job, 0);
-                return downstream::body_failed(job, failure);
+                return client::body_failed(job, failure);
             }
             Attempted::ClientGone => {
                 end_attempt(job, 499);

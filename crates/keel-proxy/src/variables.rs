@@ -9,7 +9,7 @@ use keel_regex::{Captures, TooManySteps};
 use crate::{
     answer::Answer,
     browser::Browser,
-    downstream::Client,
+    client::Client,
     exchange::{AttemptRecord, Exchange, Remote},
     phase::realip,
     preface::ProxyHeader,
@@ -110,10 +110,10 @@ impl Lookup<'_> {
             Variable::RemotePort => self.remote_port(out),
             Variable::BinaryRemoteAddr => self.binary_remote_addr(out),
             Variable::RealipRemoteAddr => {
-                client.remote.append_address(out);
+                client.connection.remote.append_address(out);
                 true
             }
-            Variable::RealipRemotePort => port_of(out, client.remote),
+            Variable::RealipRemotePort => port_of(out, client.connection.remote),
             Variable::ProxyProtocolAddr => self.proxy_header(|both| show(out, both.client.ip())),
             Variable::ProxyProtocolPort => self.proxy_header(|both| number(out, both.client.port().into())),
             Variable::ProxyProtocolServerAddr => self.proxy_header(|both| show(out, both.server.ip())),
@@ -123,9 +123,11 @@ impl Lookup<'_> {
             Variable::ProxyProtocolTlv(tlv) => self.proxy_tlv(*tlv, out),
             Variable::ServerAddr => self.server_addr(out),
             Variable::ServerPort => self.server_port(out),
-            Variable::Connection => number(out, client.number),
-            Variable::ConnectionRequests => number(out, client.requests),
-            Variable::ConnectionTime => seconds(out, clock.now().saturating_duration_since(client.accepted)),
+            Variable::Connection => number(out, client.connection.number),
+            Variable::ConnectionRequests => number(out, client.connection.requests),
+            Variable::ConnectionTime => {
+                seconds(out, clock.now().saturating_duration_since(client.connection.accepted))
+            }
             Variable::Msec => seconds(out, clock.unix()),
             Variable::TimeLocal => self.time_local(out),
             Variable::TimeIso8601 => self.time_iso8601(out),
@@ -342,11 +344,13 @@ impl Lookup<'_> {
 
     /// Gives a value of the PROXY protocol's header; none where the header tells of nobody.
     fn proxy_header(&self, show: impl FnOnce(&Addresses) -> bool) -> bool {
-        self.client.proxy_header.as_deref().and_then(ProxyHeader::addresses).is_some_and(show)
+        self.client.connection.proxy_header.as_deref().and_then(ProxyHeader::addresses).is_some_and(show)
     }
 
     fn proxy_tlv(&self, tlv: ProxyTlv, out: &mut Vec<u8>) -> bool {
-        let Some(tlvs) = self.client.proxy_header.as_deref().map(ProxyHeader::tlvs) else { return false };
+        let Some(tlvs) = self.client.connection.proxy_header.as_deref().map(ProxyHeader::tlvs) else {
+            return false;
+        };
         match tlv {
             ProxyTlv::Kind(kind) => put(out, tlvs.get(kind)),
             ProxyTlv::Ssl(kind) => put(out, tlvs.ssl(kind)),
@@ -364,7 +368,7 @@ impl Lookup<'_> {
     fn server_addr(&self, out: &mut Vec<u8>) -> bool {
         match self.client.local_address() {
             Some(address) => show(out, address.ip()),
-            None => put(out, Some(self.client.listener.to_string().as_bytes())),
+            None => put(out, Some(self.client.connection.listener.to_string().as_bytes())),
         }
     }
 
@@ -443,7 +447,7 @@ impl Lookup<'_> {
 
     fn server_port(&self, out: &mut Vec<u8>) -> bool {
         let Some(address) = self.client.local_address() else { return put(out, Some(b"")) };
-        let listener = self.view.snapshot.listener(&self.client.listener);
+        let listener = self.view.snapshot.listener(&self.client.connection.listener);
         let declared = listener.and_then(|listener| self.view.snapshot.listeners.get(listener));
         number(out, u64::from(declared.map_or(address.port(), |listener| listener.declared_port)))
     }
@@ -457,7 +461,7 @@ impl Lookup<'_> {
     }
 
     fn tcp_info(&self, out: &mut Vec<u8>, pick: impl Fn(&keel_sys::tcp::TcpInfo) -> u64) -> bool {
-        match self.client.sink.socket().map(keel_sys::tcp::tcp_info) {
+        match self.client.stream.socket().map(keel_sys::tcp::tcp_info) {
             Some(Ok(info)) => number(out, pick(&info)),
             Some(Err(_)) | None => false,
         }

@@ -7,37 +7,34 @@ use std::{
 };
 
 use keel_http::{
-    Limits, Name, Progress, RequestBody, RequestError, Rules, Underscores,
+    Limits, Name, RequestBody, RequestError, Rules, Underscores,
     body::{Decoder, Trailers},
     host,
     uri::{self, Slashes},
 };
 use keel_model::{ClientSettings, LingeringClose, LogLevel};
 
-use super::{Client, Rest, Resting, linger};
+use super::{Rest, Resting, linger};
 use crate::{
+    client::{Client, HeadFailure},
     exchange::{Exchange, Method},
-    io::socket::Peeked,
     job::{Ended, Job},
     phase,
-    snapshot::{Server, ServerNames},
+    transport::Peeked,
     worker::{View, Worker},
 };
-
-/// Room that is made before a read of a head.
-const READ_ROOM: usize = 4 << 10;
 
 /// Reads one request and answers it. False when the connection is to close.
 pub(super) async fn serve_one(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> bool {
     let mut ex = worker.take_exchange();
-    let has_come = !client.behind.is_empty();
-    client.pipelined = has_come && client.requests > 0;
-    ex.received.input = if has_come { std::mem::take(&mut client.behind) } else { worker.buffers.take() };
+    let has_come = !client.stream.behind().is_empty();
+    client.pipelined = has_come && client.connection.requests > 0;
+    ex.received.input = if has_come { std::mem::take(client.stream.behind()) } else { worker.buffers.take() };
     let goes_on = exchange(worker, client, &mut ex, rest).await;
     ex.reset();
     let input = std::mem::take(&mut ex.received.input);
     if goes_on && !input.is_empty() {
-        client.behind = input;
+        *client.stream.behind() = input;
     } else {
         worker.buffers.give(input);
     }
@@ -47,25 +44,25 @@ pub(super) async fn serve_one(worker: &Rc<Worker>, client: &mut Client, rest: &R
 }
 
 async fn exchange(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange, rest: &Rest) -> bool {
-    follow_configuration(worker, client);
-    let view = client.view.clone();
-    let server = names(client).default_server();
+    client.connection.follow_configuration(worker);
+    let view = client.connection.view.clone();
+    let server = client.names().default_server();
     ex.begin(view.clone(), server);
     let head = read_head(worker, client, ex, rest).await;
     rest.end(worker);
     client.is_last |= rest.was_closing(worker);
     let refused = match head {
-        Err(HeadFailure::Gone) => return false,
-        Err(HeadFailure::TimedOut) => {
+        Err(NoHead::Gone) => return false,
+        Err(NoHead::TimedOut) => {
             client.log(worker, ex, LogLevel::Info, "client timed out");
             ex.sent.status = 408;
             phase::log(&Job { worker, client, ex, view });
             return false;
         }
-        Err(HeadFailure::Refused(error)) => Some(error),
+        Err(NoHead::Refused(error)) => Some(error),
         Ok(()) => None,
     };
-    client.requests += 1;
+    client.connection.requests += 1;
     worker.counters.requests.add(1);
     ex.received.request_id = [worker.random(), worker.random()];
     let ended = match refused {
@@ -76,37 +73,6 @@ async fn exchange(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange, r
         },
     };
     finish(Job { worker, client, ex, view }, ended, rest).await
-}
-
-/// Takes the current configuration, unless it has no such listener any more.
-pub(super) fn follow_configuration(worker: &Rc<Worker>, client: &mut Client) {
-    let current = worker.view();
-    if Rc::ptr_eq(&current, &client.view) {
-        return;
-    }
-    if let Some(at) = current.snapshot.listener(&client.listener) {
-        (client.view, client.listener_at) = (current, at);
-    }
-}
-
-fn names(client: &Client) -> &ServerNames {
-    let listener = &client.view.snapshot.listeners[client.listener_at];
-    if listener.by_local_address.is_empty() {
-        return &listener.names;
-    }
-    let local = client.local_address();
-    local.and_then(|address| listener.by_local_address.get(&address)).unwrap_or(&listener.names)
-}
-
-/// Gives the server whose settings hold before a host is known.
-pub(super) fn default_server(client: &Client) -> &Server {
-    &client.view.snapshot.servers[names(client).default_server()]
-}
-
-enum HeadFailure {
-    Gone,
-    TimedOut,
-    Refused(RequestError),
 }
 
 fn rules(settings: &ClientSettings) -> Rules {
@@ -130,47 +96,43 @@ fn rules(settings: &ClientSettings) -> Rules {
     }
 }
 
+/// Why there is no request.
+enum NoHead {
+    Gone,
+    TimedOut,
+    Refused(RequestError),
+}
+
 async fn read_head(
     worker: &Rc<Worker>,
     client: &mut Client,
     ex: &mut Exchange,
     rest: &Rest,
-) -> Result<(), HeadFailure> {
-    let view = client.view.clone();
+) -> Result<(), NoHead> {
+    let view = client.connection.view.clone();
     let settings = &ex.server(&view).client;
     let rules = rules(settings);
     let mut begun = false;
     poll_fn(|cx| {
-        loop {
-            if !ex.received.input.is_empty() {
-                if !std::mem::replace(&mut begun, true) {
-                    ex.received.started = Some(worker.clock.now());
-                    client.timer.set(&worker.clock, settings.header_timeout);
+        let polled = client.stream.poll_head(cx, &mut ex.received, &rules);
+        if !begun && !ex.received.input.is_empty() {
+            begun = true;
+            ex.received.started = Some(worker.clock.now());
+            client.timer.set(&worker.clock, settings.header_timeout);
+        }
+        match polled {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(HeadFailure::Gone)) => Poll::Ready(Err(NoHead::Gone)),
+            Poll::Ready(Err(HeadFailure::Refused(error))) => Poll::Ready(Err(NoHead::Refused(error))),
+            Poll::Pending => {
+                if rest.must_close() && client.stream.peek() != Peeked::Bytes {
+                    return Poll::Ready(Err(NoHead::Gone));
                 }
-                match ex.received.head.parse(&ex.received.input, &rules) {
-                    Ok(Progress::Complete(end)) => {
-                        ex.received.head_end = end;
-                        ex.received.consumed = end;
-                        return Poll::Ready(Ok(()));
-                    }
-                    Ok(Progress::Partial) => {}
-                    Err(error) => return Poll::Ready(Err(HeadFailure::Refused(error))),
+                if begun {
+                    rest.begin(worker, Resting::ReadingHead);
                 }
-            }
-            match client.poll_fill(cx, &mut ex.received.input, READ_ROOM) {
-                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(HeadFailure::Gone)),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Pending => {
-                    if rest.must_close() && client.peek() != Peeked::Bytes {
-                        return Poll::Ready(Err(HeadFailure::Gone));
-                    }
-                    if begun {
-                        rest.begin(worker, Resting::ReadingHead);
-                    }
-                    ready!(client.timer.poll_expired(&worker.clock, cx));
-                    let failure = if begun { HeadFailure::TimedOut } else { HeadFailure::Gone };
-                    return Poll::Ready(Err(failure));
-                }
+                ready!(client.timer.poll_expired(&worker.clock, cx));
+                Poll::Ready(Err(if begun { NoHead::TimedOut } else { NoHead::Gone }))
             }
         }
     })
@@ -193,7 +155,7 @@ pub(crate) fn accept_head(
     // all the same.
     let mut host = std::mem::take(&mut ex.received.host);
     if let Some(field) = ex.received.head.fields.first(Name::Host) {
-        let port = client.last_host.normalise(field.value.of(&ex.received.input), &mut host);
+        let port = client.normalise_host(field.value.of(&ex.received.input), &mut host);
         ex.received.host_port = port.map_err(|_| RequestError::Field)?;
     }
     if let Some(authority) = ex.received.head.target.authority {
@@ -203,7 +165,7 @@ pub(crate) fn accept_head(
     }
     ex.received.host = host;
     if !ex.received.host.is_empty() {
-        let found = names(client).find(&ex.received.host);
+        let found = client.names().find(&ex.received.host);
         if let Some(regex) = found.regex {
             let host = std::mem::take(&mut ex.received.host);
             let taken = ex.take_groups(&view.snapshot, regex, &host);
@@ -235,10 +197,10 @@ pub(crate) fn accept_head(
         RequestBody::Chunked => Decoder::chunked(Trailers::Drop),
     };
     // The connection of a listener that is gone follows no configuration any more: this response is its last.
-    let listener_stays =
-        Rc::ptr_eq(&worker.view(), view) || worker.view().snapshot.listener(&client.listener).is_some();
+    let listener_stays = Rc::ptr_eq(&worker.view(), view)
+        || worker.view().snapshot.listener(&client.connection.listener).is_some();
     ex.sent.keep_alive = ex.received.head.wants_keep_alive() && worker.quitting().is_none() && listener_stays;
-    if ex.sent.keep_alive && client.requests > 1 && client.wants_no_delay {
+    if ex.sent.keep_alive && client.connection.requests > 1 && client.wants_no_delay {
         client.no_delay();
     }
     Ok(())

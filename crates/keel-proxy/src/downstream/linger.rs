@@ -8,7 +8,7 @@ use std::{
 
 use keel_model::LingeringClose;
 
-use super::{Rest, Resting, poll_body};
+use super::{Rest, Resting};
 use crate::job::Job;
 
 /// Bytes read and thrown away in one go.
@@ -33,7 +33,7 @@ pub(super) async fn drain_body(job: &mut Job<'_>, rest: &Rest) -> bool {
     let result = poll_fn(|cx| {
         loop {
             scratch.clear();
-            match poll_body(cx, job.client, job.ex, &mut scratch) {
+            match job.client.stream.poll_body(cx, &mut job.ex.received, &mut scratch) {
                 Poll::Ready(Ok(_)) if job.ex.received.body_left.is_done() => return Poll::Ready(true),
                 Poll::Ready(Ok(_)) => {
                     bump(job, end, each);
@@ -60,7 +60,7 @@ fn bump(job: &mut Job<'_>, end: Instant, each: std::time::Duration) {
 pub(super) async fn linger(job: &mut Job<'_>, rest: &Rest) {
     let core = &job.place().scope.core;
     let (each, total) = (core.lingering_timeout, core.lingering_time);
-    job.client.shutdown_write();
+    job.client.stream.shutdown_write();
     let worker = job.worker.clone();
     let end = worker.clock.now() + total;
     bump(job, end, each);
@@ -68,7 +68,7 @@ pub(super) async fn linger(job: &mut Job<'_>, rest: &Rest) {
     poll_fn(|cx| {
         loop {
             scratch.clear();
-            match job.client.poll_fill(cx, &mut scratch, ROOM) {
+            match job.client.stream.poll_fill(cx, &mut scratch, ROOM) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => {
                     if worker.clock.now() >= end {

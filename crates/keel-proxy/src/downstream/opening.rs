@@ -9,8 +9,8 @@ use std::{
 use keel_http::proxy_header::Broken;
 use keel_model::LogLevel;
 
-use super::{Client, Rest, Resting};
-use crate::{io::socket::Peeked, preface, worker::Worker};
+use super::{Rest, Resting};
+use crate::{client::Client, preface, transport::Peeked, worker::Worker};
 
 /// Room that is made before a read.
 const READ_ROOM: usize = 4 << 10;
@@ -32,11 +32,11 @@ pub(super) async fn read(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) 
     let mut input = worker.buffers.take();
     let outcome = poll_fn(|cx| {
         loop {
-            match client.poll_fill(cx, &mut input, READ_ROOM) {
+            match client.stream.poll_fill(cx, &mut input, READ_ROOM) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Outcome::Cut),
                 Poll::Pending => {
-                    if rest.must_close() && client.peek() != Peeked::Bytes {
+                    if rest.must_close() && client.stream.peek() != Peeked::Bytes {
                         return Poll::Ready(Outcome::MakesRoom);
                     }
                     rest.begin(worker, Resting::ReadingHead);
@@ -44,7 +44,9 @@ pub(super) async fn read(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) 
                     return Poll::Ready(Outcome::TimedOut);
                 }
             }
-            let Some(header) = client.proxy_header.as_deref_mut() else { return Poll::Ready(Outcome::Taken) };
+            let Some(header) = client.connection.proxy_header.as_deref_mut() else {
+                return Poll::Ready(Outcome::Taken);
+            };
             match header.take(&mut input) {
                 Ok(true) => return Poll::Ready(Outcome::Taken),
                 Ok(false) => {}
@@ -60,7 +62,7 @@ pub(super) async fn read(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) 
             if input.is_empty() {
                 worker.buffers.give(input);
             } else {
-                client.behind = input;
+                *client.stream.behind() = input;
             }
             return true;
         }

@@ -6,12 +6,11 @@
 //! or taken out isn't missed, and one that closes for want of room or time is looked at once more before it does.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     future::poll_fn,
     io,
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
     num::NonZeroU64,
-    os::fd::OwnedFd,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
@@ -22,16 +21,16 @@ use keel_sys::{Watched, allocator};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use slab::Slab;
 
-use super::{Client, QUIT_IDLE, h1::follow_configuration, order::Order, spawn};
+use super::{QUIT_IDLE, order::Order, spawn};
 use crate::{
+    client::{Client, ClientConnection, Sink},
     exchange::Remote,
     io::{
         deadlines::{Deadline, Deadlines},
-        socket::{self, Peeked, Socket},
         timer::Timer,
     },
     preface::ProxyHeader,
-    send::Sink,
+    transport::{ParkedTransport, Peeked},
     worker::{View, Worker},
 };
 
@@ -47,7 +46,7 @@ const EVENTS_MAX: usize = 64;
 
 /// A connection without a task: what a [`Client`] holds, without what it can be made of again, and small.
 struct Parked {
-    descriptor: OwnedFd,
+    transport: ParkedTransport,
     listener_at: u32,
     remote: SmallRemote,
     proxy_header: Option<Box<ProxyHeader>>,
@@ -223,7 +222,7 @@ impl Parking {
     fn leave(&self, worker: &Rc<Worker>, place: usize, leaving: Leaving) {
         self.order.borrow_mut().remove(place);
         let Some(parked) = self.places.borrow_mut().try_remove(place) else { return };
-        let goes_on = match socket::peek(&parked.descriptor) {
+        let goes_on = match parked.transport.peek() {
             Peeked::Bytes => true,
             Peeked::Nothing => leaving == Leaving::Ready,
             Peeked::End | Peeked::Broken => false,
@@ -234,7 +233,7 @@ impl Parking {
         }
         if let Some(events) = &self.events {
             // Fails only for a descriptor that isn't there.
-            let _ = epoll::delete(events, &parked.descriptor);
+            let _ = epoll::delete(events, &parked.transport);
         }
         parked.go_on(worker, leaving);
     }
@@ -374,30 +373,31 @@ impl Parked {
     /// Takes apart a client; `None` for one without a connection, which never idles.
     fn new(client: Client, start: Instant, now: Instant) -> Option<Self> {
         let Client {
-            sink,
+            connection,
+            stream,
             timer,
-            remote,
-            listener,
-            number,
-            requests,
-            accepted,
             timed_out: _,
             pipelined: _,
-            proxy_header,
-            local: _,
-            behind: _,
-            view,
-            listener_at,
             no_delay,
             wants_no_delay,
             is_last: _,
             kept_until,
             last_host: _,
         } = client;
-        let Sink::Stream(socket) = sink else { return None };
+        let ClientConnection {
+            remote,
+            listener,
+            number,
+            requests,
+            accepted,
+            proxy_header,
+            view,
+            listener_at,
+            local: _,
+        } = connection;
         let moment = |at| Moment::new(start, at);
         Some(Self {
-            descriptor: socket.into_descriptor(),
+            transport: stream.into_transport()?.park(),
             // There are never as many listeners as would be cut here.
             listener_at: u32::try_from(listener_at).unwrap_or(u32::MAX),
             remote: remote.into(),
@@ -409,14 +409,14 @@ impl Parked {
             accepted: moment(accepted),
             deadline: timer.deadline().map(moment),
             kept_until: kept_until.filter(|until| *until > now).map(moment),
-            no_delay: no_delay.get(),
+            no_delay,
             wants_no_delay,
         })
     }
 
     fn into_client(self, start: Instant, leaving: Leaving) -> io::Result<Client> {
         let Self {
-            descriptor,
+            transport,
             remote,
             proxy_header,
             listener,
@@ -432,33 +432,30 @@ impl Parked {
         } = self;
         let mut timer = Timer::default();
         timer.set_at(deadline.map(|moment| moment.instant(start)));
-        Ok(Client {
-            sink: Sink::Stream(Socket::accepted(descriptor, &listener)?),
-            timer,
+        let transport = transport.unpark(&listener)?;
+        let connection = ClientConnection {
             remote: remote.into(),
             listener,
             number,
             requests,
             accepted: accepted.instant(start),
-            timed_out: false,
-            pipelined: false,
             proxy_header,
-            local: std::cell::OnceCell::new(),
-            behind: Vec::new(),
             view,
             listener_at: listener_at as usize,
-            no_delay: Cell::new(no_delay),
-            wants_no_delay,
-            is_last: leaving == Leaving::Closing,
-            kept_until: kept_until.map(|moment| moment.instant(start)),
-            last_host: super::LastHost::default(),
-        })
+            local: OnceCell::new(),
+        };
+        let mut client = Client::resumed(connection, Sink::Connection(transport), timer);
+        client.no_delay = no_delay;
+        client.wants_no_delay = wants_no_delay;
+        client.is_last = leaving == Leaving::Closing;
+        client.kept_until = kept_until.map(|moment| moment.instant(start));
+        Ok(client)
     }
 }
 
 /// Parks a connection that idles. Where the kernel can't watch it so, it goes on with a task.
 pub(super) fn park(worker: &Rc<Worker>, mut client: Client) {
-    follow_configuration(worker, &mut client);
+    client.connection.follow_configuration(worker);
     let parking = &worker.parking;
     let Some(parked) = Parked::new(client, parking.start, worker.clock.now()) else { return };
     let kept = parked.is_kept();
@@ -467,7 +464,7 @@ pub(super) fn park(worker: &Rc<Worker>, mut client: Client) {
     let place = entry.key();
     let flags = EventFlags::IN | EventFlags::RDHUP;
     let added = match &parking.events {
-        Some(events) => epoll::add(events, &parked.descriptor, EventData::new_u64(place as u64), flags),
+        Some(events) => epoll::add(events, &parked.transport, EventData::new_u64(place as u64), flags),
         None => Err(rustix::io::Errno::NOSYS),
     };
     if added.is_err() {

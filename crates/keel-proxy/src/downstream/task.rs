@@ -12,8 +12,8 @@ use std::{
 
 use slab::Slab;
 
-use super::{Client, Served, order::Order, parking, serve};
-use crate::worker::Worker;
+use super::{Served, order::Order, parking, serve};
+use crate::{client::Client, worker::Worker};
 
 /// Connections that are closed at a time to make room, as in nginx.
 const CLOSED_MAX: usize = 32;
@@ -225,8 +225,12 @@ async fn run(worker: Rc<Worker>, first: Box<Client>) {
     let _listed = Listed { worker: worker.clone(), place: seat.rest.place };
     loop {
         let mut client = poll_fn(|_| seat.next.take().map_or(Poll::Pending, Poll::Ready)).await;
-        let mut ended =
-            Ended { worker: worker.clone(), number: client.number, seat: seat.clone(), parked: false };
+        let mut ended = Ended {
+            worker: worker.clone(),
+            number: client.connection.number,
+            seat: seat.clone(),
+            parked: false,
+        };
         let served = serve(&worker, &mut client, &seat.rest).await;
         ended.parked = served == Served::Idle;
         drop(ended);

@@ -46,7 +46,7 @@ fn done(job: &mut Job<'_>, inner: &mut Job<'_>) {
 
 /// Gives `WWW-Authenticate` of an answer, or of the peer's response behind it.
 fn challenges(inner: &Job<'_>) -> Lines {
-    let mut challenges = inner.client.sink.captured_fields(Name::WwwAuthenticate);
+    let mut challenges = inner.client.stream.captured_fields(Name::WwwAuthenticate);
     let side = &inner.ex.upstream;
     if challenges.is_empty() && side.has_head {
         for field in side.head.fields.all(Name::WwwAuthenticate) {

@@ -12,7 +12,7 @@ use keel_model::{LogLevel, Root};
 use super::redirect;
 use crate::{
     answer::{Answer, Fields, FileParts, Ranges, Source, Special},
-    downstream,
+    client,
     exchange::Method,
     files::Opened,
     job::{Flow, Job},
@@ -204,7 +204,7 @@ fn ending_of(uri: &[u8]) -> Option<&str> {
 
 /// Makes the answer of a file that has been opened.
 async fn answer(job: &mut Job<'_>, file: File, meta: &Metadata) -> Flow {
-    if downstream::expect_continue(job).await.is_err() {
+    if client::expect_continue(job).await.is_err() {
         return Flow::Close;
     }
     let modified = meta.mtime();

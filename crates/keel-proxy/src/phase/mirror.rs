@@ -2,7 +2,7 @@
 
 use crate::{
     body::RequestBodyStore,
-    downstream,
+    client,
     job::{Flow, Job},
     subrequest,
 };
@@ -12,10 +12,10 @@ pub(super) async fn run(job: &mut Job<'_>) -> Flow {
     let view = job.view.clone();
     let mirror = &job.ex.place(&view).scope.mirror;
     if mirror.request_body
-        && downstream::has_body(job)
-        && let Err(failure) = downstream::read_whole(job).await
+        && client::has_body(job)
+        && let Err(failure) = client::read_whole(job).await
     {
-        return downstream::body_failed(job, failure);
+        return client::body_failed(job, failure);
     }
     for path in &mirror.paths {
         let body =

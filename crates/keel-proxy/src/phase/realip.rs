@@ -20,10 +20,10 @@ pub(super) fn run(job: &mut Job<'_>) {
 
 fn find(job: &Job<'_>) -> Option<Remote> {
     let settings = &job.place().scope.real_ip;
-    let (ex, connection) = (&job.ex, job.client.remote);
+    let (ex, connection) = (&job.ex, job.client.connection.remote);
     match &settings.header {
         RealIpHeader::ProxyProtocol => {
-            let told = job.client.proxy_header.as_deref().and_then(ProxyHeader::addresses);
+            let told = job.client.connection.proxy_header.as_deref().and_then(ProxyHeader::addresses);
             told.filter(|_| is_believed(settings, connection))
                 .map(|Addresses { client, .. }| Remote::Tcp(*client))
         }

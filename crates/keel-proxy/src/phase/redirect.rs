@@ -105,7 +105,7 @@ pub(crate) fn absolute_url(lookup: Lookup<'_>, path: &[u8]) -> Vec<u8> {
         } else if let Some(address) = lookup.client.local_address() {
             url.extend_from_slice(address.ip().to_string().as_bytes());
         }
-        let listener = lookup.view.snapshot.listener(&lookup.client.listener);
+        let listener = lookup.view.snapshot.listener(&lookup.client.connection.listener);
         let listener = listener.and_then(|listener| lookup.view.snapshot.listeners.get(listener));
         let port = listener.map_or(80, |listener| listener.declared_port);
         if core.port_in_redirect && port != 80 && port != 0 {

@@ -11,7 +11,7 @@ use keel_regex::{Regex, TooManySteps};
 use super::{files, redirect, try_files};
 use crate::{
     answer::{Answer, Special},
-    downstream,
+    client,
     job::{Flow, Job},
     snapshot::{Branch, Rule, Step, Test},
     worker::View,
@@ -303,7 +303,7 @@ pub(super) async fn answer(job: &mut Job<'_>, answer: &Return) -> Flow {
     if matches!(status, 301 | 302 | 303 | 307 | 308) {
         return moved(job, status, text);
     }
-    if downstream::expect_continue(job).await.is_err() {
+    if client::expect_continue(job).await.is_err() {
         return Flow::Close;
     }
     Flow::Answer(Answer::text(status, files::content_type(job), text))

@@ -8,11 +8,12 @@ use std::{
     task::{Poll, ready},
 };
 
-use keel_http::{Lines, Message, encode};
+use keel_http::{Lines, Message};
 
-use super::{Framing, Sent, filter_trailers, finish, sink};
+use super::{Sent, filter_trailers, finish};
 use crate::{
     answer::{FilePart, FileParts},
+    client::{Framing, flush},
     error::ClientGone,
     io::buffer::BUFFER_BYTES,
     job::Job,
@@ -23,60 +24,48 @@ const SEND_BYTES_MAX: usize = 512 << 10;
 
 /// Sends a head and the parts of a file behind it.
 pub(super) async fn send(job: &mut Job<'_>, head: Message, framing: Framing, file: &FileParts) -> Sent {
-    let mut trailers = Lines::default();
     let before = job.ex.sent.bytes;
+    let head_length = head.head_length();
+    job.client.stream.begin(head, framing);
+    let mut trailers = Lines::default();
     let sent = match framing {
-        Framing::None => sink::send_all(job, head.as_bytes(), b"").await,
-        Framing::Length(_) | Framing::UntilClose => send_parts(job, &head, b"", file).await,
-        Framing::Chunked => {
-            let mut chunk_head = Vec::new();
-            let length = usize::try_from(file.length()).unwrap_or(usize::MAX);
-            if length > 0 {
-                encode::chunk_head(length, &mut chunk_head);
-            }
-            let mut sent = send_parts(job, &head, &chunk_head, file).await;
-            if sent.is_ok() {
-                trailers = filter_trailers(job);
-                let mut after = Vec::new();
-                if length > 0 {
-                    after.extend_from_slice(b"\r\n");
-                }
-                trailers.write_last_chunk(&mut after);
-                sent = sink::send_all(job, &after, b"").await;
-            }
-            sent
-        }
+        Framing::None => flush(job).await,
+        _ => send_parts(job, framing, file, &mut trailers).await,
     };
-    finish(job, head, sent, before, trailers)
+    finish(job, head_length, sent, before, trailers)
 }
 
-/// Sends the head, the beginning of a chunk and the parts.
+/// Sends the parts and what ends them.
 async fn send_parts(
     job: &mut Job<'_>,
-    head: &Message,
-    chunk_head: &[u8],
+    framing: Framing,
     file: &FileParts,
+    trailers: &mut Lines,
 ) -> Result<(), ClientGone> {
-    // What is small goes out with the head, in one packet.
     if let [part] = file.parts.as_slice()
-        && chunk_head.is_empty()
         && file.length() <= BUFFER_BYTES as u64
     {
+        // What is small goes out with the head, in one packet.
         let mut body = job.worker.buffers.take();
-        let sent = match read_part(&file.file, part, &mut body) {
-            Ok(()) => sink::send_all(job, head.as_bytes(), &body).await,
-            Err(_) => Err(ClientGone),
-        };
+        let read = read_part(&file.file, part, &mut body);
+        job.client.stream.put(&body);
         job.worker.buffers.give(body);
-        return sent;
+        read.map_err(|_| ClientGone)?;
+    } else {
+        for part in &file.parts {
+            job.client.stream.put(&part.before);
+            job.client.stream.begin_piece(part.end - part.start);
+            flush(job).await?;
+            job.ex.sent.begun = true;
+            stream(job, &file.file, part).await?;
+            job.client.stream.clear_sent(&mut job.ex.sent.head);
+            job.client.stream.end_piece();
+        }
     }
-    sink::send_all(job, head.as_bytes(), chunk_head).await?;
-    job.ex.sent.begun = true;
-    for part in &file.parts {
-        sink::send_all(job, &part.before, b"").await?;
-        stream(job, &file.file, part).await?;
-    }
-    sink::send_all(job, &file.after, b"").await
+    job.client.stream.put(&file.after);
+    *trailers = filter_trailers(job, framing);
+    job.client.stream.end(trailers);
+    flush(job).await
 }
 
 /// Reads a part whole, with what goes before it.
@@ -98,7 +87,7 @@ async fn stream(job: &mut Job<'_>, file: &File, part: &FilePart) -> Result<(), C
         let mut sent_now = 0;
         while offset < part.end {
             let left = usize::try_from(part.end - offset).unwrap_or(usize::MAX).min(SEND_BYTES_MAX);
-            match client.sink.poll_send_file(cx, file.as_fd(), &mut offset, left) {
+            match client.stream.poll_send_file(cx, file.as_fd(), &mut offset, left) {
                 // The file has become shorter: the length that was promised can't be kept.
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(ClientGone)),
                 Poll::Ready(Ok(sent)) => {

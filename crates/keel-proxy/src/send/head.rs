@@ -1,10 +1,11 @@
 //! Writing a response's head.
 
-use keel_http::{Lines, Message, Name, ResponseFraming, Status, Unwritable, Version, date};
+use keel_http::{Lines, Message, Name, ResponseFraming, Status, Unwritable, date};
 use keel_model::ServerTokens;
 
 use crate::{
     answer::{Answer, PeerAnswer, Source},
+    client::Framing,
     job::Job,
     upstream,
     variables::Lookup,
@@ -13,34 +14,22 @@ use crate::{
 /// The version of nginx whose behaviour this one has, which clients and tests that look for it are told.
 pub(crate) const NGINX_VERSION: &str = "1.31.5";
 
-/// How a response's body is framed for the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
-    /// There is no body.
-    None,
-    /// By its length in bytes.
-    Length(u64),
-    Chunked,
-    UntilClose,
-}
-
-impl Framing {
-    pub(super) fn choose(job: &Job<'_>, answer: &Answer) -> Self {
-        if job.ex.is_head() || is_bodyless(answer.status) {
-            return Framing::None;
-        }
-        if answer.status == 101 {
-            return Framing::UntilClose;
-        }
-        let is_http11 = job.ex.received.head.version == Version::Http11;
-        if is_http11 && answer.fields.trailers {
-            return Framing::Chunked;
-        }
-        match answer.length(job.ex) {
-            Some(length) => Framing::Length(length),
-            None if is_http11 => Framing::Chunked,
-            None => Framing::UntilClose,
-        }
+/// Chooses how a response's body is framed for the client.
+pub(super) fn choose_framing(job: &Job<'_>, answer: &Answer) -> Framing {
+    if job.ex.is_head() || is_bodyless(answer.status) {
+        return Framing::None;
+    }
+    if answer.status == 101 {
+        return Framing::UntilClose;
+    }
+    let is_http11 = job.ex.is_http11();
+    if is_http11 && answer.fields.trailers {
+        return Framing::Chunked;
+    }
+    match answer.length(job.ex) {
+        Some(length) => Framing::Length(length),
+        None if is_http11 => Framing::Chunked,
+        None => Framing::UntilClose,
     }
 }
 

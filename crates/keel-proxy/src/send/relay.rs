@@ -6,17 +6,22 @@
 use std::{
     future::poll_fn,
     io,
+    path::Path,
     task::{Context, Poll},
     time::Instant,
 };
 
-use keel_http::{Lines, Message, ResponseFraming, body::Decoder, body::Trailers, body::each_trailer, encode};
+use keel_http::{Lines, Message, ResponseFraming, body::Decoder, body::Trailers, body::each_trailer};
 use keel_model::{LogLevel, ProxyScope};
 
-use super::{Framing, filter_trailers};
+use super::filter_trailers;
 use crate::{
-    downstream::Client, error::PeerFailure, exchange::Exchange, filter::Transform, io::spool::Spool,
-    job::Job, upstream::ClientWatch,
+    client::{Client, ClientStream, ClientWatch, Framing},
+    error::PeerFailure,
+    exchange::Exchange,
+    filter::Transform,
+    io::spool::Spool,
+    job::Job,
 };
 
 /// Bytes read from a peer at a time while a body streams.
@@ -34,9 +39,9 @@ pub(super) enum Relayed {
     Whole { reusable: bool },
     /// The peer failed midway.
     PeerFailed(PeerFailure),
-    /// The peer failed before a byte was sent to the client. `rest` is what the client may be given of the response all
-    /// the same; it is empty where the peer said nothing yet, or what can't be trusted.
-    PeerFailedFirst { failure: PeerFailure, rest: Vec<u8> },
+    /// The peer failed before a byte was sent to the client. `has_rest` says whether the client's stream holds
+    /// something of the response that the client may be given all the same.
+    PeerFailedFirst { failure: PeerFailure, has_rest: bool },
     /// The client did.
     ClientGone,
     /// A temporary file can't be written or read; it has been logged.
@@ -96,20 +101,22 @@ pub(crate) trait PeerBody {
     fn sent_bytes(&self) -> u64;
 }
 
-/// One response body on its way.
+/// One response body on its way. What the client gets next waits in its stream.
 pub(super) struct Relay {
     decoder: Decoder,
     framing: Framing,
-    /// What the client gets next: the head, then the body.
-    out: Vec<u8>,
-    out_sent: usize,
     head_length: usize,
-    /// Scratch for what must be re-framed or spooled.
+    /// Scratch for what was read.
     raw: Vec<u8>,
+    /// Payload that waits behind what the client's stream holds.
     spool: Option<Spool>,
     memory_max: usize,
     file_max: u64,
+    /// Whether the peer's connection may be used again.
     clean: bool,
+    /// Whether the peer's response has been read to its end, and its trailers have been kept.
+    ended: bool,
+    /// Whether the client's stream has the end, too.
     finished: bool,
     payload_bytes: u64,
     /// Bytes sent before the response, interim ones.
@@ -130,10 +137,12 @@ pub(super) fn decoder(job: &Job<'_>, trailers: Trailers) -> Decoder {
 }
 
 impl Relay {
-    pub(super) fn new(job: &Job<'_>, framing: Framing, scope: &ProxyScope, head: Message) -> Self {
+    /// Begins the response in the client's stream.
+    pub(super) fn new(job: &mut Job<'_>, framing: Framing, scope: &ProxyScope, head: Message) -> Self {
         let trailers = if scope.pass_trailers { Trailers::Keep } else { Trailers::Drop };
         let decoder = decoder(job, trailers);
         let head_length = head.head_length();
+        job.client.stream.begin(head, framing);
         let side = &job.ex.upstream;
         let accel = side.head.fields.first(keel_http::Name::XAccelBuffering);
         let accel = accel.map(|field| field.value.of(&side.input));
@@ -147,14 +156,13 @@ impl Relay {
         Self {
             decoder,
             framing,
-            out: head.into_bytes(),
-            out_sent: 0,
             head_length,
             raw: Vec::new(),
             spool: None,
             memory_max: if buffering { memory } else { scope.upstream.buffer_size.as_usize() }.max(4 << 10),
             file_max: if buffering { scope.upstream.max_temp_file_size.0 } else { 0 },
             clean: true,
+            ended: false,
             finished: false,
             payload_bytes: 0,
             sent_before: job.ex.sent.bytes,
@@ -162,21 +170,17 @@ impl Relay {
         }
     }
 
-    fn pending(&self) -> usize {
-        self.out.len() - self.out_sent
-    }
-
     fn spooled(&self) -> u64 {
         self.spool.as_ref().map_or(0, Spool::pending)
     }
 
     /// Says whether more may be read from the peer now.
-    fn has_room(&self) -> bool {
-        self.pending() < self.memory_max || self.spool.as_ref().map_or(0, Spool::len) < self.file_max
+    fn has_room(&self, stream: &ClientStream) -> bool {
+        stream.pending() < self.memory_max || self.spool.as_ref().map_or(0, Spool::len) < self.file_max
     }
 
-    /// Takes bytes that came from the peer and appends what the client gets of them to `to`.
-    fn take(&mut self, bytes: &[u8], to: &mut Vec<u8>) -> Result<(), PeerFailure> {
+    /// Takes bytes that came from the peer and passes the payload in them on.
+    fn take(&mut self, bytes: &[u8], mut pass: impl FnMut(&[u8])) -> Result<(), PeerFailure> {
         let mut at = 0;
         while at < bytes.len() {
             if self.decoder.is_done() {
@@ -189,49 +193,31 @@ impl Relay {
             let payload = rest.get(step.payload).unwrap_or_default();
             self.payload_bytes += payload.len() as u64;
             if self.transforms.is_empty() {
-                self.framing.append(payload, to);
+                pass(payload);
             } else {
                 let mut piece = payload.to_vec();
                 self.transforms.iter_mut().for_each(|transform| transform.piece(&mut piece));
-                self.framing.append(&piece, to);
+                pass(&piece);
             }
             at += step.consumed;
         }
         Ok(())
     }
 
-    /// Ends the body for the client, once.
-    fn end(&mut self, trailers: &Lines, to: &mut Vec<u8>) {
-        if std::mem::replace(&mut self.finished, true) || self.framing != Framing::Chunked {
-            return;
+    /// Ends the body for the client, once everything before the end has been put.
+    fn finish(&mut self, stream: &mut ClientStream, trailers: &Lines) {
+        if self.ended && self.spooled() == 0 && !std::mem::replace(&mut self.finished, true) {
+            stream.end(trailers);
         }
-        trailers.write_last_chunk(to);
     }
 
-    /// Puts bytes behind everything that waits already.
-    fn store(&mut self, mut bytes: Vec<u8>, folder: &std::path::Path) -> io::Result<Vec<u8>> {
-        if self.spooled() == 0 && self.pending() < self.memory_max {
-            self.out.extend_from_slice(&bytes);
-        } else {
-            let spool = match &mut self.spool {
-                Some(spool) => spool,
-                None => self.spool.insert(Spool::create(folder)?),
-            };
-            spool.write(&bytes)?;
-        }
-        bytes.clear();
-        Ok(bytes)
-    }
-}
-
-impl Framing {
-    /// Appends a piece of a body.
-    fn append(self, payload: &[u8], to: &mut Vec<u8>) {
-        match self {
-            Framing::Chunked => encode::chunk(payload, to),
-            Framing::None => {}
-            Framing::Length(_) | Framing::UntilClose => to.extend_from_slice(payload),
-        }
+    /// Puts payload into the temporary file.
+    fn store(&mut self, payload: &[u8], folder: &Path) -> io::Result<()> {
+        let spool = match &mut self.spool {
+            Some(spool) => spool,
+            None => self.spool.insert(Spool::create(folder)?),
+        };
+        spool.write(payload)
     }
 }
 
@@ -242,31 +228,27 @@ pub(super) async fn run(
     relay: &mut Relay,
     scope: &ProxyScope,
 ) -> Relayed {
-    let mut input = std::mem::take(&mut job.ex.upstream.input);
-    let mut out = std::mem::take(&mut relay.out);
-    let first = input.get(job.ex.upstream.body_start..).unwrap_or_default();
-    let taken = relay.take(first, &mut out);
-    input.truncate(job.ex.upstream.body_start);
-    job.ex.upstream.input = input;
-    relay.out = out;
-    let begun = match taken {
-        Ok(()) if relay.decoder.is_done() => end_body(job, relay, scope),
-        Ok(()) => Ok(()),
-        Err(failure) => Err(Failure::Peer(failure)),
-    };
-    let ended = match begun {
-        Ok(()) => stream(job, peer, relay, scope).await,
-        Err(failure) => failure.into(),
+    let side = &mut job.ex.upstream;
+    let first = side.input.get(side.body_start..).unwrap_or_default();
+    let stream = &mut job.client.stream;
+    let taken = relay.take(first, |payload| stream.put(payload));
+    side.input.truncate(side.body_start);
+    let ended = match taken {
+        Ok(()) => {
+            if relay.decoder.is_done() {
+                end_body(job, relay, scope);
+            }
+            self::stream(job, peer, relay, scope).await
+        }
+        Err(failure) => Relayed::PeerFailed(failure),
     };
     let ended = match ended {
         Relayed::PeerFailed(failure) if !job.ex.sent.begun => {
-            let is_trusted = failure == PeerFailure::Error && relay.payload_bytes > 0;
-            let rest = if is_trusted { relay.out.clone() } else { Vec::new() };
-            Relayed::PeerFailedFirst { failure, rest }
+            let has_rest = failure == PeerFailure::Error && relay.payload_bytes > 0;
+            Relayed::PeerFailedFirst { failure, has_rest }
         }
         ended => ended,
     };
-    let head_length = relay.head_length.min(relay.out.len());
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
         attempt.response_bytes = relay.payload_bytes;
         attempt.received_bytes = attempt.received_bytes.max(relay.payload_bytes);
@@ -274,39 +256,28 @@ pub(super) async fn run(
     }
     let sent = job.ex.sent.bytes - relay.sent_before;
     job.ex.sent.body_bytes = sent.saturating_sub(relay.head_length as u64);
-    if job.ex.sent.head.is_empty() {
-        relay.out.truncate(head_length);
-        job.ex.sent.head = std::mem::take(&mut relay.out);
+    if !matches!(ended, Relayed::PeerFailedFirst { has_rest: true, .. }) {
+        job.client.stream.finish(&mut job.ex.sent.head);
     }
     ended
 }
 
-fn end_body(job: &mut Job<'_>, relay: &mut Relay, scope: &ProxyScope) -> Result<(), Failure> {
+/// Keeps the trailers of a response that has been read to its end, and ends the client's where nothing is in between.
+fn end_body(job: &mut Job<'_>, relay: &mut Relay, scope: &ProxyScope) {
     let mut kept = Lines::default();
-    let mut tail = Vec::new();
     if scope.pass_trailers {
         let trailers = relay.decoder.trailers();
         each_trailer(trailers, |field| kept.copied(field, trailers));
         job.ex.upstream.trailers = kept.as_bytes().to_vec();
     }
-    if relay.framing == Framing::Chunked {
-        kept.append(&filter_trailers(job));
-    }
-    relay.end(&kept, &mut tail);
+    kept.append(&filter_trailers(job, relay.framing));
+    job.ex.sent.trailers = kept;
     relay.decoder = match std::mem::take(&mut relay.decoder) {
         Decoder::UntilClose => Decoder::Done,
         decoder => decoder,
     };
-    job.ex.sent.trailers = kept;
-    if relay.spooled() > 0 {
-        if let Some(Err(error)) = relay.spool.as_mut().map(|spool| spool.write(&tail)) {
-            log_store(job, &error);
-            return Err(Failure::Store);
-        }
-    } else {
-        relay.out.extend_from_slice(&tail);
-    }
-    Ok(())
+    relay.ended = true;
+    relay.finish(&mut job.client.stream, &job.ex.sent.trailers);
 }
 
 /// Says that a temporary file fails: neither the peer nor the client has anything to do with it.
@@ -326,7 +297,7 @@ async fn stream(
     let mut read_since: Option<Instant> = None;
     let mut write_since: Option<Instant> = None;
     // An app often sends head and body apart; what has come by now leaves in one write.
-    let mut reads_first = relay.pending() < READ_FIRST_BYTES_MAX;
+    let mut reads_first = job.client.stream.pending() < READ_FIRST_BYTES_MAX;
     poll_fn(|cx| {
         loop {
             let mut progress = false;
@@ -344,11 +315,11 @@ async fn stream(
                 Poll::Ready(Err(unsent)) => return Poll::Ready(unsent.into()),
                 Poll::Pending => {}
             }
-            if relay.decoder.is_done() && relay.pending() == 0 && relay.spooled() == 0 {
+            if relay.finished && job.client.stream.pending() == 0 {
                 return Poll::Ready(Relayed::Whole { reusable: relay.clean });
             }
             peer.poll_request(cx, job.client, job.ex);
-            let reads = !relay.decoder.is_done() && relay.has_room();
+            let reads = !relay.decoder.is_done() && relay.has_room(&job.client.stream);
             if reads {
                 match read(job, peer, relay, scope, cx) {
                     Poll::Ready(Ok(())) => {
@@ -368,7 +339,7 @@ async fn stream(
             if reads {
                 read_since.get_or_insert(now);
             }
-            if relay.pending() > 0 {
+            if job.client.stream.pending() > 0 {
                 write_since.get_or_insert(now);
             }
             if !scope.upstream.ignore_client_abort && peer.watch().poll_gone(cx, job.client, now).is_ready() {
@@ -376,7 +347,7 @@ async fn stream(
             }
             let read_until = read_since.map(|since| since + scope.upstream.read_timeout);
             let write_until = write_since.map(|since| since + send_timeout);
-            let gone_at = peer.watch().deadline().filter(|_| relay.pending() == 0);
+            let gone_at = peer.watch().deadline().filter(|_| job.client.stream.pending() == 0);
             let next = read_until.into_iter().chain(write_until).chain(gone_at).min();
             job.client.timer.set_at(next);
             let now = std::task::ready!(job.client.timer.poll_expired(&job.worker.clock, cx));
@@ -397,15 +368,13 @@ async fn stream(
 fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Result<bool, Unsent>> {
     let mut moved = false;
     loop {
-        while relay.pending() > 0 {
-            let rest = relay.out.get(relay.out_sent..).unwrap_or_default();
-            match job.client.sink.poll_send(cx, rest) {
+        while job.client.stream.pending() > 0 {
+            match job.client.stream.poll_send(cx) {
                 Poll::Ready(Ok(sent)) => {
-                    relay.out_sent += sent;
                     job.ex.sent.bytes += sent as u64;
                     job.ex.sent.begun = true;
                     moved = true;
-                    let more = relay.out_sent < relay.out.len() || !relay.decoder.is_done();
+                    let more = job.client.stream.pending() > 0 || !relay.decoder.is_done();
                     if more && job.place().scope.core.tcp_nodelay {
                         job.client.no_delay();
                     }
@@ -414,30 +383,23 @@ fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Res
                 Poll::Pending => return if moved { Poll::Ready(Ok(true)) } else { Poll::Pending },
             }
         }
-        if relay.decoder.is_done() && relay.spooled() == 0 {
+        if relay.finished {
             return Poll::Ready(Ok(moved));
         }
-        if relay.out_sent > 0 {
-            keep_head(job, relay);
-            relay.out.clear();
-            relay.out_sent = 0;
-        }
+        job.client.stream.clear_sent(&mut job.ex.sent.head);
         let Some(spool) = relay.spool.as_mut().filter(|spool| spool.pending() > 0) else {
             relay.spool = None;
             return Poll::Ready(Ok(moved));
         };
-        if let Err(error) = spool.read(&mut relay.out, UNSPOOL_BYTES) {
+        let mut piece = std::mem::take(&mut relay.raw);
+        piece.clear();
+        if let Err(error) = spool.read(&mut piece, UNSPOOL_BYTES) {
             log_store(job, &error);
             return Poll::Ready(Err(Unsent::Store));
         }
-    }
-}
-
-/// Keeps the head for variables and logs before its buffer is used for the body.
-fn keep_head(job: &mut Job<'_>, relay: &Relay) {
-    if job.ex.sent.head.is_empty() {
-        let head = relay.out.get(..relay.head_length).unwrap_or_default();
-        job.ex.sent.head.extend_from_slice(head);
+        job.client.stream.put(&piece);
+        relay.raw = piece;
+        relay.finish(&mut job.client.stream, &job.ex.sent.trailers);
     }
 }
 
@@ -466,39 +428,39 @@ fn read(
         }
         relay.clean = false;
         relay.raw = raw;
-        return Poll::Ready(end_body(job, relay, scope));
+        end_body(job, relay, scope);
+        return Poll::Ready(Ok(()));
     }
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
         attempt.received_bytes += count as u64;
     }
-    let direct = relay.spooled() == 0 && relay.pending() < relay.memory_max;
-    if direct {
-        let mut out = std::mem::take(&mut relay.out);
-        let taken = relay.take(&raw, &mut out);
-        relay.out = out;
-        relay.raw = raw;
-        if let Err(failure) = taken {
-            return Poll::Ready(Err(Failure::Peer(failure)));
-        }
+    let stream = &mut job.client.stream;
+    let taken = if relay.spooled() == 0 && stream.pending() < relay.memory_max {
+        let taken = relay.take(&raw, |payload| stream.put(payload));
+        taken.map_err(Failure::Peer)
     } else {
-        let mut framed = Vec::with_capacity(raw.len() + 32);
-        let taken = relay.take(&raw, &mut framed);
-        relay.raw = raw;
-        if let Err(failure) = taken {
-            return Poll::Ready(Err(Failure::Peer(failure)));
-        }
-        if relay.spool.is_none() {
-            job.client.log(
-                job.worker,
-                job.ex,
-                LogLevel::Warn,
-                "an upstream response is buffered to a temporary file while reading upstream",
-            );
-        }
-        if let Err(error) = relay.store(framed, &scope.upstream.temp_path) {
-            log_store(job, &error);
-            return Poll::Ready(Err(Failure::Store));
-        }
+        spool(job, relay, &raw, &scope.upstream.temp_path)
+    };
+    relay.raw = raw;
+    if let Err(failure) = taken {
+        return Poll::Ready(Err(failure));
     }
-    Poll::Ready(if relay.decoder.is_done() { end_body(job, relay, scope) } else { Ok(()) })
+    if relay.decoder.is_done() {
+        end_body(job, relay, scope);
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Puts what came behind everything else: the client hasn't taken that yet.
+fn spool(job: &mut Job<'_>, relay: &mut Relay, raw: &[u8], folder: &Path) -> Result<(), Failure> {
+    let mut payload = Vec::with_capacity(raw.len());
+    relay.take(raw, |piece| payload.extend_from_slice(piece)).map_err(Failure::Peer)?;
+    if relay.spool.is_none() {
+        let text = "an upstream response is buffered to a temporary file while reading upstream";
+        job.client.log(job.worker, job.ex, LogLevel::Warn, text);
+    }
+    relay.store(&payload, folder).map_err(|error| {
+        log_store(job, &error);
+        Failure::Store
+    })
 }

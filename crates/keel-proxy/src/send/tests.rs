@@ -10,20 +10,18 @@ use keel_http::{Lines, Progress};
 use keel_model::*;
 
 use super::{
-    Framing, PeerBody, Sent,
+    PeerBody, Sent,
     relay::{self, Relay, Relayed},
     send,
-    sink::CAPTURE_BYTES_MAX,
 };
 use crate::{
     answer::{Answer, FileParts, Ranges, Source},
-    downstream::Client,
+    client::{CAPTURE_BYTES_MAX, Client, ClientWatch, Framing},
     error::PeerFailure,
     exchange::Exchange,
     filter::Transform,
     job::Job,
     rig::{Rig, location},
-    upstream::ClientWatch,
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -150,6 +148,14 @@ fn receive(job: &mut Job<'_>, head: &str, body: &str) {
     (side.body_start, side.has_head) = (end, true);
 }
 
+/// What became of a relayed response.
+struct Outcome {
+    relayed: Relayed,
+    got: String,
+    /// What the client didn't get yet.
+    waiting: String,
+}
+
 /// Relays a response whose head and first bytes have come, the rest in these reads.
 fn relayed(
     head: &str,
@@ -157,12 +163,12 @@ fn relayed(
     reads: &[Option<&str>],
     framing: Framing,
     transforms: Vec<Box<dyn Transform>>,
-) -> (Relayed, String) {
+) -> Outcome {
     let rig = Rig::new(|plan| plan.servers[0].locations.push(location("/")));
     let reads = reads.iter().map(|read| read.map(|text| text.as_bytes().to_vec())).collect();
     let mut script = Script { reads, watch: ClientWatch::default() };
     rig.enter(async || {
-        let (relayed, captured) = rig
+        let both = rig
             .with_job(GET, async |job| {
                 receive(job, head, first);
                 let mut lines = Lines::default();
@@ -170,10 +176,13 @@ fn relayed(
                 let scope = ProxyScope::default();
                 let mut relay = Relay::new(job, framing, &scope, lines.end().unwrap());
                 relay.transforms = transforms;
-                relay::run(job, &mut script, &mut relay, &scope).await
+                let relayed = relay::run(job, &mut script, &mut relay, &scope).await;
+                (relayed, job.client.stream.waiting().to_vec())
             })
             .await;
-        (relayed, String::from_utf8(captured).unwrap())
+        let ((relayed, waiting), captured) = both;
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Outcome { relayed, got: text(captured), waiting: text(waiting) }
     })
 }
 
@@ -185,22 +194,24 @@ fn a_body_is_framed_anew_however_it_comes() {
     let whole = "5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n";
     for cut in 0..whole.len() {
         let (first, rest) = whole.split_at(cut);
-        let (relayed, got) = relayed(CHUNKED, first, &[Some(rest)], Framing::UntilClose, Vec::new());
+        let Outcome { relayed, got, .. } =
+            relayed(CHUNKED, first, &[Some(rest)], Framing::UntilClose, Vec::new());
         assert!(matches!(relayed, Relayed::Whole { reusable: true }), "cut at {cut}");
         assert_eq!(got, "H: 1\r\n\r\nhello world", "cut at {cut}");
     }
-    let (_, got) = relayed(LENGTH_10, "01234", &[Some("56789")], Framing::Chunked, Vec::new());
+    let Outcome { got, .. } = relayed(LENGTH_10, "01234", &[Some("56789")], Framing::Chunked, Vec::new());
     assert_eq!(got, "H: 1\r\n\r\n5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n");
 }
 
 #[test]
 fn a_peer_that_breaks_off_is_told_by_what_was_sent_before() {
     let check = |first: &str, reads: &[Option<&str>], expect: &str| {
-        let (relayed, got) = relayed(LENGTH_10, first, reads, Framing::Length(10), Vec::new());
+        let Outcome { relayed, got, waiting } =
+            relayed(LENGTH_10, first, reads, Framing::Length(10), Vec::new());
         match relayed {
-            Relayed::PeerFailedFirst { failure: PeerFailure::Error, rest } => {
-                assert_eq!(got, "", "{first}");
-                assert_eq!(String::from_utf8(rest).unwrap(), expect, "{first}");
+            Relayed::PeerFailedFirst { failure: PeerFailure::Error, has_rest } => {
+                assert_eq!((got.as_str(), has_rest), ("", !expect.is_empty()), "{first}");
+                assert_eq!(waiting, expect, "{first}");
             }
             Relayed::PeerFailed(PeerFailure::Error) => assert_eq!(got, expect, "{first}"),
             _ => panic!("{first}: not a failure of the peer"),
@@ -215,7 +226,8 @@ fn a_peer_that_breaks_off_is_told_by_what_was_sent_before() {
 
 #[test]
 fn a_response_longer_than_announced_leaves_its_connection_unclean() {
-    let (relayed, got) = relayed(LENGTH_10, "0123456789more", &[], Framing::Length(10), Vec::new());
+    let Outcome { relayed, got, .. } =
+        relayed(LENGTH_10, "0123456789more", &[], Framing::Length(10), Vec::new());
     assert!(matches!(relayed, Relayed::Whole { reusable: false }));
     assert_eq!(got, "H: 1\r\n\r\n0123456789");
 }
@@ -232,7 +244,7 @@ impl Transform for Doubled {
 #[test]
 fn transforms_act_on_the_payload_in_their_order() {
     let transforms: Vec<Box<dyn Transform>> = vec![Box::new(Doubled), Box::new(Doubled)];
-    let (_, got) = relayed(LENGTH_10, "01", &[Some("23456789")], Framing::Chunked, transforms);
+    let Outcome { got, .. } = relayed(LENGTH_10, "01", &[Some("23456789")], Framing::Chunked, transforms);
     let body = got.strip_prefix("H: 1\r\n\r\n").unwrap();
     assert!(body.starts_with("8\r\n00001111\r\n20\r\n2222"), "{got}");
 }

@@ -8,8 +8,14 @@ use std::{
 use keel_http::Message;
 use keel_model::ProxyScope;
 
-use super::{Sent, Sink, sink};
-use crate::{answer::PeerAnswer, io::socket::Socket, job::Job, upstream};
+use super::Sent;
+use crate::{
+    answer::PeerAnswer,
+    client::{Framing, flush},
+    job::Job,
+    transport::Transport,
+    upstream,
+};
 
 /// Bytes read at a time, each way.
 const READ_BYTES: usize = 16 << 10;
@@ -17,13 +23,14 @@ const READ_BYTES: usize = 16 << 10;
 /// Sends the head that begins a tunnel, and passes bytes on both ways to the end of both.
 pub(super) async fn run(job: &mut Job<'_>, head: Message, peer: PeerAnswer) -> Sent {
     job.ex.sent.keep_alive = false;
-    let sent = sink::send_all(job, head.as_bytes(), b"").await;
-    job.ex.sent.head = head.into_head();
+    job.client.stream.begin(head, Framing::UntilClose);
+    let sent = flush(job).await;
+    job.client.stream.finish(&mut job.ex.sent.head);
     job.ex.sent.begun = true;
     let PeerAnswer { exchanged, pick, .. } = peer;
     if sent.is_ok() {
         let view = job.view.clone();
-        copy(job, exchanged.connection.socket, &job.ex.place(&view).scope.proxy).await;
+        copy(job, exchanged.connection.transport, &job.ex.place(&view).scope.proxy).await;
     }
     upstream::end_attempt(job, 0);
     drop(pick);
@@ -47,7 +54,7 @@ impl Half {
 }
 
 /// Copies bytes both ways until both sides have ended, or nothing has come for too long.
-async fn copy(job: &mut Job<'_>, mut peer: Socket, scope: &ProxyScope) {
+async fn copy(job: &mut Job<'_>, mut peer: Transport, scope: &ProxyScope) {
     let mut up = Half::default();
     let mut down = Half::default();
     let (body_start, consumed) = (job.ex.upstream.body_start, job.ex.received.consumed);
@@ -63,9 +70,9 @@ async fn copy(job: &mut Job<'_>, mut peer: Socket, scope: &ProxyScope) {
     poll_fn(|cx| {
         loop {
             // Only a connection can become a tunnel.
-            let Sink::Stream(socket) = &mut client.sink else { return Poll::Ready(()) };
-            let first = pump(socket, &mut peer, &mut up, cx);
-            let second = pump(&mut peer, socket, &mut down, cx);
+            let Some(transport) = client.stream.upgraded() else { return Poll::Ready(()) };
+            let first = pump(transport, &mut peer, &mut up, cx);
+            let second = pump(&mut peer, transport, &mut down, cx);
             let (Ok(a), Ok(b)) = (first, second) else { return Poll::Ready(()) };
             ex.sent.bytes += b.1;
             received += b.1;
@@ -88,8 +95,8 @@ async fn copy(job: &mut Job<'_>, mut peer: Socket, scope: &ProxyScope) {
 
 /// Moves what it can one way; says whether anything moved and how many bytes were sent.
 fn pump(
-    from: &mut Socket,
-    to: &mut Socket,
+    from: &mut Transport,
+    to: &mut Transport,
     half: &mut Half,
     cx: &mut Context<'_>,
 ) -> Result<(bool, u64), ()> {

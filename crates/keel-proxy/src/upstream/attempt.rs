@@ -19,21 +19,15 @@ use super::{
     send::{SendFailure, Sender},
 };
 use crate::{
-    downstream::{BodyFailure, Client},
+    client::{BodyFailure, Client, ClientWatch},
     error::PeerFailure,
     exchange::Exchange,
-    io::{
-        buffer::BUFFER_BYTES,
-        socket::{Peeked, Socket, SocketBuffers},
-    },
+    io::buffer::BUFFER_BYTES,
     job::Job,
     send::PeerBody,
+    transport::{Socket, SocketBuffers},
     worker::Worker,
 };
-
-/// How long a client that has ended its side may wait for a response: it may have closed only that half, but most that
-/// do so are gone. nginx gives up at once.
-const HALF_CLOSED_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a connection to a peer that has left its set may take to come about.
 const LEFT_PATIENCE: Duration = Duration::from_millis(250);
@@ -68,14 +62,14 @@ impl PeerBody for Exchanged {
         buffer: &mut Vec<u8>,
         room: usize,
     ) -> Poll<io::Result<usize>> {
-        self.connection.socket.poll_fill(cx, buffer, room)
+        self.connection.transport.poll_fill(cx, buffer, room)
     }
 
     fn poll_request(&mut self, cx: &mut Context<'_>, client: &mut Client, ex: &mut Exchange) {
         if self.unsent || self.sender.is_done() {
             return;
         }
-        let polled = self.sender.poll(cx, &mut self.connection.socket, client, ex);
+        let polled = self.sender.poll(cx, &mut self.connection.transport, client, ex);
         self.unsent = matches!(polled, Poll::Ready(Err(_)));
     }
 
@@ -85,51 +79,6 @@ impl PeerBody for Exchanged {
 
     fn sent_bytes(&self) -> u64 {
         self.sender.sent
-    }
-}
-
-/// Watches a client that has nothing to say while its response is being made.
-#[derive(Default)]
-pub(crate) struct ClientWatch {
-    has_more: bool,
-    half_closed: Option<Instant>,
-}
-
-impl ClientWatch {
-    /// Is ready when the client is gone: its connection broke, or it ended its side and no answer came in time.
-    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>, client: &Client, now: Instant) -> Poll<()> {
-        if let Some(since) = self.half_closed {
-            if now.saturating_duration_since(since) >= HALF_CLOSED_PATIENCE {
-                return Poll::Ready(());
-            }
-            return Poll::Pending;
-        }
-        if self.has_more {
-            return Poll::Pending;
-        }
-        while let Poll::Ready(ready) = client.poll_read_ready(cx) {
-            if ready.is_err() {
-                return Poll::Ready(());
-            }
-            match client.peek() {
-                Peeked::Bytes => {
-                    self.has_more = true;
-                    return Poll::Pending;
-                }
-                Peeked::End => {
-                    self.half_closed = Some(now);
-                    return Poll::Pending;
-                }
-                Peeked::Broken => return Poll::Ready(()),
-                Peeked::Nothing => client.forget_readiness(),
-            }
-        }
-        Poll::Pending
-    }
-
-    /// Gives the moment at which patience ends.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.half_closed.map(|since| since + HALF_CLOSED_PATIENCE)
     }
 }
 
@@ -153,7 +102,7 @@ pub(crate) async fn wait_in_queue(
         if changed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Waited::Changed);
         }
-        if watch.poll_gone(cx, client, worker.clock.now()).is_ready() || watch.half_closed.is_some() {
+        if watch.poll_gone(cx, client, worker.clock.now()).is_ready() || watch.is_half_closed() {
             return Poll::Ready(Waited::ClientGone);
         }
         client.timer.poll_expired(&worker.clock, cx).map(|_| Waited::TimeUp)
@@ -261,10 +210,11 @@ impl Broken {
 }
 
 fn acknowledged(connection: &PeerConnection) -> Option<u64> {
-    if !connection.socket.is_tcp() {
+    let socket = connection.transport.socket();
+    if !socket.is_tcp() {
         return None;
     }
-    keel_sys::tcp::tcp_info(&connection.socket).ok().map(|info| info.bytes_acked)
+    keel_sys::tcp::tcp_info(socket).ok().map(|info| info.bytes_acked)
 }
 
 fn note_connected(job: &mut Job<'_>) {
@@ -335,7 +285,7 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
                 socket.set_keepalive();
             }
             let (place, opened) = (job.place().identity, job.worker.clock.now());
-            Ok(PeerConnection::new(socket, pick.peer().clone(), place, opened, counted))
+            Ok(PeerConnection::new(socket.into(), pick.peer().clone(), place, opened, counted))
         }
         Err((attempted, text)) => {
             if !text.is_empty() {
@@ -440,7 +390,7 @@ impl Exchanging<'_> {
     fn poll_send(&mut self, cx: &mut Context<'_>, job: &mut Job<'_>, exchanged: &mut Exchanged) -> Polled {
         let Exchanged { connection, sender, .. } = exchanged;
         let before = sender.sent;
-        match sender.poll(cx, &mut connection.socket, job.client, job.ex) {
+        match sender.poll(cx, &mut connection.transport, job.client, job.ex) {
             Poll::Ready(Ok(())) => self.limit = None,
             Poll::Ready(Err(SendFailure::Client(failure))) => {
                 return Poll::Ready(Err((Ending::ClientFailed(failure), End::GivenUp)));
@@ -466,7 +416,7 @@ impl Exchanging<'_> {
             }
             // What comes with it of the body is welcome: a small response then takes one read and one write.
             let room = room.max(BUFFER_BYTES.saturating_sub(ex.upstream.input.len()));
-            match ready!(connection.socket.poll_fill(cx, &mut ex.upstream.input, room)) {
+            match ready!(connection.transport.poll_fill(cx, &mut ex.upstream.input, room)) {
                 Ok(0) => return Poll::Ready(Err((Ending::Closed, End::Fin))),
                 Err(error) => return Poll::Ready(Err((Ending::Broke(error), End::Error))),
                 Ok(_) => self.limit = None,

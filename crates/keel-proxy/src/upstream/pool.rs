@@ -23,11 +23,9 @@ use keel_model::{PeerKey, UpstreamKeepalive};
 
 use super::retry::RetryBudget;
 use crate::{
-    io::{
-        socket::{Peeked, Socket},
-        timer::Timer,
-    },
+    io::timer::Timer,
     snapshot::PlaceIdentity,
+    transport::{Look, Transport},
     worker::Worker,
 };
 
@@ -51,7 +49,7 @@ const SHOWN_MAX: usize = 10_000;
 
 /// A connection to a peer.
 pub(crate) struct PeerConnection {
-    pub(crate) socket: Socket,
+    pub(crate) transport: Transport,
     pub(crate) peer: Arc<PeerState>,
     /// For which place it was made.
     place: PlaceIdentity,
@@ -89,14 +87,14 @@ struct Watch {
 
 impl PeerConnection {
     pub(crate) fn new(
-        socket: Socket,
+        transport: Transport,
         peer: Arc<PeerState>,
         place: PlaceIdentity,
         opened: Instant,
         counted: Counted,
     ) -> Self {
         Self {
-            socket,
+            transport,
             peer,
             place,
             requests: 0,
@@ -216,25 +214,27 @@ impl Pool {
             if known.is_none()
                 && repeat == Repeat::Forbidden
                 && idled >= UNPROVEN
-                && idled >= self.proven_idle(&idle, peer, now)
+                && idled >= self.proven_idle(&mut idle, peer, now)
             {
                 return None;
             }
-            let Idle { connection, .. } = idle.remove(at);
+            let Idle { mut connection, .. } = idle.remove(at);
             drop(idle);
-            if idled < known.unwrap_or(idle_timeout).min(idle_timeout) && is_quiet(&connection, idled) {
+            if idled < known.unwrap_or(idle_timeout).min(idle_timeout) && is_quiet(&mut connection, idled) {
                 return Some(connection);
             }
         }
     }
 
     /// Gives the idle time within which a connection to a peer is sure to be open, from what others to it have borne.
-    fn proven_idle(&self, idle: &[Idle], peer: &Arc<PeerState>, now: Instant) -> Duration {
-        let bears = |idle: &&Idle| {
-            Arc::ptr_eq(&idle.connection.peer, peer) && is_quiet(&idle.connection, Duration::MAX)
+    fn proven_idle(&self, idle: &mut [Idle], peer: &Arc<PeerState>, now: Instant) -> Duration {
+        let bears = |idle: &mut Idle| {
+            let is_same = Arc::ptr_eq(&idle.connection.peer, peer);
+            let is_open = is_same && is_quiet(&mut idle.connection, Duration::MAX);
+            is_open.then(|| now.saturating_duration_since(idle.since))
         };
         // The oldest is first, or nearly so.
-        let oldest = idle.iter().find(bears).map(|idle| now.saturating_duration_since(idle.since));
+        let oldest = idle.iter_mut().find_map(bears);
         let longest = remember(&self.borne_idle, peer.key(), oldest.unwrap_or_default(), Duration::max);
         longest * IDLE_SHARE / 100
     }
@@ -263,7 +263,7 @@ impl Pool {
             let waker = Waker::from(Arc::new(Event { id, events: self.events.clone() }));
             Watch { id, waker }
         });
-        if connection.socket.poll_read_ready(&mut Context::from_waker(&watch.waker)).is_ready() {
+        if connection.transport.poll_read_ready(&mut Context::from_waker(&watch.waker)).is_ready() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -303,10 +303,10 @@ impl Pool {
         let settings = self.settings.borrow();
         let (limit, idle_timeout) = (settings.connections as usize, settings.idle_timeout);
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| {
+        idle.retain_mut(|idle| {
             let idled = now.saturating_duration_since(idle.since);
             let id = idle.connection.watch.as_ref().map(|watch| watch.id);
-            if id.is_some_and(|id| ended.contains(&id)) && !is_quiet(&idle.connection, Duration::MAX) {
+            if id.is_some_and(|id| ended.contains(&id)) && !is_quiet(&mut idle.connection, Duration::MAX) {
                 self.learn(&idle.connection, idled);
                 return false;
             }
@@ -353,10 +353,8 @@ fn remember(
 }
 
 /// Says whether nothing has come on an idle connection: no byte, no end, no error.
-fn is_quiet(connection: &PeerConnection, idled: Duration) -> bool {
-    // What the event loop has told of may have been read already: only a look is sure.
-    let is_sure = idled < FRESH && !connection.socket.is_readable();
-    is_sure || connection.socket.peek() == Peeked::Nothing
+fn is_quiet(connection: &mut PeerConnection, idled: Duration) -> bool {
+    connection.transport.is_quiet(if idled < FRESH { Look::Glance } else { Look::Close })
 }
 
 /// Watches the idle connections of one pool for as long as the pool lives.

@@ -7,9 +7,10 @@ use keel_model::ProxyScope;
 use super::{attempt::Exchanged, pool::PeerConnection, retry::Retries, route::Target};
 use crate::{
     answer::{Answer, PeerAnswer, Source, Special},
+    client::Framing,
     job::{Flow, Job},
     phase::redirect,
-    send::{self, Framing},
+    send,
     snapshot::{ProxyProgram, RedirectRule},
     variables::Lookup,
 };

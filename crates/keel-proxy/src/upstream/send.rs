@@ -7,9 +7,9 @@ use keel_model::ProxyScope;
 
 use crate::{
     body::RequestBodyStore,
-    downstream::{BodyFailure, Client, poll_body},
+    client::{BodyFailure, Client},
     exchange::Exchange,
-    io::socket::Socket,
+    transport::Transport,
 };
 
 /// Bytes of a body read from a file, or gathered from the client, before they are sent.
@@ -83,26 +83,26 @@ impl Sender {
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        socket: &mut Socket,
+        transport: &mut Transport,
         client: &mut Client,
         ex: &mut Exchange,
     ) -> Poll<Result<(), SendFailure>> {
         while self.head_sent < ex.upstream.request.as_bytes().len() {
             let rest = ex.upstream.request.as_bytes().get(self.head_sent..).unwrap_or_default();
-            let more = ready!(socket.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
+            let more = ready!(transport.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
             self.head_sent += more;
             self.sent += more as u64;
         }
         while !self.done {
             while self.piece_sent < self.piece.len() {
                 let rest = self.piece.get(self.piece_sent..).unwrap_or_default();
-                let more = ready!(socket.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
+                let more = ready!(transport.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
                 self.piece_sent += more;
                 self.sent += more as u64;
             }
             self.piece.clear();
             self.piece_sent = 0;
-            ready!(self.poll_piece(cx, socket, client, ex))?;
+            ready!(self.poll_piece(cx, transport, client, ex))?;
         }
         Poll::Ready(Ok(()))
     }
@@ -111,7 +111,7 @@ impl Sender {
     fn poll_piece(
         &mut self,
         cx: &mut Context<'_>,
-        socket: &mut Socket,
+        transport: &mut Transport,
         client: &mut Client,
         ex: &mut Exchange,
     ) -> Poll<Result<(), SendFailure>> {
@@ -124,7 +124,7 @@ impl Sender {
                 };
                 while *at < bytes.len() {
                     let rest = bytes.get(*at..).unwrap_or_default();
-                    let more = ready!(socket.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
+                    let more = ready!(transport.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
                     *at += more;
                     self.sent += more as u64;
                 }
@@ -145,7 +145,7 @@ impl Sender {
                     return Poll::Ready(Ok(()));
                 }
                 let mut payload = std::mem::take(&mut self.piece);
-                let polled = poll_body(cx, client, ex, &mut payload);
+                let polled = client.stream.poll_body(cx, &mut ex.received, &mut payload);
                 let result = match polled {
                     Poll::Pending => {
                         self.piece = payload;

@@ -2,21 +2,17 @@
 
 use std::{
     future::poll_fn,
-    task::{Context, Poll, ready},
+    task::{Poll, ready},
 };
 
 use keel_http::{Name, body::Decoder};
 
-use super::Client;
+use super::flush;
 use crate::{
     body::RequestBodyStore,
-    exchange::Exchange,
     io::spool::Spool,
     job::{Flow, Job},
 };
-
-/// Room that is made before a read of a body.
-const READ_ROOM: usize = 8 << 10;
 
 /// Why a body couldn't be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,41 +41,6 @@ impl BodyFailure {
     }
 }
 
-/// Appends the next piece of the body to `out`, reading from the socket when nothing has come yet. A piece may be empty
-/// when only framing came; the end is when `ex.received.body_left` is done.
-pub(crate) fn poll_body(
-    cx: &mut Context<'_>,
-    client: &mut Client,
-    ex: &mut Exchange,
-    out: &mut Vec<u8>,
-) -> Poll<Result<usize, BodyFailure>> {
-    if ex.received.body_left.is_done() {
-        return Poll::Ready(Ok(0));
-    }
-    if ex.received.consumed >= ex.received.input.len() {
-        // The head's bytes stay where they are.
-        ex.received.input.truncate(ex.received.head_end);
-        ex.received.consumed = ex.received.head_end;
-        match ready!(client.poll_fill(cx, &mut ex.received.input, READ_ROOM)) {
-            Ok(0) | Err(_) => return Poll::Ready(Err(BodyFailure::Gone)),
-            Ok(_) => {}
-        }
-    }
-    let mut appended = 0;
-    while ex.received.consumed < ex.received.input.len() && !ex.received.body_left.is_done() {
-        let bytes = ex.received.input.get(ex.received.consumed..).unwrap_or_default();
-        let Ok(step) = ex.received.body_left.decode(bytes) else {
-            return Poll::Ready(Err(BodyFailure::Broken));
-        };
-        let payload = bytes.get(step.payload).unwrap_or_default();
-        out.extend_from_slice(payload);
-        appended += payload.len();
-        ex.received.consumed += step.consumed;
-        ex.received.body_bytes_read += step.consumed as u64;
-    }
-    Poll::Ready(Ok(appended))
-}
-
 /// Tells a client that waits for it to send its body (RFC 9110 §10.1.1).
 pub(crate) async fn expect_continue(job: &mut Job<'_>) -> Result<(), BodyFailure> {
     if std::mem::replace(&mut job.ex.received.expect_settled, true) || !job.ex.is_http11() {
@@ -90,8 +51,8 @@ pub(crate) async fn expect_continue(job: &mut Job<'_>) -> Result<(), BodyFailure
     if !expects || job.ex.received.input.len() > job.ex.received.consumed {
         return Ok(());
     }
-    let sent = crate::send::send_continue(job).await;
-    sent.map_err(|_| BodyFailure::Gone)
+    job.client.stream.put_continue();
+    flush(job).await.map_err(|_| BodyFailure::Gone)
 }
 
 /// Ends a request whose body can't be read.
@@ -142,7 +103,7 @@ pub(crate) async fn read_whole(job: &mut Job<'_>) -> Result<(), BodyFailure> {
     let (worker, client, ex) = (job.worker, &mut *job.client, &mut *job.ex);
     poll_fn(|cx| {
         while !ex.received.body_left.is_done() {
-            match poll_body(cx, client, ex, &mut memory) {
+            match client.stream.poll_body(cx, &mut ex.received, &mut memory) {
                 Poll::Ready(Ok(more)) => {
                     total += more as u64;
                     client.timer.set(&worker.clock, core.client_body_timeout);

@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    io::{self, IoSlice},
+    io,
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     task::{Context, Poll, ready},
@@ -165,17 +165,6 @@ impl Socket {
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let send = |socket: BorrowedFd<'_>| rustix::net::send(socket, bytes, SendFlags::NOSIGNAL);
         nonzero(ready!(self.poll_write_with(cx, bytes.len(), send)))
-    }
-
-    pub(crate) fn poll_send_two(
-        &mut self,
-        cx: &mut Context<'_>,
-        first: &[u8],
-        second: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let slices = [IoSlice::new(first), IoSlice::new(second)];
-        let send = |socket: BorrowedFd<'_>| rustix::io::writev(socket, &slices);
-        nonzero(ready!(self.poll_write_with(cx, first.len() + second.len(), send)))
     }
 
     /// Copies from a file into the socket within the kernel; 0 means the file's end.
