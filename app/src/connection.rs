@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{checksum::Checksum, ledger::Ledger, request::Request, server::Guest};
+use crate::{checksum::Checksum, guests::Guest, ledger::Ledger, request::Request};
 
 /// The longest that `/slow` waits.
 const SLOW_MS_MAX: u64 = 600_000;

@@ -23,6 +23,7 @@
 
 mod checksum;
 mod connection;
+mod guests;
 mod ledger;
 mod request;
 mod server;

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod docs;
+mod modules;
 mod tidy;
 mod unread;
 

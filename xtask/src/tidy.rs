@@ -80,6 +80,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     for file in &files {
         check_file(root, file, &foreign, &mut complaints);
     }
+    crate::modules::check(root, &files, &mut complaints);
     crate::unread::check(root, &files, &mut complaints);
     for complaint in &complaints {
         eprintln!("tidy: {complaint}");

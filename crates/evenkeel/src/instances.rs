@@ -7,7 +7,7 @@ use keel_admin::{
     api::{InstanceRequest, ProjectInfo},
 };
 
-use crate::project::{Hinted, ProjectArgs, block_on, show_message};
+use crate::project::{Hinted, ProjectArgs, block_on, end_leftovers, show_message};
 
 /// Names of services or instances.
 #[derive(Debug, clap::Args)]
@@ -111,7 +111,7 @@ pub(crate) fn down(project: &ProjectArgs, args: &DownArgs) -> anyhow::Result<Exi
         // Containers outlive a supervisor that was killed, and so may processes if its guardian was, too.
         #[cfg(feature = "up")]
         Err(error) if matches!(error.downcast_ref(), Some(ClientError::NotRunning)) => {
-            return match block_on(crate::up::end_leftovers(project))? {
+            return match block_on(end_leftovers(project))? {
                 true => Ok(ExitCode::SUCCESS),
                 false => Err(error),
             };
@@ -124,7 +124,7 @@ pub(crate) fn down(project: &ProjectArgs, args: &DownArgs) -> anyhow::Result<Exi
             Err(ClientError::Broken(_)) if client.get::<ProjectInfo>("/v1/project").await.is_err() => {}
             // Containers outlive a supervisor that was killed.
             #[cfg(feature = "up")]
-            Err(ClientError::NotRunning) if crate::up::end_leftovers(project).await? => {}
+            Err(ClientError::NotRunning) if end_leftovers(project).await? => {}
             outcome => outcome?,
         }
         Ok(ExitCode::SUCCESS)

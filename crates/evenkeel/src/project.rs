@@ -8,7 +8,7 @@ use std::{
 };
 
 use keel_admin::{
-    ClaimError, Client, ClientError, Found, PathError,
+    ClaimError, Client, ClientError, Found, PathError, Paths,
     api::{FileChoice, Message, ProjectInfo},
     find,
 };
@@ -116,6 +116,17 @@ pub(crate) fn elsewhere_error(other: &ProjectInfo) -> anyhow::Error {
         )
     }
     .into()
+}
+
+/// Ends what is left of a project whose supervisor is gone. Tells whether there may have been something.
+pub(crate) async fn end_leftovers(project: &ProjectArgs) -> anyhow::Result<bool> {
+    let Identity { name, folder: Some(folder) } = project.identity()? else { return Ok(false) };
+    let paths = Paths::of(&name, &folder);
+    if !paths.has_state(&name) {
+        return Ok(false);
+    }
+    paths.make(&name)?;
+    Ok(keel_runner::end_leftovers(&name, &paths.state).await?)
 }
 
 /// Runs a future to its end on a runtime of its own.

@@ -171,17 +171,6 @@ fn find_other(joined: &Joined, paths: &Paths) -> anyhow::Result<Option<Client>> 
     }
 }
 
-/// Ends what is left of a project whose supervisor is gone. Tells whether there may have been something.
-pub(crate) async fn end_leftovers(project: &ProjectArgs) -> anyhow::Result<bool> {
-    let Identity { name, folder: Some(folder) } = project.identity()? else { return Ok(false) };
-    let paths = Paths::of(&name, &folder);
-    if !paths.has_state(&name) {
-        return Ok(false);
-    }
-    paths.make(&name)?;
-    Ok(keel_runner::end_leftovers(&name, &paths.state).await?)
-}
-
 /// Says at the end what of the files isn't run: why stands far above.
 fn say_not_run(joined: &Joined) {
     let names: Vec<String> = joined.not_run.iter().map(|name| format!("`{name}`")).collect();

@@ -6,18 +6,16 @@ use std::io;
 
 use axum::{
     Json,
-    extract::{Request, State},
+    extract::Request,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use hyper_util::rt::TokioIo;
 use keel_runner::{Exec, ExecOutput, ExecRequest, TerminalSize};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::{
-    api::Failure,
-    server::{Server, fail, on_upgrade},
-};
+use crate::{answer::fail, api::Failure};
 
 /// The protocol's name in `Upgrade`.
 pub(crate) const PROTOCOL: &str = "evenkeel-exec";
@@ -174,15 +172,8 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     }
 }
 
-pub(crate) async fn exec(State(server): State<Server>, request: Request) -> Response {
-    open(request, move |open| async move { server.project.runner().exec(open).await }).await
-}
-
-pub(crate) async fn run_once(State(server): State<Server>, request: Request) -> Response {
-    open(request, move |open| async move { server.project.runner().run_once(open).await }).await
-}
-
-async fn open<F, Fut>(mut request: Request, start: F) -> Response
+/// Starts a command, and passes on what it prints and reads over the upgraded connection.
+pub(crate) async fn open<F, Fut>(mut request: Request, start: F) -> Response
 where
     F: FnOnce(ExecRequest) -> Fut,
     Fut: Future<Output = Result<Exec, keel_runner::Error>>,
@@ -271,6 +262,20 @@ fn frame_of(output: ExecOutput) -> Frame {
         ExecOutput::InputTaken(count) => Frame::Taken(u32::try_from(count).unwrap_or(u32::MAX)),
         ExecOutput::Exit(status) => Frame::Exit(status),
     }
+}
+
+/// Waits for a connection that was upgraded; hands it to `serve` in a task of its own.
+fn on_upgrade<F, Fut>(upgrade: hyper::upgrade::OnUpgrade, serve: F)
+where
+    F: FnOnce(TokioIo<hyper::upgrade::Upgraded>) -> Fut + Send + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(stream) => serve(TokioIo::new(stream)).await,
+            Err(error) => tracing::debug!("a control connection was not upgraded: {error}"),
+        }
+    });
 }
 
 #[cfg(test)]

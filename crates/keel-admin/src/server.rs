@@ -11,13 +11,12 @@ use std::{
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Query, State},
+    extract::{Query, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
 use keel_control::project::{ProjectError, ProjectEvent, Reading, RunningProject, UpError, UpOptions};
 use keel_model::{Run, ServiceName};
 use keel_runner::{CommandError, InstanceState, InstanceStatus, LogLine, LogNews, Notice, Runner};
@@ -29,6 +28,7 @@ use tokio::{
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
 use crate::{
+    answer::fail,
     api::{Failure, InstanceInfo, InstanceRequest, Message, ProjectInfo, UpRequest},
     exec,
     find::folder_id,
@@ -74,9 +74,17 @@ pub async fn serve(
         .route("/kill", post(kill))
         .route("/scale", post(scale))
         .route("/down", post(down))
-        .route("/exec", post(exec::exec))
-        .route("/run", post(exec::run_once));
+        .route("/exec", post(exec_in))
+        .route("/run", post(run_once));
     axum::serve(listener, Router::new().nest("/v1", v1).with_state(server)).await
+}
+
+async fn exec_in(State(server): State<Server>, request: Request) -> Response {
+    exec::open(request, move |open| async move { server.project.runner().exec(open).await }).await
+}
+
+async fn run_once(State(server): State<Server>, request: Request) -> Response {
+    exec::open(request, move |open| async move { server.project.runner().run_once(open).await }).await
 }
 
 async fn project_info(State(server): State<Server>) -> Response {
@@ -502,22 +510,4 @@ fn stream(receiver: mpsc::Receiver<Message>) -> Response {
         Ok::<_, Infallible>(Bytes::from(line))
     });
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
-}
-
-pub(crate) fn fail(status: StatusCode, text: String) -> Response {
-    (status, Json(Failure { text, hints: Vec::new() })).into_response()
-}
-
-/// Waits for a connection that was upgraded; hands it to `serve` in a task of its own.
-pub(crate) fn on_upgrade<F, Fut>(upgrade: hyper::upgrade::OnUpgrade, serve: F)
-where
-    F: FnOnce(TokioIo<hyper::upgrade::Upgraded>) -> Fut + Send + 'static,
-    Fut: Future<Output = ()> + Send + 'static,
-{
-    tokio::spawn(async move {
-        match upgrade.await {
-            Ok(stream) => serve(TokioIo::new(stream)).await,
-            Err(error) => tracing::debug!("a control connection was not upgraded: {error}"),
-        }
-    });
 }

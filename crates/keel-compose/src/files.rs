@@ -9,13 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use indexmap::IndexMap;
 use keel_diag::{Diagnostic, SourceId, Sources, Span};
 
 use crate::{
-    Options,
-    dotenv::Format,
-    interpolate::{Layers, interpolate},
-    load::env_file,
+    Options, Spanned,
+    dotenv::{self, Format},
+    interpolate::{Layers, Lookup, interpolate},
     merge,
     report::Report,
     yaml::{self, Node, Parsed, Value},
@@ -298,6 +298,22 @@ impl<'a> Reader<'a> {
         self.unset.push(name);
     }
 
+    /// Reads an env file; one that is not there is empty.
+    pub(crate) fn env_file(
+        &mut self,
+        path: &Path,
+        format: Format,
+        outer: &dyn Lookup,
+    ) -> IndexMap<String, Spanned<String>> {
+        if !is_readable(path) {
+            return IndexMap::new();
+        }
+        let Some(id) = self.read(path) else { return IndexMap::new() };
+        let (values, diagnostics) = dotenv::parse(id, self.sources.text(id), format, outer);
+        self.report.extend(diagnostics);
+        values
+    }
+
     /// Reads env files below the given variables; a later one overrides the earlier ones.
     pub(crate) fn variables_of(
         &mut self,
@@ -306,7 +322,7 @@ impl<'a> Reader<'a> {
     ) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         for path in paths {
-            let values = env_file(path, Format::Dotenv, &Layers(&[variables, &all]), self);
+            let values = self.env_file(path, Format::Dotenv, &Layers(&[variables, &all]));
             all.extend(values.into_iter().map(|(name, value)| (name, value.value)));
         }
         all.extend(variables.clone());
@@ -330,6 +346,12 @@ fn place_within(span: Span, text: &str, range: std::ops::Range<usize>, sources: 
 fn shown(path: &Path) -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(&here).unwrap_or(path).to_owned()
+}
+
+/// Whether there is a file, `/dev/null` included. A named pipe isn't one: nobody may ever write to it.
+pub(crate) fn is_readable(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() || meta.file_type().is_char_device())
 }
 
 fn read_text(path: &Path) -> Result<String, String> {

@@ -1,13 +1,55 @@
 //! `healthcheck`.
 
-use keel_diag::Diagnostic;
+use std::time::Duration;
+
+use keel_diag::{Diagnostic, Span};
 
 use crate::{
-    HealthTest, Healthcheck,
     decode::Decoder,
     schema::{self, Care},
     yaml::{Node, Value},
 };
+
+/// `healthcheck`, of a Compose file or a Dockerfile. What is not given is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// Where it stands.
+    pub span: Span,
+    /// What is run.
+    pub test: Option<HealthTest>,
+    /// `interval`.
+    pub interval: Option<Duration>,
+    /// `timeout`.
+    pub timeout: Option<Duration>,
+    /// `retries`.
+    pub retries: Option<u32>,
+    /// `start_period`.
+    pub start_period: Option<Duration>,
+    /// `start_interval`.
+    pub start_interval: Option<Duration>,
+}
+
+/// `healthcheck.test`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthTest {
+    /// `NONE`, or `disable: true`: the image's healthcheck is off.
+    Disabled,
+    /// `CMD`: a program and its arguments.
+    Command(Vec<String>),
+    /// `CMD-SHELL`, or a single text: a line for `sh -c`.
+    Shell(String),
+}
+
+impl HealthTest {
+    /// Gives what is run, the shell's line as `sh -c`; `None` where it is off.
+    pub fn argv(&self) -> Option<Vec<String>> {
+        match self {
+            Self::Disabled => None,
+            Self::Command(argv) => Some(argv.clone()),
+            Self::Shell(line) => Some(vec!["/bin/sh".into(), "-c".into(), line.clone()]),
+        }
+    }
+}
 
 /// Reads a service's `healthcheck`.
 pub(crate) fn healthcheck(decoder: &mut Decoder<'_>, node: &Node) -> Option<Healthcheck> {

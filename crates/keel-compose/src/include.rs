@@ -14,7 +14,7 @@ use crate::{
     decode::Decoder,
     extends::{missing_file, rebase},
     files::Reader,
-    load::is_readable,
+    files::is_readable,
     merge,
     schema::{self, Care},
     yaml::{Entry, Mapping, Node, Value},

@@ -25,6 +25,7 @@ mod load;
 mod lower;
 mod merge;
 mod mounts;
+mod options;
 mod ports;
 mod project;
 mod report;
@@ -32,16 +33,21 @@ mod scalar;
 mod schema;
 mod seat;
 mod service;
+mod spanned;
 mod words;
 mod yaml;
 
 pub use dockerfile::{BuildInputs, Copy, CopySource, Dockerfile, Run, RunCommand, Stage, context_patterns};
-pub use load::{Loaded, Options, load, load_text};
+pub use healthcheck::{HealthTest, Healthcheck};
+pub use load::{Loaded, load, load_text};
+pub use options::Options;
+pub use ports::{PortMapping, PortRange};
 pub use project::{
-    Build, Config, ConfigMount, DependsOn, HealthTest, Healthcheck, Mount, MountSource, NamedVolume, Network,
-    NetworkAttachment, Origin, PortMapping, PortRange, Process, Project, Service, Spanned,
+    Build, Config, ConfigMount, DependsOn, Mount, MountSource, NamedVolume, Network, NetworkAttachment,
+    Origin, Process, Project, Service,
 };
 pub use seat::{
     ImageTexts, Invocation, Layer, SeatFile, SeatFiles, SeatImage, balancer_seats, is_balancer_seat,
     is_named_seat,
 };
+pub use spanned::Spanned;

@@ -5,38 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use indexmap::IndexMap;
 use keel_diag::{Diagnostic, Sources};
-use keel_model::DriverChoice;
 
 use crate::{
-    Project, Spanned,
-    dotenv::{self, Format},
-    files::{self, Reader},
-    interpolate::{Layers, Lookup},
+    Options, Project,
+    dotenv::Format,
+    files::{self, Reader, is_readable},
+    interpolate::Layers,
     lower,
     report::Report,
     yaml::{Node, Value},
 };
-
-/// What `load` is asked for.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Where the search for files starts, and what relative paths in these options start from.
-    pub folder: PathBuf,
-    /// `-f`, in order. Empty: COMPOSE_FILE, else a search in the folder and above.
-    pub files: Vec<PathBuf>,
-    /// `-p`. Without it COMPOSE_PROJECT_NAME, the file's `name`, the folder's name.
-    pub project_name: Option<String>,
-    /// `--profile`. COMPOSE_PROFILES counts too.
-    pub profiles: Vec<String>,
-    /// `--env-file`, in place of .env.
-    pub env_files: Vec<PathBuf>,
-    /// The shell's environment.
-    pub environment: BTreeMap<String, String>,
-    /// `--driver`; it counts more than any `x-driver`.
-    pub driver: Option<DriverChoice>,
-}
 
 /// What came of it.
 #[derive(Clone, Debug)]
@@ -93,7 +72,7 @@ fn load_into(options: &Options, mut reader: Reader<'_>, likely: &mut Likely) -> 
     let found = files::find(options, &start, &variables, &mut reader)?;
     if found.folder != start && options.env_files.is_empty() {
         let path = found.folder.join(".env");
-        for (name, value) in env_file(&path, Format::Dotenv, &options.environment, &mut reader) {
+        for (name, value) in reader.env_file(&path, Format::Dotenv, &options.environment) {
             variables.entry(name).or_insert(value.value);
         }
     }
@@ -134,33 +113,11 @@ fn environment(options: &Options, start: &Path, reader: &mut Reader<'_>) -> BTre
     let chosen = if paths.is_empty() && !disabled { std::slice::from_ref(&default) } else { &paths[..] };
     for path in chosen {
         // A later file sees what the earlier ones say, and overrides it.
-        let values = env_file(path, Format::Dotenv, &Layers(&[shell, &variables]), reader);
+        let values = reader.env_file(path, Format::Dotenv, &Layers(&[shell, &variables]));
         variables.extend(values.into_iter().map(|(name, value)| (name, value.value)));
     }
     variables.extend(shell.clone());
     variables
-}
-
-/// Reads an env file; one that is not there is empty.
-pub(crate) fn env_file(
-    path: &Path,
-    format: Format,
-    outer: &dyn Lookup,
-    reader: &mut Reader<'_>,
-) -> IndexMap<String, Spanned<String>> {
-    if !is_readable(path) {
-        return IndexMap::new();
-    }
-    let Some(id) = reader.read(path) else { return IndexMap::new() };
-    let (values, diagnostics) = dotenv::parse(id, reader.sources.text(id), format, outer);
-    reader.report.extend(diagnostics);
-    values
-}
-
-/// Tells whether there is a file, `/dev/null` included. A named pipe isn't one: nobody may ever write to it.
-pub(crate) fn is_readable(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() || meta.file_type().is_char_device())
 }
 
 /// Gives the name from `-p` or the environment, else the file's, else the folder's.

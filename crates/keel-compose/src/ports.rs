@@ -9,7 +9,7 @@ use keel_diag::Span;
 use keel_model::{Port, Protocol};
 
 use crate::{
-    PortMapping, PortRange, Spanned,
+    Spanned,
     decode::Decoder,
     schema::{self, Care},
     yaml::{Node, Value},
@@ -17,6 +17,30 @@ use crate::{
 
 /// Ports that one entry may spread into.
 const RANGE_MAX: usize = 1024;
+
+/// One entry of `ports`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortMapping {
+    /// Where it stands.
+    pub span: Span,
+    /// The host's address; all of them where none is given.
+    pub host_ip: Option<IpAddr>,
+    /// The host's port, or the range in which one is chosen; any free one where none is given.
+    pub published: Option<PortRange>,
+    /// The port in the container.
+    pub target: u16,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+/// Ports from the first to the last, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// The lowest.
+    pub first: u16,
+    /// The highest; the same for a single port.
+    pub last: u16,
+}
 
 /// Reads `ports`.
 pub(crate) fn ports(decoder: &mut Decoder<'_>, node: &Node) -> Vec<PortMapping> {

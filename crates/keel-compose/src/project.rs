@@ -17,23 +17,11 @@ use keel_model::{
     Stop,
 };
 
-use crate::Dockerfile;
-
-/// A value and where it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spanned<T> {
-    /// The value.
-    pub value: T,
-    /// Where it stands.
-    pub span: Span,
-}
-
-impl<T> Spanned<T> {
-    /// Puts a value and its place together.
-    pub fn new(value: T, span: Span) -> Self {
-        Self { value, span }
-    }
-}
+use crate::{
+    Dockerfile, Spanned,
+    healthcheck::{HealthTest, Healthcheck},
+    ports::PortMapping,
+};
 
 /// A project: all its files joined.
 #[derive(Clone, Debug, PartialEq)]
@@ -318,30 +306,6 @@ pub struct Build {
     pub target: Option<Spanned<String>>,
 }
 
-/// One entry of `ports`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortMapping {
-    /// Where it stands.
-    pub span: Span,
-    /// The host's address; all of them where none is given.
-    pub host_ip: Option<IpAddr>,
-    /// The host's port, or the range in which one is chosen; any free one where none is given.
-    pub published: Option<PortRange>,
-    /// The port in the container.
-    pub target: u16,
-    /// TCP or UDP.
-    pub protocol: Protocol,
-}
-
-/// Ports from the first to the last, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortRange {
-    /// The lowest.
-    pub first: u16,
-    /// The highest; the same for a single port.
-    pub last: u16,
-}
-
 /// One entry of `depends_on`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DependsOn {
@@ -353,47 +317,6 @@ pub struct DependsOn {
     pub required: bool,
     /// Whether this service restarts when that one does.
     pub restart: bool,
-}
-
-/// `healthcheck`, of a Compose file or a Dockerfile. What is not given is `None`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Healthcheck {
-    /// Where it stands.
-    pub span: Span,
-    /// What is run.
-    pub test: Option<HealthTest>,
-    /// `interval`.
-    pub interval: Option<Duration>,
-    /// `timeout`.
-    pub timeout: Option<Duration>,
-    /// `retries`.
-    pub retries: Option<u32>,
-    /// `start_period`.
-    pub start_period: Option<Duration>,
-    /// `start_interval`.
-    pub start_interval: Option<Duration>,
-}
-
-/// `healthcheck.test`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HealthTest {
-    /// `NONE`, or `disable: true`: the image's healthcheck is off.
-    Disabled,
-    /// `CMD`: a program and its arguments.
-    Command(Vec<String>),
-    /// `CMD-SHELL`, or a single text: a line for `sh -c`.
-    Shell(String),
-}
-
-impl HealthTest {
-    /// Gives what is run, the shell's line as `sh -c`; `None` where it is off.
-    pub fn argv(&self) -> Option<Vec<String>> {
-        match self {
-            Self::Disabled => None,
-            Self::Command(argv) => Some(argv.clone()),
-            Self::Shell(line) => Some(vec!["/bin/sh".into(), "-c".into(), line.clone()]),
-        }
-    }
 }
 
 /// One entry of a service's `networks`.

@@ -18,10 +18,9 @@ use crate::{
     dotenv::Format,
     driver,
     extends::missing_file,
-    files::Reader,
+    files::{Reader, is_readable},
     healthcheck::healthcheck,
     interpolate::Layers,
-    load::{env_file, is_readable},
     mounts::{self, CONFIGS, SECRETS},
     ports,
     project::NEVER,
@@ -493,7 +492,7 @@ fn read_environment(node: &Node, service: &mut Service, project: &Project, reade
     for file in env_files(node, project, reader) {
         if is_readable(&file.path) {
             let outer = Layers(&[&project.variables, &own, &service.environment]);
-            let values = env_file(&file.path, file.format, &outer, reader);
+            let values = reader.env_file(&file.path, file.format, &outer);
             service.environment.extend(values);
             service.env_files.push(file.path);
         } else if file.required && service.enabled {

@@ -13,7 +13,7 @@ use keel_nginx::{HostFiles, Loaded, MainSettings, Options};
 use keel_sys::user::user_by_name;
 
 use crate::{
-    discovery::Names,
+    located::Names,
     peers::{Binding, Pools},
     resolve::{Known, bind},
     sockets::test_bind,

@@ -5,11 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+mod chain;
 mod configuration;
 mod data_plane;
 mod discovery;
 mod health;
 mod inbox;
+mod located;
 mod orphans;
 mod peers;
 pub mod project;
@@ -18,11 +20,12 @@ mod serve;
 mod sockets;
 mod traffic;
 
+pub use chain::chain;
 pub use configuration::{Configuration, DefaultFolder, FileError, Ready, ServeOptions};
-pub use discovery::{Located, Names};
 pub use health::{Unwell, ask_health};
+pub use located::{Located, Names};
 pub use peers::{Binding, Entry, Pool, Pools};
 pub use resolve::{Known, ServiceNames, bind};
-pub use serve::{ServeError, ServeObserver, ServeSignal, chain, serve};
+pub use serve::{ServeError, ServeObserver, ServeSignal, serve};
 pub use sockets::{ListenError, Sharing};
 pub use traffic::{ApplyError, DataPlaneCommand, LogReaders, Traffic, TrafficNotice, open_log, own_program};

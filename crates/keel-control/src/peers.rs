@@ -7,7 +7,7 @@ use keel_model::{Address, FollowedName, Peer, PeerKey, PeerSet, ResolverSource, 
 use keel_runner::PoolInstance;
 use serde::Serialize;
 
-use crate::discovery::{Located, Names};
+use crate::located::{Located, Names};
 
 /// The instances of one service that can take requests.
 #[derive(Clone, Debug, Default)]

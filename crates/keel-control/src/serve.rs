@@ -7,6 +7,7 @@ use keel_model::FollowedName;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
+    chain::chain,
     configuration::{FileError, Ready, ServeOptions, fill_peers},
     discovery::{Discovery, followed},
     health, orphans,
@@ -184,17 +185,6 @@ async fn quit(traffic: &Traffic, signals: &mut mpsc::Receiver<ServeSignal>) {
             },
         }
     }
-}
-
-/// Gives an error with its causes on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// The file that tells others whom to signal. Removed when the balancer ends.

@@ -18,6 +18,7 @@ use crate::{
     system::Ground,
     timeline,
     verdict::{Verdict, judge},
+    work::Work,
 };
 
 /// A request that was begun so much later than intended was late by the generator's own fault.
@@ -214,22 +215,4 @@ fn project_files(subject: &Subject) -> BTreeMap<String, String> {
     let mut files: BTreeMap<String, String> = subject.files().iter().filter_map(read).collect();
     files.insert("nginx.conf".to_owned(), subject.configuration_text.clone());
     files
-}
-
-/// The drill's folder below the user's cache: instances must see it, and `/tmp` they have for themselves.
-pub(crate) struct Work(pub(crate) PathBuf);
-
-impl Work {
-    pub(crate) fn new(cache: &Path) -> Result<Self, Error> {
-        let folder = cache.join(format!("drill-{}", std::process::id()));
-        let made = std::fs::create_dir_all(&folder);
-        made.map_err(|source| Error::io(format!("{} can't be made", folder.display()), source))?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
 }

@@ -12,10 +12,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::end_all_of;
+use crate::process::{self, end_all_of};
 
 /// The hidden command that is a guard.
-pub const COMMAND: &str = "drill-guard";
+pub const COMMAND: &str = process::GUARD;
 
 /// What a guard does at the end: one argument, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -10,10 +10,7 @@ use std::{collections::HashMap, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    record::{Id, Moment, Record},
-    verdict::StepShare,
-};
+use crate::record::{Id, Moment, Record, StepShare};
 
 /// One line of a ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]

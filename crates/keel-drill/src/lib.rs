@@ -37,6 +37,7 @@ pub mod terminal;
 mod timeline;
 mod unread;
 pub mod verdict;
+mod work;
 
 use std::{
     io,

@@ -8,6 +8,9 @@ use keel_sys::proc::{Stat, pids, stat};
 
 use crate::{Error, Stop};
 
+/// The command of a guard: its line bears the name of what it guards, and it isn't one of those processes.
+pub(crate) const GUARD: &str = "drill-guard";
+
 /// How long the kernel may take to do what a signal says.
 const OBEYED_WITHIN: Duration = Duration::from_secs(180);
 /// How long to wait between two looks at something that has no other way to be seen.
@@ -133,7 +136,7 @@ pub(crate) fn kill_at_once(pids: &[Pid], stop: &Stop) -> Result<(), Error> {
 fn bears(pid: i32, mark: &str) -> bool {
     let own = u32::try_from(pid).is_ok_and(|pid| pid == std::process::id());
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    !own && !line_has_word(&line, crate::guard::COMMAND) && line_has_word(&line, mark)
+    !own && !line_has_word(&line, GUARD) && line_has_word(&line, mark)
 }
 
 /// Whether a word stands on a command line: between zeros, between the spaces of one that was rewritten, or between the

@@ -17,13 +17,13 @@ use rustix::process::{Signal, kill_process};
 
 use crate::{
     Error, Options,
-    drill::Work,
     ledger::{Ledger, Source},
     record::Id,
     seed::Seed,
     stage::{Context, Known, Stage},
     subject::Subject,
     system::{Ground, Setup, pid},
+    work::Work,
 };
 
 /// How long `wrk` sends at most; it is told to end before.

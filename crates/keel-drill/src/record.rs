@@ -1,6 +1,6 @@
 //! What the load generator notes of one request: the client's side of the comparison.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -169,6 +169,17 @@ impl Outcome {
             Outcome::Broken(Break::Malformed) => "not HTTP".to_owned(),
         }
     }
+}
+
+/// What must be true of one step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepShare {
+    /// Its number.
+    pub step: u32,
+    /// In words: `app2 stopped`.
+    pub condition: String,
+    /// What each instance should receive.
+    pub expected: Option<BTreeMap<String, u64>>,
 }
 
 #[cfg(test)]

@@ -20,12 +20,12 @@ use crate::{
     load::Load,
     nginx::Seated,
     process::Group,
-    record::{Id, Moment, Outcome, Record},
+    record::{Id, Moment, Outcome, Record, StepShare},
     results,
     seed::Seed,
     subject::Subject,
     system::{Ground, Instance, Setup, System},
-    verdict::{Allowance, Allowed, Methods, Reached, StepShare},
+    verdict::{Allowance, Allowed, Methods, Reached},
 };
 
 /// How long a client waits for a response.

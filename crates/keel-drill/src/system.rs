@@ -22,7 +22,6 @@ use tempfile::TempDir;
 use crate::{
     Error, Options, Stop,
     configuration::{self, Tuning},
-    drill::Work,
     foreign::Foreign,
     guard::{self, Guard},
     ledger::{Ledger, Source},
@@ -31,6 +30,7 @@ use crate::{
     process::{Group, all_of, children, end_all_of, has_word, lives},
     subject::Subject,
     unread::Unread,
+    work::Work,
 };
 
 /// How long a command on the system may take.

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     ledger::{Ledger, Source},
-    record::{Body, Break, Id, Moment, Outcome, Record},
+    record::{Body, Break, Id, Moment, Outcome, Record, StepShare},
     results::{Count, Finding},
 };
 
@@ -66,17 +66,6 @@ pub enum Methods {
     All,
     /// Those that must not be repeated.
     Posts,
-}
-
-/// What must be true of one step.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StepShare {
-    /// Its number.
-    pub step: u32,
-    /// In words: `app2 stopped`.
-    pub condition: String,
-    /// What each instance should receive.
-    pub expected: Option<BTreeMap<String, u64>>,
 }
 
 /// What came of the comparison.

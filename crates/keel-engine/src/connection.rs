@@ -9,12 +9,9 @@ use std::{
 
 use bollard::{Docker, errors::Error};
 
-use crate::error::{EngineError, innermost};
+use crate::error::{CALL_TIMEOUT, EngineError, innermost};
 
 const SOCKET: &str = "unix:///var/run/docker.sock";
-/// How long the engine may take for anything but builds and pulls. Starting ten containers on a busy machine takes it
-/// seconds.
-pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it may take to answer at all.
 const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -4,6 +4,10 @@ use std::{error::Error as _, time::Duration};
 
 use bollard::errors::Error;
 
+/// How long the engine may take for anything but builds and pulls. Starting ten containers on a busy machine takes it
+/// seconds.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Why the engine didn't do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -91,7 +95,7 @@ impl EngineError {
 
 impl From<Error> for EngineError {
     fn from(error: Error) -> Self {
-        Self::of(&error, crate::connection::CALL_TIMEOUT)
+        Self::of(&error, CALL_TIMEOUT)
     }
 }
 

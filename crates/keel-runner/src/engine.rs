@@ -19,6 +19,7 @@ use crate::{
     Exec, ExecRequest, InstanceState, InstanceStatus, Notice, PoolInstance,
     driver::{Birth, DriverNews, Drivers, Facts},
     error::Error,
+    named::Named,
     supervisor::{Action, Command, CommandError, CommandId, Event, Incarnation, SlotId, Supervisor, View},
 };
 
@@ -81,13 +82,6 @@ pub(crate) enum Request {
     Learned {
         service: Arc<Service>,
     },
-}
-
-/// An instance by name.
-#[derive(Clone, Debug)]
-pub(crate) struct Named {
-    pub(crate) service: String,
-    pub(crate) instance: String,
 }
 
 pub(crate) struct Engine {

@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{BuildError, CommandError};
+use keel_model::ServiceName;
+
+use crate::supervisor::CommandError;
 
 /// Why the runner couldn't do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -66,4 +68,41 @@ pub(crate) fn at(path: &Path) -> impl Fn(io::Error) -> io::Error {
 fn all(failures: &[BuildError], rest: Option<&CommandError>) -> String {
     let rest = rest.map(ToString::to_string);
     failures.iter().map(ToString::to_string).chain(rest).collect::<Vec<_>>().join("\n")
+}
+
+/// Why a service couldn't be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A command failed.
+    #[error("building {service} failed: `{command}`: {how}{}", shown(lines))]
+    Failed {
+        /// Whose build.
+        service: ServiceName,
+        /// The command.
+        command: String,
+        /// How it ended.
+        how: String,
+        /// Its last lines.
+        lines: Vec<String>,
+    },
+    /// The engine didn't do its part.
+    #[error("{service}: {why}")]
+    Engine {
+        /// Whose image.
+        service: ServiceName,
+        /// Why, and what can be done about it.
+        why: String,
+    },
+    /// Something around the command failed.
+    #[error("building {service} failed: {source}")]
+    Io {
+        /// Whose build.
+        service: ServiceName,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn shown(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n    {line}")).collect()
 }

@@ -9,15 +9,16 @@
 mod driver;
 mod engine;
 mod error;
+mod named;
 mod notice;
 mod runner;
 mod supervisor;
 
 pub use driver::{
     Exec, ExecOutput, ExecRequest, Follower, LogLine, LogNews, Past, Stream, TerminalSize,
-    process::{BuildError, Finding, doctor},
+    process::{Finding, doctor},
 };
-pub use error::Error;
+pub use error::{BuildError, Error};
 pub use notice::{Exit, Health, InstanceState, InstanceStatus, Notice, PoolInstance};
 pub use runner::{ApplyOptions, Begun, Runner, Settings, end_leftovers, seat_address, start};
 pub use supervisor::{CommandError, Ending, Failure, Recreate};

@@ -1,16 +1,13 @@
 //! A balancer as its clients see it: who answers, how often, and what is lost while something happens.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::Context;
 
-use crate::{Load, Report, get, wait_until};
+use crate::{Load, Report, Shares, get, wait_until};
 
 /// How many requests show shares: so many that two, three and four instances get whole ones.
 const ROUND: usize = 12;
-
-/// Who answered how often, in the order of names.
-pub type Shares = BTreeMap<String, usize>;
 
 /// The address of a balancer whose instances say `Hello from NAME`.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Load in which every request has a name, and the comparison of what was sent with what arrived.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::ensure;
 
-use crate::{Client, Shares};
+use crate::Client;
+
+/// How often each instance answered, in the order of names.
+pub type Shares = BTreeMap<String, usize>;
 
 /// Requests over many kept connections, half of them POST, until stopped.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use keel_engine::api::models::{ContainerInspectResponse, HealthStatusEnum};
 use keel_model::signal_number;
 use tokio::time::Instant;
 
-use super::Located;
+use crate::located::Located;
 
 /// How long a container has from the signal that ends it, where it doesn't say (`StopTimeout`).
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);

@@ -16,11 +16,10 @@ use tokio::{
 };
 
 use super::{
-    Located,
     containers::Containers,
     dns::{Answer, Dns, DnsFailure},
 };
-use crate::serve::chain;
+use crate::{chain::chain, located::Located};
 
 /// How long one attempt to connect to a new address may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

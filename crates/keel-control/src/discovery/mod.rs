@@ -28,27 +28,16 @@ use tokio::{
 };
 
 use self::{containers::Containers, follower::Source};
-use crate::peers::Binding;
+use crate::{
+    located::{Located, Names},
+    peers::Binding,
+};
 
 /// Doubts about one name's addresses that may wait. One that is dropped comes again when its peer fails again.
 const DOUBTS_MAX: usize = 64;
 
 /// How long a configuration waits for the addresses of its names before it takes effect without.
 const FIRST_ANSWERS: Duration = Duration::from_secs(3);
-
-/// Where something that answers to a name is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Located {
-    /// Its address.
-    pub address: SocketAddr,
-    /// Tells it from what was at this address before.
-    pub incarnation: u64,
-    /// What it is called, where that is known: a container's name.
-    pub instance: Option<String>,
-}
-
-/// What answers to each followed name now, in the order of addresses.
-pub type Names = BTreeMap<FollowedName, Vec<Located>>;
 
 /// Gives the names that these bindings want followed.
 pub(crate) fn followed(bindings: &[Binding]) -> BTreeSet<FollowedName> {

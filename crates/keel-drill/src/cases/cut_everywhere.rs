@@ -13,10 +13,10 @@ use crate::{
     generator::{Pace, Shape, Target},
     load::Load,
     port::free_ports,
-    record::{Moment, Record},
+    record::{Moment, Record, StepShare},
     results,
     stage::{Context, PATIENCE, Played, unplayed},
-    verdict::{Allowance, Allowed, Methods, StepShare},
+    verdict::{Allowance, Allowed, Methods},
 };
 
 pub(super) const CASE: Case = Case {

@@ -20,7 +20,7 @@ use super::{
     output::{LogLine, Stream},
     past::{InstanceLog, Past},
 };
-use crate::{engine::Named, error::at};
+use crate::{error::at, named::Named};
 
 /// One file's size at which the next is begun; two are kept.
 pub(super) const FILE_BYTES_MAX: u64 = 5 << 20;

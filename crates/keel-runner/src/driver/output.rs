@@ -18,7 +18,7 @@ use super::{
     log_writer::{LogWriter, path_of},
     past::Past,
 };
-use crate::engine::Named;
+use crate::named::Named;
 
 /// A longer line is told in pieces.
 const LINE_BYTES_MAX: usize = 64 << 10;

@@ -11,7 +11,7 @@ use std::{
 use keel_telemetry::BoundedFile;
 
 use super::output::{LogLine, Stream};
-use crate::engine::Named;
+use crate::named::Named;
 
 /// Bytes that are read at a time to find where the last lines begin.
 const BLOCK_BYTES: usize = 64 << 10;

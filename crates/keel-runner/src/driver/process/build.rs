@@ -19,49 +19,12 @@ use tokio::{
 };
 
 use super::{content, environment};
-use crate::error::at;
+use crate::error::{BuildError, at};
 
 /// The file in a virtual environment that says it is complete.
 const COMPLETE: &str = ".evenkeel-complete";
 /// How many of a failed step's last lines are shown.
 const LINES_SHOWN_MAX: usize = 20;
-
-/// Why a service couldn't be built.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// A command failed.
-    #[error("building {service} failed: `{command}`: {how}{}", shown(lines))]
-    Failed {
-        /// Whose build.
-        service: ServiceName,
-        /// The command.
-        command: String,
-        /// How it ended.
-        how: String,
-        /// Its last lines.
-        lines: Vec<String>,
-    },
-    /// The engine didn't do its part.
-    #[error("{service}: {why}")]
-    Engine {
-        /// Whose image.
-        service: ServiceName,
-        /// Why, and what can be done about it.
-        why: String,
-    },
-    /// Something around the command failed.
-    #[error("building {service} failed: {source}")]
-    Io {
-        /// Whose build.
-        service: ServiceName,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-fn shown(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("\n    {line}")).collect()
-}
 
 /// Does the steps of a service that aren't done; all shell steps if `again`. `progress` is told what happens.
 pub(crate) async fn build(

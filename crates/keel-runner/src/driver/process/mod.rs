@@ -48,6 +48,7 @@ use keel_sys::{
 };
 use tokio::sync::{mpsc::UnboundedSender, watch};
 
+pub use self::doctor::{Finding, doctor};
 use self::{
     address::{Addresses, Free},
     census::Family,
@@ -58,10 +59,6 @@ use self::{
     listening::{Hearing, Watcher},
     spawner::Spawner,
     trap::{Found, Traps},
-};
-pub use self::{
-    build::BuildError,
-    doctor::{Finding, doctor},
 };
 pub(crate) use self::{
     build::{build, take_in_content},
