@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keel_admin::{ExecOpen, Frame, FrameReader, FrameWriter, INPUT_BYTES_MAX};
+use keel_admin::{ExecFrame, ExecOpen, ExecReader, ExecWriter, INPUT_BYTES_MAX};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -93,15 +93,15 @@ fn stream(project: &ProjectArgs, path: &str, open: ExecOpen) -> anyhow::Result<E
         let stream = client.upgrade(path, "evenkeel-exec", &open).await?;
         let (reader, writer) = tokio::io::split(stream);
         let _raw = open.terminal.is_some().then(RawTerminal::enter).transpose()?;
-        relay(FrameReader::new(reader), FrameWriter(writer)).await
+        relay(ExecReader::new(reader), ExecWriter(writer)).await
     })
 }
 
 /// Carries both ways at once until the command has ended. Neither way waits for the other: a command may print while
 /// it is sent more than it reads, end before it has read everything, and be ended while nobody reads what it prints.
 async fn relay(
-    reader: FrameReader<impl AsyncRead + Unpin>,
-    writer: FrameWriter<impl AsyncWrite + Unpin>,
+    reader: ExecReader<impl AsyncRead + Unpin>,
+    writer: ExecWriter<impl AsyncWrite + Unpin>,
 ) -> anyhow::Result<ExitCode> {
     let output = Output::default();
     let (taken, room) = mpsc::unbounded_channel();
@@ -140,20 +140,20 @@ impl Output {
 
 /// Writes what comes until the command has ended, and tells what of its input was taken.
 async fn receive(
-    mut reader: FrameReader<impl AsyncRead + Unpin>,
+    mut reader: ExecReader<impl AsyncRead + Unpin>,
     taken: mpsc::UnboundedSender<usize>,
     output: &Output,
 ) -> anyhow::Result<ExitCode> {
     let (mut stdout, mut stderr) = (tokio::io::stdout(), tokio::io::stderr());
     loop {
         match reader.next().await? {
-            Some(Frame::Output(bytes)) => {
+            Some(ExecFrame::Output(bytes)) => {
                 output.write(&mut stdout, &bytes).await.map_err(terminal::unwritten)?;
             }
-            Some(Frame::Error(bytes)) => output.write(&mut stderr, &bytes).await?,
-            Some(Frame::Taken(count)) => drop(taken.send(usize::try_from(count).unwrap_or(usize::MAX))),
-            Some(Frame::Exit(status)) => return Ok(ExitCode::from(u8::try_from(status).unwrap_or(1))),
-            Some(Frame::Failed(text)) => anyhow::bail!("{text}"),
+            Some(ExecFrame::Error(bytes)) => output.write(&mut stderr, &bytes).await?,
+            Some(ExecFrame::Taken(count)) => drop(taken.send(usize::try_from(count).unwrap_or(usize::MAX))),
+            Some(ExecFrame::Exit(status)) => return Ok(ExitCode::from(u8::try_from(status).unwrap_or(1))),
+            Some(ExecFrame::Failed(text)) => anyhow::bail!("{text}"),
             Some(_) => {}
             None => anyhow::bail!("the supervisor went away"),
         }
@@ -170,7 +170,7 @@ const READER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Sends what is typed and what happens here, until the other side is gone or it is to be given up.
 async fn send(
-    mut writer: FrameWriter<impl AsyncWrite + Unpin>,
+    mut writer: ExecWriter<impl AsyncWrite + Unpin>,
     mut room: mpsc::UnboundedReceiver<usize>,
     output: &Output,
 ) -> io::Result<GivenUp> {
@@ -190,7 +190,7 @@ async fn send(
                 let length = read.unwrap_or(0);
                 input_is_open = length > 0;
                 bytes_left -= length;
-                writer.send(&Frame::Input(buffer.get(..length).unwrap_or_default().to_vec())).await?;
+                writer.send(&ExecFrame::Input(buffer.get(..length).unwrap_or_default().to_vec())).await?;
                 continue;
             }
             Some(count) = room.recv() => {
@@ -199,7 +199,7 @@ async fn send(
             }
             _ = resized.recv() => {
                 if let Some((rows, columns)) = size() {
-                    writer.send(&Frame::Resize(rows, columns)).await?;
+                    writer.send(&ExecFrame::Resize(rows, columns)).await?;
                 }
                 continue;
             }
@@ -215,7 +215,7 @@ async fn send(
             _ = interrupted.recv() => 2,
             _ = terminated.recv() => 15,
         };
-        writer.send(&Frame::Signal(number.into())).await?;
+        writer.send(&ExecFrame::Signal(number.into())).await?;
         match (last, output.stuck_since.get()) {
             (Some((_, at)), Some(since)) if since <= at => return Ok(GivenUp { signal: number }),
             _ => last = Some((number, Instant::now())),

@@ -45,7 +45,7 @@ pub struct ExecOpen {
 
 /// What goes over the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frame {
+pub enum ExecFrame {
     /// For the command's standard input; empty closes it.
     Input(Vec<u8>),
     /// The caller's terminal has these rows and columns now.
@@ -64,7 +64,7 @@ pub enum Frame {
     Failed(String),
 }
 
-impl Frame {
+impl ExecFrame {
     fn encode(&self) -> Vec<u8> {
         let (kind, content) = match self {
             Self::Input(bytes) => (0, bytes.clone()),
@@ -111,13 +111,13 @@ fn bad(what: &str) -> io::Error {
 
 /// Reads frames.
 #[derive(Debug)]
-pub struct FrameReader<R> {
+pub struct ExecReader<R> {
     reader: R,
     /// What came of frames that aren't complete.
     held: Vec<u8>,
 }
 
-impl<R: AsyncRead + Unpin> FrameReader<R> {
+impl<R: AsyncRead + Unpin> ExecReader<R> {
     /// Reads from this.
     pub fn new(reader: R) -> Self {
         Self { reader, held: Vec::new() }
@@ -127,7 +127,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     ///
     /// # Errors
     /// When the stream breaks, or what comes is no frame.
-    pub async fn next(&mut self) -> io::Result<Option<Frame>> {
+    pub async fn next(&mut self) -> io::Result<Option<ExecFrame>> {
         loop {
             if let Some(frame) = self.take()? {
                 return Ok(Some(frame));
@@ -144,7 +144,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// Takes a frame out of what came, if there is a whole one.
-    fn take(&mut self) -> io::Result<Option<Frame>> {
+    fn take(&mut self) -> io::Result<Option<ExecFrame>> {
         let Some((header, rest)) = self.held.split_first_chunk::<5>() else { return Ok(None) };
         let [kind, length @ ..] = *header;
         let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
@@ -153,20 +153,20 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
         let Some(content) = rest.get(..length).map(<[u8]>::to_vec) else { return Ok(None) };
         self.held.drain(..header.len() + length);
-        Frame::decode(kind, content).map(Some)
+        ExecFrame::decode(kind, content).map(Some)
     }
 }
 
 /// Writes frames.
 #[derive(Debug)]
-pub struct FrameWriter<W>(pub W);
+pub struct ExecWriter<W>(pub W);
 
-impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+impl<W: AsyncWrite + Unpin> ExecWriter<W> {
     /// Writes a frame.
     ///
     /// # Errors
     /// When the stream breaks.
-    pub async fn send(&mut self, frame: &Frame) -> io::Result<()> {
+    pub async fn send(&mut self, frame: &ExecFrame) -> io::Result<()> {
         self.0.write_all(&frame.encode()).await?;
         self.0.flush().await
     }
@@ -214,7 +214,7 @@ where
 /// that a terminal's end is.
 async fn relay(stream: impl AsyncRead + AsyncWrite + Unpin, mut exec: Exec) -> io::Result<()> {
     let (reader, mut writer) = tokio::io::split(stream);
-    let mut reader = FrameReader::new(reader);
+    let mut reader = ExecReader::new(reader);
     let mut client_is_there = true;
     let mut input_bytes = 0;
     let mut has_ended = false;
@@ -234,16 +234,16 @@ async fn relay(stream: impl AsyncRead + AsyncWrite + Unpin, mut exec: Exec) -> i
                 count => drop(unsent.drain(..count)),
             },
             frame = reader.next(), if client_is_there => match frame? {
-                Some(Frame::Input(bytes)) if bytes.is_empty() => exec.close_input(),
-                Some(Frame::Input(bytes)) => {
+                Some(ExecFrame::Input(bytes)) if bytes.is_empty() => exec.close_input(),
+                Some(ExecFrame::Input(bytes)) => {
                     input_bytes += bytes.len();
                     if input_bytes > INPUT_BYTES_MAX {
                         return Err(bad("less input"));
                     }
                     exec.write(&bytes);
                 }
-                Some(Frame::Resize(rows, columns)) => exec.resize(TerminalSize { rows, columns })?,
-                Some(Frame::Signal(number)) => exec.signal(number)?,
+                Some(ExecFrame::Resize(rows, columns)) => exec.resize(TerminalSize { rows, columns })?,
+                Some(ExecFrame::Signal(number)) => exec.signal(number)?,
                 Some(_) => {}
                 None => {
                     client_is_there = false;
@@ -255,12 +255,12 @@ async fn relay(stream: impl AsyncRead + AsyncWrite + Unpin, mut exec: Exec) -> i
     writer.flush().await
 }
 
-fn frame_of(output: ExecOutput) -> Frame {
+fn frame_of(output: ExecOutput) -> ExecFrame {
     match output {
-        ExecOutput::Output(bytes) => Frame::Output(bytes),
-        ExecOutput::Error(bytes) => Frame::Error(bytes),
-        ExecOutput::InputTaken(count) => Frame::Taken(u32::try_from(count).unwrap_or(u32::MAX)),
-        ExecOutput::Exit(status) => Frame::Exit(status),
+        ExecOutput::Output(bytes) => ExecFrame::Output(bytes),
+        ExecOutput::Error(bytes) => ExecFrame::Error(bytes),
+        ExecOutput::InputTaken(count) => ExecFrame::Taken(u32::try_from(count).unwrap_or(u32::MAX)),
+        ExecOutput::Exit(status) => ExecFrame::Exit(status),
     }
 }
 
@@ -285,21 +285,21 @@ mod tests {
     #[tokio::test]
     async fn frames_survive_the_wire() {
         let frames = [
-            Frame::Input(b"in".to_vec()),
-            Frame::Input(Vec::new()),
-            Frame::Resize(24, 80),
-            Frame::Signal(2),
-            Frame::Output(vec![0; 4096]),
-            Frame::Error(b"e".to_vec()),
-            Frame::Taken(70_000),
-            Frame::Exit(-1),
-            Frame::Failed("no".into()),
+            ExecFrame::Input(b"in".to_vec()),
+            ExecFrame::Input(Vec::new()),
+            ExecFrame::Resize(24, 80),
+            ExecFrame::Signal(2),
+            ExecFrame::Output(vec![0; 4096]),
+            ExecFrame::Error(b"e".to_vec()),
+            ExecFrame::Taken(70_000),
+            ExecFrame::Exit(-1),
+            ExecFrame::Failed("no".into()),
         ];
         let mut bytes = Vec::new();
         for frame in &frames {
-            FrameWriter(&mut bytes).send(frame).await.unwrap();
+            ExecWriter(&mut bytes).send(frame).await.unwrap();
         }
-        let mut reader = FrameReader::new(bytes.as_slice());
+        let mut reader = ExecReader::new(bytes.as_slice());
         for frame in &frames {
             assert_eq!(reader.next().await.unwrap().as_ref(), Some(frame));
         }
@@ -307,7 +307,7 @@ mod tests {
         // Given up in the middle of a frame, a reader loses nothing of it.
         for at in 0..bytes.len() {
             let (reader, mut writer) = tokio::io::duplex(bytes.len());
-            let mut reader = FrameReader::new(reader);
+            let mut reader = ExecReader::new(reader);
             writer.write_all(&bytes[..at]).await.unwrap();
             let mut seen = Vec::new();
             loop {
@@ -324,7 +324,7 @@ mod tests {
             }
             assert_eq!(seen, frames, "split at {at}");
         }
-        assert!(FrameReader::new(&[9, 0, 0, 0, 0][..]).next().await.is_err());
-        assert!(FrameReader::new(&[0, 255, 255, 255, 255][..]).next().await.is_err());
+        assert!(ExecReader::new(&[9, 0, 0, 0, 0][..]).next().await.is_err());
+        assert!(ExecReader::new(&[0, 255, 255, 255, 255][..]).next().await.is_err());
     }
 }

@@ -16,7 +16,7 @@ mod socket;
 mod text;
 
 pub use client::{Client, ClientError, Lines};
-pub use exec::{ExecOpen, Frame, FrameReader, FrameWriter, INPUT_BYTES_MAX};
+pub use exec::{ExecFrame, ExecOpen, ExecReader, ExecWriter, INPUT_BYTES_MAX};
 pub use find::{Found, find};
 pub use paths::{PathError, Paths, runtime_folder};
 pub use server::{Shown, remedies, serve};

@@ -35,7 +35,7 @@ pub(crate) fn parse(
     format: Format,
     outer: &dyn Lookup,
 ) -> (IndexMap<String, Spanned<String>>, Vec<Diagnostic>) {
-    let mut reader = Reader { source, text, at: 0, outer, values: IndexMap::new(), diagnostics: Vec::new() };
+    let mut reader = Scanner { source, text, at: 0, outer, values: IndexMap::new(), diagnostics: Vec::new() };
     while reader.at < text.len() {
         match format {
             Format::Dotenv => reader.statement(),
@@ -45,7 +45,7 @@ pub(crate) fn parse(
     (reader.values, reader.diagnostics)
 }
 
-struct Reader<'a> {
+struct Scanner<'a> {
     source: SourceId,
     text: &'a str,
     at: usize,
@@ -63,7 +63,7 @@ fn is_name_char(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']')
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Scanner<'a> {
     fn rest(&self) -> &'a str {
         self.text.get(self.at..).unwrap_or("")
     }

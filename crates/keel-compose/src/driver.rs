@@ -3,14 +3,14 @@
 use keel_diag::{Diagnostic, suggest};
 use keel_model::{Driver, DriverChoice};
 
-use crate::{Project, Service, decode::Decoder, files::Reader, yaml::Node};
+use crate::{Project, Service, decode::Decoder, files::FileReader, yaml::Node};
 
 /// Gives the choice for services that don't say: what the caller said, else the top level.
 pub(crate) fn of_project(
     given: Option<DriverChoice>,
     tree: &Node,
     project: &Project,
-    reader: &mut Reader<'_>,
+    reader: &mut FileReader<'_>,
 ) -> DriverChoice {
     let mut decoder =
         Decoder { report: reader.report, folder: &project.folder, variables: &project.variables };

@@ -9,7 +9,7 @@ use keel_diag::{Diagnostic, Span};
 
 use crate::{
     decode::Decoder,
-    files::Reader,
+    files::FileReader,
     merge,
     mounts::undefined,
     report::Report,
@@ -21,13 +21,13 @@ use crate::{
 type Step = (PathBuf, String);
 
 /// The file that services are looked up in.
-struct Place<'a> {
+struct ServiceFile<'a> {
     path: &'a Path,
     services: &'a Mapping,
     variables: &'a BTreeMap<String, String>,
 }
 
-impl Reader<'_> {
+impl FileReader<'_> {
     /// Resolves every `extends` of a document.
     pub(crate) fn extended(
         &mut self,
@@ -41,7 +41,7 @@ impl Reader<'_> {
             return document;
         }
         let services = services.clone();
-        let place = Place { path, services: &services, variables };
+        let place = ServiceFile { path, services: &services, variables };
         let mut resolved = services.clone();
         for (name, entry) in &mut resolved {
             let value = self.within(name, |reader| reader.resolve(name, &place, folder, &mut Vec::new()));
@@ -58,7 +58,7 @@ impl Reader<'_> {
     fn resolve(
         &mut self,
         name: &str,
-        place: &Place<'_>,
+        place: &ServiceFile<'_>,
         folder: &Path,
         stack: &mut Vec<Step>,
     ) -> Option<Node> {
@@ -85,7 +85,7 @@ impl Reader<'_> {
     fn base(
         &mut self,
         extends: &Node,
-        place: &Place<'_>,
+        place: &ServiceFile<'_>,
         folder: &Path,
         stack: &mut Vec<Step>,
     ) -> Option<Node> {
@@ -122,7 +122,7 @@ impl Reader<'_> {
             self.report.push(undefined("service", &service.value, service.span, services.keys()));
             return None;
         }
-        let other = Place { path: &path, services, variables: place.variables };
+        let other = ServiceFile { path: &path, services, variables: place.variables };
         let base = self.resolve(&service.value, &other, folder, stack)?;
         Some(rebase_service(base, path.parent().unwrap_or(folder), place.variables))
     }

@@ -46,7 +46,7 @@ pub(crate) fn find(
     options: &Options,
     start: &Path,
     variables: &BTreeMap<String, String>,
-    reader: &mut Reader<'_>,
+    reader: &mut FileReader<'_>,
 ) -> Option<Found> {
     let listed = variables.get("COMPOSE_FILE").filter(|list| !list.is_empty());
     let given: Vec<PathBuf> = if !options.files.is_empty() {
@@ -62,7 +62,7 @@ pub(crate) fn find(
     Some(Found { files, folder })
 }
 
-fn search(start: &Path, reader: &mut Reader<'_>) -> Option<Found> {
+fn search(start: &Path, reader: &mut FileReader<'_>) -> Option<Found> {
     let there = |folder: &Path, names: &[&str]| -> Vec<PathBuf> {
         names.iter().map(|name| folder.join(name)).filter(|path| path.is_file()).collect()
     };
@@ -111,7 +111,7 @@ fn is_name_char(c: char) -> bool {
 }
 
 /// Reads files, each once.
-pub(crate) struct Reader<'a> {
+pub(crate) struct FileReader<'a> {
     pub(crate) sources: &'a mut Sources,
     pub(crate) report: &'a mut Report,
     /// Every Compose file that was read, in order.
@@ -124,7 +124,7 @@ pub(crate) struct Reader<'a> {
     unset: Vec<String>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> FileReader<'a> {
     pub(crate) fn new(sources: &'a mut Sources, report: &'a mut Report) -> Self {
         Self {
             sources,
@@ -230,10 +230,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Runs `work`; errors met in it concern `service`.
-    pub(crate) fn within<T>(&mut self, service: &str, work: impl FnOnce(&mut Reader<'_>) -> T) -> T {
+    pub(crate) fn within<T>(&mut self, service: &str, work: impl FnOnce(&mut FileReader<'_>) -> T) -> T {
         let Self { sources, report, files, include_depth, includes, read, unset } = self;
         report.within(service, |report| {
-            let mut inner = Reader {
+            let mut inner = FileReader {
                 sources,
                 report,
                 files: std::mem::take(files),

@@ -13,7 +13,7 @@ use keel_diag::Diagnostic;
 use crate::{
     decode::Decoder,
     extends::{missing_file, rebase},
-    files::Reader,
+    files::FileReader,
     files::is_readable,
     merge,
     schema::{self, Care},
@@ -34,7 +34,7 @@ struct Include {
     env_files: Vec<PathBuf>,
 }
 
-impl Reader<'_> {
+impl FileReader<'_> {
     /// Takes in what a document includes.
     pub(crate) fn included(
         &mut self,

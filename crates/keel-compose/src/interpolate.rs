@@ -92,7 +92,7 @@ fn expand(
             let Some(length) = closing.get(&(at + 1)).and_then(|end| end.checked_sub(at + 2)) else {
                 return Err(fail("`${` is never closed", at..text.len()));
             };
-            let place = Place { at: base + at + 2, whole: base + at..base + at + length + 3, depth };
+            let place = Braces { at: base + at + 2, whole: base + at..base + at + length + 3, depth };
             braced(&inner[..length], place, variables, result)?;
             rest = &inner[length + 1..];
         } else {
@@ -117,7 +117,7 @@ fn expand(
 }
 
 /// Where a braced expression stands.
-struct Place {
+struct Braces {
     /// The first byte between the braces.
     at: usize,
     whole: Range<usize>,
@@ -126,7 +126,7 @@ struct Place {
 
 fn braced(
     inner: &str,
-    place: Place,
+    place: Braces,
     variables: &dyn Lookup,
     result: &mut Interpolated,
 ) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use keel_diag::{Diagnostic, Sources};
 use crate::{
     Options, Project,
     dotenv::Format,
-    files::{self, Reader, is_readable},
+    files::{self, FileReader, is_readable},
     interpolate::Layers,
     lower,
     report::Report,
@@ -37,7 +37,7 @@ pub struct Loaded {
 pub fn load(options: &Options, sources: &mut Sources) -> Loaded {
     let mut report = Report::default();
     let mut likely = None;
-    let project = load_into(options, Reader::new(sources, &mut report), &mut likely);
+    let project = load_into(options, FileReader::new(sources, &mut report), &mut likely);
     loaded(project, likely, report)
 }
 
@@ -47,7 +47,7 @@ pub fn load_text(text: &str, options: &Options, sources: &mut Sources) -> Loaded
     let mut report = Report::default();
     let path = start(options).join("compose.yaml");
     let options = Options { files: vec![path.clone()], ..options.clone() };
-    let mut reader = Reader::new(sources, &mut report);
+    let mut reader = FileReader::new(sources, &mut report);
     reader.hold(path, text);
     let mut likely = None;
     let project = load_into(&options, reader, &mut likely);
@@ -66,7 +66,7 @@ fn start(options: &Options) -> PathBuf {
     crate::decode::tidy(&std::path::absolute(&options.folder).unwrap_or_default())
 }
 
-fn load_into(options: &Options, mut reader: Reader<'_>, likely: &mut Likely) -> Option<Project> {
+fn load_into(options: &Options, mut reader: FileReader<'_>, likely: &mut Likely) -> Option<Project> {
     let start = start(options);
     let mut variables = environment(options, &start, &mut reader);
     let found = files::find(options, &start, &variables, &mut reader)?;
@@ -86,12 +86,13 @@ fn load_into(options: &Options, mut reader: Reader<'_>, likely: &mut Likely) -> 
     let tree = reader.project_tree(&found.files, &found.folder, &variables)?;
     let name = project_name(given, &found.folder, &tree, &mut reader);
     let profiles = profiles(options, &variables);
-    let frame = lower::Frame { name, folder: found.folder, variables, profiles, driver: options.driver };
-    Some(lower::lower(tree, frame, &mut reader))
+    let context =
+        lower::LoadContext { name, folder: found.folder, variables, profiles, driver: options.driver };
+    Some(lower::lower(tree, context, &mut reader))
 }
 
 /// Joins the shell's environment with the .env files; the shell wins.
-fn environment(options: &Options, start: &Path, reader: &mut Reader<'_>) -> BTreeMap<String, String> {
+fn environment(options: &Options, start: &Path, reader: &mut FileReader<'_>) -> BTreeMap<String, String> {
     let shell = &options.environment;
     let listed = shell.get("COMPOSE_ENV_FILES").filter(|list| !list.is_empty());
     let paths: Vec<PathBuf> = if !options.env_files.is_empty() {
@@ -121,7 +122,7 @@ fn environment(options: &Options, start: &Path, reader: &mut Reader<'_>) -> BTre
 }
 
 /// Gives the name from `-p` or the environment, else the file's, else the folder's.
-fn project_name(given: Option<String>, folder: &Path, tree: &Node, reader: &mut Reader<'_>) -> String {
+fn project_name(given: Option<String>, folder: &Path, tree: &Node, reader: &mut FileReader<'_>) -> String {
     let named = tree.get("name").filter(|node| !node.is_null());
     let (name, span) = match (given, named.map(|node| (&node.value, node.span))) {
         (Some(name), _) => (name, None),

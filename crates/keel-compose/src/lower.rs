@@ -10,7 +10,7 @@ use crate::{
     Config, DependsOn, NamedVolume, Network, Origin, Project, Service, Spanned,
     decode::Decoder,
     driver,
-    files::Reader,
+    files::FileReader,
     mounts::undefined,
     project::number_after,
     report::Report,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What is known of a project before its tree is read.
-pub(crate) struct Frame {
+pub(crate) struct LoadContext {
     pub(crate) name: String,
     pub(crate) folder: PathBuf,
     pub(crate) variables: BTreeMap<String, String>,
@@ -29,18 +29,18 @@ pub(crate) struct Frame {
 }
 
 /// Types a joined tree.
-pub(crate) fn lower(tree: Node, frame: Frame, reader: &mut Reader<'_>) -> Project {
+pub(crate) fn lower(tree: Node, context: LoadContext, reader: &mut FileReader<'_>) -> Project {
     let mut project = Project {
-        name: frame.name,
-        folder: frame.folder,
+        name: context.name,
+        folder: context.folder,
         files: reader.files.clone(),
         services: IndexMap::new(),
         networks: IndexMap::new(),
         volumes: IndexMap::new(),
         configs: IndexMap::new(),
         secrets: IndexMap::new(),
-        variables: frame.variables,
-        profiles: frame.profiles,
+        variables: context.variables,
+        profiles: context.profiles,
         driver: DriverChoice::default(),
         sound: true,
     };
@@ -48,7 +48,7 @@ pub(crate) fn lower(tree: Node, frame: Frame, reader: &mut Reader<'_>) -> Projec
     let top = tree.as_mapping().unwrap_or(&none);
     schema::check(top, schema::TOP, "a Compose file", Care::Effects, reader.report);
     top_level(&tree, &mut project, reader);
-    project.driver = driver::of_project(frame.driver, &tree, &project, reader);
+    project.driver = driver::of_project(context.driver, &tree, &project, reader);
 
     let services = tree.get("services").and_then(Node::as_mapping).unwrap_or(&none);
     if services.is_empty() {
@@ -57,7 +57,7 @@ pub(crate) fn lower(tree: Node, frame: Frame, reader: &mut Reader<'_>) -> Projec
         reader.report.push(Diagnostic::error("compose::no-services", message).at(span, ""));
     }
     for (name, entry) in services {
-        let given = frame.driver;
+        let given = context.driver;
         let service = reader.within(name, |reader| service::service(name, entry, &project, given, reader));
         project.services.insert(name.clone(), service);
     }
@@ -73,7 +73,7 @@ pub(crate) fn lower(tree: Node, frame: Frame, reader: &mut Reader<'_>) -> Projec
 }
 
 /// Reads networks, volumes, configs and secrets.
-fn top_level(tree: &Node, project: &mut Project, reader: &mut Reader<'_>) {
+fn top_level(tree: &Node, project: &mut Project, reader: &mut FileReader<'_>) {
     let (folder, variables) = (project.folder.clone(), project.variables.clone());
     let mut decoder = Decoder { report: reader.report, folder: &folder, variables: &variables };
     project.networks = section(tree, "networks", schema::NETWORK, &mut decoder, |decoder, entry| {
@@ -140,7 +140,7 @@ fn config(decoder: &mut Decoder<'_>, entry: &Entry) -> Config {
 }
 
 /// `links: [db:database]`: the other service is started before and is found under the second name too.
-fn apply_links(services: &Mapping, project: &mut Project, reader: &mut Reader<'_>) {
+fn apply_links(services: &Mapping, project: &mut Project, reader: &mut FileReader<'_>) {
     let (folder, variables) = (project.folder.clone(), project.variables.clone());
     for (name, entry) in services {
         let Some(links) = entry.value.get("links") else { continue };

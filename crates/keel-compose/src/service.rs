@@ -18,7 +18,7 @@ use crate::{
     dotenv::Format,
     driver,
     extends::missing_file,
-    files::{Reader, is_readable},
+    files::{FileReader, is_readable},
     healthcheck::healthcheck,
     interpolate::Layers,
     mounts::{self, CONFIGS, SECRETS},
@@ -40,7 +40,7 @@ pub(crate) fn service(
     entry: &Entry,
     project: &Project,
     driver: Option<DriverChoice>,
-    reader: &mut Reader<'_>,
+    reader: &mut FileReader<'_>,
 ) -> Service {
     let none = Mapping::new();
     let node = &entry.value;
@@ -187,7 +187,7 @@ fn care(service: &Service) -> Care {
 }
 
 /// Reports settings whose value decides whether they can be honoured.
-fn check_effects(service: &Service, reader: &mut Reader<'_>) {
+fn check_effects(service: &Service, reader: &mut FileReader<'_>) {
     if let Some(mode) = &service.network_mode
         && !matches!(mode.value.as_str(), "bridge" | "default" | "")
     {
@@ -211,7 +211,7 @@ fn check_effects(service: &Service, reader: &mut Reader<'_>) {
 }
 
 /// Reports what the balancer's place can't have.
-fn check_seat(service: &Service, reader: &mut Reader<'_>) {
+fn check_seat(service: &Service, reader: &mut FileReader<'_>) {
     let Some(mode) = &service.network_mode else { return };
     if mode.value.starts_with("service:") || mode.value.starts_with("container:") || mode.value == "none" {
         let message = format!("`network_mode: {}` can't be honoured for the balancer", mode.value);
@@ -252,7 +252,7 @@ fn build(decoder: &mut Decoder<'_>, node: &Node) -> Option<Build> {
 }
 
 /// Reads the Dockerfile that `build` leads to.
-fn read_dockerfile(service: &Service, project: &Project, reader: &mut Reader<'_>) -> Option<Dockerfile> {
+fn read_dockerfile(service: &Service, project: &Project, reader: &mut FileReader<'_>) -> Option<Dockerfile> {
     let build = service.build.as_ref()?;
     let process = service.process.as_ref();
     let is_process = service.driver == Driver::Process;
@@ -314,7 +314,7 @@ fn read_deploy(decoder: &mut Decoder<'_>, node: &Node, service: &mut Service) {
     }
 }
 
-fn check_deploy(deploy: &Node, care: Care, reader: &mut Reader<'_>) {
+fn check_deploy(deploy: &Node, care: Care, reader: &mut FileReader<'_>) {
     let mut check = |node: Option<&Node>, fields, what| {
         if let Some(entries) = node.and_then(Node::as_mapping) {
             schema::check(entries, fields, what, care, reader.report);
@@ -481,7 +481,7 @@ fn process(decoder: &mut Decoder<'_>, node: &Node) -> Option<Process> {
 
 /// Resolves `env_file`, then `environment` on top of it. Variables in an env file are the project's, then those of
 /// `environment`, then those of the files before.
-fn read_environment(node: &Node, service: &mut Service, project: &Project, reader: &mut Reader<'_>) {
+fn read_environment(node: &Node, service: &mut Service, project: &Project, reader: &mut FileReader<'_>) {
     let mut own = IndexMap::new();
     let mut unset = Vec::new();
     if let Some(node) = node.get("environment") {
@@ -529,7 +529,7 @@ struct EnvFile {
     format: Format,
 }
 
-fn env_files(node: &Node, project: &Project, reader: &mut Reader<'_>) -> Vec<EnvFile> {
+fn env_files(node: &Node, project: &Project, reader: &mut FileReader<'_>) -> Vec<EnvFile> {
     let Some(node) = node.get("env_file") else { return Vec::new() };
     let folder: &Path = &project.folder;
     let mut decoder = Decoder { report: reader.report, folder, variables: &project.variables };

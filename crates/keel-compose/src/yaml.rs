@@ -287,7 +287,7 @@ fn without_block(text: &str, block: &Range<usize>) -> String {
 }
 
 /// A node whose end has not come yet.
-struct Frame {
+struct OpenNode {
     start: Span,
     anchor: usize,
     tag: Tag,
@@ -320,7 +320,7 @@ struct Builder<'a> {
     scanned: &'a Indented<'a>,
     /// The byte offset of each character in what is scanned; empty where both are the same.
     offsets: Vec<usize>,
-    stack: Vec<Frame>,
+    stack: Vec<OpenNode>,
     anchors: HashMap<usize, Anchored>,
     nodes: usize,
     documents: Vec<Node>,
@@ -401,19 +401,19 @@ impl<'a> Builder<'a> {
         }
         let nodes_before = self.nodes;
         self.count(1, start)?;
-        self.stack.push(Frame { start, anchor, tag, nodes_before, height: 0, open });
+        self.stack.push(OpenNode { start, anchor, tag, nodes_before, height: 0, open });
         Ok(())
     }
 
     fn end(&mut self, end: Span) -> Result<(), Diagnostic> {
-        let Some(frame) = self.stack.pop() else { return Ok(()) };
-        let span = self.trimmed(frame.start.to(end));
-        let value = match frame.open {
+        let Some(opened) = self.stack.pop() else { return Ok(()) };
+        let span = self.trimmed(opened.start.to(end));
+        let value = match opened.open {
             Open::Sequence(items) => Value::Sequence(items),
             Open::Mapping { entries, merges, .. } => Value::Mapping(self.merged(entries, merges)),
         };
-        let node = Node { span, tag: frame.tag, value };
-        self.close(node, frame.anchor, self.nodes - frame.nodes_before, frame.height + 1)
+        let node = Node { span, tag: opened.tag, value };
+        self.close(node, opened.anchor, self.nodes - opened.nodes_before, opened.height + 1)
     }
 
     fn alias(&mut self, anchor: usize, span: Span) -> Result<(), Diagnostic> {
@@ -446,12 +446,12 @@ impl<'a> Builder<'a> {
             // The copy kept for aliases takes memory too.
             self.count(nodes, node.span)?;
         }
-        let Some(frame) = self.stack.last_mut() else {
+        let Some(opened) = self.stack.last_mut() else {
             self.documents.push(node);
             return Ok(());
         };
-        frame.height = frame.height.max(height);
-        match &mut frame.open {
+        opened.height = opened.height.max(height);
+        match &mut opened.open {
             Open::Sequence(items) => items.push(node),
             Open::Mapping { entries, key, merges } => match key.take() {
                 None => match node.value {
@@ -535,16 +535,16 @@ impl<'a> Builder<'a> {
 
     /// Says what was being read at the end, two levels deep at most.
     fn inside(&self) -> Option<Inside> {
-        let section = self.stack.get(1).filter(|frame| matches!(frame.open, Open::Mapping { .. }));
+        let section = self.stack.get(1).filter(|opened| matches!(opened.open, Open::Mapping { .. }));
         let level = if section.is_some() { Level::Section } else { Level::Top };
-        let frame = section.or_else(|| self.stack.first())?;
-        let Open::Mapping { key, .. } = &frame.open else { return None };
+        let opened = section.or_else(|| self.stack.first())?;
+        let Open::Mapping { key, .. } = &opened.open else { return None };
         // The scanner looks ahead, so its key may be over already, unless a bracket is open below it.
         let is_open = self.stack.last().is_some_and(|innermost| {
             self.text.get(innermost.start.start as usize..).is_some_and(|rest| rest.starts_with(['[', '{']))
         });
         let key = key.as_ref().filter(|_| is_open).map(|key| key.span.start as usize);
-        Some(Inside { level, mapping: frame.start.start as usize, key })
+        Some(Inside { level, mapping: opened.start.start as usize, key })
     }
 
     /// Gives the byte offset of a character.

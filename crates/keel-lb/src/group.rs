@@ -13,7 +13,7 @@ use crate::{
     Drained, PeerState, Pick, PolicyError, Registry,
     outlier::{Limits, Outlier},
     policy::{Choice, Policy},
-    tier::{Roster, Slot, Tier},
+    tier::{Roster, RosterPeer, Tier},
 };
 
 /// Sets of available peers that one pick looks at before it gives up; each is out of date only because another thread
@@ -172,10 +172,11 @@ impl Group {
         for (peer, state) in set.peers.iter().zip(&states) {
             let tier = if peer.backup { &mut backup } else { &mut primary };
             let place = u32::try_from(tier.len()).unwrap_or(u32::MAX);
-            tier.push(Arc::new(self.slot(peer, state, set, version, place)));
+            tier.push(Arc::new(self.entry(peer, state, set, version, place)));
         }
         forgive_if_nobody_is_left(primary.iter().chain(&backup));
-        let tier = |before, slots| Tier::publish(Some(before), Roster::new(slots), self.retry_turn.clone());
+        let tier =
+            |before, entries| Tier::publish(Some(before), Roster::new(entries), self.retry_turn.clone());
         let current = Current {
             version,
             policy: policy.unwrap_or_else(|| before.policy.clone()),
@@ -187,15 +188,22 @@ impl Group {
         };
         self.current.store(Arc::new(current.rechecked()));
         drop(replacing);
-        let leaving: Vec<_> = before.slots().map(|slot| slot.state.clone()).collect();
+        let leaving: Vec<_> = before.entries().map(|entry| entry.state.clone()).collect();
         self.registry.close(&leaving, &states, self.id);
     }
 
-    fn slot(&self, peer: &Peer, state: &Arc<PeerState>, set: &PeerSet, version: u64, place: u32) -> Slot {
+    fn entry(
+        &self,
+        peer: &Peer,
+        state: &Arc<PeerState>,
+        set: &PeerSet,
+        version: u64,
+        place: u32,
+    ) -> RosterPeer {
         // As in nginx: with only one peer there is nothing to gain by excluding it.
         let may_exclude = peer.max_fails > 0 && set.peers.len() > 1;
         let limits = Limits { max_fails: peer.max_fails, fail_timeout: peer.fail_timeout };
-        Slot {
+        RosterPeer {
             state: state.clone(),
             group: self.me.clone(),
             version,
@@ -225,13 +233,13 @@ impl Group {
                 Choice::Picked { pick, changed } => {
                     if changed {
                         drop(current);
-                        self.refresh(pick.slot(), Some(ask.now));
+                        self.refresh(pick.entry(), Some(ask.now));
                     }
                     return Ok(pick);
                 }
-                Choice::Stale(slot) => {
+                Choice::Stale(entry) => {
                     drop(current);
-                    self.refresh(&slot, Some(ask.now));
+                    self.refresh(&entry, Some(ask.now));
                 }
                 Choice::Nobody => return Err(current.why_nobody(ask)),
             }
@@ -241,31 +249,31 @@ impl Group {
 
     /// Gives the peers as published last, backup ones behind the others.
     pub fn peers(&self) -> Vec<Arc<PeerState>> {
-        self.current.load().slots().map(|slot| slot.state.clone()).collect()
+        self.current.load().entries().map(|entry| entry.state.clone()).collect()
     }
 
     /// Gives how many peers a request can be tried on: all that are not `down`, backup ones included. nginx allows so
     /// many attempts where `proxy_next_upstream_tries` doesn't say less.
     pub fn tries(&self) -> usize {
-        self.current.load().slots().filter(|slot| !slot.down).count()
+        self.current.load().entries().filter(|entry| !entry.down).count()
     }
 
     /// Gives the counts of the peers as published last.
     pub fn status(&self) -> Vec<PeerStatus> {
-        let status = |slot: &Arc<Slot>| {
-            let counts = slot.state.counts();
+        let status = |entry: &Arc<RosterPeer>| {
+            let counts = entry.state.counts();
             PeerStatus {
                 upstream: self.name.clone(),
-                peer: slot.state.key().clone(),
-                instance: slot.state.instance().map(String::from),
+                peer: entry.state.key().clone(),
+                instance: entry.state.instance().map(String::from),
                 first_attempts: counts.first_attempts,
                 retries: counts.retries,
                 failures: counts.failures,
-                in_flight: slot.state.in_flight(),
-                excluded: slot.state.is_excluded(slot.limits),
+                in_flight: entry.state.in_flight(),
+                excluded: entry.state.is_excluded(entry.limits),
             }
         };
-        self.current.load().slots().map(status).collect()
+        self.current.load().entries().map(status).collect()
     }
 
     /// Lets all in that are due for a probe.
@@ -273,9 +281,9 @@ impl Group {
         let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.current.load_full();
         let tier = |tier: &Tier| {
-            let slots = (0..).zip(&tier.roster.slots);
+            let entries = (0..).zip(&tier.roster.entries);
             tier.with_available(
-                slots.filter(|(_, slot)| slot.is_available(Some(now))).map(|(place, _)| place).collect(),
+                entries.filter(|(_, entry)| entry.is_available(Some(now))).map(|(place, _)| place).collect(),
             )
         };
         let after = before.with_tiers(tier(&before.primary), tier(&before.backup));
@@ -283,66 +291,66 @@ impl Group {
     }
 
     /// Excludes a peer unless it is the last one available, or is excluded already; says whether it was.
-    pub(crate) fn exclude_unless_last(&self, slot: &Arc<Slot>, limits: Limits, now: Instant) -> bool {
+    pub(crate) fn exclude_unless_last(&self, entry: &Arc<RosterPeer>, limits: Limits, now: Instant) -> bool {
         let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.current.load_full();
-        let is_other = |other: &&Arc<Slot>| !Arc::ptr_eq(&other.state, &slot.state);
-        if !current.slots().filter(is_other).any(|other| other.is_available(Some(now))) {
+        let is_other = |other: &&Arc<RosterPeer>| !Arc::ptr_eq(&other.state, &entry.state);
+        if !current.entries().filter(is_other).any(|other| other.is_available(Some(now))) {
             return false;
         }
-        let was_settled = slot.state.with_outlier(|outlier| {
+        let was_settled = entry.state.with_outlier(|outlier| {
             let was_settled = outlier.has_settled(limits);
             outlier.exclude(limits, now);
             was_settled
         });
-        self.take_in_or_out(slot, Some(now));
+        self.take_in_or_out(entry, Some(now));
         !was_settled
     }
 
     /// Takes a peer into the set of available ones, or out of it, as it is now.
-    pub(crate) fn refresh(&self, slot: &Arc<Slot>, now: Option<Instant>) {
+    pub(crate) fn refresh(&self, entry: &Arc<RosterPeer>, now: Option<Instant>) {
         let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.take_in_or_out(slot, now);
+        self.take_in_or_out(entry, now);
     }
 
     /// Does that for who holds the lock.
-    fn take_in_or_out(&self, slot: &Arc<Slot>, now: Option<Instant>) {
+    fn take_in_or_out(&self, entry: &Arc<RosterPeer>, now: Option<Instant>) {
         let before = self.current.load_full();
-        let Some(slot) = before.locate(slot) else { return };
-        let tier = if slot.backup { &before.backup } else { &before.primary };
+        let Some(entry) = before.locate(entry) else { return };
+        let tier = if entry.backup { &before.backup } else { &before.primary };
         let mut available = tier.available.clone();
-        match (available.binary_search(&slot.place), slot.is_available(now)) {
+        match (available.binary_search(&entry.place), entry.is_available(now)) {
             (Ok(position), false) => drop(available.remove(position)),
-            (Err(position), true) => available.insert(position, slot.place),
+            (Err(position), true) => available.insert(position, entry.place),
             (Ok(_), true) | (Err(_), false) => return,
         }
         let same = |tier: &Tier| tier.with_available(tier.available.clone());
         let changed = tier.with_available(available);
-        let after = match slot.backup {
+        let after = match entry.backup {
             false => before.with_tiers(changed, same(&before.backup)),
             true => before.with_tiers(same(&before.primary), changed),
         };
         // Only failures set a time at which to look again.
         let after =
-            if slot.state.fails() == 0 && before.recheck_at.is_none() { after } else { after.rechecked() };
+            if entry.state.fails() == 0 && before.recheck_at.is_none() { after } else { after.rechecked() };
         self.current.store(Arc::new(after));
     }
 }
 
 /// Forgets the failures of the instances that Evenkeel watches where they exclude all peers of a new set: failures never
 /// exclude the last peer available, whether it is the last by an exclusion or because the others have left.
-fn forgive_if_nobody_is_left<'a>(slots: impl Iterator<Item = &'a Arc<Slot>> + Clone) {
-    if slots.clone().any(|slot| slot.is_available(None)) {
+fn forgive_if_nobody_is_left<'a>(entries: impl Iterator<Item = &'a Arc<RosterPeer>> + Clone) {
+    if entries.clone().any(|entry| entry.is_available(None)) {
         return;
     }
-    for slot in slots.filter(|slot| slot.is_watched) {
-        slot.state.with_outlier(|outlier| *outlier = Outlier::default());
+    for entry in entries.filter(|entry| entry.is_watched) {
+        entry.state.with_outlier(|outlier| *outlier = Outlier::default());
     }
 }
 
 impl Current {
-    fn slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
-        self.primary.roster.slots.iter().chain(&self.backup.roster.slots)
+    fn entries(&self) -> impl Iterator<Item = &Arc<RosterPeer>> {
+        self.primary.roster.entries.iter().chain(&self.backup.roster.entries)
     }
 
     fn with_tiers(&self, primary: Tier, backup: Tier) -> Self {
@@ -354,13 +362,13 @@ impl Current {
         Self { recheck_at, ..self }
     }
 
-    /// Finds the slot that stands now for the same peer.
-    fn locate(&self, slot: &Arc<Slot>) -> Option<&Arc<Slot>> {
-        if slot.version == self.version {
-            let tier = if slot.backup { &self.backup } else { &self.primary };
-            return tier.roster.slot(slot.place);
+    /// Finds the entry that stands now for the same peer.
+    fn locate(&self, entry: &Arc<RosterPeer>) -> Option<&Arc<RosterPeer>> {
+        if entry.version == self.version {
+            let tier = if entry.backup { &self.backup } else { &self.primary };
+            return tier.roster.entry(entry.place);
         }
-        self.slots().find(|now| Arc::ptr_eq(&now.state, &slot.state))
+        self.entries().find(|now| Arc::ptr_eq(&now.state, &entry.state))
     }
 
     fn choose(&self, ask: &Ask<'_>) -> Choice {
@@ -372,16 +380,16 @@ impl Current {
 
     fn why_nobody(&self, ask: &Ask<'_>) -> NoPeer {
         let &Self { starting, managed, recheck_at, .. } = self;
-        if self.slots().next().is_none() {
+        if self.entries().next().is_none() {
             NoPeer::Empty { starting, managed }
         } else if self
             .primary
             .available()
             .chain(self.backup.available())
-            .any(|slot| ask.has_tried(&slot.state))
+            .any(|entry| ask.has_tried(&entry.state))
         {
             NoPeer::AllTried
-        } else if self.slots().any(|slot| !slot.down && slot.is_busy()) {
+        } else if self.entries().any(|entry| !entry.down && entry.is_busy()) {
             NoPeer::AllBusy
         } else {
             NoPeer::AllExcluded { until: recheck_at, starting, managed }
@@ -391,7 +399,7 @@ impl Current {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let states: Vec<_> = self.current.load().slots().map(|slot| slot.state.clone()).collect();
+        let states: Vec<_> = self.current.load().entries().map(|entry| entry.state.clone()).collect();
         self.registry.close(&states, &[], self.id);
     }
 }

@@ -25,7 +25,7 @@ mod rotation;
 mod tier;
 
 pub use group::{Ask, Attempt, Group, NoPeer};
-pub use outlier::{Limits, Outlier, Verdict};
+pub use outlier::{Admission, Limits, Outlier};
 pub use peer::{Counts, Drained, PeerState};
 pub use pick::{Outcome, Pick, Standing};
 pub use policy::{ParameterInfo, PolicyError, PolicyInfo, check_policy, policies};

@@ -23,7 +23,7 @@ pub struct Limits {
 
 /// What may be sent to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Admission {
     /// Any request.
     Available,
     /// One request, to see whether it is back.
@@ -51,11 +51,11 @@ pub struct Outlier {
 
 impl Outlier {
     /// Says what may be sent at `now`.
-    pub fn verdict(&self, limits: Limits, now: Instant) -> Verdict {
+    pub fn admission(&self, limits: Limits, now: Instant) -> Admission {
         match self.excluded_until(limits) {
-            None => Verdict::Available,
-            Some(until) if now > until => Verdict::ProbeDue,
-            Some(until) => Verdict::Excluded { until },
+            None => Admission::Available,
+            Some(until) if now > until => Admission::ProbeDue,
+            Some(until) => Admission::Excluded { until },
         }
     }
 
@@ -126,11 +126,11 @@ mod tests {
 
     const LIMITS: Limits = Limits { max_fails: 2, fail_timeout: Duration::from_secs(10) };
 
-    fn verdict(outlier: &Outlier, start: Instant, seconds: u64) -> &'static str {
-        match outlier.verdict(LIMITS, start + Duration::from_secs(seconds)) {
-            Verdict::Available => "available",
-            Verdict::ProbeDue => "probe",
-            Verdict::Excluded { .. } => "excluded",
+    fn admission(outlier: &Outlier, start: Instant, seconds: u64) -> &'static str {
+        match outlier.admission(LIMITS, start + Duration::from_secs(seconds)) {
+            Admission::Available => "available",
+            Admission::ProbeDue => "probe",
+            Admission::Excluded { .. } => "excluded",
         }
     }
 
@@ -140,17 +140,17 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut outlier = Outlier::default();
         outlier.on_failure(at(0));
-        assert_eq!(verdict(&outlier, start, 0), "available");
+        assert_eq!(admission(&outlier, start, 0), "available");
         outlier.on_failure(at(1));
-        assert_eq!(verdict(&outlier, start, 11), "excluded");
-        assert_eq!(verdict(&outlier, start, 12), "probe");
+        assert_eq!(admission(&outlier, start, 11), "excluded");
+        assert_eq!(admission(&outlier, start, 12), "probe");
         outlier.on_pick(LIMITS, at(12));
-        assert_eq!(verdict(&outlier, start, 13), "excluded", "one probe at a time");
+        assert_eq!(admission(&outlier, start, 13), "excluded", "one probe at a time");
         outlier.on_failure(at(14));
-        assert_eq!(verdict(&outlier, start, 24), "excluded");
+        assert_eq!(admission(&outlier, start, 24), "excluded");
         outlier.on_pick(LIMITS, at(25));
         outlier.on_success();
-        assert_eq!(verdict(&outlier, start, 25), "available");
+        assert_eq!(admission(&outlier, start, 25), "available");
         assert_eq!(outlier.fails(), 0);
     }
 

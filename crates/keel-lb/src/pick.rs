@@ -5,7 +5,7 @@ use std::{fmt, ops::Deref, sync::Arc, time::Instant};
 use crate::{
     Attempt, PeerState,
     outlier::{Limits, Outlier},
-    tier::Slot,
+    tier::RosterPeer,
 };
 
 /// A peer that was picked, with the request counted as in flight to it until this is dropped.
@@ -13,7 +13,7 @@ use crate::{
 /// Tunnels and response bodies keep it to their end: a drain waits for it. Dropped without a report (a client went
 /// away) it says nothing about the peer.
 pub struct Pick {
-    slot: Arc<Slot>,
+    entry: Arc<RosterPeer>,
 }
 
 /// How many exchanges in a row an instance that is seen listening breaks before it is excluded.
@@ -41,39 +41,39 @@ pub enum Standing {
 }
 
 impl Pick {
-    pub(crate) fn new(slot: Arc<Slot>) -> Self {
-        Self { slot }
+    pub(crate) fn new(entry: Arc<RosterPeer>) -> Self {
+        Self { entry }
     }
 
     pub(crate) fn begin(&mut self, attempt: Attempt) {
-        self.slot.state.count(attempt);
+        self.entry.state.count(attempt);
     }
 
-    pub(crate) fn slot(&self) -> &Arc<Slot> {
-        &self.slot
+    pub(crate) fn entry(&self) -> &Arc<RosterPeer> {
+        &self.entry
     }
 
     /// Gives the peer, to be kept: in a pool of connections, or among those that a request has tried.
     pub fn peer(&self) -> &Arc<PeerState> {
-        &self.slot.state
+        &self.entry.state
     }
 
     /// Says how the attempt went, as `max_fails` and `fail_timeout` count it. To be called once, at the end.
     pub fn report(&self, outcome: Outcome, now: Instant) -> Standing {
-        let state = &self.slot.state;
+        let state = &self.entry.state;
         if outcome == Outcome::Failure {
             state.count_failure();
         } else if !state.has_failed() {
             return Standing::Unchanged;
         }
-        let Some(limits) = self.slot.limits else {
+        let Some(limits) = self.entry.limits else {
             // As in nginx: the only peer starts afresh, so that nothing old counts once it has company again.
             if state.has_failed() {
                 state.with_outlier(|outlier| *outlier = Outlier::default());
             }
             return Standing::Unchanged;
         };
-        if outcome == Outcome::Failure && self.slot.is_watched {
+        if outcome == Outcome::Failure && self.entry.is_watched {
             let excludes = state.with_outlier(|outlier| outlier.fails() + 1 >= limits.max_fails);
             if excludes {
                 return self.exclude(limits, now);
@@ -100,15 +100,15 @@ impl Pick {
     /// Says whether the peer is an instance that somebody watches, so that a connection which breaks there is looked into at
     /// once.
     pub fn is_watched(&self) -> bool {
-        self.slot.is_watched
+        self.entry.is_watched
     }
 
     /// Notes that the peer, an instance that is watched, took the connection of an attempt that began at `began` and broke
     /// it off. Three such in a row, or `max_fails` where that is more, exclude it as long as another peer is left.
     pub fn report_broken(&self, began: Instant, now: Instant) -> Standing {
-        let state = &self.slot.state;
+        let state = &self.entry.state;
         state.count_failure();
-        let Some(limits) = self.slot.limits else { return Standing::Unchanged };
+        let Some(limits) = self.entry.limits else { return Standing::Unchanged };
         let broken = state.with_outlier(|outlier| {
             let before = *outlier;
             let broken = outlier.on_broken(began, now);
@@ -122,8 +122,8 @@ impl Pick {
 
     /// Excludes the peer, an instance that is watched, unless no other is left: one that may work is better than none.
     fn exclude(&self, limits: Limits, now: Instant) -> Standing {
-        let group = self.slot.group.upgrade();
-        if group.is_some_and(|group| group.exclude_unless_last(&self.slot, limits, now)) {
+        let group = self.entry.group.upgrade();
+        if group.is_some_and(|group| group.exclude_unless_last(&self.entry, limits, now)) {
             return Standing::Excluded;
         }
         Standing::Unchanged
@@ -131,12 +131,12 @@ impl Pick {
 
     /// Counts a failure that excludes nobody: whether the peer can serve is found out elsewhere.
     pub fn count_failure(&self) {
-        self.slot.state.count_failure();
+        self.entry.state.count_failure();
     }
 
     fn refresh(&self, now: Option<Instant>) {
-        if let Some(group) = self.slot.group.upgrade() {
-            group.refresh(&self.slot, now);
+        if let Some(group) = self.entry.group.upgrade() {
+            group.refresh(&self.entry, now);
         }
     }
 }
@@ -145,14 +145,14 @@ impl Deref for Pick {
     type Target = PeerState;
 
     fn deref(&self) -> &PeerState {
-        &self.slot.state
+        &self.entry.state
     }
 }
 
 impl Drop for Pick {
     fn drop(&mut self) {
-        let before = self.slot.state.leave();
-        if self.slot.max_conns != 0 && before >= self.slot.max_conns {
+        let before = self.entry.state.leave();
+        if self.entry.max_conns != 0 && before >= self.entry.max_conns {
             self.refresh(None);
         }
     }
@@ -160,6 +160,6 @@ impl Drop for Pick {
 
 impl fmt::Debug for Pick {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Pick").field(&self.slot.state).finish()
+        f.debug_tuple("Pick").field(&self.entry.state).finish()
     }
 }

@@ -10,7 +10,7 @@ use keel_model::PolicyConfig;
 use crate::{
     Ask,
     pick::Pick,
-    tier::{Slot, Tier},
+    tier::{RosterPeer, Tier},
 };
 
 mod ip_hash;
@@ -120,14 +120,14 @@ pub(crate) enum Choice {
     /// This one. `changed` when that made it unavailable to others.
     Picked { pick: Pick, changed: bool },
     /// The tier is out of date about this peer: to be asked again when it is not.
-    Stale(Arc<Slot>),
+    Stale(Arc<RosterPeer>),
     /// None is left in this tier.
     Nobody,
 }
 
 impl Choice {
-    fn take(slot: Option<&Arc<Slot>>, ask: &Ask<'_>) -> Self {
-        slot.map_or(Self::Nobody, |slot| slot.take(ask))
+    fn take(entry: Option<&Arc<RosterPeer>>, ask: &Ask<'_>) -> Self {
+        entry.map_or(Self::Nobody, |entry| entry.take(ask))
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     Ask, Attempt, Group, PeerState,
-    outlier::{Limits, Verdict},
+    outlier::{Admission, Limits},
     peer::Refusal,
     pick::Pick,
     policy::Choice,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A peer as one publication has it: what is remembered of it, and its settings.
-pub(crate) struct Slot {
+pub(crate) struct RosterPeer {
     pub(crate) state: Arc<PeerState>,
     pub(crate) group: Weak<Group>,
     /// Which publication.
@@ -39,7 +39,7 @@ pub(crate) struct Slot {
     pub(crate) down: bool,
 }
 
-impl Slot {
+impl RosterPeer {
     pub(crate) fn is_busy(&self) -> bool {
         self.max_conns != 0 && self.state.in_flight() >= self.max_conns
     }
@@ -51,7 +51,7 @@ impl Slot {
         }
         match (self.limits, now) {
             (Some(limits), Some(now)) if self.state.fails() != 0 => {
-                !matches!(self.state.outlier().verdict(limits, now), Verdict::Excluded { .. })
+                !matches!(self.state.outlier().admission(limits, now), Admission::Excluded { .. })
             }
             (limits, _) => !self.state.is_excluded(limits),
         }
@@ -72,17 +72,17 @@ impl Slot {
         let mut changed = self.max_conns != 0 && in_flight >= self.max_conns;
         let mut pick = Pick::new(self.clone());
         if let Some(limits) = self.limits.filter(|_| self.state.fails() != 0) {
-            let verdict = self.state.with_outlier(|outlier| {
-                let verdict = outlier.verdict(limits, ask.now);
-                if !matches!(verdict, Verdict::Excluded { .. }) {
+            let admission = self.state.with_outlier(|outlier| {
+                let admission = outlier.admission(limits, ask.now);
+                if !matches!(admission, Admission::Excluded { .. }) {
                     outlier.on_pick(limits, ask.now);
                 }
-                verdict
+                admission
             });
-            match verdict {
-                Verdict::Available => {}
-                Verdict::ProbeDue => changed = true,
-                Verdict::Excluded { .. } => return Choice::Stale(self.clone()),
+            match admission {
+                Admission::Available => {}
+                Admission::ProbeDue => changed = true,
+                Admission::Excluded { .. } => return Choice::Stale(self.clone()),
             }
         }
         pick.begin(ask.attempt);
@@ -93,36 +93,36 @@ impl Slot {
 /// All peers of a tier in the file's order.
 #[derive(Default)]
 pub(crate) struct Roster {
-    pub(crate) slots: Vec<Arc<Slot>>,
+    pub(crate) entries: Vec<Arc<RosterPeer>>,
     /// Sums of the weights up to and with each peer.
     pub(crate) cumulative_weights: Vec<u64>,
 }
 
 impl Roster {
-    pub(crate) fn new(slots: Vec<Arc<Slot>>) -> Self {
+    pub(crate) fn new(entries: Vec<Arc<RosterPeer>>) -> Self {
         let mut sum = 0;
-        let add = |slot: &Arc<Slot>| {
-            sum += u64::from(slot.weight);
+        let add = |entry: &Arc<RosterPeer>| {
+            sum += u64::from(entry.weight);
             sum
         };
-        let cumulative_weights = slots.iter().map(add).collect();
-        Self { slots, cumulative_weights }
+        let cumulative_weights = entries.iter().map(add).collect();
+        Self { entries, cumulative_weights }
     }
 
-    pub(crate) fn slot(&self, place: u32) -> Option<&Arc<Slot>> {
-        self.slots.get(place as usize)
+    pub(crate) fn entry(&self, place: u32) -> Option<&Arc<RosterPeer>> {
+        self.entries.get(place as usize)
     }
 
     fn weight(&self, place: u32) -> u32 {
-        self.slot(place).map_or(1, |slot| slot.weight)
+        self.entry(place).map_or(1, |entry| entry.weight)
     }
 
     fn same_as(&self, other: &Self) -> bool {
-        self.slots.len() == other.slots.len()
+        self.entries.len() == other.entries.len()
             && self
-                .slots
+                .entries
                 .iter()
-                .zip(&other.slots)
+                .zip(&other.entries)
                 .all(|(one, another)| Arc::ptr_eq(&one.state, &another.state) && one.weight == another.weight)
     }
 }
@@ -142,8 +142,8 @@ impl Tier {
     /// lets it in if it is due.
     pub(crate) fn publish(before: Option<&Tier>, roster: Roster, retry_turn: Arc<AtomicU64>) -> Self {
         let roster = Arc::new(roster);
-        let is_available = |place: &u32| roster.slot(*place).is_some_and(|slot| slot.is_available(None));
-        let available: Vec<u32> = (0..).take(roster.slots.len()).filter(is_available).collect();
+        let is_available = |place: &u32| roster.entry(*place).is_some_and(|entry| entry.is_available(None));
+        let available: Vec<u32> = (0..).take(roster.entries.len()).filter(is_available).collect();
         if let Some(before) = before.filter(|before| before.roster.same_as(&roster)) {
             return before.with(roster, available);
         }
@@ -169,11 +169,11 @@ impl Tier {
 
     /// Says where the rotation stands in terms of another roster.
     fn carry_to(&self, roster: &Roster) -> Option<Carry> {
-        let identity = |slot: &Arc<Slot>| Arc::as_ptr(&slot.state) as usize;
-        let places: HashMap<usize, u32> = roster.slots.iter().map(identity).zip(0..).collect();
+        let identity = |entry: &Arc<RosterPeer>| Arc::as_ptr(&entry.state) as usize;
+        let places: HashMap<usize, u32> = roster.entries.iter().map(identity).zip(0..).collect();
         let translate = |next: u32| {
-            let (before, from) = self.roster.slots.split_at_checked(next as usize)?;
-            from.iter().chain(before).find_map(|slot| places.get(&identity(slot)).copied())
+            let (before, from) = self.roster.entries.split_at_checked(next as usize)?;
+            from.iter().chain(before).find_map(|entry| places.get(&identity(entry)).copied())
         };
         let mut carry = self.rotation.carry(&self.available)?;
         carry.next = translate(carry.next)?;
@@ -190,48 +190,51 @@ impl Tier {
     /// Gives the earliest time at which a peer is due for a probe.
     pub(crate) fn recheck_at(&self) -> Option<Instant> {
         (0..)
-            .zip(&self.roster.slots)
-            .filter_map(|(place, slot)| slot.recheck_at().filter(|_| !self.has(place)))
+            .zip(&self.roster.entries)
+            .filter_map(|(place, entry)| entry.recheck_at().filter(|_| !self.has(place)))
             .min()
     }
 
-    pub(crate) fn available(&self) -> impl DoubleEndedIterator<Item = &Arc<Slot>> {
-        self.available.iter().filter_map(|&place| self.roster.slot(place))
+    pub(crate) fn available(&self) -> impl DoubleEndedIterator<Item = &Arc<RosterPeer>> {
+        self.available.iter().filter_map(|&place| self.roster.entry(place))
     }
 
     /// Gives the available peers that the request has not been to.
-    pub(crate) fn untried<'a>(&'a self, ask: &'a Ask<'_>) -> impl DoubleEndedIterator<Item = &'a Arc<Slot>> {
-        self.available().filter(|slot| !ask.has_tried(&slot.state))
+    pub(crate) fn untried<'a>(
+        &'a self,
+        ask: &'a Ask<'_>,
+    ) -> impl DoubleEndedIterator<Item = &'a Arc<RosterPeer>> {
+        self.available().filter(|entry| !ask.has_tried(&entry.state))
     }
 
     /// Gives the peer whose turn it is: for a first attempt by the rotation, for a retry aside from it.
-    pub(crate) fn turn(&self, ask: &Ask<'_>) -> Option<&Arc<Slot>> {
+    pub(crate) fn turn(&self, ask: &Ask<'_>) -> Option<&Arc<RosterPeer>> {
         match ask.attempt {
-            Attempt::First if ask.tried.is_empty() => self.roster.slot(self.rotation.next(&self.available)?),
+            Attempt::First if ask.tried.is_empty() => self.roster.entry(self.rotation.next(&self.available)?),
             Attempt::First | Attempt::Retry => self.retry_turn(ask),
         }
     }
 
     /// Gives the peer for a retry: the first one is spread over all the others by weight, so that no neighbour of a
     /// peer that fails gets all its requests; from there it goes on in order.
-    fn retry_turn(&self, ask: &Ask<'_>) -> Option<&Arc<Slot>> {
+    fn retry_turn(&self, ask: &Ask<'_>) -> Option<&Arc<RosterPeer>> {
         let last = ask
             .tried
             .last()
-            .and_then(|last| self.roster.slots.iter().position(|slot| Arc::ptr_eq(&slot.state, last)));
+            .and_then(|last| self.roster.entries.iter().position(|entry| Arc::ptr_eq(&entry.state, last)));
         let last = last.and_then(|place| u32::try_from(place).ok());
         let split = last.map_or(0, |last| self.available.partition_point(|place| *place <= last));
         let (before, after) = self.available.split_at_checked(split)?;
         let untried = || {
-            let slots = after.iter().chain(before).filter_map(|&place| self.roster.slot(place));
-            slots.filter(|slot| !ask.has_tried(&slot.state))
+            let entries = after.iter().chain(before).filter_map(|&place| self.roster.entry(place));
+            entries.filter(|entry| !ask.has_tried(&entry.state))
         };
         if ask.tried.len() > 1 {
             return untried().next();
         }
-        let total: u64 = untried().map(|slot| u64::from(slot.weight)).sum();
+        let total: u64 = untried().map(|entry| u64::from(entry.weight)).sum();
         let mut point = self.retry_turn.fetch_add(1, Relaxed).checked_rem(total)?;
-        untried().find(|slot| match point.checked_sub(u64::from(slot.weight)) {
+        untried().find(|entry| match point.checked_sub(u64::from(entry.weight)) {
             None => true,
             Some(rest) => {
                 point = rest;

@@ -21,7 +21,7 @@ pub(crate) enum Host {
 
 /// Where a peer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum WrittenAddress {
     /// A host and perhaps a port.
     Tcp {
         /// The host.
@@ -45,10 +45,10 @@ pub(crate) enum ListenPlace {
 }
 
 /// Reads the address of a peer with the URI behind it, which is empty if there is none.
-pub(crate) fn peer(text: &str) -> Result<(Place, &str), &'static str> {
+pub(crate) fn peer(text: &str) -> Result<(WrittenAddress, &str), &'static str> {
     if let Some(path) = strip_unix(text) {
         let (path, uri) = path.split_once(':').map_or((path, ""), |(path, uri)| (path, uri));
-        return Ok((Place::Unix(unix_path(path)?), uri));
+        return Ok((WrittenAddress::Unix(unix_path(path)?), uri));
     }
     let bracket_end = if text.starts_with('[') { text.find(']').ok_or("invalid host")? } else { 0 };
     let after = text.get(bracket_end..).unwrap_or_default();
@@ -59,7 +59,7 @@ pub(crate) fn peer(text: &str) -> Result<(Place, &str), &'static str> {
     if host.is_empty() {
         return Err("no host");
     }
-    Ok((Place::Tcp { host: parse_host(host)?, text: host.to_owned(), port }, uri))
+    Ok((WrittenAddress::Tcp { host: parse_host(host)?, text: host.to_owned(), port }, uri))
 }
 
 /// Reads the address of a `listen` directive.
@@ -151,13 +151,13 @@ fn port_range(text: &str) -> Result<RangeInclusive<u16>, &'static str> {
 mod tests {
     use super::*;
 
-    fn tcp(host: Host, text: &str, port: Option<u16>) -> Place {
-        Place::Tcp { host, text: text.into(), port }
+    fn tcp(host: Host, text: &str, port: Option<u16>) -> WrittenAddress {
+        WrittenAddress::Tcp { host, text: text.into(), port }
     }
 
     #[test]
     fn peers() {
-        let check = |text, expect: Result<(Place, &str), &'static str>| {
+        let check = |text, expect: Result<(WrittenAddress, &str), &'static str>| {
             assert_eq!(peer(text), expect, "for {text:?}")
         };
         let local = Host::Ip(Ipv4Addr::LOCALHOST.into());
@@ -165,8 +165,8 @@ mod tests {
         check("127.0.0.1:8080/a:b", Ok((tcp(local, "127.0.0.1", Some(8080)), "/a:b")));
         check("app?x", Ok((tcp(Host::Name("app".into()), "app", None), "?x")));
         check("[::1]:5/a", Ok((tcp(Host::Ip(Ipv6Addr::LOCALHOST.into()), "[::1]", Some(5)), "/a")));
-        check("unix:/a/b.sock", Ok((Place::Unix("/a/b.sock".into()), "")));
-        check("unix:/a/b.sock:/uri", Ok((Place::Unix("/a/b.sock".into()), "/uri")));
+        check("unix:/a/b.sock", Ok((WrittenAddress::Unix("/a/b.sock".into()), "")));
+        check("unix:/a/b.sock:/uri", Ok((WrittenAddress::Unix("/a/b.sock".into()), "/uri")));
         check("app:0", Err("invalid port"));
         check("app:x", Err("invalid port"));
         check(":80", Err("no host"));

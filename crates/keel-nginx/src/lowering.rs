@@ -11,7 +11,7 @@ use keel_model::{
 
 use crate::{
     ServerEntry, UpstreamSource,
-    address::Place,
+    address::WrittenAddress,
     directives::{
         http_listen::Listen,
         http_rewrite::Step,
@@ -64,13 +64,13 @@ pub(crate) struct Literals {
 
 impl Literals {
     /// Finds the upstream that a `proxy_pass` means, or makes it.
-    pub(crate) fn upstream(&mut self, place: &Place, span: Span) -> UpstreamName {
+    pub(crate) fn upstream(&mut self, place: &WrittenAddress, span: Span) -> UpstreamName {
         let text = match place {
-            Place::Unix(path) => format!("unix:{}", path.display()),
-            Place::Tcp { text, port: Some(port), .. } => format!("{text}:{port}"),
-            Place::Tcp { text, .. } => text.clone(),
+            WrittenAddress::Unix(path) => format!("unix:{}", path.display()),
+            WrittenAddress::Tcp { text, port: Some(port), .. } => format!("{text}:{port}"),
+            WrittenAddress::Tcp { text, .. } => text.clone(),
         };
-        if let Place::Tcp { text: host, port, .. } = place {
+        if let WrittenAddress::Tcp { text: host, port, .. } = place {
             let named = self.named.iter().find(|(name, _)| name.0.eq_ignore_ascii_case(host));
             if let Some((name, defined)) = named {
                 let name = name.clone();
@@ -148,7 +148,7 @@ pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
 fn lower_upstream(
     reader: &mut Reader<'_>,
     frame: &mut Frame,
-    outer: &resolver::Slot,
+    outer: &resolver::Settings,
     lowered: &mut LoweredHttp,
 ) {
     frame.resolver.inherit(outer);

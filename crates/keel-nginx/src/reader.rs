@@ -37,7 +37,7 @@ pub(crate) struct Reader<'a> {
     pub(crate) frame: Frame,
 }
 
-/// One open block: what its directives have set, each module in a slot of its own. Slots that don't belong to this
+/// One open block: what its directives have set, each module in settings of its own. Settings that don't belong to this
 /// kind of block stay empty.
 #[derive(Debug)]
 pub(crate) struct Frame {
@@ -48,23 +48,23 @@ pub(crate) struct Frame {
     /// The first place of each directive in it.
     pub(crate) seen: HashMap<String, Span>,
     /// ngx_core_module.
-    pub(crate) core: core::Slot,
+    pub(crate) core: core::Settings,
     /// ngx_event_core_module.
-    pub(crate) events: events::Slot,
+    pub(crate) events: events::Settings,
     /// What belongs to a server rather than to a location.
-    pub(crate) server: http_core::ServerSlot,
+    pub(crate) server: http_core::ServerSettings,
     /// How a server's connections and request heads are read.
     pub(crate) client: ClientLayer,
     /// What locations inherit.
     pub(crate) scope: ScopeLayer,
     /// What of `proxy_pass` is worked out when the block is closed.
-    pub(crate) proxy: http_proxy::Slot,
+    pub(crate) proxy: http_proxy::Settings,
     /// ngx_http_rewrite_module: what is done in a server, location or `if`.
     pub(crate) steps: Vec<http_rewrite::Step>,
     /// ngx_http_upstream_module.
-    pub(crate) upstream: http_upstream::Slot,
+    pub(crate) upstream: http_upstream::Settings,
     /// Who is asked for names, of `http` and `upstream`.
-    pub(crate) resolver: resolver::Slot,
+    pub(crate) resolver: resolver::Settings,
     /// Of a location: which requests it takes.
     pub(crate) matcher: Option<LocationMatcher>,
     /// Locations inside, closed.
@@ -78,15 +78,15 @@ impl Frame {
             context,
             opened,
             seen: HashMap::new(),
-            core: core::Slot::default(),
-            events: events::Slot::default(),
-            server: http_core::ServerSlot::default(),
+            core: core::Settings::default(),
+            events: events::Settings::default(),
+            server: http_core::ServerSettings::default(),
             client: ClientLayer::default(),
             scope: ScopeLayer::default(),
-            proxy: http_proxy::Slot::default(),
+            proxy: http_proxy::Settings::default(),
             steps: Vec::new(),
-            upstream: http_upstream::Slot::default(),
-            resolver: resolver::Slot::default(),
+            upstream: http_upstream::Settings::default(),
+            resolver: resolver::Settings::default(),
             matcher: None,
             locations: Vec::new(),
         }

@@ -172,7 +172,7 @@ fn each_request_has_the_address_that_it_tells() {
             RealIpScope { from: vec![all], header: RealIpHeader::ForwardedFor, recursive: true };
         location.access.rules = vec![AccessRule {
             clients: Clients::Network { address: [192, 0, 2, 66].into(), prefix: 32 },
-            verdict: Verdict::Deny,
+            outcome: AccessOutcome::Deny,
         }];
         let set = &mut location.proxy.set_headers;
         set.push(("X-Forwarded-For".into(), Template::variable(Variable::ProxyAddXForwardedFor)));

@@ -94,23 +94,23 @@ fn satisfy_any_lets_in_whom_either_lets() {
         let status = if request.head.contains("X-Good: ") { 200 } else { 401 };
         Some(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n").into_bytes())
     });
-    let check = |clients: Clients, verdict: Verdict, any: bool, field: &str, expect: u16| {
+    let check = |clients: Clients, outcome: AccessOutcome, any: bool, field: &str, expect: u16| {
         let plane = guarded(&app, &asked, |plan| {
             let scope = &mut plan.servers[0].locations[0].scope;
-            scope.access.rules = vec![AccessRule { clients, verdict }];
+            scope.access.rules = vec![AccessRule { clients, outcome }];
             scope.core.satisfy_any = any;
         });
         let mut client = plane.client();
         client.send(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{field}\r\n\r\n"));
-        let case = format!("{clients:?} {verdict:?} {any} {field}");
+        let case = format!("{clients:?} {outcome:?} {any} {field}");
         assert_eq!(client.response(true).status, expect, "{case}");
     };
-    check(Clients::All, Verdict::Allow, true, "A: b", 200);
-    check(Clients::All, Verdict::Deny, true, "X-Good: 1", 200);
-    check(Clients::All, Verdict::Deny, true, "A: b", 401);
-    check(Clients::Unix, Verdict::Deny, true, "A: b", 401);
-    check(Clients::All, Verdict::Allow, false, "A: b", 401);
-    check(Clients::All, Verdict::Deny, false, "X-Good: 1", 403);
+    check(Clients::All, AccessOutcome::Allow, true, "A: b", 200);
+    check(Clients::All, AccessOutcome::Deny, true, "X-Good: 1", 200);
+    check(Clients::All, AccessOutcome::Deny, true, "A: b", 401);
+    check(Clients::Unix, AccessOutcome::Deny, true, "A: b", 401);
+    check(Clients::All, AccessOutcome::Allow, false, "A: b", 401);
+    check(Clients::All, AccessOutcome::Deny, false, "X-Good: 1", 403);
 }
 
 #[test]

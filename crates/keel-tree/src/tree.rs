@@ -59,11 +59,11 @@ struct Layer {
     /// Whether all below it is its own, so that a link that stays in it is right without a look at other layers.
     links: Links,
     /// `None` where everything is taken away.
-    place: Option<Place>,
+    place: Option<Spot>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct Spot {
     folder: Arc<Folder>,
     below: PathBuf,
 }
@@ -86,7 +86,7 @@ impl Tree {
             let later = layers.get(at + 1..).unwrap_or_default();
             let is_alone = layer.kind == FileLayerKind::Mounted
                 && !later.iter().any(|other| other.path.starts_with(&layer.path));
-            let place = layer.place.as_ref().map(|place| Place {
+            let place = layer.place.as_ref().map(|place| Spot {
                 folder: folders
                     .entry(&place.folder)
                     .or_insert_with(|| {
@@ -203,7 +203,7 @@ impl Look for Tree {
     }
 }
 
-impl Place {
+impl Spot {
     fn with<T>(
         &self,
         rest: &Path,

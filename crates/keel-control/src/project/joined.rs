@@ -144,7 +144,7 @@ impl ProjectOptions {
             let state = self.state.join(&place);
             // Asked once, and only if it matters: one that is silent takes its time.
             let engine = LazyCell::new(keel_engine::answers as fn() -> bool);
-            let reader = Reader {
+            let reader = Joiner {
                 project: &project,
                 place: &place,
                 chosen: ChosenPorts::of(&state),
@@ -194,7 +194,7 @@ struct Served {
     faulty: Vec<String>,
 }
 
-struct Reader<'a> {
+struct Joiner<'a> {
     project: &'a Project,
     place: &'a str,
     state: PathBuf,
@@ -211,7 +211,7 @@ struct Reader<'a> {
     engine: &'a LazyCell<bool, fn() -> bool>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Joiner<'a> {
     fn join(mut self) -> Option<Joined> {
         let project = self.project;
         let balancers = self.balancers();

@@ -24,7 +24,7 @@ struct IpHash;
 
 impl Policy for IpHash {
     fn choose(&self, ask: &Ask<'_>, tier: &Tier) -> Choice {
-        if tier.roster.slots.len() < 2 {
+        if tier.roster.entries.len() < 2 {
             return Choice::take(tier.turn(ask), ask);
         }
         let mut hash = 89;
@@ -32,9 +32,9 @@ impl Policy for IpHash {
         for _ in 0..=MISSES_MAX + ask.tried.len() {
             hash = step(hash, network(ask.client_key));
             let Some(place) = place(hash, &tier.roster.cumulative_weights) else { break };
-            let slot = tier.roster.slot(place).filter(|slot| !ask.has_tried(&slot.state));
-            if let Some(slot) = slot.filter(|_| tier.has(place)) {
-                return slot.take(ask);
+            let entry = tier.roster.entry(place).filter(|entry| !ask.has_tried(&entry.state));
+            if let Some(entry) = entry.filter(|_| tier.has(place)) {
+                return entry.take(ask);
             }
         }
         Choice::take(tier.turn(ask), ask)

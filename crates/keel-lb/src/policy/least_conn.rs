@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed};
 use super::{Choice, Policy, PolicyInfo};
 use crate::{
     Ask,
-    tier::{Slot, Tier},
+    tier::{RosterPeer, Tier},
 };
 
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -29,7 +29,7 @@ impl Policy for LeastConn {
     fn choose(&self, ask: &Ask<'_>, tier: &Tier) -> Choice {
         let _comparing = self.comparing.lock().unwrap_or_else(PoisonError::into_inner);
         // Loads may sink while we look; each is read once, so that one comparison sees one set of numbers.
-        let loads = || tier.untried(ask).map(|slot| Load { slot, in_flight: slot.state.in_flight() });
+        let loads = || tier.untried(ask).map(|entry| Load { entry, in_flight: entry.state.in_flight() });
         let mut ties: Vec<Load<'_>> = Vec::new();
         for load in loads() {
             match ties.first().map(|least| load.compare(least)) {
@@ -46,33 +46,33 @@ impl Policy for LeastConn {
 }
 
 struct Load<'a> {
-    slot: &'a Arc<Slot>,
+    entry: &'a Arc<RosterPeer>,
     in_flight: u32,
 }
 
 impl Load<'_> {
     fn compare(&self, other: &Self) -> std::cmp::Ordering {
-        let one = u64::from(self.in_flight) * u64::from(other.slot.weight);
-        one.cmp(&(u64::from(other.in_flight) * u64::from(self.slot.weight)))
+        let one = u64::from(self.in_flight) * u64::from(other.entry.weight);
+        one.cmp(&(u64::from(other.in_flight) * u64::from(self.entry.weight)))
     }
 }
 
 /// nginx's smooth round robin among `ties` alone.
-fn take_turns<'a>(ties: &[Load<'a>]) -> Option<&'a Arc<Slot>> {
+fn take_turns<'a>(ties: &[Load<'a>]) -> Option<&'a Arc<RosterPeer>> {
     if let [only] = ties {
-        return Some(only.slot);
+        return Some(only.entry);
     }
     let mut total = 0;
-    let mut best: Option<(i64, &Arc<Slot>)> = None;
-    for Load { slot, .. } in ties {
-        let weight = i64::from(slot.weight);
+    let mut best: Option<(i64, &Arc<RosterPeer>)> = None;
+    for Load { entry, .. } in ties {
+        let weight = i64::from(entry.weight);
         total += weight;
-        let credit = slot.state.credit.fetch_add(weight, Relaxed) + weight;
+        let credit = entry.state.credit.fetch_add(weight, Relaxed) + weight;
         if best.is_none_or(|(most, _)| credit > most) {
-            best = Some((credit, slot));
+            best = Some((credit, entry));
         }
     }
-    let (_, slot) = best?;
-    slot.state.credit.fetch_sub(total, Relaxed);
-    Some(slot)
+    let (_, entry) = best?;
+    entry.state.credit.fetch_sub(total, Relaxed);
+    Some(entry)
 }

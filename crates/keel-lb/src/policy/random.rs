@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Choice, ParameterInfo, Policy, PolicyInfo};
 use crate::{
     Ask,
-    tier::{Slot, Tier},
+    tier::{RosterPeer, Tier},
 };
 
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -38,17 +38,18 @@ struct Random {
 
 impl Policy for Random {
     fn choose(&self, ask: &Ask<'_>, tier: &Tier) -> Choice {
-        let mut candidates: Vec<&Arc<Slot>> = tier.untried(ask).collect();
+        let mut candidates: Vec<&Arc<RosterPeer>> = tier.untried(ask).collect();
         let mut random = ask.random;
-        let mut best: Option<&Arc<Slot>> = None;
+        let mut best: Option<&Arc<RosterPeer>> = None;
         for _ in 0..self.draws {
             random = mix(random);
             let Some(drawn) = draw(&candidates, random) else { break };
-            let slot = candidates.swap_remove(drawn);
-            let load =
-                |slot: &Slot, other: &Slot| u64::from(slot.state.in_flight()) * u64::from(other.weight);
-            if best.is_none_or(|best| load(slot, best) < load(best, slot)) {
-                best = Some(slot);
+            let entry = candidates.swap_remove(drawn);
+            let load = |entry: &RosterPeer, other: &RosterPeer| {
+                u64::from(entry.state.in_flight()) * u64::from(other.weight)
+            };
+            if best.is_none_or(|best| load(entry, best) < load(best, entry)) {
+                best = Some(entry);
             }
         }
         Choice::take(best, ask)
@@ -56,10 +57,10 @@ impl Policy for Random {
 }
 
 /// Gives the index of a candidate, by weight.
-fn draw(candidates: &[&Arc<Slot>], random: u64) -> Option<usize> {
-    let total: u64 = candidates.iter().map(|slot| u64::from(slot.weight)).sum();
+fn draw(candidates: &[&Arc<RosterPeer>], random: u64) -> Option<usize> {
+    let total: u64 = candidates.iter().map(|entry| u64::from(entry.weight)).sum();
     let mut point = random.checked_rem(total)?;
-    candidates.iter().position(|slot| match point.checked_sub(u64::from(slot.weight)) {
+    candidates.iter().position(|entry| match point.checked_sub(u64::from(entry.weight)) {
         None => true,
         Some(rest) => {
             point = rest;

@@ -20,7 +20,7 @@ pub struct AccessRule {
     /// Whom it concerns.
     pub clients: Clients,
     /// Allowed or denied.
-    pub verdict: Verdict,
+    pub outcome: AccessOutcome,
 }
 
 /// Whom an access rule concerns.
@@ -41,7 +41,7 @@ pub enum Clients {
 
 /// The outcome of an access rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Verdict {
+pub enum AccessOutcome {
     /// Goes on.
     Allow,
     /// 403.

@@ -16,7 +16,7 @@ use crate::{
 
 /// What the main context sets.
 #[derive(Debug, Default)]
-pub(crate) struct Slot {
+pub(crate) struct Settings {
     pub(crate) daemon: Option<bool>,
     pub(crate) master_process: Option<bool>,
     pub(crate) pid: Option<PathBuf>,

@@ -11,7 +11,7 @@ use crate::{
 
 /// What `events` sets.
 #[derive(Debug, Default)]
-pub(crate) struct Slot {
+pub(crate) struct Settings {
     /// Whether the block is there at all.
     pub(crate) present: bool,
     pub(crate) worker_connections: Option<Connections>,
@@ -39,7 +39,7 @@ pub(crate) const ROWS: &[Row] = &[
             }
             let frame = Frame::new(Contexts::EVENTS, Some(directive.span()));
             let read = reader.inside(frame, block);
-            reader.frame.events = Slot { present: true, ..read.events };
+            reader.frame.events = Settings { present: true, ..read.events };
         }),
     },
     Row {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use keel_diag::Diagnostic;
-use keel_model::{AccessRule, Clients, Verdict};
+use keel_model::{AccessOutcome, AccessRule, Clients};
 
 use crate::{
     ast::{Directive, Word},
@@ -22,7 +22,7 @@ pub(crate) const ROWS: &[Row] = &[
         default: None,
         doc: "Lets these clients in. `allow` and `deny` are tried in the file's order and the first that matches \
               decides; a block with any of them inherits none.",
-        set: Setter::Simple(|reader, directive| rule(reader, directive, Verdict::Allow)),
+        set: Setter::Simple(|reader, directive| rule(reader, directive, AccessOutcome::Allow)),
     },
     Row {
         name: "deny",
@@ -31,11 +31,11 @@ pub(crate) const ROWS: &[Row] = &[
         arity: Arity::ONE,
         default: None,
         doc: "Answers these clients with 403.",
-        set: Setter::Simple(|reader, directive| rule(reader, directive, Verdict::Deny)),
+        set: Setter::Simple(|reader, directive| rule(reader, directive, AccessOutcome::Deny)),
     },
 ];
 
-fn rule(reader: &mut Reader<'_>, directive: &Directive, verdict: Verdict) {
+fn rule(reader: &mut Reader<'_>, directive: &Directive, outcome: AccessOutcome) {
     let Some(word) = directive.args.first() else {
         return;
     };
@@ -46,7 +46,7 @@ fn rule(reader: &mut Reader<'_>, directive: &Directive, verdict: Verdict) {
     };
     match clients {
         Some(clients) => {
-            reader.frame.scope.access.rules.get_or_insert_default().push(AccessRule { clients, verdict })
+            reader.frame.scope.access.rules.get_or_insert_default().push(AccessRule { clients, outcome })
         }
         None => {
             let nginx = format!("invalid parameter \"{}\"", word.text);

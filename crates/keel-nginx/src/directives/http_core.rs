@@ -19,7 +19,7 @@ use crate::{
 
 /// What a server sets that no location can.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ServerSlot {
+pub(crate) struct ServerSettings {
     pub(crate) listens: Vec<Listen>,
     /// Whether there is any `listen`, one that can't be honoured included.
     pub(crate) listen_seen: bool,

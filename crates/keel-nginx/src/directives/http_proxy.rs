@@ -17,7 +17,7 @@ use crate::{
 
 /// What one block says that is worked out when it is closed.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Slot {
+pub(crate) struct Settings {
     /// `proxy_pass`; not inherited.
     pub(crate) pass: Option<Pass>,
     /// `proxy_redirect`.
@@ -26,7 +26,7 @@ pub(crate) struct Slot {
     pub(crate) sizes: FittingSizes,
 }
 
-impl Slot {
+impl Settings {
     /// Takes over what isn't set here.
     pub(crate) fn inherit(&mut self, outer: &Self) {
         self.redirects.inherit(&outer.redirects);

@@ -4,7 +4,7 @@ use keel_diag::{Diagnostic, Span};
 use keel_model::{Content, LocationMatcher, Part, Pattern, ProxyPass, ProxyRedirect, ProxyTarget, Template};
 
 use crate::{
-    address::{self, Place},
+    address::{self, WrittenAddress},
     ast::{Directive, Word},
     directives::{http_core::location_name, http_upstream::refuse_url},
     lowering::Literals,
@@ -60,7 +60,7 @@ pub(crate) struct Pass {
 #[derive(Clone, Debug)]
 pub(crate) enum To {
     /// An address or the name of an upstream, which may stand further down in the file.
-    Literal(Place),
+    Literal(WrittenAddress),
     /// What the variables say.
     Evaluated(Template),
 }
@@ -75,11 +75,11 @@ impl Pass {
             To::Literal(place) => {
                 let name = literals.upstream(place, self.span);
                 let (host, port) = match place {
-                    Place::Unix(_) => ("localhost".to_owned(), String::new()),
-                    Place::Tcp { text, port: Some(port), .. } if *port != 80 => {
+                    WrittenAddress::Unix(_) => ("localhost".to_owned(), String::new()),
+                    WrittenAddress::Tcp { text, port: Some(port), .. } if *port != 80 => {
                         (format!("{text}:{port}"), port.to_string())
                     }
-                    Place::Tcp { text, .. } => (text.clone(), "80".to_owned()),
+                    WrittenAddress::Tcp { text, .. } => (text.clone(), "80".to_owned()),
                 };
                 (ProxyTarget::Upstream(name), Template::literal(host), port)
             }

@@ -9,7 +9,7 @@ use keel_model::{Address, ByteSize, Peer, PolicyConfig, UpstreamKeepalive, Upstr
 
 use crate::{
     ServerAddress, ServerEntry,
-    address::{self, Host, Place},
+    address::{self, Host, WrittenAddress},
     arguments::{msec, number},
     ast::{Directive, Word},
     reader::{Frame, Reader},
@@ -19,7 +19,7 @@ use crate::{
 
 /// What one `upstream` block sets.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Slot {
+pub(crate) struct Settings {
     pub(crate) name: Option<UpstreamName>,
     pub(crate) servers: Vec<ServerEntry>,
     pub(crate) policy: Option<(PolicyConfig, Span)>,
@@ -31,7 +31,7 @@ pub(crate) struct Slot {
     idle_timeout: Option<Duration>,
 }
 
-impl Slot {
+impl Settings {
     /// Gives the model's form of `keepalive` and its companions.
     pub(crate) fn keepalive(&self) -> UpstreamKeepalive {
         let default = UpstreamKeepalive::default();
@@ -242,11 +242,13 @@ pub(crate) fn server_entry(address: ServerAddress, text: &str, span: Span) -> Se
 }
 
 /// Gives a peer's address with the port that holds when none is written.
-pub(crate) fn server_address(place: Place) -> ServerAddress {
+pub(crate) fn server_address(place: WrittenAddress) -> ServerAddress {
     match place {
-        Place::Unix(path) => ServerAddress::Unix(path),
-        Place::Tcp { host: Host::Ip(ip), port, .. } => ServerAddress::Ip((ip, port.unwrap_or(80)).into()),
-        Place::Tcp { host: Host::Name(host), port, .. } => {
+        WrittenAddress::Unix(path) => ServerAddress::Unix(path),
+        WrittenAddress::Tcp { host: Host::Ip(ip), port, .. } => {
+            ServerAddress::Ip((ip, port.unwrap_or(80)).into())
+        }
+        WrittenAddress::Tcp { host: Host::Name(host), port, .. } => {
             ServerAddress::Name { host, port: port.unwrap_or(80) }
         }
     }

@@ -11,7 +11,7 @@ use keel_model::{Layer, NameServer, Resolver, ResolverSource, UpstreamName};
 
 use crate::{
     ServerEntry,
-    address::{self, Host, Place},
+    address::{self, Host, WrittenAddress},
     arguments::msec,
     ast::{Directive, Word},
     reader::Reader,
@@ -24,12 +24,12 @@ const DNS_PORT: u16 = 53;
 
 /// What one block sets.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Slot {
+pub(crate) struct Settings {
     resolver: Option<Resolver>,
     timeout: Option<Duration>,
 }
 
-impl Slot {
+impl Settings {
     /// Takes over what isn't set here.
     pub(crate) fn inherit(&mut self, outer: &Self) {
         self.resolver.inherit(&outer.resolver);
@@ -186,7 +186,7 @@ fn on(flag: &str) -> Option<bool> {
 
 fn server(word: &str) -> Result<NameServer, String> {
     match address::peer(word) {
-        Ok((Place::Tcp { host, port, .. }, "")) => {
+        Ok((WrittenAddress::Tcp { host, port, .. }, "")) => {
             let host = match host {
                 Host::Ip(ip) => ip.to_string(),
                 Host::Name(name) => name,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use keel_model::{AccessRule, Clients, Verdict};
+use keel_model::{AccessOutcome, AccessRule, Clients};
 
 use super::auth_request;
 use crate::{
@@ -61,15 +61,15 @@ fn deny(job: &Job<'_>, special: Special) -> Flow {
 
 /// Lets the first rule of `allow` and `deny` that matches decide.
 fn by_address(job: &mut Job<'_>) -> Access {
-    match verdict(&job.place().scope.access.rules, job.client.remote_of(job.ex)) {
+    match outcome(&job.place().scope.access.rules, job.client.remote_of(job.ex)) {
         None => Access::Declined,
-        Some(Verdict::Allow) => Access::Allowed,
-        Some(Verdict::Deny) => Access::Denied(403.into()),
+        Some(AccessOutcome::Allow) => Access::Allowed,
+        Some(AccessOutcome::Deny) => Access::Denied(403.into()),
     }
 }
 
-fn verdict(rules: &[AccessRule], client: Remote) -> Option<Verdict> {
-    rules.iter().find(|rule| matches(rule.clients, client)).map(|rule| rule.verdict)
+fn outcome(rules: &[AccessRule], client: Remote) -> Option<AccessOutcome> {
+    rules.iter().find(|rule| matches(rule.clients, client)).map(|rule| rule.outcome)
 }
 
 /// Says whether a client is one of these.
@@ -116,14 +116,14 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_matches_decides() {
-        let rule = |clients, verdict| AccessRule { clients, verdict };
+        let rule = |clients, outcome| AccessRule { clients, outcome };
         let one = Clients::Network { address: "127.0.0.1".parse().unwrap(), prefix: 32 };
-        let rules = [rule(one, Verdict::Allow), rule(Clients::All, Verdict::Deny)];
-        let of = |client: &str| verdict(&rules, Remote::Tcp(client.parse().unwrap()));
-        assert_eq!(of("127.0.0.1:5"), Some(Verdict::Allow));
-        assert_eq!(of("[::ffff:127.0.0.1]:5"), Some(Verdict::Allow));
-        assert_eq!(of("127.0.0.2:5"), Some(Verdict::Deny));
-        assert_eq!(verdict(&rules, Remote::Unix), Some(Verdict::Deny));
-        assert_eq!(verdict(&[], Remote::Unix), None);
+        let rules = [rule(one, AccessOutcome::Allow), rule(Clients::All, AccessOutcome::Deny)];
+        let of = |client: &str| outcome(&rules, Remote::Tcp(client.parse().unwrap()));
+        assert_eq!(of("127.0.0.1:5"), Some(AccessOutcome::Allow));
+        assert_eq!(of("[::ffff:127.0.0.1]:5"), Some(AccessOutcome::Allow));
+        assert_eq!(of("127.0.0.2:5"), Some(AccessOutcome::Deny));
+        assert_eq!(outcome(&rules, Remote::Unix), Some(AccessOutcome::Deny));
+        assert_eq!(outcome(&[], Remote::Unix), None);
     }
 }
