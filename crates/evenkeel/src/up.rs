@@ -100,27 +100,30 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
             outcome
         }
         Role::Client(client) => {
-            let request = UpRequest {
-                files: choice,
-                force_recreate: args.force_recreate,
-                build: args.build,
-                scale: args.scale.clone(),
-                services: args.services.clone(),
-            };
-            block_on(async {
-                // Warnings have been shown above, from the same files.
-                client
-                    .command("/v1/up", &request, |message| {
-                        if !matches!(message, keel_admin::api::Message::Warning { .. }) {
-                            show_message(message);
-                        }
-                    })
-                    .await?;
-                say_not_run(joined);
-                Ok(if reading.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-            })
+            block_on(ask(&client, args, choice, joined))?;
+            Ok(if reading.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }
     }
+}
+
+/// Has the supervisor that is there put the files into effect.
+async fn ask(client: &Client, args: &Args, files: FileChoice, joined: &Joined) -> anyhow::Result<()> {
+    let request = UpRequest {
+        files,
+        force_recreate: args.force_recreate,
+        build: args.build,
+        scale: args.scale.clone(),
+        services: args.services.clone(),
+    };
+    // Warnings have been shown before, from the same files.
+    let show = |message| {
+        if !matches!(message, keel_admin::api::Message::Warning { .. }) {
+            show_message(message);
+        }
+    };
+    client.command("/v1/up", &request, show).await?;
+    say_not_run(joined);
+    Ok(())
 }
 
 /// What this process is to a project.
@@ -282,7 +285,10 @@ impl Supervisor<'_> {
                 .for_each(|hint| say!("hint: {hint}"));
         }
         say_not_run(joined);
-        say!("{}", listening(joined, self.args.detach));
+        say!(
+            "{}",
+            listening(joined, if self.args.detach { "`evenkeel down` stops" } else { "Ctrl-C stops" })
+        );
         if detached {
             detach::release(word, Some(&self.paths.state.join("supervisor.log")))?;
             events.abort();
@@ -397,9 +403,8 @@ async fn show_events(project: RunningProject) {
     }
 }
 
-fn listening(joined: &Joined, detach: bool) -> String {
+fn listening(joined: &Joined, how: &str) -> String {
     let addresses = joined.client_addresses();
-    let how = if detach { "`evenkeel down` stops" } else { "Ctrl-C stops" };
     match addresses.as_slice() {
         [] => format!("listening nowhere; {how}"),
         addresses => format!("listening on {}; {how}", addresses.join(", ")),

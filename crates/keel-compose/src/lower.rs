@@ -77,11 +77,11 @@ fn top_level(tree: &Node, project: &mut Project, reader: &mut FileReader<'_>) {
     let (folder, variables) = (project.folder.clone(), project.variables.clone());
     let mut decoder = Decoder { report: reader.report, folder: &folder, variables: &variables };
     project.networks = section(tree, "networks", schema::NETWORK, &mut decoder, |decoder, entry| {
-        let (name, external) = identity(decoder, entry);
+        let Identity { name, external } = identity(decoder, entry);
         Network { span: entry.key, name, external }
     });
     project.volumes = section(tree, "volumes", schema::VOLUME, &mut decoder, |decoder, entry| {
-        let (name, external) = identity(decoder, entry);
+        let Identity { name, external } = identity(decoder, entry);
         NamedVolume { span: entry.key, name, external }
     });
     project.configs = section(tree, "configs", schema::CONFIG, &mut decoder, config);
@@ -106,16 +106,22 @@ fn section<T>(
     result
 }
 
+/// What a network or volume is called, and whether others make it.
+struct Identity {
+    name: Option<Spanned<String>>,
+    external: bool,
+}
+
 /// Reads `name` and `external`, the latter also in its old form `external: {name: ...}`.
-fn identity(decoder: &mut Decoder<'_>, entry: &Entry) -> (Option<Spanned<String>>, bool) {
+fn identity(decoder: &mut Decoder<'_>, entry: &Entry) -> Identity {
     let name = entry.value.get("name").and_then(|node| decoder.text(node));
     match entry.value.get("external") {
         Some(node) if node.as_mapping().is_some() => {
             let inner = node.get("name").and_then(|node| decoder.text(node));
-            (name.or(inner), true)
+            Identity { name: name.or(inner), external: true }
         }
-        Some(node) => (name, decoder.flag(node).is_some_and(|flag| flag.value)),
-        None => (name, false),
+        Some(node) => Identity { name, external: decoder.flag(node).is_some_and(|flag| flag.value) },
+        None => Identity { name, external: false },
     }
 }
 

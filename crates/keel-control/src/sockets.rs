@@ -36,6 +36,13 @@ pub enum Sharing {
     WithInstances,
 }
 
+/// Whether other sockets may be bound to the same port (`SO_REUSEPORT`).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ReusePort {
+    Yes,
+    No,
+}
+
 /// A socket that could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("can't listen on {address}")]
@@ -124,14 +131,14 @@ fn open(address: &Address, options: &SocketOptions, sharing: Sharing) -> io::Res
     match address {
         Address::Tcp(address) => {
             if sharing == Sharing::WithInstances && address.ip().is_unspecified() {
-                match bind_tcp(*address, options, false) {
+                match bind_tcp(*address, options, ReusePort::No) {
                     Err(error)
                         if error.kind() == io::ErrorKind::AddrInUse && only_instances_hold(*address) => {}
                     probe => drop(probe?),
                 }
-                return listen(bind_tcp(*address, options, true)?, options);
+                return listen(bind_tcp(*address, options, ReusePort::Yes)?, options);
             }
-            listen(bind_tcp(*address, options, false)?, options)
+            listen(bind_tcp(*address, options, ReusePort::No)?, options)
         }
         Address::Unix(path) => open_unix(path, options),
     }
@@ -140,7 +147,7 @@ fn open(address: &Address, options: &SocketOptions, sharing: Sharing) -> io::Res
 /// Tries whether an address can be bound, without listening on it. One that is in use is the running balancer's, and a
 /// port that needs root is for the user who will serve: neither fails.
 pub(crate) fn test_bind(address: SocketAddr, options: &SocketOptions) -> io::Result<()> {
-    match bind_tcp(address, options, false) {
+    match bind_tcp(address, options, ReusePort::No) {
         Err(error) if matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied) => {
             Ok(())
         }
@@ -148,10 +155,10 @@ pub(crate) fn test_bind(address: SocketAddr, options: &SocketOptions) -> io::Res
     }
 }
 
-fn bind_tcp(address: SocketAddr, options: &SocketOptions, reuse_port: bool) -> io::Result<Socket> {
+fn bind_tcp(address: SocketAddr, options: &SocketOptions, port: ReusePort) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    if reuse_port {
+    if port == ReusePort::Yes {
         socket.set_reuse_port(true)?;
     }
     if address.is_ipv6() {
@@ -325,7 +332,7 @@ mod tests {
         assert!(Sockets::default().open_missing(&wildcard, Sharing::WithInstances).is_err());
         drop(stranger);
         let instance = ([127, 77, 1, 2], port).into();
-        let bound = bind_tcp(instance, &SocketOptions::default(), true).unwrap();
+        let bound = bind_tcp(instance, &SocketOptions::default(), ReusePort::Yes).unwrap();
         bound.listen(1).unwrap();
         assert_eq!(Sockets::default().open_missing(&wildcard, Sharing::WithInstances).unwrap().len(), 1);
     }

@@ -1,24 +1,26 @@
 //! The system under test: the user's project once more, under a name and on ports of its own, started by this same
 //! program and ended when the case is over, whatever happens.
 
+mod command;
+mod override_file;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    fs::File,
-    io::{Read, Seek, SeekFrom},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
-    sync::{Arc, Mutex, PoisonError},
-    thread::JoinHandle,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use keel_model::Run;
 use rustix::process::Pid;
 use serde::Deserialize;
 use tempfile::TempDir;
 
+pub(crate) use self::command::Begun;
+use self::{
+    command::Followed,
+    override_file::{Builds, Override},
+};
 use crate::{
     Error, Options, Stop,
     configuration::{self, Tuning},
@@ -163,31 +165,9 @@ impl System {
         let io = |source| Error::io("the drill's folder can't be made", source);
         let runtime = tempfile::Builder::new().prefix("evenkeel-drill").tempdir().map_err(io)?;
         let folder = ground.work.join(number.to_string());
-        std::fs::create_dir_all(&folder).map_err(io)?;
-        let ledger = folder.join("ledger");
-        std::fs::write(&ledger, "").map_err(io)?;
-        // A container may have another user.
-        let everybody = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
-        std::fs::set_permissions(&ledger, everybody(0o666)).map_err(io)?;
-        std::fs::set_permissions(&folder, everybody(0o777)).map_err(io)?;
+        let ledger = make_ledger(&folder).map_err(io)?;
         let name = format!("{}-drill-{}-{number}", subject.joined.name, std::process::id());
-        let ports = subject.listen_ports();
-        let mut listeners = BTreeMap::new();
-        let mut held = free_ports(ports.len())?;
-        for (port, free) in ports.iter().zip(&held) {
-            let fixed = ground.listen.filter(|_| *port == subject.route.listen);
-            listeners.insert(*port, fixed.unwrap_or(free.address));
-        }
-        let moved = free_ports_of(Ipv4Addr::UNSPECIFIED, usize::from(setup.port != PeerPort::Own))?;
-        let mut peer_port = moved.first().map(|port| port.address.port());
-        held.extend(moved);
-        if setup.port == PeerPort::Published
-            && let Some(free) = peer_port
-        {
-            let port = ground.listen.map_or(free, |fixed| fixed.port());
-            peer_port = Some(port);
-            listeners.insert(subject.route.listen, (Ipv4Addr::UNSPECIFIED, port).into());
-        }
+        let Ports { listeners, peer_port, held } = Ports::choose(subject, ground, setup)?;
         let foreign = match (setup.port, peer_port) {
             (PeerPort::Foreign, Some(port)) => Some(Foreign::start(port).map_err(io)?),
             _ => None,
@@ -212,7 +192,7 @@ impl System {
         let text = plan.text(&listeners, if number == 0 { Builds::Done } else { Builds::LeftOut })?;
         std::fs::write(&conf_path, &conf).map_err(io)?;
         std::fs::write(&override_path, &text).map_err(io)?;
-        // Where this machine has them is nobody's business who reads a report.
+        // A report doesn't say where this machine has them.
         let shown = |text: &str| {
             let text = text.replace(&*folder.to_string_lossy(), "DRILL");
             text.replace(&*ground.program.to_string_lossy(), "evenkeel")
@@ -221,11 +201,10 @@ impl System {
             ("nginx.conf".to_owned(), shown(&conf)),
             ("override.yaml".to_owned(), shown(&text)),
         ]);
-        let arguments = arguments(subject, &name, &override_path);
         let mut system = Self {
             ground: ground.clone(),
+            arguments: arguments(subject, &name, &override_path),
             name,
-            arguments,
             runtime,
             ledger,
             output: None,
@@ -490,93 +469,52 @@ impl Drop for System {
     }
 }
 
-/// A command that runs. Its output goes to files: what stays in the background may hold them longer than it runs. It is
-/// killed when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Begun {
-    child: Child,
-    words: String,
-    out: File,
-    err: File,
-    stop: Stop,
+/// The ports of a system.
+struct Ports {
+    /// Where clients reach each port that `listen` names.
+    listeners: BTreeMap<u16, SocketAddr>,
+    /// The peers' port, where it isn't their service's.
+    peer_port: Option<u16>,
+    /// Keeps other drills from them.
+    held: Vec<Port>,
 }
 
-impl Begun {
-    fn start(mut command: Command, words: String, stop: &Stop) -> std::io::Result<Self> {
-        let (out, err) = (tempfile::tempfile()?, tempfile::tempfile()?);
-        let child = command.stdout(out.try_clone()?).stderr(err.try_clone()?).spawn()?;
-        Ok(Self { child, words, out, err, stop: stop.clone() })
-    }
-
-    /// Waits for its end, within a time.
-    pub(crate) fn wait(mut self, within: Duration) -> Result<Output, Error> {
-        let io = |source| Error::io(format!("`{}` can't be run", self.words), source);
-        let deadline = Instant::now() + within;
-        let status = loop {
-            if let Some(status) = self.child.try_wait().map_err(io)? {
-                break status;
-            }
-            self.stop.check()?;
-            if Instant::now() > deadline {
-                return Err(Error::TooSlow(format!("`{}` doesn't end", self.words)));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        };
-        let (stdout, stderr) = (written(&mut self.out).map_err(io)?, written(&mut self.err).map_err(io)?);
-        Ok(Output { status, stdout, stderr })
-    }
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-/// What instances print, read as it comes.
-#[derive(Debug)]
-struct Followed {
-    child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl Followed {
-    fn start(mut command: Command) -> Result<Self, Error> {
-        let spawned = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        let mut child = spawned.map_err(|source| Error::io("`logs` can't be run", source))?;
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let output = child.stdout.take();
-        let kept = lines.clone();
-        let reader = std::thread::spawn(move || {
-            let read = output
-                .into_iter()
-                .flat_map(|output| std::io::BufRead::lines(std::io::BufReader::new(output)));
-            for line in read.map_while(Result::ok).filter(|line| line.contains("drill=")) {
-                kept.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-            }
-        });
-        Ok(Self { child, lines, reader: Some(reader) })
-    }
-
-    fn ledger(&self) -> Ledger {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        Ledger::of_output(lines.iter().map(String::as_str))
-    }
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-        if let Some(reader) = self.reader.take() {
-            drop(reader.join());
+impl Ports {
+    /// Chooses free ones, but for the listener that has its address from the user.
+    fn choose(subject: &Subject, ground: &Ground, setup: &Setup) -> Result<Self, Error> {
+        let ports = subject.listen_ports();
+        let mut listeners = BTreeMap::new();
+        let mut held = free_ports(ports.len())?;
+        for (port, free) in ports.iter().zip(&held) {
+            let fixed = ground.listen.filter(|_| *port == subject.route.listen);
+            listeners.insert(*port, fixed.unwrap_or(free.address));
         }
+        let moved = free_ports_of(Ipv4Addr::UNSPECIFIED, usize::from(setup.port != PeerPort::Own))?;
+        let mut peer_port = moved.first().map(|port| port.address.port());
+        held.extend(moved);
+        if setup.port == PeerPort::Published
+            && let Some(free) = peer_port
+        {
+            let port = ground.listen.map_or(free, |fixed| fixed.port());
+            peer_port = Some(port);
+            listeners.insert(subject.route.listen, (Ipv4Addr::UNSPECIFIED, port).into());
+        }
+        Ok(Self { listeners, peer_port, held })
     }
 }
 
-/// What makes the options by which commands find the system.
+/// Makes the folder of a system and in it an empty ledger, which containers of any user may write.
+fn make_ledger(folder: &Path) -> std::io::Result<PathBuf> {
+    std::fs::create_dir_all(folder)?;
+    let ledger = folder.join("ledger");
+    std::fs::write(&ledger, "")?;
+    let everybody = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(&ledger, everybody(0o666))?;
+    std::fs::set_permissions(folder, everybody(0o777))?;
+    Ok(ledger)
+}
+
+/// The options by which commands find the system.
 fn arguments(subject: &Subject, name: &str, override_path: &Path) -> Vec<String> {
     let compose = &subject.options.compose;
     let mut arguments = vec!["-p".to_owned(), name.to_owned()];
@@ -595,199 +533,6 @@ fn arguments(subject: &Subject, name: &str, override_path: &Path) -> Vec<String>
         add("--profile", Path::new(profile));
     }
     arguments
-}
-
-/// What becomes of the project's builds: the first system of a drill does them for all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Builds {
-    Done,
-    LeftOut,
-}
-
-/// What makes the additional Compose file.
-struct Override<'a> {
-    subject: &'a Subject,
-    ground: &'a Ground,
-    setup: &'a Setup,
-    ledger: &'a Path,
-    folder: &'a Path,
-    conf: &'a Path,
-    peer_port: Option<u16>,
-}
-
-impl Override<'_> {
-    /// Writes the file.
-    fn text(&self, listeners: &BTreeMap<u16, SocketAddr>, builds: Builds) -> Result<String, Error> {
-        let seat = self.subject.seat();
-        let peer_image =
-            match (&self.setup.peers, self.subject.services.iter().any(|one| one.image.is_some())) {
-                (Some(_), true) => Some(PeerImage::of(self.ground)?),
-                _ => None,
-            };
-        let mut services: BTreeMap<&str, String> = BTreeMap::new();
-        let has_seat = self.subject.joined.seat.is_some();
-        let published: Vec<String> = listeners
-            .iter()
-            .map(|(listen, address)| (if has_seat { *listen } else { address.port() }, address))
-            .map(|(listen, address)| quoted(&format!("{address}:{listen}")))
-            .collect();
-        let mut lines = format!("    ports: !override [{}]\n", published.join(", "));
-        if !has_seat {
-            lines.push_str("    image: nginx\n");
-        }
-        // Writing to a String can't fail.
-        _ = writeln!(
-            lines,
-            "    volumes: [{}]",
-            quoted(&format!("{}:/etc/nginx/nginx.conf:ro", self.conf.display()))
-        );
-        services.insert(seat, lines);
-        for name in &self.subject.publishing {
-            services.entry(name).or_default().push_str("    ports: !reset []\n");
-        }
-        for service in &self.subject.services {
-            let lines = services.entry(&service.name).or_default();
-            let port = self.peer_port.unwrap_or(service.port);
-            if let Some(port) = self.peer_port {
-                _ = writeln!(lines, "    expose: !override [{}]", quoted(&port.to_string()));
-            }
-            _ = writeln!(lines, "    environment: {{LEDGER: {}}}", quoted(&self.ledger.to_string_lossy()));
-            if let Some(image) = &service.image {
-                lines.push_str(&self.container(port, image, peer_image.as_ref())?);
-                continue;
-            }
-            match &self.setup.peers {
-                Some(script) => {
-                    let command = self.peer_command(script, port)?;
-                    _ = writeln!(lines, "    x-process: !override {{command: {}}}", quoted(&command));
-                    lines.push_str(&self.healthcheck(script, port));
-                }
-                None if builds == Builds::LeftOut => lines.push_str("    x-process: {build: !reset null}\n"),
-                None => {}
-            }
-        }
-        for service in &self.subject.joined.services {
-            let driver = match service.run {
-                Run::Container(_) => "docker",
-                Run::Process(_) => "process",
-                Run::External(_) => continue,
-            };
-            _ = writeln!(services.entry(&service.name.0).or_default(), "    x-driver: {driver}");
-        }
-        let services: String =
-            services.iter().map(|(name, lines)| format!("  {}:\n{lines}", quoted(name))).collect();
-        Ok(format!("# Written by `evenkeel drill` on top of the project's own files.\nservices:\n{services}"))
-    }
-
-    /// Writes what is different in a container: the ledger is mounted, images are shared by all systems of a drill and with
-    /// the project itself, and peers are in an image of their own.
-    fn container(&self, port: u16, image: &str, peers: Option<&PeerImage>) -> Result<String, Error> {
-        let folder = self.folder.to_string_lossy();
-        let mut lines = format!("    volumes: [{}]\n", quoted(&format!("{folder}:{folder}")));
-        let (Some(script), Some(peers)) = (&self.setup.peers, peers) else {
-            _ = writeln!(lines, "    image: {}", quoted(image));
-            return Ok(lines);
-        };
-        let words = self.peer_words(script, port)?;
-        let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-        _ = writeln!(
-            lines,
-            "    image: {}\n    build: !override {{context: {}, dockerfile_inline: \"FROM scratch\\nCOPY . /\\n\"}}\n    \
-             entrypoint: !override [{}]\n    command: !reset null\n    working_dir: /\n    user: !reset null",
-            quoted(&peers.name),
-            quoted(&peers.context.to_string_lossy()),
-            words.join(", ")
-        );
-        lines.push_str(&self.healthcheck(script, port));
-        Ok(lines)
-    }
-
-    /// Writes how it is known that a peer is ready: when it says so, where it listens before; else when it listens.
-    fn healthcheck(&self, script: &Script, port: u16) -> String {
-        if !script.says_when_ready() {
-            return "    healthcheck: !override {disable: true}\n".to_owned();
-        }
-        let words =
-            [&*self.ground.program.to_string_lossy(), peer::READY_COMMAND, &port.to_string()].map(quoted);
-        let words = words.join(", ");
-        format!(
-            "    healthcheck: !override {{test: [CMD, {words}], interval: 1s, timeout: 10s, retries: 3, start_period: 1m}}\n"
-        )
-    }
-
-    fn peer_command(&self, script: &Script, port: u16) -> Result<String, Error> {
-        let words = self.peer_words(script, port)?;
-        shlex::try_join(words.iter().map(String::as_str))
-            .map_err(|_| Error::Project("this program's path can't be written in a Compose file".to_owned()))
-    }
-
-    fn peer_words(&self, script: &Script, port: u16) -> Result<[String; 3], Error> {
-        let order = peer::Order {
-            script: script.clone(),
-            port,
-            ledger: self.ledger.to_owned(),
-            role: self.folder.join(ROLE),
-        };
-        let order =
-            serde_json::to_string(&order).map_err(|error| Error::io("a peer's order", error.into()))?;
-        Ok([self.ground.program.to_string_lossy().into_owned(), peer::COMMAND.to_owned(), order])
-    }
-}
-
-/// An image with nothing but this program, and the libraries that it has loaded, where they are on this host.
-#[derive(Debug)]
-struct PeerImage {
-    name: String,
-    context: PathBuf,
-}
-
-impl PeerImage {
-    /// Puts its content together, once for a drill. Its name differs from one build of the program to the next.
-    fn of(ground: &Ground) -> Result<Self, Error> {
-        let io = |source| Error::io("the image for peers can't be put together", source);
-        let program = ground.program.canonicalize().map_err(io)?;
-        let changed = std::fs::metadata(&program).and_then(|meta| meta.modified()).map_err(io)?;
-        let changed = changed.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let context = ground.work.join("peer-image");
-        let image = Self { name: format!("evenkeel-drill-peer:{changed}"), context };
-        if image.context.exists() {
-            return Ok(image);
-        }
-        image.put(&program, &ground.program).map_err(io)?;
-        let maps = std::fs::read_to_string("/proc/self/maps").map_err(io)?;
-        let loaded: BTreeSet<&Path> =
-            maps.lines().filter_map(|line| line.split_ascii_whitespace().nth(5)).map(Path::new).collect();
-        for library in loaded.into_iter().filter(|path| path.to_string_lossy().contains(".so")) {
-            image.put(library, library).map_err(io)?;
-            let name = library.file_name().unwrap_or_default().to_string_lossy();
-            // The loader is asked for under a path that is a link here.
-            if name.starts_with("ld-") {
-                for folder in ["/lib64", "/lib"] {
-                    image.put(library, &Path::new(folder).join(&*name)).map_err(io)?;
-                }
-            }
-        }
-        Ok(image)
-    }
-
-    fn put(&self, file: &Path, place: &Path) -> std::io::Result<()> {
-        let place = self.context.join(place.strip_prefix("/").unwrap_or(place));
-        std::fs::create_dir_all(place.parent().unwrap_or(&self.context))?;
-        std::fs::copy(file, place).map(drop)
-    }
-}
-
-/// Quotes a text for YAML; a dollar sign begins a variable in Compose files.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text.replace('$', "$$")).to_string()
-}
-
-/// Reads what somebody else has written to a file.
-fn written(file: &mut File) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0))?;
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 pub(crate) fn pid(id: u32) -> Option<Pid> {

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     BuildError, Exec, ExecRequest, Follower, InstanceStatus, LogLine, Notice, Past, Recreate,
-    driver::{Drivers, Output, docker, process},
+    driver::{Drivers, Output, Rebuild, docker, process},
     engine::{Engine, Request},
     error::{Error, at},
     supervisor::{Command, CommandError, CommandId, Ending},
@@ -184,6 +184,7 @@ impl Runner {
             only.as_ref().is_none_or(|only| only.contains(name))
         };
         let mut failures = Vec::new();
+        let rebuild = if build { Rebuild::All } else { Rebuild::Missing };
         let all: BTreeSet<ServiceName> = services.iter().map(|service| service.name.clone()).collect();
         for service in &mut services {
             if service.replicas == 0 || !is_meant(&only, &service.name) {
@@ -191,7 +192,7 @@ impl Runner {
                 self.containers.learn(service).await;
                 continue;
             }
-            if let Err(error) = self.build(service, build).await {
+            if let Err(error) = self.build(service, rebuild).await {
                 failures.push(error);
                 only.get_or_insert_with(|| all.clone()).remove(&service.name);
             }
@@ -207,7 +208,7 @@ impl Runner {
         let mut failures = Vec::new();
         for service in services {
             let mut service = Service::clone(&service);
-            match self.build(&mut service, false).await {
+            match self.build(&mut service, Rebuild::Missing).await {
                 Ok(()) => drop(self.requests.send(Request::Learned { service: Arc::new(service) })),
                 Err(error) => failures.push(error),
             }
@@ -215,26 +216,26 @@ impl Runner {
         if failures.is_empty() { Ok(()) } else { Err(Error::Build { failures, rest: None }) }
     }
 
-    async fn build(&self, service: &mut Service, again: bool) -> Result<(), crate::BuildError> {
+    async fn build(&self, service: &mut Service, rebuild: Rebuild) -> Result<(), BuildError> {
         let name = service.name.clone();
         let progress = |text: String| {
             let _ = self.requests.send(Request::Progress { service: name.clone(), text });
         };
         match service.run {
-            Run::Container(_) => self.containers.build(service, again, &progress).await,
+            Run::Container(_) => self.containers.build(service, rebuild, &progress).await,
             Run::Process(_) | Run::External(_) => {
-                process::build(service, &self.state_dir.join("built"), again, progress).await?;
-                self.take_in_content(service, again).await
+                process::build(service, &self.state_dir.join("built"), rebuild, progress).await?;
+                self.take_in_content(service, rebuild).await
             }
         }
     }
 
-    /// Takes in what a build of a service contains. Without `again` that is what the last one did.
-    async fn take_in_content(&self, service: &mut Service, again: bool) -> Result<(), BuildError> {
+    /// Takes in what a build of a service contains: what the last one did, unless all is built again.
+    async fn take_in_content(&self, service: &mut Service, rebuild: Rebuild) -> Result<(), BuildError> {
         let contents = || self.contents.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = contents().get(&service.name).filter(|_| !again).cloned();
+        let known = contents().get(&service.name).filter(|_| rebuild == Rebuild::Missing).cloned();
         let content = match process::take_in_content(service, known).await {
-            Err(error) if !again => {
+            Err(error) if rebuild == Rebuild::Missing => {
                 tracing::debug!("what {} is made of isn't known: {error}", service.name);
                 return Ok(());
             }

@@ -37,7 +37,9 @@ pub(crate) fn lines(source: SourceId, text: &str) -> (Vec<Line>, char) {
     let mut splitter = Splitter { source, text, at: 0, escape };
     let mut result = Vec::new();
     while let Some(line) = splitter.next_line() {
-        result.extend(line);
+        if let Taken::Instruction(line) = line {
+            result.push(line);
+        }
     }
     (result, escape)
 }
@@ -64,6 +66,13 @@ struct Splitter<'a> {
     escape: char,
 }
 
+/// What was taken from a Dockerfile.
+enum Taken {
+    /// An empty line or a comment.
+    Nothing,
+    Instruction(Line),
+}
+
 impl<'a> Splitter<'a> {
     /// Takes one physical line: its start and its text without the line's end.
     fn physical(&mut self) -> Option<(usize, &'a str)> {
@@ -74,11 +83,11 @@ impl<'a> Splitter<'a> {
         Some((start, rest[..length].trim_end_matches('\r')))
     }
 
-    /// Takes one instruction; the inner `None` is a line that holds none.
-    fn next_line(&mut self) -> Option<Option<Line>> {
+    /// Takes one instruction, or a line that holds none; `None` at the end.
+    fn next_line(&mut self) -> Option<Taken> {
         let (start, first) = self.physical()?;
         if first.trim().is_empty() || first.trim_start().starts_with('#') {
-            return Some(None);
+            return Some(Taken::Nothing);
         }
         let begin = start + (first.len() - first.trim_start().len());
         let mut end = start + first.trim_end().len();
@@ -115,7 +124,7 @@ impl<'a> Splitter<'a> {
         if matches!(keyword.as_str(), "RUN" | "COPY" | "ADD") {
             line.heredocs = heredocs(&line.rest).into_iter().map(|opened| self.heredoc(opened)).collect();
         }
-        Some(Some(line))
+        Some(Taken::Instruction(line))
     }
 
     /// Takes the line that goes on, past comments and empty ones.

@@ -74,6 +74,13 @@ enum Leaving {
     Ignored,
 }
 
+/// Which addresses are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Families {
+    pub(super) ipv4: bool,
+    pub(super) ipv6: bool,
+}
+
 /// A container that answers to a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Match {
@@ -103,7 +110,7 @@ impl Containers {
     }
 
     /// Gives who answers to a name and may take requests.
-    pub(super) fn matches(&self, host: &str, port: u16, ipv4: bool, ipv6: bool) -> Vec<Match> {
+    pub(super) fn matches(&self, host: &str, port: u16, families: Families) -> Vec<Match> {
         let mut found = Vec::new();
         for container in self.all.values().filter(|container| container.may_serve()) {
             for (network, place) in &container.places {
@@ -112,7 +119,7 @@ impl Containers {
                     continue;
                 }
                 // One address of a container is one share; IPv4 first, as everybody has it.
-                let usable = |ip: &&IpAddr| if ip.is_ipv4() { ipv4 } else { ipv6 };
+                let usable = |ip: &&IpAddr| if ip.is_ipv4() { families.ipv4 } else { families.ipv6 };
                 if let Some(ip) = place.addresses.iter().find(usable) {
                     let address = SocketAddr::new(*ip, port);
                     let (incarnation, instance) = (container.incarnation, Some(container.name.clone()));
@@ -227,6 +234,7 @@ mod tests {
         serde_json::from_str(&text).expect("is JSON")
     }
 
+    const BOTH: Families = Families { ipv4: true, ipv6: true };
     const RUNS: &str = r#""Running": true, "Paused": false"#;
 
     fn containers(list: &[ContainerInspectResponse]) -> Containers {
@@ -235,7 +243,7 @@ mod tests {
     }
 
     fn names(containers: &Containers, host: &str) -> Vec<String> {
-        let matches = containers.matches(host, 80, true, true);
+        let matches = containers.matches(host, 80, BOTH);
         matches.into_iter().filter_map(|found| found.located.instance).collect()
     }
 
@@ -246,9 +254,12 @@ mod tests {
             assert_eq!(names(&found, host), ["shop_app_1"], "{host}");
         }
         assert!(names(&found, "db").is_empty());
-        let matches = found.matches("app", 5000, true, true);
+        let matches = found.matches("app", 5000, BOTH);
         assert_eq!(matches[0].located.address, "10.0.0.2:5000".parse().unwrap());
-        assert!(found.matches("app", 5000, false, true).is_empty(), "it has no IPv6 address");
+        assert!(
+            found.matches("app", 5000, Families { ipv4: false, ..BOTH }).is_empty(),
+            "it has no IPv6 address"
+        );
     }
 
     #[test]
@@ -264,7 +275,7 @@ mod tests {
     fn who_cannot_serve_is_left_out() {
         let check = |state: &str, serves: bool, proven: bool| {
             let found = containers(&[inspected("a", state, "n1", "10.0.0.2")]);
-            let matches = found.matches("app", 80, true, true);
+            let matches = found.matches("app", 80, BOTH);
             assert_eq!(!matches.is_empty(), serves, "{state}");
             assert_eq!(matches.first().is_some_and(|found| found.proven), proven, "{state}");
         };
@@ -311,7 +322,7 @@ mod tests {
             found.look_at_ignored(after(returns_s - 1));
             assert!(names(&found, "app").is_empty());
             found.look_at_ignored(after(returns_s));
-            let matches = found.matches("app", 80, true, true);
+            let matches = found.matches("app", 80, BOTH);
             assert!(!matches[0].proven, "its healthcheck passed before, too");
             assert_eq!(found.ignored_at(), None);
             // Killed in the end.

@@ -60,6 +60,13 @@ pub(super) struct Dns {
     is_docker: bool,
 }
 
+/// Records of one kind, and how long they hold.
+#[derive(Default)]
+struct Records {
+    addresses: Vec<IpAddr>,
+    ttl: Option<Duration>,
+}
+
 impl Dns {
     /// Finds the servers.
     pub(super) async fn new(settings: &Resolver) -> Result<Self, DnsFailure> {
@@ -98,8 +105,8 @@ impl Dns {
         }
         let question = async {
             tokio::join!(
-                self.records(host, RecordType::A, settings.ipv4),
-                self.records(host, RecordType::AAAA, settings.ipv6)
+                self.records(host, Some(RecordType::A).filter(|_| settings.ipv4)),
+                self.records(host, Some(RecordType::AAAA).filter(|_| settings.ipv6))
             )
         };
         let (v4, v6) = tokio::time::timeout(settings.timeout, question)
@@ -107,29 +114,24 @@ impl Dns {
             .map_err(|_| DnsFailure::Timeout(settings.timeout))?;
         // Half an answer could empty half of a group.
         let (v4, v6) = (v4?, v6?);
-        let ttl = [&v4, &v6].into_iter().filter_map(|answer| answer.1).min();
-        let addresses: BTreeSet<IpAddr> = v4.0.into_iter().chain(v6.0).collect();
-        Ok(Answer { holds: self.holds(settings, ttl, addresses.is_empty()), addresses })
+        let ttl = [&v4, &v6].into_iter().filter_map(|records| records.ttl).min();
+        let addresses: BTreeSet<IpAddr> = v4.addresses.into_iter().chain(v6.addresses).collect();
+        Ok(Answer { holds: self.holds(settings, ttl.filter(|_| !addresses.is_empty())), addresses })
     }
 
-    fn holds(&self, settings: &Resolver, ttl: Option<Duration>, is_empty: bool) -> Duration {
+    /// How long an answer holds. An empty one has no `ttl` here: it is asked for again soon.
+    fn holds(&self, settings: &Resolver, ttl: Option<Duration>) -> Duration {
         match (settings.valid, ttl) {
             (Some(valid), _) => valid,
             (None, _) if self.is_docker => DOCKER_INTERVAL,
-            (None, Some(ttl)) if !is_empty => ttl.clamp(INTERVAL_MIN, INTERVAL_MAX),
-            (None, _) => EMPTY_INTERVAL_MAX,
+            (None, Some(ttl)) => ttl.clamp(INTERVAL_MIN, INTERVAL_MAX),
+            (None, None) => EMPTY_INTERVAL_MAX,
         }
     }
 
-    async fn records(
-        &self,
-        host: &str,
-        kind: RecordType,
-        wanted: bool,
-    ) -> Result<(Vec<IpAddr>, Option<Duration>), DnsFailure> {
-        if !wanted {
-            return Ok((Vec::new(), None));
-        }
+    /// Asks for one kind of records, if any.
+    async fn records(&self, host: &str, kind: Option<RecordType>) -> Result<Records, DnsFailure> {
+        let Some(kind) = kind else { return Ok(Records::default()) };
         match self.resolver.lookup(host, kind).await {
             Ok(lookup) => {
                 let addresses = lookup.answers().iter().filter_map(|record| match &record.data {
@@ -138,12 +140,12 @@ impl Dns {
                     _ => None,
                 });
                 let ttl = lookup.valid_until().saturating_duration_since(Instant::now().into_std());
-                Ok((addresses.collect(), Some(ttl)))
+                Ok(Records { addresses: addresses.collect(), ttl: Some(ttl) })
             }
             Err(NetError::Dns(DnsError::NoRecordsFound(nothing)))
                 if matches!(nothing.response_code, ResponseCode::NXDomain | ResponseCode::NoError) =>
             {
-                Ok((Vec::new(), None))
+                Ok(Records::default())
             }
             Err(error) => Err(error.into()),
         }

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    containers::Containers,
+    containers::{Containers, Families},
     dns::{Answer, Dns, DnsFailure},
 };
 use crate::{chain::chain, located::Located};
@@ -174,7 +174,8 @@ impl Follower {
                     }
                     let (resolver, host, port) = (&self.name.resolver, &self.name.host, self.name.port);
                     let matches = containers.borrow_and_update().as_ref().map(|containers| {
-                        containers.matches(host, port, resolver.ipv4, resolver.ipv6)
+                        let families = Families { ipv4: resolver.ipv4, ipv6: resolver.ipv6 };
+                        containers.matches(host, port, families)
                     });
                     let Some(matches) = matches else { continue };
                     self.take(matches.into_iter().map(|one| (one.located, one.proven)).collect());

@@ -1,39 +1,38 @@
 //! Both files as one: what runs, and how traffic reaches it.
 
+mod lowered;
+mod published_ports;
+
 use std::{
     cell::LazyCell,
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use keel_compose::{Project, balancer_seats, is_balancer_seat};
 use keel_diag::{Diagnostic, Severity, Sources, Span};
-use keel_model::{
-    Address, BuildStep, Dependency, Driver, DriverChoice, HostPort, Numbering, Plan, Port, Protocol, Run,
-    Service, ServiceName,
-};
+use keel_model::{Address, Driver, DriverChoice, HostPort, Plan, Protocol, Run, Service, ServiceName};
 use keel_nginx::{Files, HostFiles, MainSettings};
-use sha2::{Digest, Sha256};
 
+use self::lowered::{add_balanced_ports, digest, drop_missing_dependencies, lower, seat_as_service};
 use super::{
     container::{Publisher, container_spec},
-    direct::{DirectPort, direct_configuration},
     left_out::{self, LeftOut, left_out},
     merge::append,
     place::{Identity, place},
-    process::{hex, process_spec},
+    process::process_spec,
     published::ChosenPorts,
     readable,
-    seat::{name_unserved, own_port, place_listeners, published},
+    seat::{name_unserved, place_listeners},
     seats::{self, Balancer, Places},
     texts::SeatTexts,
     tree::Placement,
 };
 use crate::{
     configuration::{MissingUser, settle_user},
-    peers::{Binding, Entry},
+    peers::Binding,
     resolve::{Known, ServiceNames, bind},
 };
 
@@ -567,129 +566,8 @@ impl<'a> Joiner<'a> {
         }
     }
 
-    /// Balances published ports of services other than the seat; gives the configuration that was written for that.
-    fn direct_ports(
-        &mut self,
-        running: &BTreeSet<&ServiceName>,
-        loaded: &mut Option<(keel_nginx::Configuration, MainSettings)>,
-    ) -> Option<String> {
-        let mut ports = Vec::new();
-        for service in self.project.services.values() {
-            // The port of what isn't run stays free for whoever else may have it.
-            if !running.iter().any(|name| name.0 == service.name.value) {
-                continue;
-            }
-            let is_process = service.driver == Driver::Process;
-            let elsewhere = is_process && service.process.as_ref().is_some_and(|own| own.address.is_some())
-                || self.publisher(service) == Publisher::Engine;
-            if elsewhere || service.faulty || !service.enabled {
-                continue;
-            }
-            for mapping in service.ports.iter().filter(|mapping| mapping.protocol == Protocol::Tcp) {
-                let settled = self.chosen.settle(self.project, &service.name.value, mapping);
-                let listen = settled.as_ref().map(published).unwrap_or_default();
-                let listen: Vec<String> = listen.iter().map(SocketAddr::to_string).collect();
-                if !listen.is_empty() {
-                    ports.push((
-                        mapping.span,
-                        DirectPort { service: service.name.value.clone(), target: mapping.target, listen },
-                    ));
-                }
-            }
-        }
-        self.name_clashes(&mut ports, loaded.as_ref());
-        if ports.is_empty() && loaded.is_some() {
-            return None;
-        }
-        // Where something is to be mended first, nothing is said of what may follow from it. Where the engine publishes
-        // all there is, a balancer with nothing to do is fine.
-        let is_engines =
-            |service: &keel_compose::Service| service.enabled && self.publisher(service) == Publisher::Engine;
-        let is_said = self.errors() > 0 || self.has_faulty_service() || !self.left_out.is_empty();
-        if ports.is_empty() && !is_said && !self.project.services.values().any(is_engines) {
-            self.reading.diagnostics.push(nothing_to_balance());
-        }
-        for (span, port) in &ports {
-            let addresses = port.listen.iter().filter_map(|text| text.parse().ok());
-            self.published_at.extend(addresses.map(|address| (Address::Tcp(address), *span)));
-        }
-        let ports: Vec<DirectPort> = ports.into_iter().map(|(_, port)| port).collect();
-        let text = direct_configuration(&ports);
-        let options = keel_nginx::Options {
-            prefix: self.state.clone(),
-            conf_path: self.state.join("published-ports.conf"),
-            globals: Vec::new(),
-        };
-        let loaded_text = keel_nginx::load(&options, &Written(&text), &mut self.reading.sources);
-        // Without ports it has no listener, and that is said in other words.
-        let said = loaded_text.diagnostics.into_iter().filter(|one| one.code != "nginx::no-listener");
-        self.reading.diagnostics.extend(said);
-        let mut written = loaded_text.configuration?;
-        let placement = Placement { seat: "published-ports", files: None, state: &self.state };
-        placement.apply(&mut written.plan, &mut SeatTexts::default());
-        match loaded {
-            Some((configuration, _)) => append(configuration, written)
-                .unwrap_or_else(|error| tracing::error!("published ports are not balanced: {error}")),
-            None => {
-                let main = written.main.clone();
-                *loaded = Some((written, main));
-            }
-        }
-        Some(text)
-    }
-
-    /// Two services, or a service and nginx.conf, that want one address of the host: the first keeps it.
-    fn name_clashes(
-        &mut self,
-        ports: &mut Vec<(Span, DirectPort)>,
-        loaded: Option<&(keel_nginx::Configuration, MainSettings)>,
-    ) {
-        let mut taken: BTreeMap<String, String> = BTreeMap::new();
-        for listener in loaded.iter().flat_map(|(configuration, _)| &configuration.plan.listeners) {
-            taken.insert(listener.address.to_string(), "nginx.conf".into());
-        }
-        ports.retain(|(span, port)| {
-            let clash = port.listen.iter().find_map(|address| Some((address, taken.get(address)?)));
-            if let Some((address, holder)) = clash {
-                self.reading.diagnostics.push(
-                    Diagnostic::error("join::port-clash", format!("{address} is published twice"))
-                        .at(*span, format!("`{}` and {holder} both want it; {holder} keeps it", port.service))
-                        .help("publish one of them under another port"),
-                );
-                return false;
-            }
-            for address in &port.listen {
-                taken.insert(address.clone(), format!("`{}`", port.service));
-            }
-            true
-        });
-    }
-
     fn has_faulty_service(&self) -> bool {
         self.project.services.values().any(|service| service.faulty)
-    }
-}
-
-/// Workers alone are a project too; but whoever forgot `ports` wants to know.
-fn nothing_to_balance() -> Diagnostic {
-    Diagnostic::warning(
-        "join::nothing-to-balance",
-        "no service publishes a port: what runs here gets no requests",
-    )
-    .help("publish one: `ports: [\"8080:5000\"]`")
-    .help("or add a service `image: nginx` with an nginx.conf mounted to /etc/nginx/nginx.conf")
-}
-
-/// The text that Evenkeel wrote, as the only file there is.
-struct Written<'a>(&'a str);
-
-impl Files for Written<'_> {
-    fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
-        Ok(self.0.as_bytes().to_vec())
-    }
-
-    fn glob(&self, _: &Path) -> Vec<PathBuf> {
-        Vec::new()
     }
 }
 
@@ -726,47 +604,6 @@ fn service_names(project: &Project, seats: &[Seat]) -> ServiceNames {
     names
 }
 
-/// The seat as the runner sees it: found at its address, run by nobody.
-fn seat_as_service(project: &Project, service: &keel_compose::Service, seat: &Seat) -> Option<Service> {
-    let port = service.container_ports().first().map_or(80, |port| port.number);
-    let address = SocketAddr::new(seat.address?, own_port(port));
-    let mut lowered = lower(project, service, Run::External(address), 1);
-    lowered.depends_on.clear();
-    Some(lowered)
-}
-
-fn lower(project: &Project, service: &keel_compose::Service, run: Run, replicas: u32) -> Service {
-    let dependency = |one: &keel_compose::DependsOn| Dependency {
-        service: ServiceName(one.service.value.clone()),
-        condition: one.condition,
-        required: one.required,
-        restart: one.restart,
-    };
-    Service {
-        name: ServiceName(service.name.value.clone()),
-        replicas,
-        instance_name: service.container_name.as_ref().map(|name| name.value.clone()),
-        numbering: if project.has_namesake(service) { Numbering::All } else { Numbering::Several },
-        run,
-        ports: service.container_ports(),
-        aliases: service.aliases().map(str::to_owned).collect(),
-        healthcheck: service.effective_healthcheck(),
-        must_listen: service.declares_tcp_port(),
-        restart: service.restart_policy(),
-        depends_on: service.depends_on.iter().map(dependency).collect(),
-        stop: service.stop(),
-        digest: String::new(),
-    }
-}
-
-/// Waiting for a service that doesn't run here would be waiting for ever; why it doesn't has been said.
-fn drop_missing_dependencies(services: &mut [Service]) {
-    let names: Vec<ServiceName> = services.iter().map(|service| service.name.clone()).collect();
-    for service in services {
-        service.depends_on.retain(|dependency| names.contains(&dependency.service));
-    }
-}
-
 /// Gives the TCP ports under which what runs on this host is reached.
 fn ports_on_host(service: &Service) -> Vec<u16> {
     match &service.run {
@@ -789,39 +626,4 @@ fn balanced(
         _ => None,
     });
     hosts.flatten().cloned().collect()
-}
-
-/// Tells services which of their ports are balanced: an instance is ready when it listens on the first of them.
-fn add_balanced_ports(services: &mut [Service], bindings: &[Binding]) {
-    let balanced: Vec<(&ServiceName, u16)> = bindings
-        .iter()
-        .flat_map(|binding| &binding.entries)
-        .filter_map(|entry| match entry {
-            Entry::Services { services, port, .. } => Some(services.iter().map(|service| (service, *port))),
-            Entry::Fixed(_) | Entry::Name { .. } => None,
-        })
-        .flatten()
-        .collect();
-    for service in services {
-        let own = balanced.iter().filter(|(name, _)| **name == service.name);
-        let mut ports: Vec<Port> =
-            own.map(|(_, number)| Port { number: *number, protocol: Protocol::Tcp }).collect();
-        service.must_listen |= !ports.is_empty();
-        ports.append(&mut service.ports);
-        for port in ports {
-            if !service.ports.contains(&port) {
-                service.ports.push(port);
-            }
-        }
-    }
-}
-
-/// Digests everything that asks for new instances when it changes; the number of instances doesn't.
-fn digest(service: &Service) -> String {
-    let mut subject = Service { replicas: 0, digest: String::new(), ..service.clone() };
-    // What it would be built of counts when it is built.
-    if let Run::Process(process) = &mut subject.run {
-        process.build.retain(|step| !matches!(step, BuildStep::Context { .. }));
-    }
-    hex(&Sha256::digest(format!("{subject:?}").as_bytes()), 16)
 }

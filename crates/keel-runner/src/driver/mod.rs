@@ -31,6 +31,15 @@ use crate::{
     supervisor::{Event, Incarnation, ProbeNumber},
 };
 
+/// Which build steps are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rebuild {
+    /// Those that haven't been done.
+    Missing,
+    /// All.
+    All,
+}
+
 /// What the driver tells of its own accord.
 #[derive(Debug)]
 pub(crate) enum DriverNews {

@@ -18,7 +18,10 @@ use keel_model::{
 use tokio_stream::StreamExt;
 
 use super::{ContainerDriver, container_of, context, mounted};
-use crate::{BuildError, driver::process::first_tcp};
+use crate::{
+    BuildError,
+    driver::{Rebuild, process::first_tcp},
+};
 
 /// How many of a failed build's last lines are shown.
 const LINES_SHOWN_MAX: usize = 20;
@@ -26,12 +29,12 @@ const LINES_SHOWN_MAX: usize = 20;
 const SILENCE_MAX: Duration = Duration::from_secs(3600);
 
 impl ContainerDriver {
-    /// Makes sure that the image of a service is there, and takes in what it says. Builds it anew if `again`; the
+    /// Makes sure that the image of a service is there, and takes in what it says. Builds it anew with [`Rebuild::All`]; the
     /// engine's cache decides what has to be done for that.
     pub(crate) async fn build(
         &self,
         service: &mut Service,
-        again: bool,
+        rebuild: Rebuild,
         progress: &impl Fn(String),
     ) -> Result<(), BuildError> {
         let Some(spec) = container_of(service) else { return Ok(()) };
@@ -39,7 +42,7 @@ impl ContainerDriver {
         let docker = self.engine().await.map_err(|error| failed(error.to_string()))?;
         let there = find(docker, &spec.image).await.map_err(|error| failed(error.to_string()))?;
         let image = match (&spec.build, there) {
-            (_, Some(image)) if !again || spec.build.is_none() => Some(image),
+            (_, Some(image)) if rebuild == Rebuild::Missing || spec.build.is_none() => Some(image),
             (Some(build), _) => {
                 make(docker, service, spec, build, progress).await?;
                 find(docker, &spec.image).await.map_err(|error| failed(error.to_string()))?

@@ -44,6 +44,14 @@ enum Search {
     Late { until: Instant },
 }
 
+/// What a look for one has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// It was there, and was removed.
+    Removed,
+}
+
 /// What is done once it is known that its name is free.
 #[derive(Debug)]
 pub(super) struct Sequel {
@@ -68,13 +76,13 @@ impl Strays {
     }
 
     /// Notes that one was looked for, and was removed or not; gives what comes after that.
-    fn looked(&mut self, incarnation: Incarnation, was_removed: bool) -> Option<Sequel> {
+    fn looked(&mut self, incarnation: Incarnation, found: Found) -> Option<Sequel> {
         let stray = self.sought.remove(&incarnation)?;
         let (until, sequel) = match stray.search {
             Search::Unanswered(sequel) => (Instant::now() + LATE_WITHIN, Some(sequel)),
             Search::Late { until } => (until, None),
         };
-        if !was_removed && Instant::now() < until {
+        if found == Found::Nothing && Instant::now() < until {
             self.sought.insert(incarnation, Stray { search: Search::Late { until }, ..stray });
         }
         sequel
@@ -136,7 +144,8 @@ impl ContainerDriver {
                     Ok(()) => {}
                 }
             }
-            let sequel = lock(&self.0.strays).looked(incarnation, found.is_some());
+            let sequel = lock(&self.0.strays)
+                .looked(incarnation, if found.is_some() { Found::Removed } else { Found::Nothing });
             if let Some(sequel) = sequel {
                 self.go_on(incarnation, sequel).await;
             }
@@ -203,14 +212,14 @@ mod tests {
         let search = || Search::Unanswered(Sequel { wish: "app".into(), event: None });
         let mut strays = Strays::default();
         strays.add(1, Stray { name: "app".into(), search: search() });
-        assert!(strays.looked(1, false).is_some_and(|sequel| sequel.wish == "app"));
-        assert!(strays.looked(1, false).is_none());
+        assert!(strays.looked(1, Found::Nothing).is_some_and(|sequel| sequel.wish == "app"));
+        assert!(strays.looked(1, Found::Nothing).is_none());
         assert_eq!(strays.len(), 1);
-        assert!(strays.looked(1, true).is_none());
+        assert!(strays.looked(1, Found::Removed).is_none());
         assert_eq!(strays.len(), 0);
         let until = Instant::now();
         strays.add(2, Stray { name: "app".into(), search: Search::Late { until } });
-        assert!(strays.looked(2, false).is_none());
+        assert!(strays.looked(2, Found::Nothing).is_none());
         assert_eq!(strays.len(), 0, "it took too long");
     }
 }

@@ -19,18 +19,21 @@ use tokio::{
 };
 
 use super::{content, environment};
-use crate::error::{BuildError, at};
+use crate::{
+    driver::Rebuild,
+    error::{BuildError, at},
+};
 
 /// The file in a virtual environment that says it is complete.
 const COMPLETE: &str = ".evenkeel-complete";
 /// How many of a failed step's last lines are shown.
 const LINES_SHOWN_MAX: usize = 20;
 
-/// Does the steps of a service that aren't done; all shell steps if `again`. `progress` is told what happens.
+/// Does the steps of a service that aren't done; all shell steps with [`Rebuild::All`]. `progress` is told what happens.
 pub(crate) async fn build(
     service: &Service,
     marks: &Path,
-    again: bool,
+    rebuild: Rebuild,
     progress: impl Fn(String),
 ) -> Result<(), BuildError> {
     let Run::Process(process) = &service.run else { return Ok(()) };
@@ -39,7 +42,7 @@ pub(crate) async fn build(
         match step {
             BuildStep::Shell { command, working_dir } => {
                 let mark = marks.join(mark_of(&service.name.0, command, working_dir));
-                if again || !mark.exists() || is_missing(process) {
+                if rebuild == Rebuild::All || !mark.exists() || is_missing(process) {
                     progress(format!("building: {command}"));
                     let argv = ["/bin/sh".into(), "-c".into(), command.clone()];
                     run(&service.name, command, &argv, working_dir, &progress).await?;
@@ -258,14 +261,14 @@ mod tests {
         let told = RefCell::new(Vec::new());
         let progress = |text: String| told.borrow_mut().push(text);
         let times = || std::fs::read_to_string(&app).unwrap().lines().count();
-        build(&service, &marks, false, progress).await.unwrap();
-        build(&service, &marks, false, progress).await.unwrap();
+        build(&service, &marks, Rebuild::Missing, progress).await.unwrap();
+        build(&service, &marks, Rebuild::Missing, progress).await.unwrap();
         assert_eq!(times(), 1);
         assert_eq!(told.take(), ["building: echo line; echo x >> app", "line"]);
-        build(&service, &marks, true, progress).await.unwrap();
+        build(&service, &marks, Rebuild::All, progress).await.unwrap();
         assert_eq!(times(), 2);
         std::fs::remove_file(&app).unwrap();
-        build(&service, &marks, false, progress).await.unwrap();
+        build(&service, &marks, Rebuild::Missing, progress).await.unwrap();
         assert_eq!(times(), 1);
     }
 
@@ -276,7 +279,7 @@ mod tests {
         let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
         let progress = |text: String| drop(told.send(text));
         let pid: i32 = {
-            let build = build(&service, folder.path(), false, progress);
+            let build = build(&service, folder.path(), Rebuild::Missing, progress);
             let heard = async {
                 loop {
                     if let Some(pid) = hears.recv().await.and_then(|line| line.parse().ok()) {
@@ -299,7 +302,7 @@ mod tests {
     async fn a_failure_shows_the_last_lines() {
         let folder = tempfile::tempdir().unwrap();
         let service = service(folder.path(), "echo no compiler; exit 3");
-        let error = build(&service, folder.path(), false, |_| ()).await.unwrap_err();
+        let error = build(&service, folder.path(), Rebuild::Missing, |_| ()).await.unwrap_err();
         let expect = "building app failed: `echo no compiler; exit 3`: exit status: 3\n    no compiler";
         assert_eq!(error.to_string(), expect);
     }

@@ -27,7 +27,7 @@ pub struct Finding {
 
 /// Tries everything that the driver needs of the kernel. Blocks for some milliseconds.
 pub fn doctor() -> Vec<Finding> {
-    let root = rustix::process::geteuid().is_root();
+    let user = if rustix::process::geteuid().is_root() { User::Root } else { User::Other };
     let finding = |what: &str, tried: io::Result<()>, remedy: &str| Finding {
         ok: tried.is_ok(),
         remedy: tried.is_err().then(|| remedy.to_owned()),
@@ -36,11 +36,11 @@ pub fn doctor() -> Vec<Finding> {
             Err(error) => format!("{what}: {error}"),
         },
     };
-    let namespaces = if root { "mount namespaces" } else { "user namespaces" };
+    let namespaces = if user == User::Root { "mount namespaces" } else { "user namespaces" };
     vec![
         finding(
             namespaces,
-            try_namespace(root),
+            try_namespace(user),
             "without them names of services don't resolve in instances, and /tmp and shared memory are shared; \
              sysctl kernel.apparmor_restrict_unprivileged_userns=0 or user.max_user_namespaces=10000 allows them",
         ),
@@ -52,7 +52,7 @@ pub fn doctor() -> Vec<Finding> {
         ),
         finding(
             "ports below 1024",
-            low_ports(root),
+            low_ports(user),
             "listeners on them need sysctl net.ipv4.ip_unprivileged_port_start=80, or root; instances that bind them \
              are moved to free ports",
         ),
@@ -80,9 +80,16 @@ pub fn doctor() -> Vec<Finding> {
     ]
 }
 
-fn try_namespace(root: bool) -> io::Result<()> {
+/// Who runs this program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum User {
+    Root,
+    Other,
+}
+
+fn try_namespace(user: User) -> io::Result<()> {
     let ids = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let new = NewNamespace { map_user: (!root).then_some(ids), ..NewNamespace::default() };
+    let new = NewNamespace { map_user: (user == User::Other).then_some(ids), ..NewNamespace::default() };
     run(Sandbox { namespace: Namespace::New(new), ..Sandbox::default() })
 }
 
@@ -98,10 +105,10 @@ fn run(sandbox: Sandbox) -> io::Result<()> {
     spawned.and_then(|mut spawned| spawned.child.wait()).map(drop)
 }
 
-fn low_ports(root: bool) -> io::Result<()> {
+fn low_ports(user: User) -> io::Result<()> {
     let first = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")?;
     let first: u32 = first.trim().parse().map_err(io::Error::other)?;
-    match root || first <= 80 {
+    match user == User::Root || first <= 80 {
         true => Ok(()),
         false => Err(io::Error::other(format!("only from {first} on"))),
     }
