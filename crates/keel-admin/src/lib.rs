@@ -4,6 +4,7 @@
 //! himself. Nothing here listens on TCP.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 mod answer;
 pub mod api;

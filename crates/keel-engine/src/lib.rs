@@ -5,6 +5,7 @@
 //! Engine API is spoken by `bollard`; no other crate depends on it, and its types are [`api`].
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 mod connection;
 mod containers;

@@ -13,6 +13,7 @@
 //! either: who waits for a peer watches [`Group::version`] and is woken by whoever publishes.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "a test's time begins somewhere"))]
 
 mod group;

@@ -4,6 +4,8 @@
 //! A place's chain is compiled at load and holds only filters that can have an effect there; of most places that pass to
 //! peers it is empty.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 mod add_header;
 mod add_trailer;
 mod expires;

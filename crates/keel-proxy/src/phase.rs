@@ -1,5 +1,7 @@
 //! What is done with a request, in nginx's order. One file for each phase; each says what follows.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 mod access;
 mod auth_request;
 mod content;

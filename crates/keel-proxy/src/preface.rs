@@ -2,6 +2,8 @@
 //!
 //! Nothing here reads from a socket: [`crate::downstream`] does, under the rules that hold for heads of requests.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 use keel_http::{
     Progress,
     proxy_header::{self, Addresses, Broken, Tlvs, V1_BYTES_MAX},

@@ -14,6 +14,8 @@
 //! Only the control thread has the stores: no request looks anything up by name. Connections to peers are not here, as
 //! each worker has its own.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
+
 pub(crate) mod logs;
 
 use std::{

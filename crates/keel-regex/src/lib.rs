@@ -7,6 +7,7 @@
 //! Both match bytes, as nginx does: a path needn't be UTF-8, `.` is any byte but a line feed, classes are those of ASCII.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 use std::fmt;
 
@@ -76,7 +77,7 @@ impl Regex {
         Ok(Self { compiled, names })
     }
 
-    /// Gives the expression as it was compiled.
+    /// The expression as it was compiled.
     pub fn source(&self) -> &str {
         match &self.compiled {
             Compiled::Linear(regex) => regex.as_str(),
@@ -84,7 +85,7 @@ impl Regex {
         }
     }
 
-    /// Says whether the text has a match.
+    /// Whether the text has a match.
     ///
     /// # Errors
     ///
@@ -120,7 +121,7 @@ impl Regex {
         Ok(Some(Captures { regex: self, text, groups }))
     }
 
-    /// Gives the names of groups, in order.
+    /// The names of groups, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|(_, name)| &**name)
     }
@@ -160,17 +161,17 @@ impl<'a> Captures<'a> {
         self.named().find(|(known, _)| *known == name).map(|(_, bytes)| bytes)
     }
 
-    /// Gives the named groups that took part.
+    /// The named groups that took part.
     pub fn named(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + '_ {
         self.regex.names.iter().filter_map(|(number, name)| Some((&**name, self.get(*number)?)))
     }
 
-    /// Gives all named groups; one that took no part is empty.
+    /// All named groups; one that took no part is empty.
     pub fn all_named(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + '_ {
         self.regex.names.iter().map(|(number, name)| (&**name, self.get(*number).unwrap_or_default()))
     }
 
-    /// Gives where each group begins and ends.
+    /// Where each group begins and ends.
     pub fn ranges(&self) -> &[Option<(usize, usize)>] {
         &self.groups
     }

@@ -6,6 +6,7 @@
 //! Formats and times take the time as an argument; only the writer's thread reads a clock, for `flush=`.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 mod access_log;
 mod bounded_file;

@@ -8,6 +8,7 @@
 //! Nothing here follows a link by the host's own rules, and none of /proc's magic links at all.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 pub mod beneath;
 pub mod tree;
