@@ -110,7 +110,7 @@ impl Request {
         Ok(sum)
     }
 
-    /// Gives the path, without the query.
+    /// The path, without the query.
     pub(crate) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }

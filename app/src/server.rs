@@ -52,7 +52,7 @@ pub(crate) fn serve(listener: &TcpListener, stop: Stop, service: &Service) -> io
     })
 }
 
-/// Gives the next client, or `None` when it is time to stop.
+/// The next client, or `None` when it is time to stop.
 fn accept(listener: &TcpListener, stop: &Stop) -> io::Result<Option<TcpStream>> {
     loop {
         let mut waited = [PollFd::new(listener, PollFlags::IN), PollFd::new(&stop.0, PollFlags::IN)];

@@ -58,7 +58,7 @@ pub(crate) fn allow_files(count: u64) -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(count)
 }
 
-/// Gives a process and its descendants.
+/// A process and its descendants.
 pub(crate) fn family(root: u32) -> anyhow::Result<Vec<u32>> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc")? {
@@ -82,7 +82,7 @@ fn parent(stat: &str) -> Option<u32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// Gives the CPU time that the scheduler has charged to all threads of these processes.
+/// The CPU time that the scheduler has charged to all threads of these processes.
 pub(crate) fn cpu_time(pids: &[u32]) -> anyhow::Result<Duration> {
     let mut total = 0;
     for pid in pids {
@@ -97,7 +97,7 @@ pub(crate) fn cpu_time(pids: &[u32]) -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(total))
 }
 
-/// Gives the memory of these processes.
+/// The memory of these processes.
 pub(crate) fn memory(pids: &[u32]) -> anyhow::Result<Memory> {
     let mut memory = Memory::default();
     for pid in pids {

@@ -239,12 +239,12 @@ impl Running {
         format!("http://{}{}", self.address, work.path())
     }
 
-    /// Gives the CPU time that all its threads have used.
+    /// The CPU time that all its threads have used.
     pub(crate) fn cpu_time(&self) -> anyhow::Result<Duration> {
         process::cpu_time(&self.family).with_context(|| self.name.clone())
     }
 
-    /// Gives its memory.
+    /// Its memory.
     pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
         process::memory(&self.family).with_context(|| self.name.clone())
     }

@@ -10,7 +10,7 @@ pub(crate) struct Median {
     pub(crate) high: f64,
 }
 
-/// Gives the median of some values, if there are any.
+/// The median of some values, if there are any.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<Median> {
     let mut sorted: Vec<f64> = values.into_iter().collect();
     sorted.sort_by(f64::total_cmp);

@@ -82,7 +82,7 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
     Ok(if reading.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Gives a document as a person wants to read it.
+/// A document as a person wants to read it.
 fn readable(document: &Document<'_>) -> anyhow::Result<Value> {
     let defaults = [
         ("scope", serde_json::to_value(Scope::default())?),

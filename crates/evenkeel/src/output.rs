@@ -28,7 +28,7 @@ impl Prefixes {
         Self { colored: wanted && is_terminal, is_terminal, width: 0, known: HashMap::new() }
     }
 
-    /// Gives a line as it is shown without a name: harmless to a terminal, unchanged elsewhere.
+    /// A line as it is shown without a name: harmless to a terminal, unchanged elsewhere.
     pub(crate) fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if !self.is_terminal {
             return Cow::Borrowed(text);
@@ -38,7 +38,7 @@ impl Prefixes {
         Cow::Owned(format!("{}{end}", escape(text)))
     }
 
-    /// Gives a line as it is shown.
+    /// A line as it is shown.
     pub(crate) fn line(&mut self, instance: &str, text: &str) -> String {
         self.width = self.width.max(instance.chars().count());
         let next = COLORS.get(self.known.len() % COLORS.len()).copied().unwrap_or("0");

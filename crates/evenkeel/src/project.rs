@@ -39,7 +39,7 @@ pub(crate) struct ProjectArgs {
 }
 
 impl ProjectArgs {
-    /// Gives the choice in a form that can be sent to a supervisor: paths absolute, the environment included.
+    /// The choice in a form that can be sent to a supervisor: paths absolute, the environment included.
     pub(crate) fn choice(&self) -> io::Result<FileChoice> {
         let here = std::env::current_dir()?;
         let folder = self.project_directory.as_ref().map_or_else(|| here.clone(), |folder| here.join(folder));

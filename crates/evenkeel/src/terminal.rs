@@ -173,7 +173,7 @@ impl fmt::Display for Unwritten {
 
 impl std::error::Error for Unwritten {}
 
-/// Gives the status with which to end quietly, if an error says that who read standard output has enough.
+/// The status with which to end quietly, if an error says that who read standard output has enough.
 pub(crate) fn reader_left(error: &anyhow::Error) -> Option<ExitCode> {
     let errors = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     let mut unwritten = errors.filter_map(|error| error.get_ref()?.downcast_ref::<Unwritten>());
@@ -212,7 +212,7 @@ fn escape_except(text: &str, harmless: &[char]) -> String {
     out
 }
 
-/// Gives the length of the colour sequence (`ESC [ digits m`) that a text begins with, or 0.
+/// The length of the colour sequence (`ESC [ digits m`) that a text begins with, or 0.
 fn color_length(text: &str) -> usize {
     let Some(parameters) = text.strip_prefix("\x1b[") else { return 0 };
     match parameters.find(|c: char| !c.is_ascii_digit() && !matches!(c, ';' | ':')) {

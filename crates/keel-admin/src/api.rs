@@ -134,7 +134,7 @@ pub struct InstanceRequest {
 }
 
 impl InstanceRequest {
-    /// Gives how long what is to end may take. Who gives it no time at all wants no drain either.
+    /// How long what is to end may take. Who gives it no time at all wants no drain either.
     pub fn ending(&self) -> keel_runner::Ending {
         let drain_s = self.drain_timeout_s.or(self.timeout_s.filter(|timeout_s| *timeout_s == 0));
         let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);

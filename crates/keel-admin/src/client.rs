@@ -43,7 +43,7 @@ impl Client {
         Self { socket: socket.as_ref().to_owned() }
     }
 
-    /// Gives the socket.
+    /// The socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
@@ -58,7 +58,7 @@ impl Client {
         serde_json::from_slice(&body).map_err(broken)
     }
 
-    /// Gives a command and follows it to its end.
+    /// Runs a command to its end.
     ///
     /// # Errors
     /// See [`ClientError`]; [`ClientError::Failed`] is the command's own outcome.
@@ -163,7 +163,7 @@ impl Lines {
         Self { body: response.into_body(), buffer: Vec::new() }
     }
 
-    /// Gives the next message; `None` at the end.
+    /// The next message; `None` at the end.
     ///
     /// # Errors
     /// When the stream breaks or a line can't be understood.

@@ -71,7 +71,7 @@ pub async fn find(identity: &Identity) -> Found {
     }
 }
 
-/// Gives all control sockets of this user, in order.
+/// All control sockets of this user, in order.
 fn sockets(runtime: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(runtime).into_iter().flatten().filter_map(Result::ok);
     let mut sockets: Vec<PathBuf> = entries
@@ -82,7 +82,7 @@ fn sockets(runtime: &Path) -> Vec<PathBuf> {
     sockets
 }
 
-/// Tells whether a project runs from this folder, by whatever path.
+/// Whether a project runs from this folder, by whatever path.
 fn is_in(info: &ProjectInfo, folder: &Path) -> bool {
     let same_path =
         info.folder.canonicalize().is_ok_and(|running| folder.canonicalize().ok() == Some(running));
@@ -91,7 +91,7 @@ fn is_in(info: &ProjectInfo, folder: &Path) -> bool {
             && File::open(folder).and_then(|folder| folder_id(&folder)).ok() == info.folder_id)
 }
 
-/// Gives what stays of a folder when it is moved.
+/// What stays of a folder when it is moved.
 pub(crate) fn folder_id(folder: &File) -> io::Result<FolderId> {
     folder.metadata().map(|meta| FolderId { device: meta.dev(), inode: meta.ino() })
 }

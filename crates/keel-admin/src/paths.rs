@@ -40,7 +40,7 @@ pub struct PathError {
 }
 
 impl Paths {
-    /// Gives the folders of a project.
+    /// The folders of a project.
     pub fn of(project: &str, folder: &Path) -> Self {
         let place = place(project, folder);
         let socket = Self::socket_of(project, folder);
@@ -52,12 +52,12 @@ impl Paths {
         }
     }
 
-    /// Tells whether something of the project was kept, by an earlier version too.
+    /// Whether something of the project was kept, by an earlier version too.
     pub fn has_state(&self, project: &str) -> bool {
         self.state.is_dir() || state_folder().join(project).is_dir()
     }
 
-    /// Gives the control socket of a project.
+    /// The control socket of a project.
     pub(crate) fn socket_of(project: &str, folder: &Path) -> PathBuf {
         runtime_folder().join(format!("{}.sock", place(project, folder)))
     }
@@ -112,7 +112,7 @@ impl PathError {
     }
 }
 
-/// Tells whether a process holds a lock.
+/// Whether a process holds a lock.
 fn is_locked(lock: &Path) -> bool {
     let Ok(file) = fs::File::open(lock) else { return false };
     rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
@@ -151,7 +151,7 @@ fn cache_folder() -> PathBuf {
     absolute_variable("XDG_CACHE_HOME").unwrap_or_else(usual).join("evenkeel")
 }
 
-/// Gives the folder of all control sockets of this user.
+/// The folder of all control sockets of this user.
 pub fn runtime_folder() -> PathBuf {
     match absolute_variable("XDG_RUNTIME_DIR") {
         Some(folder) => folder.join("evenkeel"),
@@ -189,7 +189,7 @@ fn make_closed(folder: &Path, widest: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells whether a folder is this user's and nobody else may write to it.
+/// Whether a folder is this user's and nobody else may write to it.
 pub(crate) fn is_private(folder: &Path) -> bool {
     let me = rustix::process::getuid().as_raw();
     let is_ours = |meta: fs::Metadata| meta.is_dir() && meta.uid() == me && meta.mode() & 0o022 == 0;

@@ -463,7 +463,7 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// Gives what is to be shown of an event, if anything.
+    /// What is to be shown of an event, if anything.
     pub fn message(&mut self, event: ProjectEvent) -> Option<Message> {
         match event {
             ProjectEvent::Runner(Notice::Progress { service, text }) => {

@@ -73,7 +73,7 @@ impl SupervisorClaim {
         Ok(Self { _lock: lock, listener: Some(listener), paths: paths.clone() })
     }
 
-    /// Gives the socket, once, to the tokio runtime that this is called on.
+    /// The socket, once, to the tokio runtime that this is called on.
     pub fn listener(&mut self) -> Option<UnixListener> {
         UnixListener::from_std(self.listener.take()?).ok()
     }
@@ -86,7 +86,7 @@ impl Drop for SupervisorClaim {
     }
 }
 
-/// Gives the process that holds a lock, as it wrote itself.
+/// The process that holds a lock, as it wrote itself.
 fn holder(lock: &Path) -> Option<u32> {
     std::fs::read_to_string(lock).ok()?.trim().parse().ok()
 }

@@ -4,6 +4,6 @@ use keel_control::project::Reading;
 
 /// Turns diagnostics into text.
 pub trait Describe: Send + Sync {
-    /// Gives every diagnostic of a reading as a text of its own, in order.
+    /// Every diagnostic of a reading as a text of its own, in order.
     fn diagnostics(&self, reading: &Reading) -> Vec<String>;
 }

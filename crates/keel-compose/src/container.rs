@@ -73,7 +73,7 @@ pub(crate) fn deploy_limits(decoder: &mut Decoder<'_>, limits: &Node, confinemen
     settle(pids, &mut confinement.pids_max, "pids_limit");
 }
 
-/// Gives the paths of `volumes` with `type: tmpfs`.
+/// The paths of `volumes` with `type: tmpfs`.
 fn memory_mounts(volumes: &Node) -> Vec<(String, String)> {
     let Value::Sequence(items) = &volumes.value else { return Vec::new() };
     let scalar = |node: Option<&Node>| match node.map(|node| &node.value) {

@@ -72,7 +72,7 @@ impl<'a> Scanner<'a> {
         Span::new(self.source, start..end.max(start))
     }
 
-    /// Gives where the current line ends: at its line feed or at the end of the text.
+    /// Where the current line ends: at its line feed or at the end of the text.
     fn line_end(&self) -> usize {
         self.at + self.rest().find('\n').unwrap_or(self.rest().len())
     }

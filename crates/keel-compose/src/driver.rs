@@ -5,7 +5,7 @@ use keel_model::{Driver, DriverChoice};
 
 use crate::{Project, Service, decode::Decoder, files::FileReader, yaml::Node};
 
-/// Gives the choice for services that don't say: what the caller said, else the top level.
+/// The choice for services that don't say: what the caller said, else the top level.
 pub(crate) fn of_project(
     given: Option<DriverChoice>,
     tree: &Node,

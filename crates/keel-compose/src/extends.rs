@@ -81,7 +81,7 @@ impl FileReader<'_> {
         })
     }
 
-    /// Gives the service that is extended.
+    /// The service that is extended.
     fn base(
         &mut self,
         extends: &Node,

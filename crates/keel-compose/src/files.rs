@@ -101,7 +101,7 @@ pub(crate) fn normal_name(folder: &Path) -> String {
     if kept.is_empty() { "default".to_owned() } else { kept.to_owned() }
 }
 
-/// Tells whether a text is a project's name.
+/// Whether a text is a project's name.
 pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(is_name_char) && !name.starts_with(['-', '_'])
 }
@@ -330,7 +330,7 @@ impl<'a> FileReader<'a> {
     }
 }
 
-/// Gives the span of a part of a scalar; of all of it where its text isn't in the file as it is.
+/// The span of a part of a scalar; of all of it where its text isn't in the file as it is.
 fn place_within(span: Span, text: &str, range: std::ops::Range<usize>, sources: &Sources) -> Span {
     let written = sources.slice(span);
     match written.find(text) {

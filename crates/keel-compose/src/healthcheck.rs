@@ -41,7 +41,7 @@ pub enum HealthTest {
 }
 
 impl HealthTest {
-    /// Gives what is run, the shell's line as `sh -c`; `None` where it is off.
+    /// What is run, the shell's line as `sh -c`; `None` where it is off.
     pub fn argv(&self) -> Option<Vec<String>> {
         match self {
             Self::Disabled => None,

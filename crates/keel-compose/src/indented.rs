@@ -29,7 +29,7 @@ impl<'a> Indented<'a> {
         Self { text, scanned: Cow::Borrowed(text), lines: Vec::new(), width: 0, scanned_bytes: 0 }
     }
 
-    /// Gives the place in the text of a byte that is scanned.
+    /// The place in the text of a byte that is scanned.
     pub(crate) fn in_text(&self, scanned: usize) -> usize {
         // Of the lines before it, each stands `width` further to the right than the one before.
         let mut moved = 0;
@@ -78,7 +78,7 @@ impl<'a> Indented<'a> {
         true
     }
 
-    /// Gives the line that begins with the token at this place.
+    /// The line that begins with the token at this place.
     fn line_of_token(&self, at: usize) -> Vec<usize> {
         let before = self.text.get(..at).unwrap_or_default();
         let line = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -86,7 +86,7 @@ impl<'a> Indented<'a> {
         if blank { vec![line] } else { Vec::new() }
     }
 
-    /// Gives the first line after this place that is indented with a tab and holds something.
+    /// The first line after this place that is indented with a tab and holds something.
     fn tabbed_line_after(&self, at: usize) -> Vec<usize> {
         let mut start = at;
         while let Some(newline) = self.text.get(start..).and_then(|rest| rest.find('\n')) {
@@ -114,7 +114,7 @@ impl<'a> Indented<'a> {
         lines
     }
 
-    /// Gives the lines, but the first, of the quoted scalar that begins at this place.
+    /// The lines, but the first, of the quoted scalar that begins at this place.
     fn lines_of_quote(&self, at: usize) -> Vec<usize> {
         let mut lines = Vec::new();
         let mut characters = self.text.get(at..).unwrap_or_default().char_indices();

@@ -31,7 +31,7 @@ pub(crate) struct Failure {
     pub(crate) help: Option<String>,
 }
 
-/// Gives a variable's value.
+/// A variable's value.
 pub(crate) trait Lookup {
     fn get(&self, name: &str) -> Option<&str>;
 }
@@ -203,7 +203,7 @@ fn closing_braces(text: &str) -> BTreeMap<usize, usize> {
     closing
 }
 
-/// Gives the length of the variable's name that a text begins with.
+/// The length of the variable's name that a text begins with.
 pub(crate) fn name_length(text: &str) -> usize {
     let letter = |c: char| c.is_ascii_alphabetic() || c == '_';
     if !text.starts_with(letter) {

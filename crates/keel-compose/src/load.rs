@@ -121,7 +121,7 @@ fn environment(options: &Options, start: &Path, reader: &mut FileReader<'_>) -> 
     variables
 }
 
-/// Gives the name from `-p` or the environment, else the file's, else the folder's.
+/// The name from `-p` or the environment, else the file's, else the folder's.
 fn project_name(given: Option<String>, folder: &Path, tree: &Node, reader: &mut FileReader<'_>) -> String {
     let named = tree.get("name").filter(|node| !node.is_null());
     let (name, span) = match (given, named.map(|node| (&node.value, node.span))) {

@@ -109,7 +109,7 @@ fn step<'a>(path: Path<'a>, key: &'a str) -> Vec<&'a str> {
     below
 }
 
-/// Tells whether a field's later value replaces the earlier one whole.
+/// Whether a field's later value replaces the earlier one whole.
 fn replaces(path: Path<'_>) -> bool {
     matches!(
         path,

@@ -53,7 +53,7 @@ pub struct Project {
 }
 
 impl Project {
-    /// Tells whether an instance of another service is called, or may be called, as this service is. Then all instances
+    /// Whether an instance of another service is called, or may be called, as this service is. Then all instances
     /// of this one are numbered, so that no two ever share a name.
     pub fn has_namesake(&self, service: &Service) -> bool {
         let name = service.name.value.as_str();
@@ -192,19 +192,19 @@ pub struct Service {
     pub process: Option<Process>,
 }
 
-/// Gives the number of an instance of this service that has this name: 2 of `app-2`.
+/// The number of an instance of this service that has this name: 2 of `app-2`.
 pub(crate) fn number_after(name: &str, service: &str) -> Option<u32> {
     let number = name.strip_prefix(service)?.strip_prefix('-')?;
     number.parse().ok().filter(|_| !number.starts_with(['0', '+']))
 }
 
 impl Service {
-    /// Gives how many instances should run: `scale`, else `deploy.replicas`, else 1.
+    /// How many instances should run: `scale`, else `deploy.replicas`, else 1.
     pub fn replicas(&self) -> u32 {
         self.scale.as_ref().or(self.deploy_replicas.as_ref()).map_or(1, |count| count.value)
     }
 
-    /// Gives every further name it is found under: network aliases, links, container name, host name.
+    /// Every further name it is found under: network aliases, links, container name, host name.
     pub fn aliases(&self) -> impl Iterator<Item = &str> {
         let networks = self.networks.values().flat_map(|network| &network.aliases);
         networks
@@ -214,13 +214,13 @@ impl Service {
             .map(|name| name.value.as_str())
     }
 
-    /// Gives what happens when an instance ends by itself: `restart`, else `deploy.restart_policy`, else nothing.
+    /// What happens when an instance ends by itself: `restart`, else `deploy.restart_policy`, else nothing.
     pub fn restart_policy(&self) -> RestartPolicy {
         let given = self.restart.as_ref().or(self.deploy_restart.as_ref());
         given.map_or(NEVER, |policy| policy.value.clone())
     }
 
-    /// Gives how an instance is told to end; the Dockerfile's STOPSIGNAL counts where the file has none.
+    /// How an instance is told to end; the Dockerfile's STOPSIGNAL counts where the file has none.
     pub fn stop(&self) -> Stop {
         const SIGTERM: i32 = 15;
         let built = self.dockerfile.as_ref().and_then(|dockerfile| dockerfile.stop_signal.as_ref());
@@ -230,7 +230,7 @@ impl Service {
         Stop { signal, grace_period }
     }
 
-    /// Gives its healthcheck, fields that the file leaves out taken from the Dockerfile's HEALTHCHECK and then from the
+    /// Its healthcheck, fields that the file leaves out taken from the Dockerfile's HEALTHCHECK and then from the
     /// specification's defaults. `None` where there is none or it is disabled.
     pub fn effective_healthcheck(&self) -> Option<keel_model::Healthcheck> {
         let built = self.dockerfile.as_ref().and_then(|dockerfile| dockerfile.healthcheck.as_ref());
@@ -266,7 +266,7 @@ impl Service {
         ports
     }
 
-    /// Says whether the file itself, not only the image, names a TCP port of the service.
+    /// Whether the file itself, not only the image, names a TCP port of the service.
     pub fn declares_tcp_port(&self) -> bool {
         let mapped = self.ports.iter().map(|mapping| mapping.protocol);
         mapped

@@ -68,12 +68,12 @@ impl Report {
         result
     }
 
-    /// Tells whether an error concerns this service.
+    /// Whether an error concerns this service.
     pub(crate) fn is_faulty(&self, service: &str) -> bool {
         self.faulty.contains(service)
     }
 
-    /// Tells whether no error concerns the project as a whole.
+    /// Whether no error concerns the project as a whole.
     pub(crate) fn is_sound(&self) -> bool {
         !self.unsound
     }

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-/// Gives a plain scalar's text as Compose has it in `environment`, `labels` and `args`.
+/// A plain scalar's text as Compose has it in `environment`, `labels` and `args`.
 pub(crate) fn printed(text: &str) -> Cow<'_, str> {
     match text {
         "true" | "True" | "TRUE" => return Cow::Borrowed("true"),

@@ -419,7 +419,7 @@ fn unknown(name: &str, entry: &crate::yaml::Entry, fields: &[Field], what: &str)
     }
 }
 
-/// Tells whether a field says what holds without it.
+/// Whether a field says what holds without it.
 fn is_off(node: &Node) -> bool {
     match &node.value {
         Value::Scalar(scalar) => scalar.is_null() || matches!(scalar.text.as_str(), "" | "false"),
@@ -431,7 +431,7 @@ fn is_off(node: &Node) -> bool {
 /// Options of log drivers that bound what is kept, as Evenkeel does by itself.
 const LOG_LIMITS: [&str; 3] = ["compress", "max-file", "max-size"];
 
-/// Tells whether a field asks for what holds anyway.
+/// Whether a field asks for what holds anyway.
 fn is_default(field: &Field, node: &Node) -> bool {
     let text = |node: &Node| match &node.value {
         Value::Scalar(scalar) => Some(scalar.text.to_ascii_lowercase()),

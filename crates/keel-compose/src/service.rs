@@ -165,7 +165,7 @@ fn extra_hosts(decoder: &mut Decoder<'_>, node: &Node) -> Vec<(String, Spanned<I
     hosts
 }
 
-/// Gives the names that stand for this host, whichever address it has where they are asked for.
+/// The names that stand for this host, whichever address it has where they are asked for.
 fn gateway_hosts(decoder: &mut Decoder<'_>, node: &Node) -> Vec<String> {
     let named = decoder.labels(node).into_iter().filter_map(|(name, value)| match name.split_once(':') {
         Some((name, "host-gateway")) => Some(name.to_owned()),
@@ -505,7 +505,7 @@ fn read_environment(node: &Node, service: &mut Service, project: &Project, reade
     service.environment.extend(own);
 }
 
-/// Gives the names that stand without a value and have none in the shell either: they end up unset.
+/// The names that stand without a value and have none in the shell either: they end up unset.
 fn names_unset(node: &Node, own: &IndexMap<String, Spanned<String>>) -> Vec<String> {
     let named: Vec<String> = match &node.value {
         Value::Mapping(entries) => entries.keys().cloned().collect(),

@@ -66,7 +66,7 @@ pub(crate) struct Entry {
 }
 
 impl Scalar {
-    /// Tells whether it is null in YAML 1.2's core schema.
+    /// Whether it is null in YAML 1.2's core schema.
     pub(crate) fn is_null(&self) -> bool {
         self.plain && matches!(self.text.as_str(), "" | "~" | "null" | "Null" | "NULL")
     }
@@ -101,7 +101,7 @@ impl Node {
         }
     }
 
-    /// Gives the value under a key of this mapping.
+    /// The value under a key of this mapping.
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         self.as_mapping()?.get(key).map(|entry| &entry.value)
     }
@@ -241,7 +241,7 @@ fn innermost(text: &str, section: usize, at: usize) -> usize {
     inner.filter(|inner| *inner > section).unwrap_or(section)
 }
 
-/// Gives the start of the line of a place.
+/// The start of the line of a place.
 fn line_of(text: &str, at: usize) -> usize {
     at - text.get(..at).map_or(0, |before| line_before(before, at).len())
 }
@@ -496,7 +496,7 @@ impl<'a> Builder<'a> {
         entries
     }
 
-    /// Gives what a tag asks for, and whether it makes text of the scalar.
+    /// What a tag asks for, and whether it makes text of the scalar.
     fn tag(&mut self, tag: Option<&saphyr_parser::Tag>, span: Span) -> (Tag, bool) {
         let Some(tag) = tag else { return (Tag::Plain, false) };
         if tag.is_yaml_core_schema() {
@@ -547,7 +547,7 @@ impl<'a> Builder<'a> {
         Some(Inside { level, mapping: opened.start.start as usize, key })
     }
 
-    /// Gives the byte offset of a character.
+    /// The byte offset of a character.
     fn offset(&self, index: usize) -> usize {
         let at = if self.offsets.is_empty() {
             index

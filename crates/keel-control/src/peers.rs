@@ -54,7 +54,7 @@ pub enum Entry {
 }
 
 impl Binding {
-    /// Gives the services whose instances are peers here.
+    /// The services whose instances are peers here.
     pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
         self.entries.iter().flat_map(|entry| match entry {
             Entry::Fixed(_) | Entry::Name { .. } => [].as_slice(),
@@ -62,7 +62,7 @@ impl Binding {
         })
     }
 
-    /// Gives the names whose addresses are peers here.
+    /// The names whose addresses are peers here.
     pub fn names(&self) -> impl Iterator<Item = &FollowedName> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::Name { name, .. } => Some(name),

@@ -107,7 +107,7 @@ impl Sockets {
         });
     }
 
-    /// Gives all sockets, with their addresses.
+    /// All sockets, with their addresses.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Address, BorrowedFd<'_>)> {
         self.open.iter().map(|(address, socket)| (address, socket.as_fd()))
     }
@@ -261,7 +261,7 @@ pub(crate) fn is_own_port(port: u16) -> bool {
     is_port_of(std::process::id(), port)
 }
 
-/// Tells whether a process listens on a port, as far as this user may know.
+/// Whether a process listens on a port, as far as this user may know.
 pub(crate) fn is_port_of(pid: u32, port: u16) -> bool {
     let listeners = listening_on(port).unwrap_or_default();
     let Some(pid) = i32::try_from(pid).ok() else { return false };

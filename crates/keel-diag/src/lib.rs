@@ -109,7 +109,7 @@ impl Diagnostic {
         self
     }
 
-    /// Gives the primary place.
+    /// The primary place.
     pub fn span(&self) -> Option<Span> {
         self.labels.first().map(|label| label.span)
     }

@@ -133,7 +133,7 @@ fn without_c1(text: &str) -> Cow<'_, str> {
     if text.contains(is_c1) { Cow::Owned(text.replace(is_c1, "\u{b7}")) } else { Cow::Borrowed(text) }
 }
 
-/// Gives the nearest character boundary at or below an offset.
+/// The nearest character boundary at or below an offset.
 fn floor(text: &str, offset: usize) -> usize {
     (0..=offset).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
 }

@@ -56,22 +56,22 @@ impl Sources {
         id
     }
 
-    /// Gives a text's name.
+    /// A text's name.
     pub fn path(&self, id: SourceId) -> &Path {
         self.files.get(id.0 as usize).map_or(Path::new("?"), |(path, _)| path)
     }
 
-    /// Gives a text.
+    /// A text.
     pub fn text(&self, id: SourceId) -> &str {
         self.files.get(id.0 as usize).map_or("", |(_, text)| text)
     }
 
-    /// Gives the bytes that a span covers; empty if it lies outside.
+    /// The bytes that a span covers; empty if it lies outside.
     pub fn slice(&self, span: Span) -> &str {
         self.text(span.source).get(span.start as usize..span.end as usize).unwrap_or("")
     }
 
-    /// Gives the line and column of a span's first byte.
+    /// The line and column of a span's first byte.
     pub fn position(&self, span: Span) -> Position {
         let text = self.text(span.source);
         let before = text.get(..span.start as usize).unwrap_or(text);
@@ -83,7 +83,7 @@ impl Sources {
         }
     }
 
-    /// Gives all texts in the order they were added, with their names.
+    /// All texts in the order they were added, with their names.
     pub fn iter(&self) -> impl Iterator<Item = (SourceId, &Path, &str)> {
         (0..).zip(&self.files).map(|(id, (path, text))| (SourceId(id), path.as_path(), text.as_str()))
     }

@@ -1,6 +1,6 @@
 //! "Did you mean".
 
-/// Gives the candidate nearest to a misspelt word, if one is near enough to be meant.
+/// The candidate nearest to a misspelt word, if one is near enough to be meant.
 ///
 /// Near enough is a third of the word's length in edits (transposed letters are one), at least one.
 pub fn suggest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -15,7 +15,7 @@ pub(crate) struct Tuning {
     pub(crate) port: Option<u16>,
 }
 
-/// Gives a configuration with these changes.
+/// A configuration with these changes.
 pub(crate) fn tuned(configuration: &[Directive], upstream: &str, tuning: &Tuning) -> Vec<Directive> {
     let mut changed = configuration.to_vec();
     let is_tuned =

@@ -151,7 +151,7 @@ impl Cutters {
         state.made
     }
 
-    /// Gives what the peers noted.
+    /// What the peers noted.
     pub(crate) fn ledger(&self) -> Ledger {
         Ledger { source: Source::File, entries: self.shared.lock().entries.clone(), ..Ledger::default() }
     }

@@ -86,7 +86,7 @@ pub enum CaseNews<'a> {
     Ended(&'a results::Case),
 }
 
-/// Gives the cases that were asked for, in the order of the list.
+/// The cases that were asked for, in the order of the list.
 fn chosen(options: &Options) -> Result<Vec<&'static Case>, Error> {
     for name in &options.cases {
         if CASES.iter().all(|case| case.name != name) {
@@ -208,7 +208,7 @@ fn served(records: &[Record], step: u32) -> BTreeMap<String, u64> {
     served
 }
 
-/// Gives the project's own files, by name.
+/// The project's own files, by name.
 fn project_files(subject: &Subject) -> BTreeMap<String, String> {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     let read = |path: &PathBuf| Some((name(path)?, std::fs::read_to_string(path).ok()?));

@@ -56,7 +56,7 @@ impl Foreign {
         Ok(Self { shared, port, accepts: Some(accepts) })
     }
 
-    /// Gives what it noted, in a ledger's words.
+    /// What it noted, in a ledger's words.
     pub(crate) fn noted(&self) -> String {
         self.shared.noted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -84,12 +84,12 @@ impl Front {
         Ok(front)
     }
 
-    /// Gives what every configuration begins with.
+    /// What every configuration begins with.
     pub(crate) fn preamble() -> &'static str {
         "daemon off;\npid PREFIX/pid;\nerror_log PREFIX/error.log;\n"
     }
 
-    /// Gives what its `http` block needs, so that it writes into its own folder alone.
+    /// What its `http` block needs, so that it writes into its own folder alone.
     pub(crate) fn folders() -> &'static str {
         "access_log off;\n    client_body_temp_path PREFIX/client_body;\n    proxy_temp_path PREFIX/proxy;\n"
     }
@@ -103,7 +103,7 @@ impl Front {
         kill_process(pid, Signal::HUP).map_err(|error| io(error.into()))
     }
 
-    /// Gives the processes that serve connections.
+    /// The processes that serve connections.
     pub(crate) fn workers(&self) -> Vec<Pid> {
         let pids = children(self.child.id());
         pids.into_iter().filter_map(|pid| i32::try_from(pid).ok().and_then(Pid::from_raw)).collect()

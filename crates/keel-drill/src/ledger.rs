@@ -169,7 +169,7 @@ impl Ledger {
         receipts
     }
 
-    /// Gives the sums of request bodies that instances noted when they had answered.
+    /// The sums of request bodies that instances noted when they had answered.
     pub fn sums(&self) -> HashMap<Id, &str> {
         self.entries
             .iter()

@@ -91,7 +91,7 @@ pub struct Options {
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Gives the flag that ends a drill when it is set.
+    /// The flag that ends a drill when it is set.
     pub fn flag(&self) -> Arc<AtomicBool> {
         self.0.clone()
     }

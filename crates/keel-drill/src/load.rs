@@ -140,7 +140,7 @@ impl Load {
         Ok(())
     }
 
-    /// Gives the records so far of one step.
+    /// The records so far of one step.
     pub(crate) fn records_of(&self, step: u32) -> Vec<Record> {
         self.shared.lock().records.iter().filter(|record| record.id.step == step).cloned().collect()
     }

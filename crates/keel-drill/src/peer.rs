@@ -305,7 +305,7 @@ async fn read(stream: &mut TcpStream, bytes: &mut Vec<u8>, patience: Option<Dura
     Ok(if count == 0 { Read::End } else { Read::Some })
 }
 
-/// Gives whose healthcheck a request is, if it is one.
+/// Whose healthcheck a request is, if it is one.
 pub(crate) fn asker(head: &str) -> Option<&str> {
     let is_healthcheck = head.split(' ').nth(1) == Some(READY_PATH);
     is_healthcheck.then(|| field(head, ASKER_FIELD).unwrap_or_default())

@@ -61,7 +61,7 @@ impl Group {
         })
     }
 
-    /// Gives the members that aren't dead. One whose first thread has ended while others are ending still is.
+    /// The members that aren't dead. One whose first thread has ended while others are ending still is.
     fn members(self) -> Vec<Stat> {
         let main = self.main.as_raw_nonzero().get();
         let is_ours = |pid: i32, stat: &Stat| pid == main || (self.leads && stat.group == main);
@@ -102,7 +102,7 @@ pub(crate) fn end_all_of(mark: &str) {
     }
 }
 
-/// Gives the processes that aren't dead and have this word on their command line; guards, and this process, aside.
+/// The processes that aren't dead and have this word on their command line; guards, and this process, aside.
 pub(crate) fn all_of(mark: &str) -> Vec<Pid> {
     pids().filter(|pid| bears(*pid, mark)).filter_map(Pid::from_raw).filter(|pid| lives(*pid)).collect()
 }
@@ -145,7 +145,7 @@ fn line_has_word(line: &[u8], word: &str) -> bool {
     line.split(|byte| matches!(byte, 0 | b' ' | b'"')).any(|one| one == word.as_bytes())
 }
 
-/// Gives the processes that a process started.
+/// The processes that a process started.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());

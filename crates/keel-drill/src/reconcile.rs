@@ -248,7 +248,7 @@ fn wrk_side(stage: &mut Stage<'_>, wrk: &Path, ground: &Ground) -> Result<Side, 
     Ok(side)
 }
 
-/// Gives what instances noted; they must do it themselves.
+/// What instances noted; they must do it themselves.
 fn noted(stage: &Stage<'_>) -> Result<Ledger, Error> {
     let ledger = stage.ledger()?;
     match ledger.source {

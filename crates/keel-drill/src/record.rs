@@ -11,25 +11,25 @@ use serde::{Deserialize, Serialize};
 pub struct Moment(pub u64);
 
 impl Moment {
-    /// Gives the moment that is now.
+    /// The moment that is now.
     pub fn now() -> Self {
         let time = clock_gettime(ClockId::Monotonic);
         let part = |number: i64| u64::try_from(number).unwrap_or(0);
         Self(part(time.tv_sec) * 1_000_000 + part(time.tv_nsec) / 1000)
     }
 
-    /// Gives how long it is since an earlier moment; zero if that came later.
+    /// How long it is since an earlier moment; zero if that came later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
-    /// Gives a later moment.
+    /// A later moment.
     #[must_use]
     pub fn after(self, time: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
     }
 
-    /// Gives an earlier moment.
+    /// An earlier moment.
     #[must_use]
     pub fn before(self, time: Duration) -> Self {
         Self(self.0.saturating_sub(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
@@ -131,17 +131,17 @@ pub enum Break {
 }
 
 impl Record {
-    /// Gives the time from its intended start to its end.
+    /// The time from its intended start to its end.
     pub fn latency(&self) -> Duration {
         self.ended.since(self.intended)
     }
 
-    /// Gives how much later it was begun than intended: the generator's own fault. What connections take is the system's.
+    /// How much later it was begun than intended: the generator's own fault. What connections take is the system's.
     pub fn lag(&self) -> Duration {
         self.begun.since(self.intended)
     }
 
-    /// Gives how long it waited for one of the connections to be free.
+    /// How long it waited for one of the connections to be free.
     pub fn queued(&self) -> Duration {
         self.free.since(self.begun)
     }

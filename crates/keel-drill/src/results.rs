@@ -237,7 +237,7 @@ impl From<Duration> for Seconds {
 }
 
 impl Case {
-    /// Gives how many requests were received twice that must not be, where that can be counted.
+    /// How many requests were received twice that must not be, where that can be counted.
     pub fn doubled(&self) -> Option<u64> {
         (self.source != Source::None).then_some(self.count.doubled)
     }
@@ -251,7 +251,7 @@ impl Results {
             && self.cases.iter().all(|case| case.findings.is_empty())
     }
 
-    /// Gives the cases that were played.
+    /// The cases that were played.
     pub fn played(&self) -> impl Iterator<Item = &Case> {
         self.cases.iter().filter(|case| case.skipped.is_none())
     }

@@ -11,7 +11,7 @@ impl Seed {
         Self(seed)
     }
 
-    /// Gives the stream of one purpose.
+    /// The stream of one purpose.
     #[must_use]
     pub(crate) fn split(&self, purpose: &str) -> Self {
         // FNV-1a, stirred once by the stream itself.
@@ -22,7 +22,7 @@ impl Seed {
         Self(stream.next())
     }
 
-    /// Gives the next number.
+    /// The next number.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -31,13 +31,13 @@ impl Seed {
         z ^ (z >> 31)
     }
 
-    /// Gives a number below `end`; 0 where `end` is 0.
+    /// A number below `end`; 0 where `end` is 0.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         // The high half of a product: even enough for what is far below 2^64.
         ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
     }
 
-    /// Gives a number from 0 up to 1.
+    /// A number from 0 up to 1.
     pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }

@@ -60,7 +60,7 @@ pub(crate) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// Gives the program that balances.
+    /// The program that balances.
     pub(crate) fn program(&self) -> Program<'a> {
         match &self.options.nginx {
             Some(nginx) => Program::Nginx(&nginx.path),
@@ -311,17 +311,17 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Gives the services whose instances answer.
+    /// The services whose instances answer.
     fn services(&self) -> BTreeSet<&'a str> {
         self.context.subject.services.iter().map(|service| service.name.as_str()).collect()
     }
 
-    /// Gives the instances that take requests now.
+    /// The instances that take requests now.
     pub(crate) fn ready(&self) -> Result<Vec<Instance>, Error> {
         self.system.ready(&self.services())
     }
 
-    /// Gives their names.
+    /// Their names.
     pub(crate) fn names(&self) -> Result<Vec<String>, Error> {
         Ok(self.ready()?.into_iter().map(|one| one.name).collect())
     }
@@ -572,7 +572,7 @@ impl<'a> Stage<'a> {
         });
     }
 
-    /// Gives what instances noted so far.
+    /// What instances noted so far.
     pub(crate) fn ledger(&self) -> Result<Ledger, Error> {
         self.system.ledger(self.source)
     }
@@ -587,7 +587,7 @@ impl<'a> Stage<'a> {
         self.played.findings.extend(findings);
     }
 
-    /// Gives the records of one step.
+    /// The records of one step.
     pub(crate) fn records_of(&self, step: u32) -> Vec<Record> {
         self.load.records_of(step)
     }
@@ -641,7 +641,7 @@ pub(crate) struct Killed {
 const UNHEARD_MAX: Duration = Duration::from_millis(100);
 
 impl Killed {
-    /// Gives the time in which a request may have been caught by it.
+    /// The time in which a request may have been caught by it.
     pub(crate) fn during(&self) -> (Moment, Moment) {
         (self.from, self.to.after(UNHEARD_MAX))
     }
@@ -663,7 +663,7 @@ impl Setup {
     }
 }
 
-/// Gives the multiple of `of` that is next to `about`, at least one.
+/// The multiple of `of` that is next to `about`, at least one.
 pub(crate) fn multiple(about: u32, of: usize) -> u32 {
     let of = u32::try_from(of.max(1)).unwrap_or(u32::MAX);
     (about / of).max(1) * of
@@ -685,7 +685,7 @@ impl Turns {
     }
 }
 
-/// Says whether instances answered in turn: the same sequence again and again. `None` where they don't say who they are.
+/// Whether instances answered in turn: the same sequence again and again. `None` where they don't say who they are.
 fn takes_turns(records: &[Record], instances: usize) -> Option<Turns> {
     let mut sorted: Vec<&Record> = records.iter().collect();
     sorted.sort_by_key(|record| record.id);

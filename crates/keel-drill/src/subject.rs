@@ -115,12 +115,12 @@ impl Subject {
         Ok(Self { joined, options, configuration, configuration_text, route, services, networks, publishing })
     }
 
-    /// Gives the project's Compose files, absolute.
+    /// The project's Compose files, absolute.
     pub(crate) fn files(&self) -> &[PathBuf] {
         &self.joined.files
     }
 
-    /// Gives the service in the balancer's seat; the drill's own where the project has none.
+    /// The service in the balancer's seat; the drill's own where the project has none.
     pub(crate) fn seat(&self) -> &str {
         self.joined.seat.as_ref().map_or(SEAT, |seat| seat.service.as_str())
     }
@@ -172,7 +172,7 @@ impl Subject {
         own.flat_map(|binding| &binding.entries)
     }
 
-    /// Gives the ports that `listen` names, each once.
+    /// The ports that `listen` names, each once.
     pub(crate) fn listen_ports(&self) -> BTreeSet<u16> {
         self.joined.plan.listeners.iter().map(|listener| listener.declared_port).collect()
     }

@@ -146,7 +146,7 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// Says whether it takes requests, in a process that isn't one of these dead ones. One whose death is known of and
+    /// Whether it takes requests, in a process that isn't one of these dead ones. One whose death is known of and
     /// hasn't been carried through is called ready, without a process.
     pub(crate) fn is_back(&self, dead: &[Pid]) -> bool {
         let lives = |pid: i32| dead.iter().all(|dead| dead.as_raw_nonzero().get() != pid);
@@ -285,7 +285,7 @@ impl System {
         vec![self.name.clone(), self.ledger.to_string_lossy().into_owned()]
     }
 
-    /// Gives the variables by which the system's own folders are found.
+    /// The variables by which the system's own folders are found.
     fn environment(&self) -> [(&'static str, PathBuf); 2] {
         [
             ("XDG_RUNTIME_DIR", self.runtime.path().to_owned()),
@@ -312,7 +312,7 @@ impl System {
         Begun::start(self.command(words), words.join(" "), &self.ground.stop).map_err(io)
     }
 
-    /// Says whether a command ends well within a time.
+    /// Whether a command ends well within a time.
     pub(crate) fn answers(&self, words: &[&str], within: Duration) -> Result<bool, Error> {
         match self.begin(words)?.wait(within) {
             Ok(output) => Ok(output.status.success()),
@@ -321,13 +321,13 @@ impl System {
         }
     }
 
-    /// Gives the instances, those of the seat and of other services included.
+    /// The instances, those of the seat and of other services included.
     pub(crate) fn instances(&self) -> Result<Vec<Instance>, Error> {
         let text = self.run(&["ps", "--format", "json"])?;
         serde_json::from_str(&text).map_err(|error| Error::io("`ps` can't be understood", error.into()))
     }
 
-    /// Gives the instances of these services that take requests.
+    /// The instances of these services that take requests.
     pub(crate) fn ready(&self, services: &BTreeSet<&str>) -> Result<Vec<Instance>, Error> {
         let mut instances = self.instances()?;
         instances.retain(|one| one.state == "ready" && services.contains(one.service.as_str()));
@@ -369,14 +369,14 @@ impl System {
         text.trim().parse().map_err(|_| Error::Fault("the supervisor isn't to be found".to_owned()))
     }
 
-    /// Gives the data plane's process: the supervisor's child that serves connections.
+    /// The data plane's process: the supervisor's child that serves connections.
     pub(crate) fn data_plane(&self) -> Result<Pid, Error> {
         let helpers = children(self.supervisor()?).into_iter().filter_map(pid);
         let data_plane = helpers.into_iter().find(|pid| has_word(*pid, "data-plane"));
         data_plane.ok_or_else(|| Error::Fault("the data plane isn't to be found".to_owned()))
     }
 
-    /// Gives the processes of Evenkeel's own: the supervisor, and its children but for instances and their healthchecks.
+    /// The processes of Evenkeel's own: the supervisor, and its children but for instances and their healthchecks.
     pub(crate) fn own_processes(&self) -> Result<Vec<Pid>, Error> {
         let instances: BTreeSet<i32> = self.instances()?.into_iter().filter_map(|one| one.pid).collect();
         let is_own = |pid: &Pid| {
@@ -388,7 +388,7 @@ impl System {
         Ok(pid(supervisor).into_iter().chain(children).filter(|pid| lives(*pid)).collect())
     }
 
-    /// Gives the processes of the drill's peers that belong to no instance: neither one's main process nor of its children.
+    /// The processes of the drill's peers that belong to no instance: neither one's main process nor of its children.
     pub(crate) fn leftovers(&self) -> Result<Vec<Pid>, Error> {
         let mains: Vec<i32> = self.instances()?.into_iter().filter_map(|one| one.pid).collect();
         let mut own: BTreeSet<i32> = mains.iter().copied().collect();
@@ -400,7 +400,7 @@ impl System {
         Ok(self.peers().into_iter().filter(|pid| !own.contains(&pid.as_raw_nonzero().get())).collect())
     }
 
-    /// Gives the processes of the drill's peers that live.
+    /// The processes of the drill's peers that live.
     pub(crate) fn peers(&self) -> Vec<Pid> {
         all_of(&self.ledger.to_string_lossy())
     }
@@ -411,7 +411,7 @@ impl System {
         Ok(())
     }
 
-    /// Gives the name of the peer that behaves differently from all others, once it has begun.
+    /// The name of the peer that behaves differently from all others, once it has begun.
     pub(crate) fn odd_one(&self) -> Result<String, Error> {
         let role = self.ledger.with_file_name(ROLE);
         let name = std::fs::read_to_string(role).unwrap_or_default();
@@ -422,7 +422,7 @@ impl System {
         }
     }
 
-    /// Gives what instances noted so far.
+    /// What instances noted so far.
     pub(crate) fn ledger(&self, source: Source) -> Result<Ledger, Error> {
         let mut ledger = match source {
             Source::File => {
@@ -539,7 +539,7 @@ pub(crate) fn pid(id: u32) -> Option<Pid> {
     i32::try_from(id).ok().and_then(Pid::from_raw)
 }
 
-/// Gives the lock of the only supervisor that has its runtime files in a folder.
+/// The lock of the only supervisor that has its runtime files in a folder.
 fn lock_in(runtime: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(runtime).into_iter().flatten().filter_map(Result::ok);
     entries.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|kind| kind == "lock"))

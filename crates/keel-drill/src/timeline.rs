@@ -57,7 +57,7 @@ fn milliseconds(record: &Record) -> f64 {
     record.latency().as_secs_f64() * 1000.0
 }
 
-/// Gives the value that a share of a sorted list doesn't exceed (nearest rank).
+/// The value that a share of a sorted list doesn't exceed (nearest rank).
 fn percentile(sorted: &[f64], share: f64) -> Option<f64> {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied()

@@ -142,17 +142,17 @@ impl Group {
         })
     }
 
-    /// Gives the upstream's name.
+    /// The upstream's name.
     pub fn name(&self) -> &UpstreamName {
         &self.name
     }
 
-    /// Gives a number that changes with each publication, 0 before the first.
+    /// A number that changes with each publication, 0 before the first.
     pub fn version(&self) -> u64 {
         self.current.load().version
     }
 
-    /// Says whether any of its peers is an instance that Evenkeel runs, so that one that died will be replaced.
+    /// Whether any of its peers is an instance that Evenkeel runs, so that one that died will be replaced.
     pub fn is_managed(&self) -> bool {
         self.current.load().managed
     }
@@ -247,18 +247,18 @@ impl Group {
         Err(NoPeer::AllBusy)
     }
 
-    /// Gives the peers as published last, backup ones behind the others.
+    /// The peers as published last, backup ones behind the others.
     pub fn peers(&self) -> Vec<Arc<PeerState>> {
         self.current.load().entries().map(|entry| entry.state.clone()).collect()
     }
 
-    /// Gives how many peers a request can be tried on: all that are not `down`, backup ones included. nginx allows so
+    /// How many peers a request can be tried on: all that are not `down`, backup ones included. nginx allows so
     /// many attempts where `proxy_next_upstream_tries` doesn't say less.
     pub fn tries(&self) -> usize {
         self.current.load().entries().filter(|entry| !entry.down).count()
     }
 
-    /// Gives the counts of the peers as published last.
+    /// The counts of the peers as published last.
     pub fn status(&self) -> Vec<PeerStatus> {
         let status = |entry: &Arc<RosterPeer>| {
             let counts = entry.state.counts();

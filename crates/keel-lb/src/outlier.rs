@@ -59,13 +59,13 @@ impl Outlier {
         }
     }
 
-    /// Gives the last moment of the exclusion, be it past or not, if failures have reached the limit.
+    /// The last moment of the exclusion, be it past or not, if failures have reached the limit.
     pub fn excluded_until(&self, limits: Limits) -> Option<Instant> {
         let checked_at = self.checked_at.filter(|_| self.fails >= limits.max_fails)?;
         Some(checked_at.checked_add(limits.fail_timeout).unwrap_or(checked_at))
     }
 
-    /// Says whether failures exclude the peer and no probe is out, so that one more failure says nothing new.
+    /// Whether failures exclude the peer and no probe is out, so that one more failure says nothing new.
     pub fn has_settled(&self, limits: Limits) -> bool {
         self.excluded_until(limits).is_some() && self.failed_at >= self.checked_at
     }
@@ -101,7 +101,7 @@ impl Outlier {
         self.fails = self.fails.max(limits.max_fails);
     }
 
-    /// Says whether nothing is remembered of it.
+    /// Whether nothing is remembered of it.
     pub fn is_clean(&self) -> bool {
         self.fails == 0 && self.broken == 0
     }
@@ -114,7 +114,7 @@ impl Outlier {
         }
     }
 
-    /// Gives the failures that count now.
+    /// The failures that count now.
     pub fn fails(&self) -> u32 {
         self.fails
     }

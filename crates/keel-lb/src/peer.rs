@@ -94,37 +94,37 @@ impl PeerState {
         }
     }
 
-    /// Gives the upstream it belongs to.
+    /// The upstream it belongs to.
     pub fn upstream(&self) -> &UpstreamName {
         &self.identity.upstream
     }
 
-    /// Gives what makes it this peer: its address and incarnation.
+    /// What makes it this peer: its address and incarnation.
     pub fn key(&self) -> &PeerKey {
         &self.identity.key
     }
 
-    /// Gives its text in the file (`app1:5000`).
+    /// Its text in the file (`app1:5000`).
     pub fn name(&self) -> &str {
         &self.identity.name
     }
 
-    /// Gives the instance behind it, where Evenkeel runs it.
+    /// The instance behind it, where Evenkeel runs it.
     pub fn instance(&self) -> Option<&str> {
         self.identity.instance.as_deref()
     }
 
-    /// Says whether it has left its set. Idle connections to it are to be closed, none to be reused.
+    /// Whether it has left its set. Idle connections to it are to be closed, none to be reused.
     pub fn is_closed(&self) -> bool {
         self.word.load(Acquire) & CLOSED != 0
     }
 
-    /// Gives the requests in flight over all workers.
+    /// The requests in flight over all workers.
     pub fn in_flight(&self) -> u32 {
         self.word.load(Acquire) & IN_FLIGHT
     }
 
-    /// Gives its counts.
+    /// Its counts.
     pub fn counts(&self) -> Counts {
         Counts {
             first_attempts: self.first_attempts.load(Relaxed),
@@ -186,17 +186,17 @@ impl PeerState {
         self.failures.fetch_add(1, Relaxed);
     }
 
-    /// Gives the failures that count towards `max_fails` now.
+    /// The failures that count towards `max_fails` now.
     pub(crate) fn fails(&self) -> u32 {
         self.fails.load(Acquire)
     }
 
-    /// Says whether a success could clear anything.
+    /// Whether a success could clear anything.
     pub(crate) fn has_failed(&self) -> bool {
         self.has_failed.load(Acquire)
     }
 
-    /// Gives the failure record as it is.
+    /// The failure record as it is.
     pub(crate) fn outlier(&self) -> Outlier {
         *self.lock_outlier()
     }

@@ -53,7 +53,7 @@ impl Pick {
         &self.entry
     }
 
-    /// Gives the peer, to be kept: in a pool of connections, or among those that a request has tried.
+    /// The peer, to be kept: in a pool of connections, or among those that a request has tried.
     pub fn peer(&self) -> &Arc<PeerState> {
         &self.entry.state
     }
@@ -97,7 +97,7 @@ impl Pick {
         standing
     }
 
-    /// Says whether the peer is an instance that somebody watches, so that a connection which breaks there is looked into at
+    /// Whether the peer is an instance that somebody watches, so that a connection which breaks there is looked into at
     /// once.
     pub fn is_watched(&self) -> bool {
         self.entry.is_watched

@@ -84,7 +84,7 @@ impl Registry {
         Ok(Prepared { group, policy, set: upstream.peers.clone() })
     }
 
-    /// Gives the states of `peers`, known ones as they are, for the group `owner`.
+    /// The states of `peers`, known ones as they are, for the group `owner`.
     pub(crate) fn claim(
         &self,
         upstream: &UpstreamName,
@@ -169,7 +169,7 @@ impl PeerEntry {
 }
 
 impl Prepared {
-    /// Gives the group, which until [`commit`](Self::commit) is as it was (a new one is empty).
+    /// The group, which until [`commit`](Self::commit) is as it was (a new one is empty).
     pub fn group(&self) -> &Arc<Group> {
         &self.group
     }

@@ -57,7 +57,7 @@ impl Rotation {
         Self::Smooth(Mutex::new(Smooth::new(available, weight_of, carry)))
     }
 
-    /// Gives the place whose turn it is, and the turn to the next.
+    /// The place whose turn it is, and the turn to the next.
     pub(crate) fn next(&self, available: &Places) -> Option<u32> {
         match self {
             Self::Even { turn, .. } => {
@@ -69,7 +69,7 @@ impl Rotation {
         }
     }
 
-    /// Gives what the rotation after this one takes over.
+    /// What the rotation after this one takes over.
     pub(crate) fn carry(&self, available: &Places) -> Option<Carry> {
         match self {
             Self::Even { weight, turn } => {

@@ -44,7 +44,7 @@ impl RosterPeer {
         self.max_conns != 0 && self.state.in_flight() >= self.max_conns
     }
 
-    /// Says whether it may take part. Without a time, one that failures once excluded stays out.
+    /// Whether it may take part. Without a time, one that failures once excluded stays out.
     pub(crate) fn is_available(&self, now: Option<Instant>) -> bool {
         if self.down || self.state.is_closed() || self.is_busy() {
             return false;
@@ -57,7 +57,7 @@ impl RosterPeer {
         }
     }
 
-    /// Gives when it is due for a probe, if failures alone exclude it.
+    /// When it is due for a probe, if failures alone exclude it.
     fn recheck_at(&self) -> Option<Instant> {
         let limits = self.limits.filter(|_| self.state.fails() != 0 && !self.down)?;
         self.state.outlier().excluded_until(limits)
@@ -187,7 +187,7 @@ impl Tier {
         self.available.binary_search(&place).is_ok()
     }
 
-    /// Gives the earliest time at which a peer is due for a probe.
+    /// The earliest time at which a peer is due for a probe.
     pub(crate) fn recheck_at(&self) -> Option<Instant> {
         (0..)
             .zip(&self.roster.entries)
@@ -199,7 +199,7 @@ impl Tier {
         self.available.iter().filter_map(|&place| self.roster.entry(place))
     }
 
-    /// Gives the available peers that the request has not been to.
+    /// The available peers that the request has not been to.
     pub(crate) fn untried<'a>(
         &'a self,
         ask: &'a Ask<'_>,
@@ -207,7 +207,7 @@ impl Tier {
         self.available().filter(|entry| !ask.has_tried(&entry.state))
     }
 
-    /// Gives the peer whose turn it is: for a first attempt by the rotation, for a retry aside from it.
+    /// The peer whose turn it is: for a first attempt by the rotation, for a retry aside from it.
     pub(crate) fn turn(&self, ask: &Ask<'_>) -> Option<&Arc<RosterPeer>> {
         match ask.attempt {
             Attempt::First if ask.tried.is_empty() => self.roster.entry(self.rotation.next(&self.available)?),
@@ -215,7 +215,7 @@ impl Tier {
         }
     }
 
-    /// Gives the peer for a retry: the first one is spread over all the others by weight, so that no neighbour of a
+    /// The peer for a retry: the first one is spread over all the others by weight, so that no neighbour of a
     /// peer that fails gets all its requests; from there it goes on in order.
     fn retry_turn(&self, ask: &Ask<'_>) -> Option<&Arc<RosterPeer>> {
         let last = ask

@@ -385,7 +385,7 @@ impl Engine {
         self.driver.write_hosts(&names, self.behind_this_host());
     }
 
-    /// Gives where what containers reach through this host is found.
+    /// Where what containers reach through this host is found.
     fn behind_this_host(&self) -> BTreeMap<HostPort, Vec<SocketAddr>> {
         let containers = self.machine.services().filter_map(|spec| match &spec.run {
             Run::Container(container) => Some(container),

@@ -66,7 +66,7 @@ pub struct PoolInstance {
 }
 
 impl PoolInstance {
-    /// Gives the socket address behind which the instance's `port` is found. `None` when the instance lives on the
+    /// The socket address behind which the instance's `port` is found. `None` when the instance lives on the
     /// host's own loopback address and serves another port only.
     pub fn socket_address(&self, port: u16) -> Option<SocketAddr> {
         if let Some(actual) = self.ports.get(&port) {
@@ -151,7 +151,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Tells whether it ended as one that has done its work.
+    /// Whether it ended as one that has done its work.
     pub fn is_success(self) -> bool {
         self == Self::Status(0)
     }

@@ -102,13 +102,13 @@ pub fn start(settings: Settings) -> Result<(Runner, mpsc::UnboundedReceiver<Noti
     Ok((runner, noticed))
 }
 
-/// Gives the address on which the balancer's seat of a project is found by its instances. The same on every run.
+/// The address on which the balancer's seat of a project is found by its instances. The same on every run.
 pub fn seat_address(place: &str, service: &str) -> Option<IpAddr> {
     process::seat_address(place, service)
 }
 
 /// Ends processes and containers of a project that an earlier runner left behind, and removes its files and networks.
-/// Tells whether there was anything to end.
+/// Whether there was anything to end.
 ///
 /// # Errors
 /// When there is a runner, or the engine can't be asked.
@@ -322,7 +322,7 @@ impl Runner {
         self.output.flush().await;
     }
 
-    /// Gives how all instances stand, by service and number.
+    /// How all instances stand, by service and number.
     ///
     /// # Errors
     /// When the runner has ended.
@@ -345,7 +345,7 @@ impl Runner {
         let _ = self.requests.send(Request::SetNames { names });
     }
 
-    /// Gives the last lines that these services and instances printed (of all of them if no name is given; all that is
+    /// The last lines that these services and instances printed (of all of them if no name is given; all that is
     /// kept without a number), by time, and who hears what they print from then on: no line twice, none between them.
     ///
     /// # Errors
@@ -363,7 +363,7 @@ impl Runner {
         Ok((past.get().await, follower))
     }
 
-    /// Tells whether anything that an instance printed is kept.
+    /// Whether anything that an instance printed is kept.
     pub fn has_printed(&self, instance: &str) -> bool {
         self.output.has_any(instance)
     }

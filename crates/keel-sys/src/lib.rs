@@ -26,7 +26,7 @@ pub mod watched;
 pub use channel::{Channel, Outgoing};
 pub use watched::Watched;
 
-/// Gives the machine's name (`uname -n`).
+/// The machine's name (`uname -n`).
 pub fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -28,7 +28,7 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> anyhow::Result
     Ok(())
 }
 
-/// Gives a TCP port that nobody uses at the moment.
+/// A TCP port that nobody uses at the moment.
 ///
 /// # Errors
 /// When there is none.
@@ -56,7 +56,7 @@ impl Binary {
         self
     }
 
-    /// Gives a command of the binary, without arguments.
+    /// A command of the binary, without arguments.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -119,17 +119,17 @@ impl Running {
         Ok(self)
     }
 
-    /// Gives its folder.
+    /// Its folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Gives what it wrote to its error log.
+    /// What it wrote to its error log.
     pub fn error_log(&self) -> String {
         std::fs::read_to_string(self.folder().join("error.log")).unwrap_or_default()
     }
 
-    /// Gives its process id.
+    /// Its process id.
     ///
     /// # Errors
     /// When it has been waited for.
@@ -145,7 +145,7 @@ impl Running {
         Ok(kill_process(pid(self.pid()?)?, signal)?)
     }
 
-    /// Gives the processes that it started itself, most of all the data plane.
+    /// The processes that it started itself, most of all the data plane.
     ///
     /// # Errors
     /// When it has been waited for.
@@ -159,7 +159,7 @@ impl Running {
         Ok(children)
     }
 
-    /// Gives the largest amount of memory that its children, most of all the data plane, have held so far, in KiB.
+    /// The largest amount of memory that its children, most of all the data plane, have held so far, in KiB.
     ///
     /// # Errors
     /// When a child is gone.

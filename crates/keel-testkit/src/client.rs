@@ -21,7 +21,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// Gives a field's value.
+    /// A field's value.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (field, value) = line.split_once(':')?;
@@ -29,7 +29,7 @@ impl Response {
         })
     }
 
-    /// Gives the body as text.
+    /// The body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

@@ -60,7 +60,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Gives the network's name, with which all names begin.
+    /// The network's name, with which all names begin.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -118,7 +118,7 @@ impl Engine {
         Ok(name)
     }
 
-    /// Gives a container's address in the network.
+    /// A container's address in the network.
     ///
     /// # Errors
     /// When it has none.
@@ -128,7 +128,7 @@ impl Engine {
         text.parse().with_context(|| format!("{container} has the address `{text}`"))
     }
 
-    /// Gives what a container has printed.
+    /// What a container has printed.
     ///
     /// # Errors
     /// When there is no such container.
@@ -181,7 +181,7 @@ fn put(file: &Path, place: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gives the libraries that a program loads, its loader included; none where it is no program or a static one.
+/// The libraries that a program loads, its loader included; none where it is no program or a static one.
 fn libraries(program: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).output().context("can't run ldd")?;
     let text = String::from_utf8_lossy(&output.stdout);

@@ -54,7 +54,7 @@ impl EngineWay {
         Ok(way)
     }
 
-    /// Gives its port on 127.0.0.1.
+    /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }

@@ -28,22 +28,22 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Gives the engine.
+    /// The engine.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
 
-    /// Gives the name that all instances share, and none of another fleet: a balancer on the host sees every network.
+    /// The name that all instances share, and none of another fleet: a balancer on the host sees every network.
     pub fn alias(&self) -> String {
         format!("{}-app", self.engine.name())
     }
 
-    /// Gives the container of an instance.
+    /// The container of an instance.
     pub fn container(&self, name: &str) -> String {
         format!("{}-{name}", self.engine.name())
     }
 
-    /// Gives an instance's address.
+    /// An instance's address.
     ///
     /// # Errors
     /// When it has none.

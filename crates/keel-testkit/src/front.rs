@@ -67,7 +67,7 @@ impl Front {
     }
 }
 
-/// Gives the shares of a round that these have in equal parts.
+/// The shares of a round that these have in equal parts.
 pub fn equal(names: &[&str]) -> Shares {
     names.iter().map(|name| ((*name).to_owned(), ROUND / names.len().max(1))).collect()
 }

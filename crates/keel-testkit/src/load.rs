@@ -60,7 +60,7 @@ impl Load {
         load
     }
 
-    /// Gives how many requests have been sent so far.
+    /// How many requests have been sent so far.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -130,7 +130,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Gives the requests that were not answered with 200.
+    /// The requests that were not answered with 200.
     pub fn failed(&self) -> Vec<&Outcome> {
         self.outcomes.iter().filter(|outcome| outcome.result != Ok(200)).collect()
     }
@@ -168,12 +168,12 @@ impl Ledger {
         Self { path: path.as_ref().to_owned() }
     }
 
-    /// Gives the file.
+    /// The file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Gives the requests that arrived more than once, with how often.
+    /// The requests that arrived more than once, with how often.
     ///
     /// # Errors
     /// When the file can't be read.

@@ -65,12 +65,12 @@ impl NameServer {
         Ok(server)
     }
 
-    /// Gives its address.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Gives how many questions it has heard.
+    /// How many questions it has heard.
     pub fn questions(&self) -> u64 {
         self.questions.load(Ordering::Relaxed)
     }

@@ -125,17 +125,17 @@ impl Peer {
         });
     }
 
-    /// Gives its address.
+    /// Its address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Gives how many requests it has read.
+    /// How many requests it has read.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Gives how many connections it has accepted.
+    /// How many connections it has accepted.
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }

@@ -58,17 +58,17 @@ impl Project {
         Ok(std::fs::write(path, text.replace("FOLDER", &self.folder().to_string_lossy()))?)
     }
 
-    /// Gives its folder.
+    /// Its folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Gives its name.
+    /// Its name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Gives the supervisor's lock file, which holds its process id.
+    /// The supervisor's lock file, which holds its process id.
     ///
     /// # Errors
     /// When there was none yet.
@@ -82,7 +82,7 @@ impl Project {
         locks.find(is_ours).context("no supervisor was started")
     }
 
-    /// Gives the folder of what outlives a supervisor: logs and its record.
+    /// The folder of what outlives a supervisor: logs and its record.
     ///
     /// # Errors
     /// When there was none yet.
@@ -91,7 +91,7 @@ impl Project {
         entries.map(|entry| entry.path()).find(|path| path.is_dir()).context("no supervisor was started")
     }
 
-    /// Gives the supervisor's process id.
+    /// The supervisor's process id.
     ///
     /// # Errors
     /// When there was none yet.
@@ -99,7 +99,7 @@ impl Project {
         Ok(std::fs::read_to_string(self.lock_file()?)?.trim().parse()?)
     }
 
-    /// Gives a command of the binary on this project.
+    /// A command of the binary on this project.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.binary.command();
         command

@@ -60,7 +60,7 @@ impl Saboteur {
         Ok(saboteur)
     }
 
-    /// Gives where clients connect.
+    /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

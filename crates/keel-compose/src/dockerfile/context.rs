@@ -4,7 +4,7 @@ use keel_diag::Sources;
 
 use super::{lines, words::Scope};
 
-/// Gives the patterns of all that COPY and ADD take from the build context, in every stage. `.` where all of it may be used: a
+/// The patterns of all that COPY and ADD take from the build context, in every stage. `.` where all of it may be used: a
 /// variable decides, or a RUN mounts it.
 pub fn context_patterns(dockerfile: &str) -> Vec<String> {
     let source = Sources::default().add("Dockerfile", "");

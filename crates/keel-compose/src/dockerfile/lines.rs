@@ -24,7 +24,7 @@ pub(crate) struct Heredoc {
 }
 
 impl Line {
-    /// Gives the instruction that stands in an ONBUILD.
+    /// The instruction that stands in an ONBUILD.
     pub(crate) fn trigger(&self) -> Line {
         let (keyword, rest) = self.rest.split_once(char::is_whitespace).unwrap_or((&self.rest, ""));
         Line { keyword: keyword.to_ascii_uppercase(), rest: rest.trim().to_owned(), ..self.clone() }

@@ -131,7 +131,7 @@ pub enum RunCommand {
 impl Dockerfile {
     /// Reads a Dockerfile up to the target, without one up to its last stage.
     ///
-    /// Gives what could be read and everything there is to say about it.
+    /// What could be read and everything there is to say about it.
     pub fn parse(text: &str, source: SourceId, inputs: &BuildInputs<'_>) -> (Dockerfile, Vec<Diagnostic>) {
         let (lines, escape) = lines::lines(source, text);
         let mut interpreter = Interpreter::new(source, escape, inputs);
@@ -141,7 +141,7 @@ impl Dockerfile {
         interpreter.finish(inputs.target)
     }
 
-    /// Gives the arguments of every `pip install`, in order.
+    /// The arguments of every `pip install`, in order.
     pub fn pip_installs(&self) -> impl Iterator<Item = &[String]> {
         self.runs.iter().flat_map(|run| &run.commands).filter_map(|command| match command {
             RunCommand::Pip(arguments) => Some(arguments.as_slice()),

@@ -22,7 +22,7 @@ pub(crate) fn command(argv: &[String]) -> RunCommand {
 }
 
 impl Run {
-    /// Gives the commands that are not `pip install`.
+    /// The commands that are not `pip install`.
     pub fn others(&self) -> impl Iterator<Item = &str> {
         self.commands.iter().filter_map(|command| match command {
             RunCommand::Pip(_) => None,
@@ -61,7 +61,7 @@ fn split(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Gives the arguments of `pip install`; anything that needs a real shell is not one.
+/// The arguments of `pip install`; anything that needs a real shell is not one.
 fn pip_install(command: &str) -> Option<Vec<String>> {
     let words = shlex::split(command)?;
     let shell = |word: &String| {
@@ -96,7 +96,7 @@ fn pip_arguments(words: &[String]) -> Option<Vec<String>> {
     (install == "install").then(|| arguments.to_vec())
 }
 
-/// Tells whether a program is `name`, `name3` or `name3.11`.
+/// Whether a program is `name`, `name3` or `name3.11`.
 fn is_versioned(program: &str, name: &str) -> bool {
     program.strip_prefix(name).is_some_and(|version| version.chars().all(|c| c.is_ascii_digit() || c == '.'))
 }

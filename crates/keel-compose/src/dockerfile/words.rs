@@ -15,7 +15,7 @@ pub(crate) struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// Gives the words of a text.
+    /// The words of a text.
     pub(crate) fn words(&self, text: &str) -> Result<Vec<String>, String> {
         let mut words = Vec::new();
         let mut word: Option<String> = None;
@@ -32,7 +32,7 @@ impl Scope<'_> {
         Ok(words)
     }
 
-    /// Gives the whole text as one word.
+    /// The whole text as one word.
     pub(crate) fn word(&self, text: &str) -> Result<String, String> {
         let mut word = String::new();
         let mut rest = text;
@@ -217,7 +217,7 @@ impl Scope<'_> {
     }
 }
 
-/// Gives the length of the name that a text begins with: a variable's, or one of the shell's own (`$1`, `$@`), which
+/// The length of the name that a text begins with: a variable's, or one of the shell's own (`$1`, `$@`), which
 /// nothing sets in a Dockerfile.
 fn parameter_length(text: &str) -> usize {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

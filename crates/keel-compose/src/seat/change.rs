@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{Origin, decode::tidy};
 
-/// Gives the paths that a word names; `None` where that isn't known.
+/// The paths that a word names; `None` where that isn't known.
 pub(super) fn matching(shell: &Shell<'_>, word: &Word) -> Option<Vec<PathBuf>> {
     let path = shell.absolute(&word.text)?;
     if !word.pattern {
@@ -117,7 +117,7 @@ impl Shell<'_> {
         Some(())
     }
 
-    /// Gives the layers that a copy of one file or folder adds.
+    /// The layers that a copy of one file or folder adds.
     fn layers(
         &self,
         kind: Transfer,

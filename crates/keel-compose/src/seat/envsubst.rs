@@ -37,7 +37,7 @@ pub(super) fn envsubst(text: &str, environment: &BTreeMap<String, String>, names
     out
 }
 
-/// Tells whether a variable that would be replaced is one of those that `is_meant` names.
+/// Whether a variable that would be replaced is one of those that `is_meant` names.
 pub(super) fn is_used(text: &str, names: &Names, is_meant: &dyn Fn(&str) -> bool) -> bool {
     let listed: Vec<&str> = match names {
         Names::Of(format) => variables(format).map(|(_, name, _)| name).collect(),
@@ -51,7 +51,7 @@ pub(super) fn is_used(text: &str, names: &Names, is_meant: &dyn Fn(&str) -> bool
     })
 }
 
-/// Gives the variables of a text: where each begins, its name, and where it ends.
+/// The variables of a text: where each begins, its name, and where it ends.
 fn variables(text: &str) -> impl Iterator<Item = (usize, &str, usize)> {
     text.match_indices('$').filter_map(|(start, _)| {
         let after = &text[start + 1..];

@@ -101,7 +101,7 @@ impl Variables {
         self.unknown.remove(name);
     }
 
-    /// Gives their length, which a copy costs.
+    /// Their length, which a copy costs.
     pub(super) fn bytes(&self) -> usize {
         let named = self.own.iter().chain(&self.exported).map(|(name, value)| name.len() + value.len());
         named.chain(self.positional.iter().map(String::len)).sum()

@@ -69,7 +69,7 @@ pub enum Layer {
 }
 
 impl Layer {
-    /// Gives where it comes from.
+    /// Where it comes from.
     pub fn origin(&self) -> Option<&Origin> {
         match self {
             Self::Copied(origin) | Self::Mounted(origin) => Some(origin),
@@ -146,7 +146,7 @@ impl SeatFiles {
         self.resolved(container).is_some_and(|path| matches!(self.look(&path), Ok(Node::Folder)))
     }
 
-    /// Gives the path that a path stands for when its links are followed in the container.
+    /// The path that a path stands for when its links are followed in the container.
     fn resolved(&self, container: &Path) -> Option<PathBuf> {
         resolve(self, container).ok()
     }
@@ -173,7 +173,7 @@ impl SeatFiles {
         }
     }
 
-    /// Gives where a path of the container comes from; `None` where it is the image's own or isn't there. A file of this
+    /// Where a path of the container comes from; `None` where it is the image's own or isn't there. A file of this
     /// host is given by the path without links that leads to it.
     pub fn find(&self, container: &Path) -> Option<Origin> {
         let container = self.resolved(container)?;
@@ -196,7 +196,7 @@ impl SeatFiles {
         None
     }
 
-    /// Gives the place on this host of a path that may be made later, as a socket's: `None` where nothing of this host is
+    /// The place on this host of a path that may be made later, as a socket's: `None` where nothing of this host is
     /// mounted or copied there.
     pub fn place(&self, container: &Path) -> Option<PathBuf> {
         let container = self.resolved(container)?;
@@ -211,7 +211,7 @@ impl SeatFiles {
         }
     }
 
-    /// Gives the folder in which something of this host is looked for, and where in it: the mount's or the context's. The
+    /// The folder in which something of this host is looked for, and where in it: the mount's or the context's. The
     /// folder is a path without links.
     pub fn host_place(&self, host: &Path) -> HostPlace {
         let root = self.roots.iter().rev().find(|root| host.starts_with(root));
@@ -228,7 +228,7 @@ impl SeatFiles {
         }
     }
 
-    /// Gives the path in the container that a file of this host has there.
+    /// The path in the container that a file of this host has there.
     pub fn container_path(&self, host: &Path) -> Option<PathBuf> {
         self.entries.iter().rev().find_map(|entry| match entry.layer.origin()? {
             Origin::Host(path) => {
@@ -243,7 +243,7 @@ impl SeatFiles {
         })
     }
 
-    /// Gives what lies directly in a folder of the container, by name.
+    /// What lies directly in a folder of the container, by name.
     pub fn list(&self, folder: &Path) -> Vec<PathBuf> {
         let asked = tidy(folder);
         let Some(folder) = self.resolved(folder) else { return Vec::new() };
@@ -275,12 +275,12 @@ impl SeatFiles {
         found.into_iter().map(|name| asked.join(name)).collect()
     }
 
-    /// Gives the files below a folder of the container, at any depth up to 8; 10,000 of them at most.
+    /// The files below a folder of the container, at any depth up to 8; 10,000 of them at most.
     pub fn below(&self, folder: &Path) -> Vec<PathBuf> {
         self.search(folder).0
     }
 
-    /// Tells whether [`SeatFiles::below`] gives fewer files than there are.
+    /// Whether [`SeatFiles::below`] gives fewer files than there are.
     pub fn is_cut_below(&self, folder: &Path) -> bool {
         self.search(folder).1 == Search::Cut
     }
@@ -314,7 +314,7 @@ impl SeatFiles {
         (found, search)
     }
 
-    /// Gives the paths of the container that a pattern with `*`, `?` and `[` names.
+    /// The paths of the container that a pattern with `*`, `?` and `[` names.
     pub fn matching(&self, pattern: &Path, matches: &dyn Fn(&str, &str) -> bool) -> Vec<PathBuf> {
         let mut found = vec![PathBuf::from("/")];
         let mut is_listed = false;
@@ -341,7 +341,7 @@ impl SeatFiles {
         found
     }
 
-    /// Gives the folder of this host that is this folder of the container, if one alone is. Single files of the image's
+    /// The folder of this host that is this folder of the container, if one alone is. Single files of the image's
     /// own below a folder that is copied over them don't count.
     pub fn single_folder(&self, folder: &Path) -> Option<PathBuf> {
         let folder = self.resolved(folder)?;
@@ -446,7 +446,7 @@ fn look_beneath(host: &Path, below: &Path) -> Result<Node, Errno> {
     })
 }
 
-/// Gives the names in a folder of one that is mounted or copied.
+/// The names in a folder of one that is mounted or copied.
 fn names_beneath(host: &Path, below: &Path) -> Vec<OsString> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let opened = beneath::open_folder(host)
@@ -515,7 +515,7 @@ impl Source {
     }
 }
 
-/// Gives the files of this host that a source of COPY names. What another stage copied from the context and hands on is
+/// The files of this host that a source of COPY names. What another stage copied from the context and hands on is
 /// here, too; what it made, only if a build has left it in the context.
 fn sources(copy: &Copy, pattern: &str, dockerfile: &Dockerfile, context: &Path) -> Vec<Source> {
     let Some(from) = &copy.from else { return matches(context, pattern) };
@@ -541,14 +541,14 @@ fn sources(copy: &Copy, pattern: &str, dockerfile: &Dockerfile, context: &Path) 
     }
 }
 
-/// Tells whether an image of nginx has this folder, so that a file copied there goes into it.
+/// Whether an image of nginx has this folder, so that a file copied there goes into it.
 fn is_known_folder(path: &Path) -> bool {
     ["/etc/nginx", "/etc/nginx/conf.d", "/etc/nginx/templates", "/usr/share/nginx/html", "/etc", "/"]
         .iter()
         .any(|known| path == Path::new(known))
 }
 
-/// Gives the files of the context that a source of COPY names; `*` and `?` stand in the last part only.
+/// The files of the context that a source of COPY names; `*` and `?` stand in the last part only.
 fn matches(context: &Path, pattern: &str) -> Vec<Source> {
     let path = tidy(&Path::new("/").join(pattern));
     let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {

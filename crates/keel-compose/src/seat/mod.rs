@@ -25,7 +25,7 @@ const IMAGES: [&str; 4] = ["nginx", "evenkeel", "angie", "openresty"];
 /// The label that says so outright, with `balancer` as its value; with any other it says the opposite.
 const LABEL: &str = "evenkeel.role";
 
-/// Tells whether a service is a balancer: by its label, its image, or the image its Dockerfile begins with. One that
+/// Whether a service is a balancer: by its label, its image, or the image its Dockerfile begins with. One that
 /// `x-process` says how to run or where to find is an instance like any other.
 pub fn is_balancer_seat(service: &Service) -> bool {
     if let Some(role) = service.labels.get(LABEL) {
@@ -42,24 +42,24 @@ pub fn is_balancer_seat(service: &Service) -> bool {
     service.image.iter().chain(base).any(|image| IMAGES.contains(&repository(&image.value)))
 }
 
-/// Gives the enabled services that are balancers, in the file's order.
+/// The enabled services that are balancers, in the file's order.
 pub fn balancer_seats(project: &Project) -> Vec<&Service> {
     project.services.values().filter(|service| service.enabled && is_balancer_seat(service)).collect()
 }
 
-/// Tells whether a service's label says outright that it is the balancer.
+/// Whether a service's label says outright that it is the balancer.
 pub fn is_named_seat(service: &Service) -> bool {
     service.labels.contains_key(LABEL) && is_balancer_seat(service)
 }
 
-/// Gives the image that a service comes from: its own, else the one that its Dockerfile begins with.
+/// The image that a service comes from: its own, else the one that its Dockerfile begins with.
 fn image_of(service: &Service) -> Option<&str> {
     let base = service.dockerfile.as_ref().and_then(|dockerfile| dockerfile.base.as_ref());
     let own = service.image.as_ref().filter(|_| service.build.is_none());
     own.or(base).or(service.image.as_ref()).map(|image| image.value.as_str())
 }
 
-/// Gives the last part of an image's name, without registry, tag and digest.
+/// The last part of an image's name, without registry, tag and digest.
 fn repository(image: &str) -> &str {
     let name = image.rsplit('/').next().unwrap_or(image);
     name.split([':', '@']).next().unwrap_or(name)

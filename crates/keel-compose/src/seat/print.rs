@@ -2,7 +2,7 @@
 
 use super::expand::TEXT_BYTES_MAX;
 
-/// Gives what `echo` or `printf` writes; `None` where shells differ.
+/// What `echo` or `printf` writes; `None` where shells differ.
 pub(super) fn echo(name: &str, arguments: &[&str]) -> Option<String> {
     if name == "printf" {
         let arguments = arguments.strip_prefix(&["--"]).unwrap_or(arguments);

@@ -372,14 +372,14 @@ impl Lexer<'_> {
     }
 }
 
-/// Gives the single commands of a text, those within parentheses too.
+/// The single commands of a text, those within parentheses too.
 pub(super) fn pieces(text: &str) -> Vec<String> {
     let opened = text.replace(['(', ')'], " ( ");
     let flat = if text.trim_start().starts_with('(') { opened.replace(" ( ", "\n") } else { text.to_owned() };
     tokens(&flat).into_iter().map(|token| token.text).collect()
 }
 
-/// Gives the commands whose output stands for them: `$(...)`, backquotes, `<(...)` and `>(...)`, outermost only.
+/// The commands whose output stands for them: `$(...)`, backquotes, `<(...)` and `>(...)`, outermost only.
 pub(super) fn substitutions(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -411,7 +411,7 @@ pub(super) fn substitutions(text: &str) -> Vec<&str> {
     found
 }
 
-/// Gives the length of a text up to and with what closes it.
+/// The length of a text up to and with what closes it.
 pub(super) fn closing(text: &str, open: char, close: char) -> usize {
     let mut depth = 1;
     let mut escaped = false;

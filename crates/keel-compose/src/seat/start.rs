@@ -137,7 +137,7 @@ fn shown(not_run: &[NotRun]) -> Vec<String> {
     not_run.iter().map(|one| one.shown.clone()).collect()
 }
 
-/// Gives the folder that the container starts in.
+/// The folder that the container starts in.
 fn working_dir(service: &Service) -> PathBuf {
     let built = service.dockerfile.as_ref().and_then(|dockerfile| dockerfile.working_dir.as_ref());
     let folder = service.working_dir.as_ref().or(built).map_or("/", |folder| folder.value.as_str());
@@ -409,7 +409,7 @@ impl SeatImage {
     }
 }
 
-/// Gives the variables of the container, as far as they are known.
+/// The variables of the container, as far as they are known.
 fn environment(service: &Service) -> BTreeMap<String, String> {
     let built = service.dockerfile.iter().flat_map(|dockerfile| &dockerfile.environment);
     let own = service.process.iter().flat_map(|own| &own.environment);
@@ -425,7 +425,7 @@ fn environment(service: &Service) -> BTreeMap<String, String> {
     all
 }
 
-/// Gives what the container starts; `None` where that is the image's own.
+/// What the container starts; `None` where that is the image's own.
 fn started(service: &Service) -> Option<Started> {
     let dockerfile = service.dockerfile.as_ref();
     let entrypoint =

@@ -90,7 +90,7 @@ pub(super) struct Match {
 }
 
 impl Containers {
-    /// Gives when [`look_at_ignored`](Self::look_at_ignored) has something to do.
+    /// When [`look_at_ignored`](Self::look_at_ignored) has something to do.
     pub(super) fn ignored_at(&self) -> Option<Instant> {
         let until = |container: &Container| match container.leaving {
             Leaving::Until(until) => Some(until),
@@ -187,12 +187,12 @@ impl Container {
             && matches!(self.health, Health::Unknown | Health::Well)
     }
 
-    /// Gives the networks it is in.
+    /// The networks it is in.
     pub(super) fn networks(&self) -> BTreeSet<String> {
         self.places.keys().cloned().collect()
     }
 
-    /// Gives what the engine told before and can't be asked for: that it was sent its last signal.
+    /// What the engine told before and can't be asked for: that it was sent its last signal.
     pub(super) fn inherit(&mut self, before: &Self) {
         if before.incarnation == self.incarnation {
             self.leaving = before.leaving;

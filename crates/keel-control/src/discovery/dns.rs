@@ -152,7 +152,7 @@ impl Dns {
     }
 }
 
-/// Gives the addresses of a server, which the system knows if it has a name.
+/// The addresses of a server, which the system knows if it has a name.
 async fn addresses(server: &NameServer) -> io::Result<Vec<IpAddr>> {
     if let Ok(address) = server.host.parse() {
         return Ok(vec![address]);

@@ -115,7 +115,7 @@ impl Member {
         matches!(self, Self::In | Self::Doubted(_))
     }
 
-    /// Gives the task that tries it.
+    /// The task that tries it.
     fn task(&self) -> Option<&AbortHandle> {
         match self {
             Self::Probed(task) | Self::Doubted(task) | Self::Out(task) => Some(task),
@@ -217,7 +217,7 @@ impl Follower {
         }
     }
 
-    /// Gives the member with this address, or a new one: another container may have the address of one that failed.
+    /// The member with this address, or a new one: another container may have the address of one that failed.
     fn located(&mut self, ip: IpAddr) -> Located {
         let address = SocketAddr::new(ip, self.name.port);
         if let Some(known) = self.members.keys().find(|known| known.address == address) {

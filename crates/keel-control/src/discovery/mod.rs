@@ -39,7 +39,7 @@ const DOUBTS_MAX: usize = 64;
 /// How long a configuration waits for the addresses of its names before it takes effect without.
 const FIRST_ANSWERS: Duration = Duration::from_secs(3);
 
-/// Gives the names that these bindings want followed.
+/// The names that these bindings want followed.
 pub(crate) fn followed(bindings: &[Binding]) -> BTreeSet<FollowedName> {
     bindings.iter().flat_map(Binding::names).cloned().collect()
 }
@@ -139,7 +139,7 @@ impl Discovery {
         }
     }
 
-    /// Gives what answers to each name now.
+    /// What answers to each name now.
     pub(crate) fn names(&self) -> Names {
         let found = |followed: &Followed| followed.found.borrow().clone().unwrap_or_default();
         self.followed.iter().map(|(name, followed)| (name.clone(), found(followed))).collect()

@@ -223,7 +223,7 @@ impl RunningProject {
         Ok(begun)
     }
 
-    /// Gives the project in effect, if one is.
+    /// The project in effect, if one is.
     pub fn joined(&self) -> Option<Joined> {
         self.in_effect().map(|in_effect| in_effect.joined)
     }
@@ -246,7 +246,7 @@ pub(super) struct InEffect {
 }
 
 impl InEffect {
-    /// Gives the services that no profile enables and that haven't been started by name.
+    /// The services that no profile enables and that haven't been started by name.
     fn dormant(&self) -> BTreeMap<ServiceName, u32> {
         let sleeps = |name: &ServiceName| self.scale.get(name).is_none_or(|replicas| *replicas == 0);
         let dormant = self.joined.dormant.iter().filter(|(name, _)| sleeps(name));
@@ -291,7 +291,7 @@ fn keep_containers(joined: &mut Joined, before: &Joined) {
 }
 
 /// Does without the listeners at a seat's own address that can't be opened: only this project's services would use them.
-/// Tells whether that is all that is wrong.
+/// Whether that is all that is wrong.
 fn give_up_own_addresses(joined: &mut Joined, errors: &[ListenError]) -> bool {
     if !errors.iter().all(|error| joined.is_own(&error.address)) {
         return false;

@@ -111,7 +111,7 @@ fn mounts(project: &Project, service: &Service) -> Vec<ContainerMount> {
     volumes.chain(files).collect()
 }
 
-/// Gives the ports that the engine publishes: all where nobody balances them, else those that aren't TCP. More than one
+/// The ports that the engine publishes: all where nobody balances them, else those that aren't TCP. More than one
 /// container can't have them.
 fn published(service: &Service, publisher: Publisher) -> Vec<PublishedPort> {
     let by_engine = |protocol: Protocol| publisher == Publisher::Engine || protocol == Protocol::Udp;
@@ -184,7 +184,7 @@ fn healthcheck(service: &Service) -> ContainerHealthcheck {
     }
 }
 
-/// Gives what the engine is asked to build.
+/// What the engine is asked to build.
 pub(super) fn image_build(build: &keel_compose::Build) -> ImageBuild {
     ImageBuild {
         context: build.context.value.clone(),

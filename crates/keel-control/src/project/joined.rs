@@ -109,20 +109,20 @@ pub struct Seat {
 }
 
 impl Reading {
-    /// Tells whether something in the files can't be run as they say.
+    /// Whether something in the files can't be run as they say.
     pub fn has_errors(&self) -> bool {
         self.diagnostics.iter().any(|one| one.severity == Severity::Error)
     }
 }
 
 impl Joined {
-    /// Gives the addresses that clients may use, as they are shown: without the balancers' own.
+    /// The addresses that clients may use, as they are shown: without the balancers' own.
     pub fn client_addresses(&self) -> Vec<String> {
         let listeners = self.plan.listeners.iter().map(|listener| &listener.address);
         listeners.filter(|address| !self.is_own(address)).map(ToString::to_string).collect()
     }
 
-    /// Tells whether an address is a balancer's own, which only this project's services use.
+    /// Whether an address is a balancer's own, which only this project's services use.
     pub fn is_own(&self, address: &Address) -> bool {
         let address = match address {
             Address::Unix(path) => return path.starts_with(&self.sockets),
@@ -361,7 +361,7 @@ impl<'a> Joiner<'a> {
         served
     }
 
-    /// Gives a service as it is published: with a port of this host where the file leaves the choice.
+    /// A service as it is published: with a port of this host where the file leaves the choice.
     fn with_chosen_ports(&mut self, service: &keel_compose::Service) -> keel_compose::Service {
         let mut settled = service.clone();
         for mapping in &mut settled.ports {
@@ -604,7 +604,7 @@ fn service_names(project: &Project, seats: &[Seat]) -> ServiceNames {
     names
 }
 
-/// Gives the TCP ports under which what runs on this host is reached.
+/// The TCP ports under which what runs on this host is reached.
 fn ports_on_host(service: &Service) -> Vec<u16> {
     match &service.run {
         Run::External(address) => vec![address.port()],
@@ -615,7 +615,7 @@ fn ports_on_host(service: &Service) -> Vec<u16> {
     }
 }
 
-/// Gives the services that an nginx.conf names.
+/// The services that an nginx.conf names.
 fn balanced(
     names: &ServiceNames,
     loaded: Option<&(keel_nginx::Configuration, MainSettings)>,

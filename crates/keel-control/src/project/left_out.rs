@@ -36,7 +36,7 @@ pub(super) fn left_out(project: &Project, engine_answers: impl Fn() -> bool) -> 
     images.filter_map(|service| Some((ServiceName(service.name.value.clone()), why(service)?))).collect()
 }
 
-/// Gives those that an engine would run, if one answered.
+/// Those that an engine would run, if one answered.
 pub(super) fn without_engine(left_out: &LeftOut) -> Vec<ServiceName> {
     let of_engine = left_out.iter().filter(|(_, why)| **why == Why::NoEngine);
     of_engine.map(|(name, _)| name.clone()).collect()
@@ -114,7 +114,7 @@ pub(super) fn diagnose(
     Some(Diagnostic { severity, ..diagnostic })
 }
 
-/// Gives the services that run and depend on one that doesn't.
+/// The services that run and depend on one that doesn't.
 fn needed_by(project: &Project, name: &str, left_out: &LeftOut) -> Vec<String> {
     let runs = |service: &&Service| {
         service.enabled && !service.faulty && !left_out.contains_key(&ServiceName(service.name.value.clone()))

@@ -22,7 +22,7 @@ impl PathMap {
         self.entries.insert(at, (container, host));
     }
 
-    /// Gives the place of a container's absolute path on this host, if any entry covers it.
+    /// The place of a container's absolute path on this host, if any entry covers it.
     pub fn map(&self, path: impl AsRef<Path>) -> Option<PathBuf> {
         let path = clean(path.as_ref());
         let (rest, host) = self
@@ -61,12 +61,12 @@ impl PathMap {
         out
     }
 
-    /// Gives all entries, longest first.
+    /// All entries, longest first.
     pub fn into_entries(self) -> Vec<(PathBuf, PathBuf)> {
         self.entries
     }
 
-    /// Gives the container's paths, longest first.
+    /// The container's paths, longest first.
     pub fn containers(&self) -> impl Iterator<Item = &Path> {
         self.entries.iter().map(|(container, _)| container.as_path())
     }

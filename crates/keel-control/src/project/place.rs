@@ -20,7 +20,7 @@ pub struct Identity {
     pub folder: Option<PathBuf>,
 }
 
-/// Gives what a project's folders and sockets are called: its name, and what tells it from those of other folders. A
+/// What a project's folders and sockets are called: its name, and what tells it from those of other folders. A
 /// folder has one place however it is written; one that is gone has that of its path.
 pub fn place(name: &str, folder: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;

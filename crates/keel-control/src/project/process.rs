@@ -308,7 +308,7 @@ pub(super) fn hex(bytes: &[u8], length: usize) -> String {
     bytes.iter().take(length).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Gives the PATH of a Dockerfile on this host: folders that come from here under their names here, and behind them what
+/// The PATH of a Dockerfile on this host: folders that come from here under their names here, and behind them what
 /// this host has, since the image's own programs aren't here.
 fn path_here(path: &str, map: &PathMap) -> String {
     let mapped = |folder: &str| {

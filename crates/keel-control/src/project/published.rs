@@ -84,7 +84,7 @@ impl ChosenPorts {
         std::fs::rename(beside, &self.file)
     }
 
-    /// Gives an entry of a service's `ports` with the port that it is published under. `None` where none is free.
+    /// An entry of a service's `ports` with the port that it is published under. `None` where none is free.
     pub(super) fn settle(
         &mut self,
         project: &Project,
@@ -142,7 +142,7 @@ impl ChosenPorts {
     }
 }
 
-/// Gives the ports that entries of `ports` name without a choice.
+/// The ports that entries of `ports` name without a choice.
 fn fixed(project: &Project) -> BTreeSet<u16> {
     let mappings = project.services.values().flat_map(|service| &service.ports);
     let ranges = mappings.filter_map(|mapping| mapping.published);

@@ -48,7 +48,7 @@ pub(super) fn name_unreadable(plan: &Plan) -> Option<Diagnostic> {
     Some(diagnostic.help("or name another user in nginx.conf: `user NAME;`"))
 }
 
-/// Gives the places on this host that files are served from.
+/// The places on this host that files are served from.
 fn served(plan: &Plan) -> Vec<HostPlace> {
     let mut found = Vec::new();
     for server in &plan.servers {
@@ -74,7 +74,7 @@ fn served(plan: &Plan) -> Vec<HostPlace> {
     found
 }
 
-/// Gives the files at a place, relative to its folder. Hidden ones are not meant for clients, and links lead elsewhere.
+/// The files at a place, relative to its folder. Hidden ones are not meant for clients, and links lead elsewhere.
 fn files(place: &HostPlace) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut rest = vec![place.below.clone()];
@@ -128,7 +128,7 @@ fn denied(user: &User, found: &[(HostPlace, Vec<PathBuf>)]) -> Vec<Denied> {
     keel_sys::user::as_user((user.uid, user.gid), &groups, ask).unwrap_or_default()
 }
 
-/// Gives what denies reading a file of a folder: the outermost folder that can't be entered, or the file.
+/// What denies reading a file of a folder: the outermost folder that can't be entered, or the file.
 fn denies<'f>(folder: &OwnedFd, file: &'f Path) -> Option<&'f Path> {
     let denies = |path: &Path, access: Access| {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };

@@ -43,7 +43,7 @@ pub(super) fn run_as(service: &Service, diagnostics: &mut Vec<Diagnostic>) -> Op
     }
 }
 
-/// Tells whether a user is the one that Evenkeel runs as. What another user than root is besides can't be changed.
+/// Whether a user is the one that Evenkeel runs as. What another user than root is besides can't be changed.
 fn is_us(user: &ProcessUser) -> bool {
     if user.uid != rustix::process::geteuid().as_raw() {
         return false;

@@ -101,7 +101,7 @@ pub(super) fn name_unserved(plan: &Plan, service: &Service, closed: &[String]) -
     diagnostics
 }
 
-/// Gives the addresses of this host that a mapping publishes a port on; without an address of its own all of them, as
+/// The addresses of this host that a mapping publishes a port on; without an address of its own all of them, as
 /// Docker does.
 pub(super) fn published(mapping: &PortMapping) -> Vec<SocketAddr> {
     let Some(port) = mapping.published.map(|range| range.first) else { return Vec::new() };
@@ -117,7 +117,7 @@ pub(super) fn published(mapping: &PortMapping) -> Vec<SocketAddr> {
     }
 }
 
-/// Gives the port that stands for a port of a balancer at its own address: another one where this user may not bind it.
+/// The port that stands for a port of a balancer at its own address: another one where this user may not bind it.
 pub(super) fn own_port(port: u16) -> u16 {
     const BESIDE: u16 = 10_000;
     if may_bind(port) { port } else { port.saturating_add(BESIDE) }

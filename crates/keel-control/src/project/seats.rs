@@ -74,7 +74,7 @@ impl<'a> Balancer<'a> {
         Self { service, seat, image, configuration: loaded.configuration, diagnostics, closed, may_proxy }
     }
 
-    /// Tells whether a `server` line or `proxy_pass` names another service. A configuration with errors that may be the
+    /// Whether a `server` line or `proxy_pass` names another service. A configuration with errors that may be the
     /// balancer's is: no other service takes its place, and its errors decide.
     fn proxies(&self, project: &Project) -> bool {
         let Some(configuration) = &self.configuration else { return self.may_proxy };
@@ -89,7 +89,7 @@ impl<'a> Balancer<'a> {
     }
 }
 
-/// Gives the directive that a place stands in.
+/// The directive that a place stands in.
 fn directive_around(text: &str, span: Span) -> String {
     let (start, end) = (span.start as usize, span.end as usize);
     let before = text.get(..start).and_then(|before| before.rfind([';', '{', '}']));
@@ -225,7 +225,7 @@ fn shares_network(service: &Service) -> bool {
     service.network_mode.as_ref().is_some_and(|mode| mode.value == "host")
 }
 
-/// Gives where a path of a balancer's container is that is nowhere else on this host: a socket's. `..` ends at the
+/// Where a path of a balancer's container is that is nowhere else on this host: a socket's. `..` ends at the
 /// container's root.
 fn own_path(state: &Path, seat: &str, path: &Path) -> PathBuf {
     let mut below = PathBuf::new();
@@ -239,7 +239,7 @@ fn own_path(state: &Path, seat: &str, path: &Path) -> PathBuf {
     state.join(SOCKETS).join(seat).join(below)
 }
 
-/// Gives the place of a socket: in the folder of this host that is mounted there, else in one of Evenkeel's own.
+/// The place of a socket: in the folder of this host that is mounted there, else in one of Evenkeel's own.
 fn socket_place(balancer: &Balancer<'_>, path: &Path, state: &Path) -> PathBuf {
     let name = &balancer.service.name.value;
     balancer.image.files.place(path).unwrap_or_else(|| own_path(state, name, path))
@@ -281,7 +281,7 @@ mod tests {
 
     use super::{super::ProjectOptions, *};
 
-    /// Gives all that is said about a folder's files, with the labels' texts.
+    /// All that is said about a folder's files, with the labels' texts.
     fn says(files: &[(&str, &str)]) -> String {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {

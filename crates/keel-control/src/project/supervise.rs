@@ -204,12 +204,12 @@ impl RunningProject {
         self.shared.traffic.settle().await;
     }
 
-    /// Gives the runner: instances, logs, commands.
+    /// The runner: instances, logs, commands.
     pub fn runner(&self) -> &Runner {
         &self.shared.runner
     }
 
-    /// Gives the traffic side.
+    /// The traffic side.
     pub fn traffic(&self) -> &Traffic {
         &self.shared.traffic
     }
@@ -236,7 +236,7 @@ impl RunningProject {
         self.shared.runner.down(ending).await
     }
 
-    /// Says whether everything is being ended.
+    /// Whether everything is being ended.
     pub fn is_ending(&self) -> bool {
         *self.shared.ending.borrow()
     }

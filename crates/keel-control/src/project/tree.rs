@@ -83,7 +83,7 @@ impl Placement<'_> {
         }
     }
 
-    /// Gives the place of a log in a folder that is mounted, without links: it is opened beneath that folder.
+    /// The place of a log in a folder that is mounted, without links: it is opened beneath that folder.
     fn mounted(&self, container: &Path) -> Option<PathBuf> {
         let files = self.files?;
         let HostPlace { folder, below } = files.host_place(&files.place(container)?);
@@ -96,7 +96,7 @@ impl Placement<'_> {
     }
 }
 
-/// Gives the folders that files may be served from: what `root` and `alias` name, up to their first variable.
+/// The folders that files may be served from: what `root` and `alias` name, up to their first variable.
 fn roots(plan: &Plan) -> BTreeSet<PathBuf> {
     let named = plan.scopes().into_iter().map(|scope| match &scope.core.root {
         Root::Root(template) | Root::Alias(template) => match template.parts.as_slice() {
@@ -110,7 +110,7 @@ fn roots(plan: &Plan) -> BTreeSet<PathBuf> {
     named.collect()
 }
 
-/// Gives a folder of this host at its own path. One that holds everything is named by nobody.
+/// A folder of this host at its own path. One that holds everything is named by nobody.
 fn mounted(root: &Path) -> Option<FileLayer> {
     root.parent()?;
     let folder = root.canonicalize().unwrap_or_else(|_| root.to_owned());
@@ -121,7 +121,7 @@ fn mounted(root: &Path) -> Option<FileLayer> {
     Some(FileLayer { path: root.to_owned(), kind: FileLayerKind::Mounted, place: Some(place) })
 }
 
-/// Gives the layers of a container. Texts that lie where nothing is served from, secrets for example, stay away.
+/// The layers of a container. Texts that lie where nothing is served from, secrets for example, stay away.
 fn layers(files: &SeatFiles, roots: &BTreeSet<PathBuf>, texts: &mut SeatTexts) -> Vec<FileLayer> {
     let is_served = |path: &Path| roots.iter().any(|root| path.starts_with(root));
     let layers = files.entries.iter().filter_map(|entry| {

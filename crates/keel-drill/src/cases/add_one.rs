@@ -22,7 +22,7 @@ fn fits(context: &Context<'_>) -> Result<(), String> {
     }
 }
 
-/// Gives the command that adds an instance.
+/// The command that adds an instance.
 pub(super) fn one_more(subject: &Subject) -> Option<Vec<String>> {
     let dormant = subject.services.iter().find(|service| service.replicas == 0);
     let start = dormant.map(|service| vec!["start".to_owned(), service.name.clone()]);

@@ -358,7 +358,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives what the client makes of these bytes, sent and followed by the connection's end.
+    /// What the client makes of these bytes, sent and followed by the connection's end.
     fn check(bytes: &[u8], expect: Result<(u16, Body), Break>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let outcome = runtime.block_on(async {

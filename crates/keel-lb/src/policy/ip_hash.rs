@@ -41,7 +41,7 @@ impl Policy for IpHash {
     }
 }
 
-/// Gives the octets that are hashed. A client on a unix socket has no address and counts as 0.0.0.
+/// The octets that are hashed. A client on a unix socket has no address and counts as 0.0.0.
 fn network(client: &[u8]) -> &[u8] {
     match client {
         [network @ .., _] if network.len() == 3 => network,

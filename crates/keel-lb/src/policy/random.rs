@@ -56,7 +56,7 @@ impl Policy for Random {
     }
 }
 
-/// Gives the index of a candidate, by weight.
+/// The index of a candidate, by weight.
 fn draw(candidates: &[&Arc<RosterPeer>], random: u64) -> Option<usize> {
     let total: u64 = candidates.iter().map(|entry| u64::from(entry.weight)).sum();
     let mut point = random.checked_rem(total)?;

@@ -111,7 +111,7 @@ impl Follower {
         }
     }
 
-    /// Gives what waits already, if anything.
+    /// What waits already, if anything.
     pub fn try_recv(&mut self) -> Option<LogNews> {
         self.queue.lock().give()
     }

@@ -110,7 +110,7 @@ impl LogWriter {
         self.give(LogJob::Reopen(instance.to_owned()));
     }
 
-    /// Gives what is kept of these instances once all is that was taken in by now: the last lines of each, or all.
+    /// What is kept of these instances once all is that was taken in by now: the last lines of each, or all.
     pub(super) fn look(&self, of: &[Named], tail: Option<usize>) -> oneshot::Receiver<Past> {
         let (reply, past) = oneshot::channel();
         self.give(LogJob::Look { of: of.to_vec(), tail, reply });
@@ -219,7 +219,7 @@ fn file_of<'a>(files: &'a mut BTreeMap<String, LogFile>, folder: &Path, instance
     files.entry(instance.to_owned()).or_insert_with(|| LogFile::new(path_of(folder, instance)))
 }
 
-/// Gives where the newest lines of an instance are kept.
+/// Where the newest lines of an instance are kept.
 pub(super) fn path_of(folder: &Path, instance: &str) -> PathBuf {
     // Names of services and instances have no slash; if one had, it would not lead out of the folder.
     folder.join(format!("{}.log", instance.replace('/', "_")))

@@ -92,7 +92,7 @@ impl Drivers {
         Self { processes, containers }
     }
 
-    /// Gives the one for containers.
+    /// The one for containers.
     pub(crate) fn containers(&self) -> &docker::ContainerDriver {
         &self.containers
     }
@@ -129,7 +129,7 @@ impl Drivers {
         self.containers.lead(behind);
     }
 
-    /// Gives an address at which nobody answers, for the name of a service that has no ready instance.
+    /// An address at which nobody answers, for the name of a service that has no ready instance.
     pub(crate) fn vacancy(&self, service: &ServiceName) -> Option<IpAddr> {
         self.processes.vacancy(service)
     }
@@ -141,7 +141,7 @@ impl Drivers {
         }
     }
 
-    /// Gives the address of a life, once it has one.
+    /// The address of a life, once it has one.
     pub(crate) fn address(&self, incarnation: Incarnation) -> Option<IpAddr> {
         match self.containers.has(incarnation) {
             true => self.containers.address(incarnation),
@@ -149,7 +149,7 @@ impl Drivers {
         }
     }
 
-    /// Gives what is known of a life.
+    /// What is known of a life.
     pub(crate) fn facts(&self, incarnation: Incarnation) -> Option<Facts> {
         match self.containers.has(incarnation) {
             true => self.containers.facts(incarnation),
@@ -187,7 +187,7 @@ impl Drivers {
         self.processes.end_all();
     }
 
-    /// Gives the one for local processes.
+    /// The one for local processes.
     pub(crate) fn processes(&self) -> &process::ProcessDriver {
         &self.processes
     }

@@ -89,7 +89,7 @@ impl Output {
         let _ = tokio::time::timeout(LAST_LINES_WITHIN, flushed).await;
     }
 
-    /// Tells whether anything of an instance is kept.
+    /// Whether anything of an instance is kept.
     pub(crate) fn has_any(&self, instance: &str) -> bool {
         std::fs::metadata(path_of(&self.folder, instance)).is_ok_and(|meta| meta.len() > 0)
     }

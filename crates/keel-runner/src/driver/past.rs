@@ -89,7 +89,7 @@ fn open_tail(path: &Path, lines_max: usize) -> Option<(Take<File>, usize)> {
     Some((file.take(length - begin), lines))
 }
 
-/// Gives where the last lines of a file begin, and how many they are.
+/// Where the last lines of a file begin, and how many they are.
 fn last_lines(file: &File, length: u64, lines_max: usize) -> (u64, usize) {
     if lines_max == 0 || length == 0 {
         return (length, 0);

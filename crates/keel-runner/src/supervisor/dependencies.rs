@@ -14,7 +14,7 @@ pub(super) struct Unmet {
 }
 
 impl Supervisor {
-    /// Gives the first dependency of a service that doesn't hold.
+    /// The first dependency of a service that doesn't hold.
     pub(super) fn unmet_dependency(&self, service: &ServiceName) -> Option<Unmet> {
         let entry = self.services.get(service)?;
         entry.spec.depends_on.iter().find_map(|dependency| {

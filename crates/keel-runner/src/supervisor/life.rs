@@ -69,7 +69,7 @@ struct Held {
 }
 
 impl Held {
-    /// Gives when a signal counts as ignored. One that is paused doesn't get it before it is resumed.
+    /// When a signal counts as ignored. One that is paused doesn't get it before it is resumed.
     fn ignored_at(&self) -> Option<Instant> {
         self.leaving_until.filter(|_| !self.is_paused)
     }

@@ -337,7 +337,7 @@ impl Supervisor {
         std::mem::take(&mut self.actions)
     }
 
-    /// Gives the time of the next [`Event::Tick`] that is due.
+    /// The time of the next [`Event::Tick`] that is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let lives = self.lives.values().filter_map(Life::next_deadline);
         let slots = self.slots.values().filter(|slot| slot.wanted == Wanted::Up).flat_map(|slot| {
@@ -348,7 +348,7 @@ impl Supervisor {
         lives.chain(slots).chain(steady).min()
     }
 
-    /// Gives when an instance that kept ending will have run for long enough to be trusted again.
+    /// When an instance that kept ending will have run for long enough to be trusted again.
     fn steady_at(&self, slot: &Slot) -> Option<Instant> {
         let life = slot.current.filter(|_| slot.failures > 0).and_then(|current| self.lives.get(&current))?;
         life.is_ready().then(|| life.started + window_of(&life.spec))
@@ -530,7 +530,7 @@ impl Supervisor {
         })
     }
 
-    /// Gives an instance's name: the service's, and its number where there are several.
+    /// An instance's name: the service's, and its number where there are several.
     pub(crate) fn name_of(&self, id: &SlotId) -> String {
         let Some(entry) = self.services.get(&id.service) else {
             return format!("{}-{}", id.service, id.ordinal);
@@ -556,7 +556,7 @@ impl Supervisor {
         self.slots.keys().filter(named).cloned().collect()
     }
 
-    /// Gives the service of that name as it was last applied.
+    /// The service of that name as it was last applied.
     pub(crate) fn service(&self, name: &ServiceName) -> Option<&Arc<Service>> {
         self.services.get(name).map(|entry| &entry.spec)
     }
@@ -568,17 +568,17 @@ impl Supervisor {
         }
     }
 
-    /// Gives all services as they were last applied.
+    /// All services as they were last applied.
     pub(crate) fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values().map(|entry| &entry.spec)
     }
 
-    /// Gives all slots.
+    /// All slots.
     pub(crate) fn slot_ids(&self) -> impl Iterator<Item = &SlotId> {
         self.slots.keys()
     }
 
-    /// Gives the current life of a slot.
+    /// The current life of a slot.
     pub(crate) fn current(&self, id: &SlotId) -> Option<Incarnation> {
         self.slots.get(id)?.current
     }
@@ -588,7 +588,7 @@ impl Supervisor {
         self.lives.get(&incarnation).is_some_and(Life::is_ready)
     }
 
-    /// Gives the slot that a life belongs to.
+    /// The slot that a life belongs to.
     pub(crate) fn slot_of(&self, incarnation: Incarnation) -> Option<&SlotId> {
         self.lives.get(&incarnation).map(|life| &life.slot)
     }
@@ -644,12 +644,12 @@ fn takes_turns(spec: &Service) -> bool {
     matches!(&spec.run, Run::Container(container) if container.handover == Handover::OneAtATime)
 }
 
-/// Gives how long an instance must run for its start to count as a success.
+/// How long an instance must run for its start to count as a success.
 fn window_of(spec: &Service) -> Duration {
     spec.restart.window.max(RESTART_WINDOW)
 }
 
-/// Gives the pause before a restart, if there is to be one. `failures` counts the end that has just happened.
+/// The pause before a restart, if there is to be one. `failures` counts the end that has just happened.
 fn restart_after(spec: &Service, exit: Exit, failures: u32) -> Option<Duration> {
     let policy = &spec.restart;
     let again = match policy.condition {
@@ -663,7 +663,7 @@ fn restart_after(spec: &Service, exit: Exit, failures: u32) -> Option<Duration> 
     Some(policy.delay.max(back_off(failures)))
 }
 
-/// Gives the pause after so many failures in a row.
+/// The pause after so many failures in a row.
 fn back_off(failures: u32) -> Duration {
     match failures {
         0 | 1 => Duration::ZERO,

@@ -24,7 +24,7 @@ pub(crate) struct View {
 }
 
 impl Supervisor {
-    /// Gives the lines of one slot, the current life first.
+    /// The lines of one slot, the current life first.
     pub(crate) fn views(&self, id: &SlotId) -> Vec<View> {
         let Some(slot) = self.slots.get(id) else { return Vec::new() };
         let lives = slot.lives().filter_map(|incarnation| Some((incarnation, self.lives.get(&incarnation)?)));

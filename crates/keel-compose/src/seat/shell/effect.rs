@@ -121,7 +121,7 @@ pub(super) fn effect_inside(text: &str, depth: usize) -> Effect {
     if changes { Effect::Changes } else { Effect::None }
 }
 
-/// Gives a command that only writes what it finds as one that writes its arguments.
+/// A command that only writes what it finds as one that writes its arguments.
 fn as_printed(command: &str) -> Option<String> {
     let name = bare(command).split_whitespace().next().unwrap_or_default();
     let program = name.rsplit('/').next().unwrap_or_default();
@@ -136,7 +136,7 @@ fn as_printed(command: &str) -> Option<String> {
     (PRINTERS.contains(&program) && !writes).then(|| command.replacen(name, "echo", 1))
 }
 
-/// Gives a text without what is quoted in it.
+/// A text without what is quoted in it.
 fn unquoted(text: &str) -> String {
     let mut quote = None;
     let is_outside = |c: &char| match quote {

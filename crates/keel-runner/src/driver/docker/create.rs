@@ -306,7 +306,7 @@ impl Plan<'_> {
     }
 }
 
-/// Gives the name that an instance has among the others, where a host can be called that: as a local process is.
+/// The name that an instance has among the others, where a host can be called that: as a local process is.
 fn host_name(instance: &str) -> Option<String> {
     const BYTES_MAX: usize = 63;
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';

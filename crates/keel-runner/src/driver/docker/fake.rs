@@ -75,7 +75,7 @@ impl FakeEngine {
         client_of(self.0.address)
     }
 
-    /// Gives how many requests it has heard that begin like that.
+    /// How many requests it has heard that begin like that.
     pub(super) fn heard(&self, request: &str) -> usize {
         self.0.heard.borrow().iter().filter(|one| one.starts_with(request)).count()
     }
@@ -227,7 +227,7 @@ impl FakeEngine {
     }
 }
 
-/// Gives a client of an engine that is there, or isn't.
+/// A client of an engine that is there, or isn't.
 pub(super) fn client_of(address: SocketAddr) -> Docker {
     Docker::connect_with_http(&format!("tcp://{address}"), 60, keel_engine::api::API_DEFAULT_VERSION).unwrap()
 }

@@ -117,7 +117,7 @@ async fn connect(found: &[SocketAddr], turn: usize) -> Option<TcpStream> {
     None
 }
 
-/// Says whether a connection reached the instance, and not a socket on the wildcard address.
+/// Whether a connection reached the instance, and not a socket on the wildcard address.
 fn is_its_own(address: SocketAddr) -> bool {
     if !keel_sys::claim::is_claimed(address.ip()) {
         return true;

@@ -276,7 +276,7 @@ async fn ask(
     Ok(Health { passed: status == 0, output: String::from_utf8_lossy(&printed).into_owned() })
 }
 
-/// Gives a container's address in the first of its networks where it has one.
+/// A container's address in the first of its networks where it has one.
 pub(super) fn address(birth: &Birth, container: &ContainerInspectResponse) -> Option<IpAddr> {
     let spec = container_of(&birth.spec)?;
     let networks = container.network_settings.as_ref()?.networks.as_ref()?;

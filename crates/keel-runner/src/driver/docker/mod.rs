@@ -167,7 +167,7 @@ impl ContainerDriver {
         }))
     }
 
-    /// Gives the engine. The first time it ends what an earlier run left behind, and begins to listen.
+    /// The engine. The first time it ends what an earlier run left behind, and begins to listen.
     async fn engine(&self) -> Result<&Docker, EngineError> {
         let connect = || async {
             let docker = keel_engine::connect().await?;
@@ -208,7 +208,7 @@ impl ContainerDriver {
         });
     }
 
-    /// Gives the address of a life, once it runs.
+    /// The address of a life, once it runs.
     pub(crate) fn address(&self, incarnation: Incarnation) -> Option<IpAddr> {
         match self.living(incarnation)?.stage {
             Stage::Started { address, .. } => address,
@@ -216,7 +216,7 @@ impl ContainerDriver {
         }
     }
 
-    /// Gives what is known of a life, once it runs.
+    /// What is known of a life, once it runs.
     pub(crate) fn facts(&self, incarnation: Incarnation) -> Option<Facts> {
         let living = self.living(incarnation)?;
         let Stage::Started { pid, address: Some(address), .. } = living.stage else { return None };
@@ -399,7 +399,7 @@ fn container_of(spec: &Service) -> Option<&keel_model::ContainerSpec> {
     }
 }
 
-/// Gives the targets that a service mounts something at, so that what the image keeps there is no volume of its own.
+/// The targets that a service mounts something at, so that what the image keeps there is no volume of its own.
 fn mounted(spec: &Service) -> BTreeSet<&str> {
     let mounts = container_of(spec).map(|container| container.mounts.as_slice()).unwrap_or_default();
     let named = mounts.iter().filter(|mount| mount.source != keel_model::ContainerMountSource::Anonymous);

@@ -32,7 +32,7 @@ impl Names {
     }
 }
 
-/// Gives the name that an instance's container should have: `container_name`, else `PROJECT_SERVICE_N`.
+/// The name that an instance's container should have: `container_name`, else `PROJECT_SERVICE_N`.
 pub(super) fn wish(project: &str, birth: &Birth) -> String {
     match &birth.spec.instance_name {
         Some(name) if birth.is_instance() => name.clone(),
@@ -42,7 +42,7 @@ pub(super) fn wish(project: &str, birth: &Birth) -> String {
 }
 
 impl ContainerDriver {
-    /// Gives the name of a container that is gone to the one that waits for it.
+    /// The name of a container that is gone to the one that waits for it.
     pub(super) async fn hand_on_name(&self, wish: &str, from: Incarnation) {
         let heir = {
             let lives = self.lives();

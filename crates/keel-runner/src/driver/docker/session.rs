@@ -282,7 +282,7 @@ impl Drop for Session {
     }
 }
 
-/// Gives the status of a command in a container once it has one.
+/// The status of a command in a container once it has one.
 pub(super) async fn status_of(docker: &Docker, exec: &str) -> Result<i32, EngineError> {
     loop {
         let state = call(docker.inspect_exec(exec)).await?;

@@ -160,7 +160,7 @@ impl ContainerDriver {
         }
     }
 
-    /// Gives the life that a container was made for, if that is one of ours.
+    /// The life that a container was made for, if that is one of ours.
     fn incarnation_in(&self, container: &ContainerSummary) -> Option<Incarnation> {
         let labels = container.labels.as_ref()?;
         let is_ours = labels.get(PROJECT_LABEL) == Some(&self.0.project);

@@ -108,7 +108,7 @@ fn volumes_of(container: &ContainerSummary) -> Option<(String, Vec<OwnVolume>)> 
     Some((name, own.collect()))
 }
 
-/// Gives a volume, if its name is one that the engine gave.
+/// A volume, if its name is one that the engine gave.
 pub(super) fn own_volume(name: Option<String>, target: Option<String>) -> Option<OwnVolume> {
     let is_given = |name: &String| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     Some(OwnVolume { name: name.filter(is_given)?, target: target? })

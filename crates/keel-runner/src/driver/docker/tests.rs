@@ -47,7 +47,7 @@ impl Bench {
         self.driver.launch(birth);
     }
 
-    /// Gives what is told next about how an instance stands, but for what others did to it: it has no network here.
+    /// What is told next about how an instance stands, but for what others did to it: it has no network here.
     async fn event(&mut self) -> Event {
         loop {
             match within(self.told.recv()).await.expect("the driver lives") {
@@ -61,7 +61,7 @@ impl Bench {
         }
     }
 
-    /// Gives what is said next of a container.
+    /// What is said next of a container.
     async fn verdict(&mut self) -> EngineWord {
         loop {
             if let DriverNews::Event(Event::Judged { verdict, .. }) = within(self.told.recv()).await.unwrap()
@@ -71,7 +71,7 @@ impl Bench {
         }
     }
 
-    /// Gives what has been said of containers.
+    /// What has been said of containers.
     fn verdicts(&mut self) -> Vec<EngineWord> {
         let told = std::iter::from_fn(|| self.told.try_recv().ok());
         let verdict = |told| match told {

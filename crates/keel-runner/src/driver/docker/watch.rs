@@ -33,7 +33,7 @@ pub(super) struct Looks {
 }
 
 impl Looks {
-    /// Gives the number of a look that begins now.
+    /// The number of a look that begins now.
     pub(super) fn begin(&self) -> u64 {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }

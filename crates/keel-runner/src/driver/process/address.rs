@@ -63,7 +63,7 @@ impl Addresses {
     }
 }
 
-/// Gives the address of a service of a project that is nobody's instance: the balancer's, or that of a service that has
+/// The address of a service of a project that is nobody's instance: the balancer's, or that of a service that has
 /// none ready. The same on every run.
 pub(super) fn address_of_service(project: &str, kind: &str, service: &str) -> Ipv4Addr {
     address_of(project, &format!("{kind}/{service}"), 0)

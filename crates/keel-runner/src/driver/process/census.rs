@@ -57,12 +57,12 @@ impl Family {
         }
     }
 
-    /// Gives its own mount namespace, open; `None` where it shares this process's.
+    /// Its own mount namespace, open; `None` where it shares this process's.
     pub(super) fn namespace(&self) -> Option<BorrowedFd<'_>> {
         self.namespace.as_ref().map(|namespace| namespace.as_fd())
     }
 
-    /// Gives all processes of it that live. Its group counts as long as the main process isn't reaped: then the number may
+    /// All processes of it that live. Its group counts as long as the main process isn't reaped: then the number may
     /// be another's.
     pub(super) fn members(&self) -> BTreeSet<i32> {
         find(
@@ -78,7 +78,7 @@ impl Family {
         )
     }
 
-    /// Says whether one of its processes has this socket open.
+    /// Whether one of its processes has this socket open.
     pub(super) fn holds(&self, inode: u64) -> Holding {
         let mut holding = Holding::No;
         for pid in self.members() {
@@ -105,7 +105,7 @@ impl Family {
     }
 }
 
-/// Gives the living processes that are meant or carry the mark, and all that they started. What started before
+/// The living processes that are meant or carry the mark, and all that they started. What started before
 /// `started_from` (in the kernel's ticks since boot) isn't looked at.
 pub(super) fn find(started_from: u64, is_meant: impl Fn(i32, &Stat) -> bool, mark: &Mark) -> BTreeSet<i32> {
     let Ok(proc) = open_proc() else { return BTreeSet::new() };
@@ -166,7 +166,7 @@ pub(super) enum Holding {
     Unknown,
 }
 
-/// Gives the processes of a group that live.
+/// The processes of a group that live.
 pub(in crate::driver) fn members_of_group(group: i32) -> Vec<i32> {
     proc::living().into_iter().filter(|(_, stat)| stat.group == group).map(|(pid, _)| pid).collect()
 }

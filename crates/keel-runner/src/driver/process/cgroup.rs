@@ -42,7 +42,7 @@ impl Cgroups {
         Ok(Self { folder })
     }
 
-    /// Gives the group of all lives.
+    /// The group of all lives.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -110,7 +110,7 @@ fn remove_dead(folder: &Path) {
     }
 }
 
-/// Gives the process whose group has that name, if it is one of ours.
+/// The process whose group has that name, if it is one of ours.
 fn pid_of(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.rsplit_once('-')?.1.parse().ok()
 }

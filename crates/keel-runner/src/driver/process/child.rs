@@ -173,7 +173,7 @@ impl Child {
         }
     }
 
-    /// Gives how many bytes are no longer held.
+    /// How many bytes are no longer held.
     fn note_written(&mut self, written: io::Result<usize>) -> usize {
         let before = self.held.len();
         match written {

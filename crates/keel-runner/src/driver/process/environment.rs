@@ -111,7 +111,7 @@ pub(super) fn why_closed(program: &Path, user: Option<&ProcessUser>) -> Option<S
     Some(format!("{} is closed to user {name}", part.display()))
 }
 
-/// Says whether a user may run a file or go through a folder, as its mode has it.
+/// Whether a user may run a file or go through a folder, as its mode has it.
 fn may_pass(meta: &std::fs::Metadata, user: &ProcessUser) -> bool {
     let mask = match () {
         () if user.uid == 0 => 0o111,

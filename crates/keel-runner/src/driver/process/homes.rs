@@ -101,18 +101,18 @@ impl Home {
         Self { ports, own: false, ..Self::new(Ipv4Addr::LOCALHOST, spec) }
     }
 
-    /// Gives the port that it is ready on, once that listens.
+    /// The port that it is ready on, once that listens.
     pub(super) fn ready_at(&self) -> Option<SocketAddr> {
         let port = first_tcp(&self.listed)?;
         Some(self.socket_address(port))
     }
 
-    /// Gives where a port of it is.
+    /// Where a port of it is.
     pub(super) fn socket_address(&self, port: u16) -> SocketAddr {
         SocketAddr::from((self.address, self.ports.get(&port).copied().unwrap_or(port)))
     }
 
-    /// Says whether a socket that would take connections to `at` is held by a process of this life.
+    /// Whether a socket that would take connections to `at` is held by a process of this life.
     pub(super) fn owns(&self, taker: &Listening, at: SocketAddr) -> Option<Seen> {
         let seen = if taker.address == at { Seen::There } else { Seen::OnWildcard };
         if self.held.values().flatten().any(|hold| hold.inode == taker.inode) {
@@ -126,7 +126,7 @@ impl Home {
         }
     }
 
-    /// Gives its ports as a person reads them.
+    /// Its ports as a person reads them.
     pub(super) fn shown(&self) -> Vec<String> {
         let protocol = |port: &keel_model::Port| if port.protocol == Protocol::Udp { "/udp" } else { "" };
         let actual = |port: &keel_model::Port| match self.ports.get(&port.number) {
@@ -137,7 +137,7 @@ impl Home {
     }
 }
 
-/// Gives the first TCP port of a list: `$PORT`.
+/// The first TCP port of a list: `$PORT`.
 pub(crate) fn first_tcp(listed: &[keel_model::Port]) -> Option<u16> {
     listed.iter().find(|port| port.protocol == Protocol::Tcp).map(|port| port.number)
 }
@@ -232,7 +232,7 @@ impl Homes {
         }
     }
 
-    /// Gives the sockets that hold a UDP port which no file lists.
+    /// The sockets that hold a UDP port which no file lists.
     pub(super) fn udp_holds(&self, port: u16) -> Vec<Hold> {
         let homes = self.lock();
         homes
@@ -243,14 +243,14 @@ impl Homes {
             .collect()
     }
 
-    /// Gives what the rules ask about, as it is now.
+    /// What the rules ask about, as it is now.
     pub(super) fn view(&self, incarnation: Incarnation, role: Role) -> Option<Tenant<'_>> {
         let home = self.get(incarnation)?;
         Some(Tenant { homes: self, home, role })
     }
 }
 
-/// Gives the socket that a connection to this address would reach.
+/// The socket that a connection to this address would reach.
 pub(super) fn taker_of(address: SocketAddr) -> std::io::Result<Option<Listening>> {
     SockDiag::open()?.taker_of(address)
 }
@@ -284,7 +284,7 @@ impl Tenant<'_> {
         self.home.held_udp.get(&port).is_some_and(Hold::is_open)
     }
 
-    /// Gives the home of the instance that has an address.
+    /// The home of the instance that has an address.
     pub(super) fn home_at(&self, address: Ipv4Addr) -> Option<Home> {
         if address == self.home.address {
             return Some(self.home.clone());
@@ -292,7 +292,7 @@ impl Tenant<'_> {
         self.homes.lock().values().find(|home| home.own && home.address == address).cloned()
     }
 
-    /// Gives the port that took the place of `port` at its own address.
+    /// The port that took the place of `port` at its own address.
     pub(super) fn actual_port(&self, port: u16) -> u16 {
         self.home.ports.get(&port).copied().unwrap_or(port)
     }

@@ -290,7 +290,7 @@ pub(super) fn not_started(program: &Path, process: &ProcessSpec, error: &io::Err
     }
 }
 
-/// Gives the user that a child becomes.
+/// The user that a child becomes.
 pub(super) fn user_of(process: &ProcessSpec) -> Option<User> {
     let user = process.user.as_ref()?;
     Some(User { uid: user.uid, gid: user.gid, groups: user.groups.clone() })

@@ -55,17 +55,17 @@ impl RunRecord {
         }
     }
 
-    /// Gives what a life's processes have as [`VARIABLE`].
+    /// What a life's processes have as [`VARIABLE`].
     pub(super) fn value(&self, incarnation: u64) -> String {
         format!("{}.{incarnation}", self.id)
     }
 
-    /// Gives the mark of one life.
+    /// The mark of one life.
     pub(super) fn life_mark(&self, incarnation: u64) -> Mark {
         Mark::new(format!("{VARIABLE}={}\0", self.value(incarnation)), None)
     }
 
-    /// Gives the mark of all lives. `file` is the one that they see as `/etc/nsswitch.conf`.
+    /// The mark of all lives. `file` is the one that they see as `/etc/nsswitch.conf`.
     pub(super) fn mark(&self, file: Option<FileId>) -> Mark {
         // Without a number it would be anybody's.
         let variable = if self.id.is_empty() { String::new() } else { format!("{VARIABLE}={}.", self.id) };

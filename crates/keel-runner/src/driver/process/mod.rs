@@ -253,7 +253,7 @@ impl ProcessDriver {
         });
     }
 
-    /// Gives an address at which nobody answers, for the name of a service that has no ready instance: the name
+    /// An address at which nobody answers, for the name of a service that has no ready instance: the name
     /// resolves, and connections are refused, as by a container that doesn't listen yet. `None` where the address is in
     /// use, or there is no trap to refuse them.
     pub(crate) fn vacancy(&self, service: &ServiceName) -> Option<IpAddr> {
@@ -286,12 +286,12 @@ impl ProcessDriver {
         }
     }
 
-    /// Gives the address of a life.
+    /// The address of a life.
     pub(crate) fn address(&self, incarnation: Incarnation) -> Option<IpAddr> {
         self.0.homes.get(incarnation).map(|home| home.address.into())
     }
 
-    /// Gives what is known of a life.
+    /// What is known of a life.
     pub(crate) fn facts(&self, incarnation: Incarnation) -> Option<Facts> {
         let home = self.0.homes.get(incarnation)?;
         let living = lock(&self.0.lives).get(&incarnation).cloned();
@@ -525,7 +525,7 @@ async fn guard_the_guardian(driver: Weak<Inner>) {
     }
 }
 
-/// Gives an address for a name that no instance has; nobody else's as far as the name decides it.
+/// An address for a name that no instance has; nobody else's as far as the name decides it.
 pub(crate) fn seat_address(project: &str, service: &str) -> Option<IpAddr> {
     Some(address::address_of_service(project, "seat", service).into())
 }
@@ -559,7 +559,7 @@ fn is_shell(spec: &Service) -> bool {
     matches!(name, Some("sh" | "bash" | "dash" | "ash" | "zsh"))
 }
 
-/// Gives a port that nobody has on 127.0.0.1; somebody may before it is used.
+/// A port that nobody has on 127.0.0.1; somebody may before it is used.
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     listener.and_then(|listener| listener.local_addr()).map_or(0, |address| address.port())
@@ -576,7 +576,7 @@ fn why_deaf(port: u16, ready_at: SocketAddr, found: &[SocketAddr]) -> Option<Str
     }
 }
 
-/// Gives where the processes of a life listen.
+/// Where the processes of a life listen.
 fn listening(family: &Family) -> Vec<SocketAddr> {
     let sockets = family.members().into_iter().filter_map(|pid| proc::sockets_of(pid).ok());
     let inodes: BTreeSet<u64> = sockets.flatten().collect();

@@ -126,7 +126,7 @@ fn is_second_family(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_none())
 }
 
-/// Gives the ports at which a healthcheck asks its own instance: `http://localhost:8000/`, `nc -z 127.0.0.1 8000`,
+/// The ports at which a healthcheck asks its own instance: `http://localhost:8000/`, `nc -z 127.0.0.1 8000`,
 /// `/dev/tcp/localhost/8000`, `$(hostname):8000`; a URL without a port has its scheme's.
 pub(super) fn ports_asked(argv: &[String]) -> BTreeSet<u16> {
     const HOSTS: [&str; 8] =

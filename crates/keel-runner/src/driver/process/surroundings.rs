@@ -78,7 +78,7 @@ pub(super) fn prepare(
     Ok(Surroundings { namespace: NewNamespace { map_user, binds, shared_memory, hostname }, private_tmp })
 }
 
-/// Gives what the service needs of this host's folders: its mounts, its program and what that is given, where it works.
+/// What the service needs of this host's folders: its mounts, its program and what that is given, where it works.
 fn needed(spec: &ProcessSpec) -> impl Iterator<Item = &Path> {
     let mapped = spec.path_map.iter().map(|(_, host)| host.as_path());
     let program = spec.argv.iter().map(Path::new);
@@ -91,7 +91,7 @@ fn is_needed(spec: &ProcessSpec, folder: &str) -> bool {
     needed(spec).any(|path| path.starts_with(folder))
 }
 
-/// Gives which entries of the host's `/tmp` the service needs; `None` when that is all of it.
+/// Which entries of the host's `/tmp` the service needs; `None` when that is all of it.
 fn kept_of_tmp(spec: &ProcessSpec) -> Option<BTreeSet<PathBuf>> {
     let below = needed(spec).filter_map(|path| path.strip_prefix("/tmp").ok());
     below

@@ -474,7 +474,7 @@ impl OwnAddress {
     }
 }
 
-/// Gives the address that a socket has.
+/// The address that a socket has.
 fn bound_address(socket: &OwnedFd) -> Option<SocketAddr> {
     rustix::net::getsockname(socket).ok()?.try_into().ok()
 }
@@ -531,7 +531,7 @@ fn bind_own(
     }
 }
 
-/// Says whether another program has the port on a wildcard address. This one's listeners reset what is an instance's.
+/// Whether another program has the port on a wildcard address. This one's listeners reset what is an instance's.
 fn is_taken_by_a_stranger(address: SocketAddr) -> bool {
     match taker_of(address) {
         Ok(Some(taker)) => taker.address.ip().is_unspecified() && !proc::is_own_socket(taker.inode),
@@ -580,7 +580,7 @@ fn answer_of(result: Result<(), Errno>) -> Answer {
     }
 }
 
-/// Gives the process that a thread belongs to: descriptors are looked up there.
+/// The process that a thread belongs to: descriptors are looked up there.
 fn thread_group_of(thread: i32) -> io::Result<i32> {
     proc::status(thread, "Tgid")?.parse().map_err(|_| io::ErrorKind::InvalidData.into())
 }
