@@ -38,6 +38,18 @@ pub(crate) fn location(prefix: &str) -> Location {
     }
 }
 
+/// An upstream with one peer, to which nobody connects.
+pub(crate) fn upstream(name: &str) -> Upstream {
+    let address = Address::Unix("peer".into());
+    Upstream {
+        name: UpstreamName(name.into()),
+        policy: PolicyConfig::default(),
+        keepalive: UpstreamKeepalive::default(),
+        zone: None,
+        peers: PeerSet { peers: vec![Peer::new(address, name)], starting: false, managed: false },
+    }
+}
+
 impl Rig {
     /// Makes one with a server; `adjust` gives it locations.
     pub(crate) fn new(adjust: impl FnOnce(&mut Plan)) -> Self {

@@ -16,10 +16,7 @@ mod tunnel;
 use keel_http::{Lines, Message};
 use keel_model::LogLevel;
 
-pub(crate) use self::{
-    head::{NGINX_VERSION, preview, server_text, write_date, write_framing, write_server},
-    relay::PeerBody,
-};
+pub(crate) use self::head::{NGINX_VERSION, preview, server_text, write_date, write_framing, write_server};
 
 use self::relay::{Relay, Relayed};
 use crate::{
@@ -106,9 +103,9 @@ async fn send_head(job: &mut Job<'_>, head: Message, source: Source) -> Sent {
     if let Source::Peer(mut peer) = source {
         let view = job.view.clone();
         let scope = &job.ex.place(&view).scope.proxy;
-        let is_clean = discard::run(job, &mut *peer.exchanged, scope).await;
+        discard::run(job, &mut peer.exchanged.stream, scope).await;
         upstream::end_attempt(job, 0);
-        upstream::finish(job, peer, is_clean);
+        upstream::finish(job, peer);
     }
     finish(job, head_length, sent, before, Lines::default())
 }
@@ -195,7 +192,7 @@ async fn send_peer(
         relay.transforms = filter::body(job, &answer);
     }
     let Source::Peer(peer) = &mut answer.source else { return Sent::Cut };
-    let ended = relay::run(job, &mut *peer.exchanged, &mut relay, scope).await;
+    let ended = relay::run(job, &mut peer.exchanged, &mut relay, scope).await;
     let Source::Peer(peer) = answer.source else { return Sent::Cut };
     upstream::end_attempt(job, 0);
     match ended {
@@ -206,8 +203,8 @@ async fn send_peer(
             }
             Sent::Broken(Box::new(BrokenOff { failure, peer, has_rest }))
         }
-        Relayed::Whole { reusable } => {
-            upstream::finish(job, peer, reusable);
+        Relayed::Whole => {
+            upstream::finish(job, peer);
             job.ex.sent.complete = true;
             Sent::Whole
         }

@@ -4,6 +4,8 @@
 //! says on its own account, stays inside: bytes on the wire are not yet bytes for the stream. It reads into the caller's
 //! buffer and holds none itself, so that a connection that idles has none.
 
+#[cfg(test)]
+mod script;
 mod socket;
 
 use std::{
@@ -14,12 +16,16 @@ use std::{
 
 use keel_model::Address;
 
+#[cfg(test)]
+pub(crate) use script::Script;
 pub(crate) use socket::{FLAGS, Peeked, Socket, SocketBuffers, local_congestion_control};
 
 /// One connection, as streams see it.
 pub(crate) enum Transport {
     /// Bytes as they are.
     Plain(Socket),
+    #[cfg(test)]
+    Script(Script),
 }
 
 /// How closely an idle connection is looked at.
@@ -35,6 +41,8 @@ impl Transport {
     /// The socket beneath, for its addresses and options.
     pub(crate) fn socket(&self) -> &Socket {
         match self {
+            #[cfg(test)]
+            Transport::Script(_) => panic!("a script has no socket"),
             Transport::Plain(socket) => socket,
         }
     }
@@ -42,6 +50,8 @@ impl Transport {
     /// Is ready when there may be something to read, or the connection is broken.
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
+            #[cfg(test)]
+            Transport::Script(script) => script.poll_read_ready(cx),
             Transport::Plain(socket) => socket.poll_read_ready(cx),
         }
     }
@@ -55,6 +65,8 @@ impl Transport {
         room: usize,
     ) -> Poll<io::Result<usize>> {
         match self {
+            #[cfg(test)]
+            Transport::Script(script) => script.poll_fill(buffer),
             Transport::Plain(socket) => socket.poll_fill(cx, buffer, room),
         }
     }
@@ -63,6 +75,8 @@ impl Transport {
     #[inline]
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
+            #[cfg(test)]
+            Transport::Script(_) => Poll::Ready(Ok(bytes.len())),
             Transport::Plain(socket) => socket.poll_send(cx, bytes),
         }
     }
@@ -76,6 +90,8 @@ impl Transport {
         length_max: usize,
     ) -> Poll<io::Result<usize>> {
         match self {
+            #[cfg(test)]
+            Transport::Script(_) => Poll::Ready(Ok(0)),
             Transport::Plain(socket) => socket.poll_send_file(cx, file, offset, length_max),
         }
     }
@@ -83,6 +99,8 @@ impl Transport {
     /// Looks at what waits to be read by a stream, without taking it.
     pub(crate) fn peek(&mut self) -> Peeked {
         match self {
+            #[cfg(test)]
+            Transport::Script(_) => Peeked::Nothing,
             Transport::Plain(socket) => socket.peek(),
         }
     }
@@ -91,6 +109,8 @@ impl Transport {
     pub(crate) fn is_quiet(&mut self, look: Look) -> bool {
         match self {
             // What the event loop has told of may have been read already: only a close look is sure.
+            #[cfg(test)]
+            Transport::Script(_) => true,
             Transport::Plain(socket) => {
                 (look == Look::Glance && !socket.is_readable()) || socket.peek() == Peeked::Nothing
             }
@@ -100,6 +120,8 @@ impl Transport {
     /// Waits for the next event although the last one has told of something: a look showed that nothing is there.
     pub(crate) fn forget_readiness(&self) {
         match self {
+            #[cfg(test)]
+            Transport::Script(_) => {}
             Transport::Plain(socket) => socket.forget_readiness(),
         }
     }
@@ -107,6 +129,8 @@ impl Transport {
     /// Says that nothing more will be sent.
     pub(crate) fn shutdown_write(&mut self) {
         match self {
+            #[cfg(test)]
+            Transport::Script(_) => {}
             Transport::Plain(socket) => socket.shutdown_write(),
         }
     }
@@ -114,6 +138,8 @@ impl Transport {
     /// Takes the connection out of the event loop for as long as it idles.
     pub(crate) fn park(self) -> ParkedTransport {
         match self {
+            #[cfg(test)]
+            Transport::Script(_) => panic!("a script is never parked"),
             Transport::Plain(socket) => ParkedTransport::Plain(socket.into_descriptor()),
         }
     }

@@ -7,7 +7,7 @@ mod request;
 mod response;
 mod retry;
 mod route;
-mod send;
+mod stream;
 
 use std::{sync::Arc, time::Instant};
 
@@ -20,6 +20,7 @@ pub(crate) use self::{
     response::{finish, write_fields},
     retry::Retries,
     route::{Target, host_and_port},
+    stream::PeerStream,
 };
 
 use self::{

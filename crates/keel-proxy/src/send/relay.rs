@@ -7,21 +7,21 @@ use std::{
     future::poll_fn,
     io,
     path::Path,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
-use keel_http::{Lines, Message, ResponseFraming, body::Decoder, body::Trailers, body::each_trailer};
+use keel_http::{Lines, Message, body::Trailers};
 use keel_model::{LogLevel, ProxyScope};
 
 use super::filter_trailers;
 use crate::{
-    client::{Client, ClientStream, ClientWatch, Framing},
+    client::{ClientStream, Framing},
     error::PeerFailure,
-    exchange::Exchange,
     filter::Transform,
     io::spool::Spool,
     job::Job,
+    upstream::{Exchanged, PeerStream},
 };
 
 /// Bytes read from a peer at a time while a body streams.
@@ -35,8 +35,8 @@ const UNSPOOL_BYTES: usize = 64 << 10;
 
 /// How a relay ended.
 pub(super) enum Relayed {
-    /// The client has the whole response. `reusable` says whether the peer's connection is clean.
-    Whole { reusable: bool },
+    /// The client has the whole response.
+    Whole,
     /// The peer failed midway.
     PeerFailed(PeerFailure),
     /// The peer failed before a byte was sent to the client. `has_rest` says whether the client's stream holds
@@ -81,29 +81,8 @@ impl From<Unsent> for Relayed {
     }
 }
 
-/// A connection that a response's head has been read from, as far as the relay has to do with it.
-pub(crate) trait PeerBody {
-    /// Reads once; 0 means the end.
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut Vec<u8>,
-        room: usize,
-    ) -> Poll<io::Result<usize>>;
-
-    /// Goes on sending the request to a peer that has answered before it had the whole. What can't be sent isn't missed.
-    fn poll_request(&mut self, cx: &mut Context<'_>, client: &mut Client, ex: &mut Exchange);
-
-    /// What watches the client meanwhile.
-    fn watch(&mut self) -> &mut ClientWatch;
-
-    /// Counts the bytes of the request that were sent.
-    fn sent_bytes(&self) -> u64;
-}
-
 /// One response body on its way. What the client gets next waits in its stream.
 pub(super) struct Relay {
-    decoder: Decoder,
     framing: Framing,
     head_length: usize,
     /// Scratch for what was read.
@@ -112,8 +91,6 @@ pub(super) struct Relay {
     spool: Option<Spool>,
     memory_max: usize,
     file_max: u64,
-    /// Whether the peer's connection may be used again.
-    clean: bool,
     /// Whether the peer's response has been read to its end, and its trailers have been kept.
     ended: bool,
     /// Whether the client's stream has the end, too.
@@ -125,22 +102,9 @@ pub(super) struct Relay {
     pub(super) transforms: Vec<Box<dyn Transform>>,
 }
 
-/// Makes what finds the end of the body of the peer's response.
-pub(super) fn decoder(job: &Job<'_>, trailers: Trailers) -> Decoder {
-    let head = &job.ex.upstream.head;
-    match head.framing {
-        _ if job.ex.upstream.asks_for_head || matches!(head.status, 204 | 304) => Decoder::Done,
-        ResponseFraming::Length(length) => Decoder::length(length),
-        ResponseFraming::Chunked => Decoder::chunked(trailers),
-        ResponseFraming::UntilClose => Decoder::UntilClose,
-    }
-}
-
 impl Relay {
     /// Begins the response in the client's stream.
     pub(super) fn new(job: &mut Job<'_>, framing: Framing, scope: &ProxyScope, head: Message) -> Self {
-        let trailers = if scope.pass_trailers { Trailers::Keep } else { Trailers::Drop };
-        let decoder = decoder(job, trailers);
         let head_length = head.head_length();
         job.client.stream.begin(head, framing);
         let side = &job.ex.upstream;
@@ -154,14 +118,12 @@ impl Relay {
         let memory =
             scope.upstream.buffers.size.as_usize().saturating_mul(scope.upstream.buffers.count as usize);
         Self {
-            decoder,
             framing,
             head_length,
             raw: Vec::new(),
             spool: None,
             memory_max: if buffering { memory } else { scope.upstream.buffer_size.as_usize() }.max(4 << 10),
             file_max: if buffering { scope.upstream.max_temp_file_size.0 } else { 0 },
-            clean: true,
             ended: false,
             finished: false,
             payload_bytes: 0,
@@ -179,29 +141,16 @@ impl Relay {
         stream.pending() < self.memory_max || self.spool.as_ref().map_or(0, Spool::len) < self.file_max
     }
 
-    /// Takes bytes that came from the peer and passes the payload in them on.
-    fn take(&mut self, bytes: &[u8], mut pass: impl FnMut(&[u8])) -> Result<(), PeerFailure> {
-        let mut at = 0;
-        while at < bytes.len() {
-            if self.decoder.is_done() {
-                // More than was announced: what it is nobody can know.
-                self.clean = false;
-                break;
-            }
-            let rest = bytes.get(at..).unwrap_or_default();
-            let step = self.decoder.decode(rest).map_err(|_| PeerFailure::Invalid)?;
-            let payload = rest.get(step.payload).unwrap_or_default();
-            self.payload_bytes += payload.len() as u64;
-            if self.transforms.is_empty() {
-                pass(payload);
-            } else {
-                let mut piece = payload.to_vec();
-                self.transforms.iter_mut().for_each(|transform| transform.piece(&mut piece));
-                pass(&piece);
-            }
-            at += step.consumed;
+    /// Passes payload on, as the place's filters change it.
+    #[inline]
+    fn filter(&mut self, payload: &[u8], mut pass: impl FnMut(&[u8])) {
+        self.payload_bytes += payload.len() as u64;
+        if self.transforms.is_empty() {
+            return pass(payload);
         }
-        Ok(())
+        let mut piece = payload.to_vec();
+        self.transforms.iter_mut().for_each(|transform| transform.piece(&mut piece));
+        pass(&piece);
     }
 
     /// Ends the body for the client, once everything before the end has been put.
@@ -224,19 +173,19 @@ impl Relay {
 /// Relays a body to its end.
 pub(super) async fn run(
     job: &mut Job<'_>,
-    peer: &mut impl PeerBody,
+    peer: &mut Exchanged,
     relay: &mut Relay,
     scope: &ProxyScope,
 ) -> Relayed {
-    let side = &mut job.ex.upstream;
-    let first = side.input.get(side.body_start..).unwrap_or_default();
+    let trailers = if scope.pass_trailers { Trailers::Keep } else { Trailers::Drop };
     let stream = &mut job.client.stream;
-    let taken = relay.take(first, |payload| stream.put(payload));
-    side.input.truncate(side.body_start);
-    let ended = match taken {
+    let begun = peer.stream.begin_body(&mut job.ex.upstream, trailers, |payload| {
+        relay.filter(payload, |piece| stream.put(piece));
+    });
+    let ended = match begun {
         Ok(()) => {
-            if relay.decoder.is_done() {
-                end_body(job, relay, scope);
+            if peer.stream.has_ended() {
+                end_body(job, &peer.stream, relay);
             }
             self::stream(job, peer, relay, scope).await
         }
@@ -252,7 +201,7 @@ pub(super) async fn run(
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
         attempt.response_bytes = relay.payload_bytes;
         attempt.received_bytes = attempt.received_bytes.max(relay.payload_bytes);
-        attempt.sent_bytes = peer.sent_bytes();
+        attempt.sent_bytes = peer.stream.sent_bytes();
     }
     let sent = job.ex.sent.bytes - relay.sent_before;
     job.ex.sent.body_bytes = sent.saturating_sub(relay.head_length as u64);
@@ -263,19 +212,11 @@ pub(super) async fn run(
 }
 
 /// Keeps the trailers of a response that has been read to its end, and ends the client's where nothing is in between.
-fn end_body(job: &mut Job<'_>, relay: &mut Relay, scope: &ProxyScope) {
-    let mut kept = Lines::default();
-    if scope.pass_trailers {
-        let trailers = relay.decoder.trailers();
-        each_trailer(trailers, |field| kept.copied(field, trailers));
-        job.ex.upstream.trailers = kept.as_bytes().to_vec();
-    }
-    kept.append(&filter_trailers(job, relay.framing));
-    job.ex.sent.trailers = kept;
-    relay.decoder = match std::mem::take(&mut relay.decoder) {
-        Decoder::UntilClose => Decoder::Done,
-        decoder => decoder,
-    };
+fn end_body(job: &mut Job<'_>, peer: &PeerStream, relay: &mut Relay) {
+    let mut trailers = peer.trailers();
+    trailers.as_bytes().clone_into(&mut job.ex.upstream.trailers);
+    trailers.append(&filter_trailers(job, relay.framing));
+    job.ex.sent.trailers = trailers;
     relay.ended = true;
     relay.finish(&mut job.client.stream, &job.ex.sent.trailers);
 }
@@ -287,12 +228,7 @@ fn log_store(job: &Job<'_>, error: &io::Error) {
     job.client.log(job.worker, job.ex, LogLevel::Crit, &text);
 }
 
-async fn stream(
-    job: &mut Job<'_>,
-    peer: &mut impl PeerBody,
-    relay: &mut Relay,
-    scope: &ProxyScope,
-) -> Relayed {
+async fn stream(job: &mut Job<'_>, peer: &mut Exchanged, relay: &mut Relay, scope: &ProxyScope) -> Relayed {
     let send_timeout = job.place().scope.core.send_timeout;
     let mut read_since: Option<Instant> = None;
     let mut write_since: Option<Instant> = None;
@@ -302,7 +238,7 @@ async fn stream(
         loop {
             let mut progress = false;
             if std::mem::take(&mut reads_first)
-                && !relay.decoder.is_done()
+                && !relay.ended
                 && let Poll::Ready(Err(failure)) = read(job, peer, relay, scope, cx)
             {
                 return Poll::Ready(failure.into());
@@ -316,10 +252,10 @@ async fn stream(
                 Poll::Pending => {}
             }
             if relay.finished && job.client.stream.pending() == 0 {
-                return Poll::Ready(Relayed::Whole { reusable: relay.clean });
+                return Poll::Ready(Relayed::Whole);
             }
-            peer.poll_request(cx, job.client, job.ex);
-            let reads = !relay.decoder.is_done() && relay.has_room(&job.client.stream);
+            peer.stream.poll_rest_of_request(cx, job.client, job.ex);
+            let reads = !relay.ended && relay.has_room(&job.client.stream);
             if reads {
                 match read(job, peer, relay, scope, cx) {
                     Poll::Ready(Ok(())) => {
@@ -342,15 +278,15 @@ async fn stream(
             if job.client.stream.pending() > 0 {
                 write_since.get_or_insert(now);
             }
-            if !scope.upstream.ignore_client_abort && peer.watch().poll_gone(cx, job.client, now).is_ready() {
+            if !scope.upstream.ignore_client_abort && peer.watch.poll_gone(cx, job.client, now).is_ready() {
                 return Poll::Ready(Relayed::ClientGone);
             }
             let read_until = read_since.map(|since| since + scope.upstream.read_timeout);
             let write_until = write_since.map(|since| since + send_timeout);
-            let gone_at = peer.watch().deadline().filter(|_| job.client.stream.pending() == 0);
+            let gone_at = peer.watch.deadline().filter(|_| job.client.stream.pending() == 0);
             let next = read_until.into_iter().chain(write_until).chain(gone_at).min();
             job.client.timer.set_at(next);
-            let now = std::task::ready!(job.client.timer.poll_expired(&job.worker.clock, cx));
+            let now = ready!(job.client.timer.poll_expired(&job.worker.clock, cx));
             if write_until.is_some_and(|until| now >= until) {
                 job.client.timed_out = true;
                 return Poll::Ready(Relayed::ClientGone);
@@ -374,7 +310,7 @@ fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Res
                     job.ex.sent.bytes += sent as u64;
                     job.ex.sent.begun = true;
                     moved = true;
-                    let more = job.client.stream.pending() > 0 || !relay.decoder.is_done();
+                    let more = job.client.stream.pending() > 0 || !relay.ended;
                     if more && job.place().scope.core.tcp_nodelay {
                         job.client.no_delay();
                     }
@@ -406,60 +342,45 @@ fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Res
 /// Reads once from the peer and stores what came.
 fn read(
     job: &mut Job<'_>,
-    peer: &mut impl PeerBody,
+    peer: &mut Exchanged,
     relay: &mut Relay,
     scope: &ProxyScope,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Failure>> {
     let mut raw = std::mem::take(&mut relay.raw);
-    raw.clear();
-    let polled = peer.poll_read(cx, &mut raw, READ_BYTES);
-    let count = match polled {
-        Poll::Pending => {
-            relay.raw = raw;
-            return Poll::Pending;
-        }
-        Poll::Ready(Err(_)) => return Poll::Ready(Err(Failure::Peer(PeerFailure::Error))),
-        Poll::Ready(Ok(count)) => count,
-    };
-    if count == 0 {
-        if !matches!(relay.decoder, Decoder::UntilClose) {
-            return Poll::Ready(Err(Failure::Peer(PeerFailure::Error)));
-        }
-        relay.clean = false;
-        relay.raw = raw;
-        end_body(job, relay, scope);
-        return Poll::Ready(Ok(()));
-    }
+    let stream = &mut job.client.stream;
+    let is_direct = relay.spooled() == 0 && stream.pending() < relay.memory_max;
+    let mut stored = Vec::new();
+    let polled = peer.stream.poll_payload(cx, &mut raw, READ_BYTES, |payload| {
+        relay.filter(payload, |piece| {
+            if is_direct {
+                stream.put(piece);
+            } else {
+                stored.extend_from_slice(piece);
+            }
+        });
+    });
+    relay.raw = raw;
+    let count = ready!(polled).map_err(Failure::Peer)?;
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
         attempt.received_bytes += count as u64;
     }
-    let stream = &mut job.client.stream;
-    let taken = if relay.spooled() == 0 && stream.pending() < relay.memory_max {
-        let taken = relay.take(&raw, |payload| stream.put(payload));
-        taken.map_err(Failure::Peer)
-    } else {
-        spool(job, relay, &raw, &scope.upstream.temp_path)
-    };
-    relay.raw = raw;
-    if let Err(failure) = taken {
-        return Poll::Ready(Err(failure));
+    if !stored.is_empty() {
+        spool(job, relay, &stored, &scope.upstream.temp_path)?;
     }
-    if relay.decoder.is_done() {
-        end_body(job, relay, scope);
+    if peer.stream.has_ended() {
+        end_body(job, &peer.stream, relay);
     }
     Poll::Ready(Ok(()))
 }
 
-/// Puts what came behind everything else: the client hasn't taken that yet.
-fn spool(job: &mut Job<'_>, relay: &mut Relay, raw: &[u8], folder: &Path) -> Result<(), Failure> {
-    let mut payload = Vec::with_capacity(raw.len());
-    relay.take(raw, |piece| payload.extend_from_slice(piece)).map_err(Failure::Peer)?;
+/// Puts payload behind everything else: the client hasn't taken that yet.
+fn spool(job: &mut Job<'_>, relay: &mut Relay, payload: &[u8], folder: &Path) -> Result<(), Failure> {
     if relay.spool.is_none() {
         let text = "an upstream response is buffered to a temporary file while reading upstream";
         job.client.log(job.worker, job.ex, LogLevel::Warn, text);
     }
-    relay.store(&payload, folder).map_err(|error| {
+    relay.store(payload, folder).map_err(|error| {
         log_store(job, &error);
         Failure::Store
     })

@@ -1,27 +1,32 @@
 //! Answers on their way, without a connection on either side.
 
 use std::{
-    collections::VecDeque,
-    io::{self, Write},
-    task::{Context, Poll},
+    io::Write,
+    sync::Arc,
+    task::{Context, Waker},
 };
 
 use keel_http::{Lines, Progress};
+use keel_lb::{Ask, Attempt, Group};
 use keel_model::*;
 
 use super::{
-    PeerBody, Sent,
+    Sent,
     relay::{self, Relay, Relayed},
     send,
 };
 use crate::{
     answer::{Answer, FileParts, Ranges, Source},
-    client::{CAPTURE_BYTES_MAX, Client, ClientWatch, Framing},
+    client::{CAPTURE_BYTES_MAX, ClientWatch, Framing},
     error::PeerFailure,
-    exchange::Exchange,
     filter::Transform,
     job::Job,
-    rig::{Rig, location},
+    rig::{self, Rig, location},
+    transport::{Script, Transport},
+    upstream::{
+        Exchanged, PeerStream,
+        pool::{Counted, PeerConnection},
+    },
 };
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -112,33 +117,20 @@ fn a_capture_has_a_bound() {
     assert!(matches!(sent(&rig, GET, answer).0, Sent::Cut));
 }
 
-/// A peer's body as a list of what each read gives; an empty piece is the end, `None` a broken connection.
-struct Script {
-    reads: VecDeque<Option<Vec<u8>>>,
-    watch: ClientWatch,
-}
-
-impl PeerBody for Script {
-    fn poll_read(&mut self, _: &mut Context<'_>, buffer: &mut Vec<u8>, _: usize) -> Poll<io::Result<usize>> {
-        Poll::Ready(match self.reads.pop_front() {
-            Some(Some(bytes)) => {
-                buffer.extend_from_slice(&bytes);
-                Ok(bytes.len())
-            }
-            Some(None) => Err(io::ErrorKind::ConnectionReset.into()),
-            None => Ok(0),
-        })
-    }
-
-    fn poll_request(&mut self, _: &mut Context<'_>, _: &mut Client, _: &mut Exchange) {}
-
-    fn watch(&mut self) -> &mut ClientWatch {
-        &mut self.watch
-    }
-
-    fn sent_bytes(&self) -> u64 {
-        0
-    }
+/// A connection to a peer that says what the reads give.
+fn peer(job: &mut Job<'_>, reads: &[Option<&str>], scope: &ProxyScope) -> Exchanged {
+    let group = Group::new(&rig::upstream("app"), &job.worker.registry, Arc::new(|_, _| {})).unwrap();
+    let ask =
+        Ask { now: job.worker.clock.now(), client_key: b"", tried: &[], attempt: Attempt::First, random: 0 };
+    let pick = group.pick(&ask).unwrap();
+    let transport = Transport::Script(Script::new(reads));
+    let counted = Counted::new(job.worker);
+    let identity = job.place().identity;
+    let connection = PeerConnection::new(transport, pick.peer().clone(), identity, ask.now, counted);
+    let mut stream = PeerStream::new(connection, job.ex, scope, false, 0);
+    let mut cx = Context::from_waker(Waker::noop());
+    stream.poll_rest_of_request(&mut cx, job.client, job.ex);
+    Exchanged { stream, watch: ClientWatch::default() }
 }
 
 fn receive(job: &mut Job<'_>, head: &str, body: &str) {
@@ -151,6 +143,8 @@ fn receive(job: &mut Job<'_>, head: &str, body: &str) {
 /// What became of a relayed response.
 struct Outcome {
     relayed: Relayed,
+    /// Whether the peer's connection may be used again.
+    is_reusable: bool,
     got: String,
     /// What the client didn't get yet.
     waiting: String,
@@ -165,8 +159,6 @@ fn relayed(
     transforms: Vec<Box<dyn Transform>>,
 ) -> Outcome {
     let rig = Rig::new(|plan| plan.servers[0].locations.push(location("/")));
-    let reads = reads.iter().map(|read| read.map(|text| text.as_bytes().to_vec())).collect();
-    let mut script = Script { reads, watch: ClientWatch::default() };
     rig.enter(async || {
         let both = rig
             .with_job(GET, async |job| {
@@ -176,13 +168,14 @@ fn relayed(
                 let scope = ProxyScope::default();
                 let mut relay = Relay::new(job, framing, &scope, lines.end().unwrap());
                 relay.transforms = transforms;
-                let relayed = relay::run(job, &mut script, &mut relay, &scope).await;
-                (relayed, job.client.stream.waiting().to_vec())
+                let mut peer = peer(job, reads, &scope);
+                let relayed = relay::run(job, &mut peer, &mut relay, &scope).await;
+                let waiting = String::from_utf8(job.client.stream.waiting().to_vec()).unwrap();
+                (relayed, peer.stream.is_reusable(), waiting)
             })
             .await;
-        let ((relayed, waiting), captured) = both;
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Outcome { relayed, got: text(captured), waiting: text(waiting) }
+        let ((relayed, is_reusable, waiting), captured) = both;
+        Outcome { relayed, is_reusable, got: String::from_utf8(captured).unwrap(), waiting }
     })
 }
 
@@ -194,9 +187,9 @@ fn a_body_is_framed_anew_however_it_comes() {
     let whole = "5\r\nhello\r\n6;x=y\r\n world\r\n0\r\n\r\n";
     for cut in 0..whole.len() {
         let (first, rest) = whole.split_at(cut);
-        let Outcome { relayed, got, .. } =
+        let Outcome { relayed, is_reusable, got, .. } =
             relayed(CHUNKED, first, &[Some(rest)], Framing::UntilClose, Vec::new());
-        assert!(matches!(relayed, Relayed::Whole { reusable: true }), "cut at {cut}");
+        assert!(matches!(relayed, Relayed::Whole) && is_reusable, "cut at {cut}");
         assert_eq!(got, "H: 1\r\n\r\nhello world", "cut at {cut}");
     }
     let Outcome { got, .. } = relayed(LENGTH_10, "01234", &[Some("56789")], Framing::Chunked, Vec::new());
@@ -206,7 +199,7 @@ fn a_body_is_framed_anew_however_it_comes() {
 #[test]
 fn a_peer_that_breaks_off_is_told_by_what_was_sent_before() {
     let check = |first: &str, reads: &[Option<&str>], expect: &str| {
-        let Outcome { relayed, got, waiting } =
+        let Outcome { relayed, got, waiting, .. } =
             relayed(LENGTH_10, first, reads, Framing::Length(10), Vec::new());
         match relayed {
             Relayed::PeerFailedFirst { failure: PeerFailure::Error, has_rest } => {
@@ -226,9 +219,9 @@ fn a_peer_that_breaks_off_is_told_by_what_was_sent_before() {
 
 #[test]
 fn a_response_longer_than_announced_leaves_its_connection_unclean() {
-    let Outcome { relayed, got, .. } =
+    let Outcome { relayed, is_reusable, got, .. } =
         relayed(LENGTH_10, "0123456789more", &[], Framing::Length(10), Vec::new());
-    assert!(matches!(relayed, Relayed::Whole { reusable: false }));
+    assert!(matches!(relayed, Relayed::Whole) && !is_reusable);
     assert_eq!(got, "H: 1\r\n\r\n0123456789");
 }
 

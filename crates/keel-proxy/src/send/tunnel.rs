@@ -30,7 +30,7 @@ pub(super) async fn run(job: &mut Job<'_>, head: Message, peer: PeerAnswer) -> S
     let PeerAnswer { exchanged, pick, .. } = peer;
     if sent.is_ok() {
         let view = job.view.clone();
-        copy(job, exchanged.connection.transport, &job.ex.place(&view).scope.proxy).await;
+        copy(job, exchanged.stream.into_upgraded(), &job.ex.place(&view).scope.proxy).await;
     }
     upstream::end_attempt(job, 0);
     drop(pick);

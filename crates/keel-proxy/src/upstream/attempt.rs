@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keel_http::{Progress, ResponseError};
+use keel_http::ResponseError;
 use keel_lb::Pick;
 use keel_model::{Address, LogLevel, ProxyScope};
 
@@ -16,15 +16,13 @@ use super::{
     pool::{Counted, PeerConnection, Repeat},
     retry::Retries,
     route::Target,
-    send::{SendFailure, Sender},
+    stream::{NoHead, PeerStream, SendFailure},
 };
 use crate::{
-    client::{BodyFailure, Client, ClientWatch},
+    client::{BodyFailure, ClientWatch},
     error::PeerFailure,
     exchange::Exchange,
-    io::buffer::BUFFER_BYTES,
     job::Job,
-    send::PeerBody,
     transport::{Socket, SocketBuffers},
     worker::Worker,
 };
@@ -46,40 +44,11 @@ pub(crate) enum Attempted {
     NoRoom,
 }
 
-/// A connection with a response's head read from it.
+/// A peer's stream from which a response's head has been read.
 pub(crate) struct Exchanged {
-    pub(crate) connection: PeerConnection,
-    pub(crate) sender: Sender,
+    pub(crate) stream: PeerStream,
+    /// What watches the client meanwhile.
     pub(crate) watch: ClientWatch,
-    /// Whether sending the rest of the request failed.
-    pub(crate) unsent: bool,
-}
-
-impl PeerBody for Exchanged {
-    fn poll_read(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffer: &mut Vec<u8>,
-        room: usize,
-    ) -> Poll<io::Result<usize>> {
-        self.connection.transport.poll_fill(cx, buffer, room)
-    }
-
-    fn poll_request(&mut self, cx: &mut Context<'_>, client: &mut Client, ex: &mut Exchange) {
-        if self.unsent || self.sender.is_done() {
-            return;
-        }
-        let polled = self.sender.poll(cx, &mut self.connection.transport, client, ex);
-        self.unsent = matches!(polled, Poll::Ready(Err(_)));
-    }
-
-    fn watch(&mut self) -> &mut ClientWatch {
-        &mut self.watch
-    }
-
-    fn sent_bytes(&self) -> u64 {
-        self.sender.sent
-    }
 }
 
 /// Why waiting in the queue ended.
@@ -328,9 +297,8 @@ async fn exchange(
     side.head.clear_at(0);
     side.has_head = false;
     connection.requests += 1;
-    let sender = Sender::new(job.ex, scope, streams, core.client_max_body_size.0);
-    let mut exchanged =
-        Box::new(Exchanged { connection, sender, watch: ClientWatch::default(), unsent: false });
+    let stream = PeerStream::new(connection, job.ex, scope, streams, core.client_max_body_size.0);
+    let mut exchanged = Box::new(Exchanged { stream, watch: ClientWatch::default() });
     let mut state = Exchanging {
         scope,
         body_timeout: core.client_body_timeout,
@@ -340,7 +308,7 @@ async fn exchange(
     };
     let outcome = poll_fn(|cx| state.poll(cx, job, &mut exchanged)).await;
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
-        attempt.sent_bytes = exchanged.sender.sent;
+        attempt.sent_bytes = exchanged.stream.sent_bytes();
         attempt.received_bytes = job.ex.upstream.input.len() as u64;
     }
     let (ending, end) = match outcome {
@@ -355,8 +323,8 @@ async fn exchange(
         Err(ending) => ending,
     };
     let received = !job.ex.upstream.input.is_empty();
-    let sent = exchanged.sender.sent;
-    let broken = Broken { connection: exchanged.connection, sent, received, end };
+    let sent = exchanged.stream.sent_bytes();
+    let broken = Broken { connection: exchanged.stream.into_connection(), sent, received, end };
     Err(ending.explain(broken))
 }
 
@@ -375,10 +343,10 @@ type Polled = Poll<Result<(), (Ending, End)>>;
 
 impl Exchanging<'_> {
     fn poll(&mut self, cx: &mut Context<'_>, job: &mut Job<'_>, exchanged: &mut Exchanged) -> Polled {
-        if self.writable && !exchanged.sender.is_done() {
+        if self.writable && !exchanged.stream.is_sent() {
             ready_error(self.poll_send(cx, job, exchanged))?;
         }
-        if let Poll::Ready(outcome) = self.poll_head(cx, job.ex, &mut exchanged.connection) {
+        if let Poll::Ready(outcome) = self.poll_head(cx, job.ex, &mut exchanged.stream) {
             return Poll::Ready(outcome);
         }
         if !self.writable {
@@ -388,52 +356,38 @@ impl Exchanging<'_> {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, job: &mut Job<'_>, exchanged: &mut Exchanged) -> Polled {
-        let Exchanged { connection, sender, .. } = exchanged;
-        let before = sender.sent;
-        match sender.poll(cx, &mut connection.transport, job.client, job.ex) {
+        let before = exchanged.stream.sent_bytes();
+        match exchanged.stream.poll_send(cx, job.client, job.ex) {
             Poll::Ready(Ok(())) => self.limit = None,
             Poll::Ready(Err(SendFailure::Client(failure))) => {
                 return Poll::Ready(Err((Ending::ClientFailed(failure), End::GivenUp)));
             }
             // The peer may have answered before it closed: what it said is read first.
             Poll::Ready(Err(SendFailure::Peer)) => self.writable = false,
-            Poll::Pending if sender.sent > before => self.limit = None,
+            Poll::Pending if exchanged.stream.sent_bytes() > before => self.limit = None,
             Poll::Pending => {}
         }
         Poll::Pending
     }
 
-    fn poll_head(
-        &mut self,
-        cx: &mut Context<'_>,
-        ex: &mut Exchange,
-        connection: &mut PeerConnection,
-    ) -> Polled {
-        loop {
-            let room = self.head_max.saturating_sub(ex.upstream.input.len());
-            if room == 0 {
-                return Poll::Ready(Err((Ending::Invalid(ResponseError::TooLarge), End::GivenUp)));
-            }
-            // What comes with it of the body is welcome: a small response then takes one read and one write.
-            let room = room.max(BUFFER_BYTES.saturating_sub(ex.upstream.input.len()));
-            match ready!(connection.transport.poll_fill(cx, &mut ex.upstream.input, room)) {
-                Ok(0) => return Poll::Ready(Err((Ending::Closed, End::Fin))),
-                Err(error) => return Poll::Ready(Err((Ending::Broke(error), End::Error))),
-                Ok(_) => self.limit = None,
-            }
-            match read_head(ex) {
-                Ok(true) => return Poll::Ready(Ok(())),
-                Ok(false) => {}
-                Err(error) => return Poll::Ready(Err((Ending::Invalid(error), End::GivenUp))),
-            }
+    fn poll_head(&mut self, cx: &mut Context<'_>, ex: &mut Exchange, stream: &mut PeerStream) -> Polled {
+        let before = ex.upstream.input.len();
+        let polled = stream.poll_head(cx, &mut ex.upstream, self.head_max);
+        if ex.upstream.input.len() > before {
+            self.limit = None;
         }
+        polled.map_err(|no_head| match no_head {
+            NoHead::Closed => (Ending::Closed, End::Fin),
+            NoHead::Broke(error) => (Ending::Broke(error), End::Error),
+            NoHead::Invalid(error) => (Ending::Invalid(error), End::GivenUp),
+        })
     }
 
     /// Is ready when the client is gone or time is up.
     fn poll_limits(&mut self, cx: &mut Context<'_>, job: &mut Job<'_>, exchanged: &mut Exchanged) -> Polled {
-        let Exchanged { sender, watch, .. } = exchanged;
+        let Exchanged { stream, watch } = exchanged;
         let now = job.worker.clock.now();
-        let body_waits = !sender.is_done() && sender.waits_for_client(job.ex);
+        let body_waits = stream.waits_for_client(job.ex);
         if !body_waits
             && !self.scope.upstream.ignore_client_abort
             && watch.poll_gone(cx, job.client, now).is_ready()
@@ -441,7 +395,7 @@ impl Exchanging<'_> {
             return Poll::Ready(Err((Ending::ClientGone, End::GivenUp)));
         }
         let (until, waiting) = *self.limit.get_or_insert_with(|| {
-            if sender.is_done() {
+            if stream.is_sent() {
                 (now + self.scope.upstream.read_timeout, Waiting::Response)
             } else if body_waits {
                 (now + self.body_timeout, Waiting::Body)
@@ -469,24 +423,6 @@ fn ready_error(polled: Polled) -> Result<(), (Ending, End)> {
 
 /// The least room for a response's head, whatever `proxy_buffer_size` says.
 const HEAD_BYTES_MIN: usize = 1 << 10;
-
-/// Reads the head as far as it has come; interim responses are passed over.
-fn read_head(ex: &mut Exchange) -> Result<bool, ResponseError> {
-    let side = &mut ex.upstream;
-    loop {
-        match side.head.parse(&side.input)? {
-            Progress::Partial => return Ok(false),
-            Progress::Complete(end) if (100..200).contains(&side.head.status) && side.head.status != 101 => {
-                side.head.clear_at(end);
-            }
-            Progress::Complete(end) => {
-                side.body_start = end;
-                side.has_head = true;
-                return Ok(true);
-            }
-        }
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {

@@ -1,6 +1,6 @@
 //! The response on its way to the client: what of its head passes, and how its body is framed.
 
-use keel_http::{Lines, Name, Version, connection, uri};
+use keel_http::{Lines, Name, Version, body::Trailers, connection, uri};
 use keel_lb::{Outcome, Pick};
 use keel_model::ProxyScope;
 
@@ -33,19 +33,15 @@ pub(super) fn answer(
         return Flow::status(502);
     }
     pick.report(Outcome::Success, job.worker.clock.now());
-    note_announced_idle(job, &mut exchanged.connection);
-    let peer = PeerAnswer { exchanged, pick, target, retries, slice: None };
+    note_announced_idle(job, exchanged.stream.connection_mut());
+    let mut peer = PeerAnswer { exchanged, pick, target, retries, slice: None };
     if status != 101
         && let Some(flow) = replacement(job, program, scope)
     {
         super::end_attempt(job, status);
         // A connection is worth keeping only if nothing has to be read from it first.
-        let side = &job.ex.upstream;
-        let is_empty = side.asks_for_head
-            || matches!(status, 204 | 304)
-            || side.head.framing == keel_http::ResponseFraming::Length(0);
-        let nothing_left = is_empty && side.input.len() == side.body_start;
-        finish(job, peer, nothing_left);
+        let _ = peer.exchanged.stream.begin_body(&mut job.ex.upstream, Trailers::Drop, |_| {});
+        finish(job, peer);
         return flow;
     }
     Flow::Answer(Answer::new(status, Source::Peer(peer)))
@@ -61,14 +57,13 @@ fn may_upgrade(job: &Job<'_>, program: &ProxyProgram) -> bool {
 }
 
 /// Ends an exchange with a peer; its connection is kept where it is clean and both sides want that.
-pub(crate) fn finish(job: &mut Job<'_>, peer: PeerAnswer, is_clean: bool) {
+pub(crate) fn finish(job: &mut Job<'_>, peer: PeerAnswer) {
     let PeerAnswer { exchanged, target, pick, .. } = peer;
-    let is_sent = exchanged.sender.is_done();
-    if is_clean && is_sent && job.ex.upstream.head.keeps_alive() {
-        target.pool().give(job.worker, exchanged.connection);
-    }
     // The peer may have answered before it had the whole body; nobody wants the rest.
-    job.ex.sent.linger |= !is_sent;
+    job.ex.sent.linger |= !exchanged.stream.is_sent();
+    if exchanged.stream.is_reusable() && job.ex.upstream.head.keeps_alive() {
+        target.pool().give(job.worker, exchanged.stream.into_connection());
+    }
     drop(pick);
 }
 

@@ -10,18 +10,19 @@ use crate::{
     client::{BodyFailure, Client},
     exchange::Exchange,
     transport::Transport,
+    upstream::request,
 };
 
 /// Bytes of a body read from a file, or gathered from the client, before they are sent.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Sends one request once.
-pub(crate) struct Sender {
+pub(super) struct Sender {
     head_sent: usize,
     source: Source,
     piece: Vec<u8>,
     piece_sent: usize,
-    pub(crate) sent: u64,
+    pub(super) sent: u64,
     done: bool,
 }
 
@@ -40,7 +41,7 @@ enum Source {
 }
 
 /// Why sending stopped.
-pub(crate) enum SendFailure {
+pub(in crate::upstream) enum SendFailure {
     /// The peer takes no more.
     Peer,
     /// The client's body can't be had.
@@ -52,7 +53,7 @@ impl Sender {
         let source = if streams {
             let chunked = matches!(ex.received.head.body, keel_http::RequestBody::Chunked);
             Source::Client { chunked, total: 0, size_max: if size_max == 0 { u64::MAX } else { size_max } }
-        } else if super::request::holds_body(&ex.received.body, scope) {
+        } else if request::holds_body(&ex.received.body, scope) {
             Source::None
         } else {
             match &mut ex.received.body {
@@ -68,19 +69,19 @@ impl Sender {
     }
 
     /// Says whether everything has been sent.
-    pub(crate) fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.done
     }
 
     /// Says whether it waits for the client rather than for the peer.
-    pub(crate) fn waits_for_client(&self, ex: &Exchange) -> bool {
+    pub(super) fn waits_for_client(&self, ex: &Exchange) -> bool {
         matches!(self.source, Source::Client { .. })
             && self.head_sent >= ex.upstream.request.as_bytes().len()
             && self.piece_sent >= self.piece.len()
     }
 
     /// Sends as much as the peer takes. Ready when all is sent.
-    pub(crate) fn poll(
+    pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         transport: &mut Transport,
