@@ -7,8 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod driver;
-mod engine;
 mod error;
+mod event_loop;
 mod named;
 mod notice;
 mod runner;

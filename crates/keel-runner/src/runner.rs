@@ -17,8 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     BuildError, Exec, ExecRequest, Follower, InstanceStatus, LogLine, Notice, Past, Recreate,
     driver::{Drivers, Output, Rebuild, docker, process},
-    engine::{Engine, Request},
     error::{Error, at},
+    event_loop::{EventLoop, Request},
     supervisor::{Command, CommandError, CommandId, Ending},
 };
 
@@ -94,8 +94,8 @@ pub fn start(settings: Settings) -> Result<(Runner, mpsc::UnboundedReceiver<Noti
     let (notices, noticed) = mpsc::unbounded_channel();
     let (requests, received) = mpsc::unbounded_channel();
     let (containers, processes) = (driver.containers().clone(), driver.processes().clone());
-    let engine = Engine::new(drain_timeout_default, driver, notices, told);
-    tokio::spawn(engine.run(received, hears));
+    let event_loop = EventLoop::new(drain_timeout_default, driver, notices, told);
+    tokio::spawn(event_loop.run(received, hears));
     let (contents, state_dir) = (Arc::default(), state_dir.into());
     let runner =
         Runner { requests, output, containers, processes, contents, state_dir, _lock: Arc::new(lock) };

@@ -84,7 +84,7 @@ pub(crate) enum Request {
     },
 }
 
-pub(crate) struct Engine {
+pub(crate) struct EventLoop {
     machine: Supervisor,
     driver: Drivers,
     notices: mpsc::UnboundedSender<Notice>,
@@ -99,7 +99,7 @@ pub(crate) struct Engine {
     epoch: (Instant, SystemTime),
 }
 
-impl Engine {
+impl EventLoop {
     pub(crate) fn new(
         drain_timeout: Duration,
         driver: Drivers,
