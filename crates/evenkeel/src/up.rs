@@ -218,20 +218,7 @@ impl Supervisor<'_> {
         let (traffic, traffic_notices) = Traffic::start(data_plane, Sharing::WithInstances);
         let project = RunningProject::start(runner, notices, traffic, traffic_notices);
         let ended = Arc::new(Notify::new());
-        if let Some(listener) = claim.listener() {
-            let served = keel_admin::serve(
-                listener,
-                project.clone(),
-                joined.folder.clone(),
-                ended.clone(),
-                Arc::new(Plain),
-            );
-            tokio::spawn(async move {
-                if let Err(error) = served.await {
-                    tracing::error!("the control socket failed: {error}");
-                }
-            });
-        }
+        serve_commands(claim, &project, joined, &ended);
         let detached = self.side == Side::Detached;
         let mut output = None;
         if !detached {
@@ -257,14 +244,7 @@ impl Supervisor<'_> {
             say!("stopped by `evenkeel down` before everything was up");
             return Ok(ExitCode::FAILURE);
         }
-        // One service that can't run keeps none of the others from running.
-        let word = match &first {
-            Err(UpError::Project(ProjectError::Runner(_))) => Some(Word::UpInPart),
-            Err(_) => None,
-            Ok(_) if self.in_part => Some(Word::UpInPart),
-            Ok(_) => Some(Word::Up),
-        };
-        let (Some(word), first) = (word, &first) else {
+        let (Some(word), first) = (self.word(&first), &first) else {
             let text = first.as_ref().err().map(explain).unwrap_or_default();
             tokio::select! {
                 outcome = project.down(keel_runner::Ending::drain(Duration::ZERO)) => outcome?,
@@ -277,18 +257,11 @@ impl Supervisor<'_> {
             anyhow::bail!("{text}");
         };
         if let Err(error) = first {
-            say!("error: {}", explain(error));
-            // In the foreground it stands above.
-            remedies(error, project.runner())
-                .iter()
-                .filter(|_| detached)
-                .for_each(|hint| say!("hint: {hint}"));
+            self.say_error(error, &project);
         }
         say_not_run(joined);
-        say!(
-            "{}",
-            listening(joined, if self.args.detach { "`evenkeel down` stops" } else { "Ctrl-C stops" })
-        );
+        let how = if self.args.detach { "`evenkeel down` stops" } else { "Ctrl-C stops" };
+        say!("{}", listening(joined, how));
         if detached {
             detach::release(word, Some(&self.paths.state.join("supervisor.log")))?;
             events.abort();
@@ -298,6 +271,25 @@ impl Supervisor<'_> {
             output.end().await;
         }
         Ok(if word == Word::UpInPart { ExitCode::FAILURE } else { code })
+    }
+
+    /// What is said of a first start, unless nothing runs: one service that can't run keeps none of the others from
+    /// running.
+    fn word<T>(&self, first: &Result<T, UpError>) -> Option<Word> {
+        match first {
+            Err(UpError::Project(ProjectError::Runner(_))) => Some(Word::UpInPart),
+            Err(_) => None,
+            Ok(_) if self.in_part => Some(Word::UpInPart),
+            Ok(_) => Some(Word::Up),
+        }
+    }
+
+    fn say_error(&self, error: &UpError, project: &RunningProject) {
+        say!("error: {}", explain(error));
+        // In the foreground it stands above.
+        if self.side == Side::Detached {
+            remedies(error, project.runner()).iter().for_each(|hint| say!("hint: {hint}"));
+        }
     }
 
     async fn serve(
@@ -401,6 +393,23 @@ async fn show_events(project: RunningProject) {
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
+}
+
+/// Serves the control socket, where the claim has it.
+fn serve_commands(
+    claim: &mut SupervisorClaim,
+    project: &RunningProject,
+    joined: &Joined,
+    ended: &Arc<Notify>,
+) {
+    let Some(listener) = claim.listener() else { return };
+    let (project, folder, ended) = (project.clone(), joined.folder.clone(), ended.clone());
+    let served = keel_admin::serve(listener, project, folder, ended, Arc::new(Plain));
+    tokio::spawn(async move {
+        if let Err(error) = served.await {
+            tracing::error!("the control socket failed: {error}");
+        }
+    });
 }
 
 fn listening(joined: &Joined, how: &str) -> String {

@@ -114,6 +114,19 @@ pub(crate) struct Stage<'a> {
     described: Option<results::System>,
 }
 
+/// The load of a case that asks for no other.
+fn usual_shape(options: &Options) -> Shape {
+    Shape {
+        pace: Pace::Rate(options.rate),
+        connections: options.connections,
+        requests_per_connection: Some(50),
+        think: Duration::ZERO,
+        posts: 0.3,
+        body_bytes_min: 0,
+        body_bytes_max: 2000,
+    }
+}
+
 impl<'a> Stage<'a> {
     /// Starts the system and the load generator, and sends a first request.
     pub(crate) fn set(context: &'a Context<'a>, setup: &Setup) -> Result<Self, Error> {
@@ -148,15 +161,7 @@ impl<'a> Stage<'a> {
             patience: PATIENCE,
         };
         let load = Load::start(&ground.program, &target, &ground.stop)?;
-        let shape = Shape {
-            pace: Pace::Rate(options.rate),
-            connections: options.connections,
-            requests_per_connection: Some(50),
-            think: Duration::ZERO,
-            posts: 0.3,
-            body_bytes_min: 0,
-            body_bytes_max: 2000,
-        };
+        let shape = usual_shape(options);
         let seed = context.seed.split("events");
         let mut played = Played { files: system.files.clone(), ..Played::default() };
         if let Some(nginx) = &nginx {

@@ -212,18 +212,9 @@ fn tokens(script: &str) -> Vec<Token> {
             (Some('\''), '\'') => quote = None,
             (Some('\''), _) => {}
             (_, '\\') => {
-                match lexer.take() {
-                    Some('\n') => continue,
-                    Some('\r') if lexer.rest.starts_with('\n') => {
-                        lexer.take();
-                        continue;
-                    }
-                    next => {
-                        lexer.text.push('\\');
-                        lexer.text.extend(next);
-                    }
+                if lexer.escaped() {
+                    before = 'x';
                 }
-                before = 'x';
                 continue;
             }
             (Some(open), _) if open == c => quote = None,
@@ -278,6 +269,22 @@ impl Lexer<'_> {
         let c = self.rest.chars().next()?;
         self.rest = self.rest.get(c.len_utf8()..).unwrap_or_default();
         Some(c)
+    }
+
+    /// Takes what an escape stands before; false where that is the end of a line, which both are nothing then.
+    fn escaped(&mut self) -> bool {
+        match self.take() {
+            Some('\n') => false,
+            Some('\r') if self.rest.starts_with('\n') => {
+                self.take();
+                false
+            }
+            next => {
+                self.text.push('\\');
+                self.text.extend(next);
+                true
+            }
+        }
     }
 
     /// Takes `((...))`, of which the first parenthesis is taken: a shift in it is no heredoc.

@@ -378,13 +378,7 @@ impl<'a> Shell<'a> {
             _ if BALANCERS.contains(&name) => self.balancer(name, &texts),
             _ if WRAPPERS.contains(&name) || WAITING.contains(&name) => self.wrapped(name, &texts, shown),
             _ if SHELLS.contains(&name) => self.inner(&texts, shown),
-            "." | "source" => match texts.first().and_then(|path| self.script(path)) {
-                Some(script) => {
-                    self.run(&script);
-                    Done::question()
-                }
-                None => self.unknown(shown),
-            },
+            "." | "source" => self.source(&texts, shown),
             "set" => self.set(&texts),
             "shift" if texts.is_empty() && !self.variables.positional.is_empty() => {
                 self.variables.positional.remove(0);
@@ -401,6 +395,17 @@ impl<'a> Shell<'a> {
                 self.change(name, arguments).map_or_else(|| self.unknown(shown), |()| Done::quietly())
             }
             _ => self.called(&program.text, &texts, shown),
+        }
+    }
+
+    /// A script whose commands are read as this one's.
+    fn source(&mut self, arguments: &[&str], shown: &str) -> Done {
+        match arguments.first().and_then(|path| self.script(path)) {
+            Some(script) => {
+                self.run(&script);
+                Done::question()
+            }
+            None => self.unknown(shown),
         }
     }
 

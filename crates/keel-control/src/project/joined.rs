@@ -26,7 +26,7 @@ use super::{
     published::ChosenPorts,
     readable,
     seat::{name_unserved, place_listeners},
-    seats::{self, Balancer, Places},
+    seats::{self, Balancer, SeatNames},
     texts::SeatTexts,
     tree::Placement,
 };
@@ -318,7 +318,7 @@ impl<'a> Joiner<'a> {
     /// Puts the balancers' listeners and paths on this host and joins their configurations.
     fn serve(&mut self, balancers: Vec<Balancer<'a>>) -> Served {
         let all: Vec<&Balancer<'_>> = balancers.iter().collect();
-        let places = Places::of(self.project, &all);
+        let places = SeatNames::of(self.project, &all);
         let mut served = Served { texts: SeatTexts::below(&self.state), ..Served::default() };
         for mut balancer in balancers {
             let service = balancer.service;

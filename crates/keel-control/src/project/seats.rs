@@ -130,14 +130,14 @@ pub(super) fn volume_folders(project: &Project) -> BTreeMap<String, PathBuf> {
 
 /// What names mean in the containers of balancers, beside the services that have instances.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct SeatNames {
     /// Balancers that Evenkeel serves, by each of their names.
     served: BTreeMap<String, IpAddr>,
     /// Services that are found somewhere, by each of their names.
     elsewhere: BTreeMap<String, SocketAddr>,
 }
 
-impl Places {
+impl SeatNames {
     pub(super) fn of(project: &Project, served: &[&Balancer<'_>]) -> Self {
         let names = |service: &Service| -> Vec<String> {
             let all = std::iter::once(service.name.value.as_str()).chain(service.aliases());
