@@ -25,7 +25,6 @@ const KNOTS: &[Knot] = &[
             "phase",
             "send",
             "snapshot",
-            "stores",
             "subrequest",
             "transport",
             "upstream",

@@ -14,6 +14,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("keel-diag", &[]),
     ("keel-http", &[]),
     ("keel-model", &[]),
+    ("keel-password", &[]),
     ("keel-sys", &[]),
     ("keel-engine", &["keel-model"]),
     ("keel-lb", &["keel-model"]),
@@ -24,7 +25,16 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("keel-nginx", &["keel-diag", "keel-lb", "keel-model", "keel-regex"]),
     (
         "keel-proxy",
-        &["keel-http", "keel-lb", "keel-model", "keel-regex", "keel-sys", "keel-telemetry", "keel-tree"],
+        &[
+            "keel-http",
+            "keel-lb",
+            "keel-model",
+            "keel-password",
+            "keel-regex",
+            "keel-sys",
+            "keel-telemetry",
+            "keel-tree",
+        ],
     ),
     ("keel-runner", &["keel-engine", "keel-model", "keel-sys", "keel-telemetry"]),
     (

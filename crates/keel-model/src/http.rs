@@ -4,6 +4,7 @@
 //! setting is one line of such a group: its name, type, default and, where it isn't the usual one, its inheritance.
 
 mod access;
+mod auth_basic;
 mod auth_request;
 mod core;
 mod geo;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Own, Pattern, settings::settings};
 
 pub use self::access::*;
+pub use self::auth_basic::*;
 pub use self::auth_request::*;
 pub use self::core::*;
 pub use self::geo::*;
@@ -118,6 +120,8 @@ settings! {
         core: CoreScope = CoreScope::default(), as CoreLayer;
         /// ngx_http_access_module.
         access: AccessScope = AccessScope::default(), as AccessLayer;
+        /// ngx_http_auth_basic_module.
+        auth_basic: AuthBasicScope = AuthBasicScope::default(), as AuthBasicLayer;
         /// ngx_http_auth_request_module.
         auth_request: AuthRequestScope = AuthRequestScope::default(), as AuthRequestLayer;
         /// ngx_http_mirror_module.

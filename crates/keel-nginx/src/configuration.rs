@@ -131,7 +131,8 @@ pub(crate) const UNREACHABLE: &str = "nginx::unreachable-server";
 pub fn load(options: &Options, files: &dyn Files, sources: &mut Sources) -> Loaded {
     let Text { directives, mut diagnostics, dump } = include::read_all(options, files, sources);
     let conf_path = options.prefix.join(&options.conf_path);
-    let mut reader = Reader::new(&options.prefix, files, sources);
+    let conf_folder = conf_path.parent().unwrap_or(&options.prefix);
+    let mut reader = Reader::new(&options.prefix, conf_folder, files, sources);
     reader.walk(&directives);
     let readable = diagnostics.iter().all(|found| found.severity != Severity::Error);
     if !reader.frame.events.present && readable {

@@ -25,6 +25,8 @@ use crate::{
 pub(crate) struct Reader<'a> {
     /// Where relative paths of logs, roots and temporary files begin.
     pub(crate) prefix: &'a Path,
+    /// Where relative paths of files begin that are read beside the configuration: its own folder.
+    pub(crate) conf_folder: &'a Path,
     /// The system.
     pub(crate) files: &'a dyn Files,
     /// All texts.
@@ -102,9 +104,15 @@ impl Frame {
 
 impl<'a> Reader<'a> {
     /// Makes a reader at the main context.
-    pub(crate) fn new(prefix: &'a Path, files: &'a dyn Files, sources: &'a Sources) -> Self {
+    pub(crate) fn new(
+        prefix: &'a Path,
+        conf_folder: &'a Path,
+        files: &'a dyn Files,
+        sources: &'a Sources,
+    ) -> Self {
         Self {
             prefix,
+            conf_folder,
             files,
             sources,
             diagnostics: Vec::new(),

@@ -285,7 +285,7 @@ mod tests {
             let source = sources.add("default", text.clone());
             let (directives, _) = crate::parser::parse(&sources, source);
             let files = OneFile(String::new());
-            let mut reader = Reader::new(Path::new(""), &files, &sources);
+            let mut reader = Reader::new(Path::new(""), Path::new(""), &files, &sources);
             let fresh = || crate::reader::Frame::new(context, None);
             let mut read = reader.inside(fresh(), &directives);
             read.seen.clear();

@@ -470,9 +470,7 @@ fn the_reference_has_every_directive_once_by_name_and_place() {
         assert!(reference.contains(&format!("\n### {name}\n")), "{name}");
         assert!(keel_nginx::explain(name).is_some_and(|text| text.starts_with("### ")), "{name}");
     }
-    assert!(
-        keel_nginx::explain("auth_basic").is_some_and(|text| text.contains("clients without credentials"))
-    );
+    assert!(keel_nginx::explain("auth_jwt").is_some_and(|text| text.contains("clients without credentials")));
     assert_eq!(keel_nginx::explain("proxy_past"), None);
     let headings: Vec<_> = reference.lines().filter(|line| line.starts_with("### ")).collect();
     for (name, times) in [("### server", 2), ("### keepalive_timeout", 2), ("### root", 1)] {

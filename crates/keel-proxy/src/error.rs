@@ -1,4 +1,6 @@
-//! What goes wrong with a request, on which side, and whether it may be tried again.
+//! What goes wrong with a request, on which side, and whether it may be tried again; and what is wrong with a plan.
+
+use keel_regex::InvalidRegex;
 
 /// The client can't be reached any more, or took too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,4 +28,19 @@ impl PeerFailure {
             PeerFailure::Error | PeerFailure::Invalid => 502,
         }
     }
+}
+
+/// A plan that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CompileError {
+    #[error("the regular expression `{pattern}` can't be used")]
+    Regex { pattern: String, source: InvalidRegex },
+    #[error("the balancing policy of upstream `{upstream}` can't be used: {reason}")]
+    Policy { upstream: String, reason: String },
+    #[error("the plan refers to {what} that it doesn't have")]
+    Dangling { what: String },
+    #[error("a field that the configuration adds can't be written: {0}")]
+    Field(keel_http::Unwritable),
+    #[error("the log `{path}` can't be opened")]
+    Log { path: String, source: std::io::Error },
 }

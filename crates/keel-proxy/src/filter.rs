@@ -17,8 +17,8 @@ use keel_model::{Content, Scope};
 
 use crate::{
     answer::{Answer, Special},
+    error::CompileError,
     job::Job,
-    snapshot::CompileError,
 };
 
 /// One filter of one place.

@@ -8,7 +8,6 @@ use crate::{
     exchange::Exchange,
     phase::redirect::{InternalUri, Restart},
     snapshot::Place,
-    subrequest::Subrequest,
     variables::Lookup,
     worker::{View, Worker},
 };
@@ -64,8 +63,6 @@ pub(crate) enum Flow {
         uri: Option<InternalUri>,
         restart: Restart,
     },
-    /// This is asked first; then the access phase decides again.
-    Subrequest(Subrequest),
     /// The connection closes without a (further) byte.
     Close,
 }

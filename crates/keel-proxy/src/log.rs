@@ -6,7 +6,7 @@ use keel_model::{AccessLog, LogDestination, LogScope, Template};
 use keel_telemetry::{Buffering, Entry, ErrorLog, Format, Log, Values};
 
 use crate::{
-    snapshot::CompileError,
+    error::CompileError,
     stores::logs::{LogClaims, LogTarget},
     variables::Lookup,
 };

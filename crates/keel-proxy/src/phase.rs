@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
 mod access;
+mod auth_basic;
 mod auth_request;
 mod content;
 mod error_page;
@@ -11,6 +12,7 @@ mod find_location;
 mod log;
 mod mirror;
 mod page;
+mod pause;
 pub(crate) mod realip;
 pub(crate) mod redirect;
 mod rewrite;
@@ -20,7 +22,7 @@ use crate::{
     answer::Special,
     job::{Ended, Flow, Job},
     send::{self, Sent},
-    subrequest, upstream,
+    upstream,
 };
 
 pub(crate) use log::log;
@@ -28,11 +30,10 @@ use redirect::Restart;
 use rewrite::Rewritten;
 
 /// Where the phases begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
     Server,
     Location,
-    Access,
 }
 
 /// Takes a request through all phases until its response has been sent.
@@ -70,10 +71,6 @@ async fn go(job: &mut Job<'_>, mut next: Next) -> Ended {
                 Ok(()) => Next::Phases(Start::Location),
                 Err(flow) => Next::Decided(flow),
             },
-            Flow::Subrequest(subrequest) => match Box::pin(subrequest::run(job, subrequest)).await {
-                Ok(()) => Next::Phases(Start::Access),
-                Err(flow) => Next::Decided(flow),
-            },
             Flow::Close => return Ended::Closed,
             // The last phase always decides.
             Flow::Next => Next::Decided(Flow::Status(Special::from(404))),
@@ -103,7 +100,7 @@ async fn pass(job: &mut Job<'_>, start: Start) -> Flow {
             flow => return flow,
         }
     }
-    while start <= Start::Location && rewrite::is_set(job) {
+    while rewrite::is_set(job) {
         let view = job.view.clone();
         match rewrite::run(job, &view) {
             Rewritten::Next => break,
@@ -121,9 +118,11 @@ async fn pass(job: &mut Job<'_>, start: Start) -> Flow {
         }
     }
     realip::run(job);
-    match access::run(job) {
-        Flow::Next => {}
-        flow => return flow,
+    if access::is_set(job) {
+        match Box::pin(access::run(job)).await {
+            Flow::Next => {}
+            flow => return flow,
+        }
     }
     match try_files::run(job) {
         Flow::Next => {}

@@ -24,7 +24,7 @@ use keel_model::{
     Address, ClientSettings, Content, FileSource, Location, LocationMatcher, Plan, Rewrite, Root, Scope,
     ServerId, UpstreamKeepalive, UpstreamName,
 };
-use keel_regex::{InvalidRegex, Regex};
+use keel_regex::Regex;
 use keel_tree::Tree;
 
 pub(crate) use fields::{AddedField, FieldProgram};
@@ -36,27 +36,14 @@ pub(crate) use servers::ServerNames;
 pub(crate) use variables::{CompiledMap, LookedUp, Source, Variables};
 
 use crate::{
+    error::CompileError,
     files::Files,
     filter::{self, Chain},
     log::{self, AccessLogs, ErrorLogs},
+    passwords::Passwords,
     stores::{Claimed, Claims, Stores},
     upstream::queue::QueueLength,
 };
-
-/// A plan that can't be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CompileError {
-    #[error("the regular expression `{pattern}` can't be used")]
-    Regex { pattern: String, source: InvalidRegex },
-    #[error("the balancing policy of upstream `{upstream}` can't be used: {reason}")]
-    Policy { upstream: String, reason: String },
-    #[error("the plan refers to {what} that it doesn't have")]
-    Dangling { what: String },
-    #[error("a field that the configuration adds can't be written: {0}")]
-    Field(keel_http::Unwritable),
-    #[error("the log `{path}` can't be opened")]
-    Log { path: String, source: std::io::Error },
-}
 
 /// A place of the configuration: a server outside its locations, or a location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +127,8 @@ pub(crate) struct Snapshot {
     pub(crate) shutdown_timeout: Option<std::time::Duration>,
     pub(crate) connections_max: usize,
     pub(crate) error_log: Arc<keel_telemetry::ErrorLog>,
+    /// Who verifies passwords, where any place asks for some.
+    pub(crate) passwords: Option<Arc<Passwords>>,
     upstream_by_name: HashMap<UpstreamName, usize>,
     places: Vec<Place>,
 }
@@ -233,6 +222,7 @@ pub(crate) fn compile(
             by_local_address: by_local_address.collect::<Result<_, CompileError>>()?,
         })
     });
+    let asks_for_passwords = places.iter().any(|place| place.scope.auth_basic.realm.is_some());
     let snapshot = Snapshot {
         generation: plan.generation,
         listeners: listeners.collect::<Result<_, CompileError>>()?,
@@ -241,6 +231,7 @@ pub(crate) fn compile(
         shutdown_timeout: plan.process.shutdown_timeout,
         connections_max: plan.process.worker_connections as usize,
         error_log: log::process_errors(&plan.process.error_logs, &mut claims.logs)?,
+        passwords: asks_for_passwords.then(|| claims.named("", &())),
         upstreams,
         upstream_by_name,
         places,

@@ -16,7 +16,7 @@ use keel_lb::{Ask, Attempt, NoPeer, Outcome, PeerState, Pick, Standing};
 use keel_model::{LogLevel, ProxyHttpVersion, ProxyScope};
 
 pub(crate) use self::{
-    attempt::Exchanged,
+    attempt::{Exchanged, Waited, wait},
     response::{finish, write_fields},
     retry::Retries,
     route::{Target, host_and_port},
@@ -275,10 +275,10 @@ async fn pick_waiting(
         let Some(until) = waiting.as_ref().map(queue::QueuePlace::until) else {
             return Err(no_peer(job, target, true));
         };
-        match attempt::wait_in_queue(job, changed, until.min(now + wait_max)).await {
-            attempt::Waited::Changed => {}
-            attempt::Waited::TimeUp => return Err(no_peer(job, target, managed)),
-            attempt::Waited::ClientGone => return Err(Flow::status(499)),
+        match wait(job, changed, until.min(now + wait_max)).await {
+            Waited::Changed => {}
+            Waited::TimeUp => return Err(no_peer(job, target, managed)),
+            Waited::ClientGone => return Err(Flow::status(499)),
         }
     }
 }
@@ -303,10 +303,10 @@ async fn await_death(
         if peer.is_closed() {
             return Ok(());
         }
-        match attempt::wait_in_queue(job, changed, place.until()).await {
-            attempt::Waited::Changed => {}
-            attempt::Waited::TimeUp => return Err(failed),
-            attempt::Waited::ClientGone => return Err(Flow::status(499)),
+        match wait(job, changed, place.until()).await {
+            Waited::Changed => {}
+            Waited::TimeUp => return Err(failed),
+            Waited::ClientGone => return Err(Flow::status(499)),
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     answer::Answer,
     browser::Browser,
     client::Client,
+    credentials::Credentials,
     exchange::{AttemptRecord, Exchange, Remote},
     phase::realip,
     preface::ProxyHeader,
@@ -78,7 +79,7 @@ impl Lookup<'_> {
             Variable::Host if !ex.received.host.is_empty() => put(out, Some(&ex.received.host)),
             Variable::Host | Variable::ServerName => put(out, Some(ex.server(self.view).name.as_bytes())),
             Variable::ServerProtocol => put_some(out, self.protocol()),
-            Variable::RemoteUser => self.remote_user(out),
+            Variable::RemoteUser => put(out, self.credentials().as_ref().map(Credentials::user)),
             Variable::RequestId => self.request_id(out),
             Variable::RequestTime => self.request_time(out),
             Variable::RequestLength => {
@@ -425,15 +426,8 @@ impl Lookup<'_> {
         joined_by(out, fields, name, b", ")
     }
 
-    fn remote_user(&self, out: &mut Vec<u8>) -> bool {
-        let Some(value) = self.ex.field(Name::Authorization) else { return false };
-        let Some((scheme, credentials)) = value.split_at_checked(6) else { return false };
-        if !scheme.eq_ignore_ascii_case(b"basic ") {
-            return false;
-        }
-        let decoded = base64(credentials.trim_ascii());
-        let user = decoded.as_deref().and_then(|text| text.split(|byte| *byte == b':').next());
-        put(out, user)
+    fn credentials(&self) -> Option<Credentials> {
+        Credentials::parse(self.ex.field(Name::Authorization)?)
     }
 
     fn request_id(&self, out: &mut Vec<u8>) -> bool {
@@ -597,28 +591,6 @@ fn is_called(field: &[u8], variable: &str) -> bool {
     field.len() == variable.len() && field.iter().map(plain).eq(variable.bytes())
 }
 
-fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() * 3 / 4);
-    let (mut bits, mut count) = (0u32, 0);
-    for byte in text.iter().take_while(|byte| **byte != b'=') {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push((bits >> count & 0xff) as u8);
-        }
-    }
-    Some(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -637,13 +609,6 @@ mod tests {
         assert_eq!(find(b"y"), Some(b"2".as_slice()));
         assert_eq!(find(b"w"), Some(b"4".as_slice()));
         assert_eq!(find(b"v"), None);
-    }
-
-    #[test]
-    fn decodes_base64() {
-        assert_eq!(base64(b"dXNlcjpwYXNz").as_deref(), Some(b"user:pass".as_slice()));
-        assert_eq!(base64(b"YQ==").as_deref(), Some(b"a".as_slice()));
-        assert_eq!(base64(b"!"), None);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use std::{
 
 use keel_compose::{Layer, Origin, SeatFiles};
 use keel_model::{
-    AccessLog, ErrorLog, FileLayer, FileLayerKind, FileSource, FileTree, HostPlace, LogDestination, Part,
-    Plan, Root, Scope, Template,
+    AccessLog, AuthUserFile, ErrorLog, FileLayer, FileLayerKind, FileSource, FileTree, HostPlace,
+    LogDestination, Part, Plan, Root, Scope, Template,
 };
 
 use super::texts::SeatTexts;
@@ -96,8 +96,11 @@ impl Placement<'_> {
     }
 }
 
-/// The folders that files may be served from: what `root` and `alias` name, up to their first variable.
+/// What is read while requests are served: the folders that `root` and `alias` name, up to their first variable, and files
+/// of users.
 fn roots(plan: &Plan) -> BTreeSet<PathBuf> {
+    let users = plan.scopes().into_iter().filter_map(|scope| scope.auth_basic.user_file.as_ref());
+    let users = users.map(AuthUserFile::fixed_part);
     let named = plan.scopes().into_iter().map(|scope| match &scope.core.root {
         Root::Root(template) | Root::Alias(template) => match template.parts.as_slice() {
             [Part::Literal(path)] => PathBuf::from(path),
@@ -107,7 +110,7 @@ fn roots(plan: &Plan) -> BTreeSet<PathBuf> {
             _ => PathBuf::from("/"),
         },
     });
-    named.collect()
+    named.chain(users).collect()
 }
 
 /// A folder of this host at its own path. One that holds everything is named by nobody.

@@ -98,6 +98,8 @@ settings! {
         error_logs: Vec<ErrorLog> = Vec::new();
         /// `satisfy`.
         satisfy_any: bool = false;
+        /// `auth_delay`: how long an answer of 401 waits.
+        auth_delay: Duration = Duration::ZERO;
         /// `log_subrequest`.
         log_subrequest: bool = false;
     }

@@ -367,9 +367,21 @@ pub(crate) const ROWS: &[Row] = &[
         contexts: Contexts::HTTP_ALL,
         arity: Arity::ONE,
         default: Some("all"),
-        doc: "Whether `allow` and `deny` as well as `auth_request` must let a request in, or one of them is enough.",
+        doc: "Whether `allow` and `deny`, `auth_basic` and `auth_request` must all let a request in, as far as they are \
+              there, or one of them is enough.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.scope.core.satisfy_any, satisfy)
+        }),
+    },
+    Row {
+        name: "auth_delay",
+        syntax: "time",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("0s"),
+        doc: "How long an answer of 401 waits, so that passwords can't be guessed quickly.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.auth_delay, msec)
         }),
     },
     Row {

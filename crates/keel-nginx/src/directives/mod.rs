@@ -3,6 +3,7 @@
 pub(crate) mod core;
 pub(crate) mod events;
 pub(crate) mod http_access;
+pub(crate) mod http_auth_basic;
 pub(crate) mod http_auth_request;
 pub(crate) mod http_core;
 pub(crate) mod http_core_scope;
@@ -35,6 +36,7 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_core_module", rows: http_try_files::ROWS },
     Module { name: "ngx_http_core_module", rows: resolver::ROWS },
     Module { name: "ngx_http_access_module", rows: http_access::ROWS },
+    Module { name: "ngx_http_auth_basic_module", rows: http_auth_basic::ROWS },
     Module { name: "ngx_http_auth_request_module", rows: http_auth_request::ROWS },
     Module { name: "ngx_http_geo_module", rows: http_geo::ROWS },
     Module { name: "ngx_http_headers_module", rows: http_headers::ROWS },

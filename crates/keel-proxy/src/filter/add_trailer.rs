@@ -5,8 +5,9 @@ use keel_http::Lines;
 use super::{Filter, Settings, is_plain_status};
 use crate::{
     answer::{Answer, Special},
+    error::CompileError,
     job::Job,
-    snapshot::{AddedField, CompileError},
+    snapshot::AddedField,
 };
 
 struct AddTrailer {

@@ -6,8 +6,8 @@ use keel_model::Expires as Setting;
 use super::{Filter, Settings, is_plain_status};
 use crate::{
     answer::{Answer, Special},
+    error::CompileError,
     job::Job,
-    snapshot::CompileError,
 };
 
 /// 31 December 2037 23:55:55, and ten years in seconds: what nginx means by `max`.

@@ -8,8 +8,8 @@ use keel_model::IfModifiedSince;
 use super::{Filter, Settings};
 use crate::{
     answer::{Answer, Ranges, Source, Special},
+    error::CompileError,
     job::Job,
-    snapshot::CompileError,
 };
 
 struct NotModified {

@@ -8,8 +8,8 @@ use keel_http::{Lines, Name, date};
 use super::{Filter, Settings, Transform};
 use crate::{
     answer::{Answer, FilePart, Ranges, Source, Special},
+    error::CompileError,
     job::Job,
-    snapshot::CompileError,
 };
 
 /// Room that a range takes besides its bytes, and that all of them may: where `max_ranges` is not set, ranges that make more

@@ -4,15 +4,25 @@ use keel_http::{Lines, Name};
 use keel_model::Variable;
 
 use super::access::Access;
-use crate::{answer::Special, exchange::Authorisation, job::Job, subrequest::Subrequest};
+use crate::{
+    answer::Special,
+    exchange::Authorisation,
+    job::{Flow, Job},
+    subrequest::{self, Subrequest},
+};
 
-/// Asks, or acts on what was answered.
-pub(super) fn check(job: &mut Job<'_>) -> Access {
-    let answered = job.ex.routed.authorisation.take();
-    let Some(path) = &job.place().scope.auth_request.path else { return Access::Declined };
-    let Some(answered) = answered else {
-        return Access::Ask(Subrequest { path: path.as_bytes().to_vec(), done });
-    };
+/// Asks, and acts on what was answered. An error is what the request ends with instead.
+pub(super) async fn check(job: &mut Job<'_>) -> Result<Access, Flow> {
+    let Some(path) = &job.place().scope.auth_request.path else { return Ok(Access::Declined) };
+    let path = path.as_bytes().to_vec();
+    subrequest::run(job, Subrequest { path, done }).await?;
+    Ok(match job.ex.routed.authorisation.take() {
+        Some(answered) => decide(job, answered),
+        None => Access::Denied(500.into()),
+    })
+}
+
+fn decide(job: &Job<'_>, answered: Authorisation) -> Access {
     match answered.status {
         200..=299 => Access::Allowed,
         401 => Access::Denied(Special { status: 401, location: None, fields: answered.challenges }),

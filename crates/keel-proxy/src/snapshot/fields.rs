@@ -3,7 +3,7 @@
 use keel_http::{FieldName, Lines, unfolded};
 use keel_model::{AddHeader, Part, Template};
 
-use super::CompileError;
+use crate::error::CompileError;
 
 /// One field, with its name looked at and its line written where nothing in it depends on the request.
 pub(crate) struct FieldProgram {

@@ -6,7 +6,8 @@ use keel_http::{Name, NameSet};
 use keel_model::{ProxyPass, ProxyRedirect, ProxyScope, ProxyTarget, Template, UpstreamName};
 use keel_regex::Regex;
 
-use super::{CompileError, FieldProgram};
+use super::FieldProgram;
+use crate::error::CompileError;
 
 /// The header program of a location with `proxy_pass`.
 pub(crate) struct ProxyProgram {

@@ -6,7 +6,8 @@ use keel_model::{
 };
 use keel_regex::Regex;
 
-use super::{CompileError, PlaceId};
+use super::PlaceId;
+use crate::error::CompileError;
 
 /// The steps of a place, in order. Most places have none.
 pub(crate) type Program = Box<[Step]>;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use keel_model::{ServerId, ServerName, VirtualServer};
 use keel_regex::Regex;
 
-use super::CompileError;
+use crate::error::CompileError;
 
 /// The names behind one listener.
 pub(crate) struct ServerNames {

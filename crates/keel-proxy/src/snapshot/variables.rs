@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use keel_model::{DefinedVariable, Map, SplitClients, Template, Variable, VariableId, VariableSource};
 use keel_regex::{Regex, TooManySteps};
 
-use super::{CompileError, CompiledGeo};
+use super::CompiledGeo;
+use crate::error::CompileError;
 
 /// All of them, in the order of their slots.
 #[derive(Default)]

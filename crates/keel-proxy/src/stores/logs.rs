@@ -16,7 +16,7 @@ use std::{
 
 use keel_telemetry::{Buffering, Log, LogWriter, Problem, Target};
 
-use crate::snapshot::CompileError;
+use crate::error::CompileError;
 
 /// How long standard output or error may take nothing at the end before what waits for it is given up.
 const READER_PATIENCE: Duration = Duration::from_millis(100);

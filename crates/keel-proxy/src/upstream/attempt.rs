@@ -51,7 +51,7 @@ pub(crate) struct Exchanged {
     pub(crate) watch: ClientWatch,
 }
 
-/// Why waiting in the queue ended.
+/// Why waiting ended.
 pub(crate) enum Waited {
     Changed,
     TimeUp,
@@ -59,7 +59,7 @@ pub(crate) enum Waited {
 }
 
 /// Waits for a change of peers, the end of the client, or a moment.
-pub(crate) async fn wait_in_queue(
+pub(crate) async fn wait(
     job: &mut Job<'_>,
     mut changed: Pin<&mut impl Future<Output = ()>>,
     until: Instant,

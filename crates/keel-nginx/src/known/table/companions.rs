@@ -1,6 +1,6 @@
 //! Directives without effect that act only beside others: caches, TLS, access control, limits and filters.
 
-use super::{HTTP, HTTP_ALL, HTTP_SERVER, LIMIT_EXCEPT, MAIN, ONE, TLS_PROTOCOLS, TWO, foreign, line};
+use super::{HTTP, HTTP_ALL, HTTP_SERVER, MAIN, ONE, TLS_PROTOCOLS, TWO, foreign, line};
 use crate::{
     known::{
         Effect, Group,
@@ -145,9 +145,8 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        effect: Effect::Companion("auth_basic or auth_jwt"),
+        effect: Effect::Companion("auth_jwt"),
         rows: &[
-            line("auth_basic_user_file", HTTP_ALL.or(LIMIT_EXCEPT), ONE, Once, Text),
             foreign("auth_jwt_claim_set"),
             foreign("auth_jwt_header_set"),
             foreign("auth_jwt_key_cache"),

@@ -51,7 +51,6 @@ pub(super) const GROUPS: &[Group] = &[
         rows: &[
             foreign("access_by_lua_block"),
             foreign("access_by_lua_file"),
-            line("auth_basic", HTTP_ALL.or(LIMIT_EXCEPT), ONE, Once, Text),
             foreign("auth_jwt"),
             foreign("auth_oidc"),
             foreign("js_access"),
@@ -72,7 +71,6 @@ pub(super) const GROUPS: &[Group] = &[
     Group {
         effect: Effect::Differs("responses would be sent without being slowed down"),
         rows: &[
-            line("auth_delay", HTTP_ALL, ONE, Once, Milliseconds),
             line("limit_rate", HTTP_ALL.or(LOCATION_IF), ONE, Once, SizeWithVariables),
             line("limit_rate_after", HTTP_ALL.or(LOCATION_IF), ONE, Once, SizeWithVariables),
             line("proxy_limit_rate", HTTP_ALL, ONE, Once, SizeWithVariables),
