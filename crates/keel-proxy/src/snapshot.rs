@@ -5,19 +5,14 @@
 
 mod fields;
 mod geo;
+mod identity;
 mod locations;
 mod program;
 mod rewrite;
 mod servers;
 mod variables;
 
-use std::{
-    collections::HashMap,
-    hash::{DefaultHasher, Hash, Hasher},
-    os::fd::OwnedFd,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::HashMap, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use keel_lb::Group;
 use keel_model::{
@@ -29,12 +24,14 @@ use keel_tree::Tree;
 
 pub(crate) use fields::{AddedField, FieldProgram};
 pub(crate) use geo::{CompiledGeo, split};
+pub(crate) use identity::PlaceIdentity;
 pub(crate) use locations::{Found, LocationTree};
 pub(crate) use program::{ProxyProgram, RedirectRule, Route};
 pub(crate) use rewrite::{Branch, Program, Rule, Step, Test};
 pub(crate) use servers::ServerNames;
 pub(crate) use variables::{CompiledMap, LookedUp, Source, Variables};
 
+use self::identity::PlaceName;
 use crate::{
     error::CompileError,
     files::Files,
@@ -49,21 +46,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PlaceId(u32);
 
-/// Tells a place from others, over snapshots: by the addresses and names of its server and the locations down to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PlaceIdentity(u64);
-
-impl PlaceIdentity {
-    fn of(what: &impl Hash) -> Self {
-        let mut hasher = DefaultHasher::new();
-        what.hash(&mut hasher);
-        Self(hasher.finish())
-    }
-}
-
 /// What holds in one place.
 pub(crate) struct Place {
-    pub(crate) identity: PlaceIdentity,
+    pub(crate) identity: Arc<PlaceIdentity>,
     pub(crate) kind: PlaceKind,
     /// How much of a URI an `alias` stands for: the name of the location that has it; `None` where that is an
     /// expression, and without an alias.
@@ -200,12 +185,12 @@ pub(crate) fn compile(
     let servers = plan.servers.iter().enumerate().map(|(at, server)| {
         let is_here = |servers: &[ServerId]| servers.iter().any(|id| id.0 as usize == at);
         let listens = plan.listeners.iter().flat_map(|listener| {
-            let own = is_here(&listener.servers).then(|| listener.address.to_string());
+            let own = is_here(&listener.servers).then(|| listener.address.clone());
             let local = listener.by_local_address.iter().filter(|(_, _, servers)| is_here(servers));
-            own.into_iter().chain(local.map(|(address, ..)| address.to_string()))
+            own.into_iter().chain(local.map(|(address, ..)| Address::Tcp(*address)))
         });
-        let listens: Vec<_> = listens.collect();
-        builder.server(PlaceIdentity::of(&(listens, format!("{:?}", server.names))), server)
+        let identity = PlaceIdentity::server(listens.collect(), server.names.clone());
+        builder.server(identity, server)
     });
     let servers = servers.collect::<Result<Vec<_>, _>>()?;
     let places = builder.places;
@@ -269,7 +254,7 @@ type Outer<'a> = Option<(&'a Root, Option<usize>)>;
 impl Builder<'_, '_> {
     fn server(
         &mut self,
-        identity: PlaceIdentity,
+        identity: Arc<PlaceIdentity>,
         server: &keel_model::VirtualServer,
     ) -> Result<Server, CompileError> {
         self.files = match &server.files {
@@ -280,9 +265,9 @@ impl Builder<'_, '_> {
             },
         };
         let settings = PlaceSettings { scope: &server.scope, rewrite: &server.rewrite, locations: &[] };
-        let root = self.place(identity, PlaceKind::Server, settings, None)?;
+        let root = self.place(identity.clone(), PlaceKind::Server, settings, None)?;
         let mut named = HashMap::new();
-        let tree = self.tree(identity, &server.locations, Some(&mut named), None)?;
+        let tree = self.tree(&identity, &server.locations, Some(&mut named), None)?;
         Ok(Server {
             name: server.primary_name().to_owned(),
             client: server.client.clone(),
@@ -295,19 +280,19 @@ impl Builder<'_, '_> {
     /// Adds a place with what is in it: its locations, and the places of its `if`s.
     fn place(
         &mut self,
-        identity: PlaceIdentity,
+        identity: Arc<PlaceIdentity>,
         kind: PlaceKind,
         settings: PlaceSettings<'_>,
         outer: Outer<'_>,
     ) -> Result<PlaceId, CompileError> {
         let PlaceSettings { scope, rewrite, locations } = settings;
         let own = Some((&scope.core.root, alias_prefix(&scope.core.root, &kind, outer)));
-        let nested = self.tree(identity, locations, None, own)?;
+        let nested = self.tree(&identity, locations, None, own)?;
         let returns = rewrite::returns(rewrite);
         let mut ifs = 0;
         let rewrite = rewrite::compile(&rewrite.steps, &mut |scope| {
             ifs += 1;
-            let identity = PlaceIdentity::of(&(identity.0, "if", ifs));
+            let identity = PlaceIdentity::inside(&identity, PlaceName::If(ifs));
             let inside = Inside { returns, rewrite: Program::default(), nested: LocationTree::default() };
             self.add(identity, kind.clone(), scope, own, inside)
         })?;
@@ -316,7 +301,7 @@ impl Builder<'_, '_> {
 
     fn add(
         &mut self,
-        identity: PlaceIdentity,
+        identity: Arc<PlaceIdentity>,
         kind: PlaceKind,
         scope: &Scope,
         outer: Outer<'_>,
@@ -351,7 +336,7 @@ impl Builder<'_, '_> {
 
     fn tree(
         &mut self,
-        within: PlaceIdentity,
+        within: &Arc<PlaceIdentity>,
         locations: &[Location],
         mut named: Option<&mut HashMap<String, PlaceId>>,
         outer: Outer<'_>,
@@ -370,7 +355,8 @@ impl Builder<'_, '_> {
                 rewrite: &location.rewrite,
                 locations: &location.locations,
             };
-            let identity = PlaceIdentity::of(&(within.0, format!("{:?}", location.matcher)));
+            let name = PlaceName::Location(location.matcher.clone());
+            let identity = PlaceIdentity::inside(within, name);
             let id = self.place(identity, kind, settings, outer)?;
             let redirects = matches!(location.scope.content, Content::Proxy(_));
             match (&location.matcher, &mut named) {

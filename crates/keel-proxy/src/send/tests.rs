@@ -125,7 +125,7 @@ fn peer(job: &mut Job<'_>, reads: &[Option<&str>], scope: &ProxyScope) -> Exchan
     let pick = group.pick(&ask).unwrap();
     let transport = Transport::Script(Script::new(reads));
     let counted = Counted::new(job.worker);
-    let identity = job.place().identity;
+    let identity = job.place().identity.clone();
     let connection = PeerConnection::new(transport, pick.peer().clone(), identity, ask.now, counted);
     let mut stream = PeerStream::new(connection, job.ex, scope, false, 0);
     let mut cx = Context::from_waker(Waker::noop());

@@ -13,7 +13,7 @@ use keel_lb::Pick;
 use keel_model::{Address, LogLevel, ProxyScope};
 
 use super::{
-    pool::{Counted, PeerConnection, Repeat},
+    pool::{Counted, LeaseKey, PeerConnection, Repeat},
     retry::Retries,
     route::Target,
     stream::{NoHead, PeerStream, SendFailure},
@@ -90,8 +90,8 @@ pub(crate) async fn attempt(
     let streams = retries.streams;
     let repeat =
         if !streams && job.ex.routed.method.is_idempotent() { Repeat::Allowed } else { Repeat::Forbidden };
-    let by = job.place().identity;
-    let mut reused = target.pool().take(pick.peer(), by, repeat, job.worker.clock.now());
+    let wanted = LeaseKey { peer: pick.peer(), place: Some(&job.place().identity) };
+    let mut reused = target.pool().take(wanted, repeat, job.worker.clock.now());
     retries.was_stale = false;
     loop {
         let was_reused = reused.is_some();
@@ -253,7 +253,7 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
             if scope.upstream.socket_keepalive {
                 socket.set_keepalive();
             }
-            let (place, opened) = (job.place().identity, job.worker.clock.now());
+            let (place, opened) = (job.place().identity.clone(), job.worker.clock.now());
             Ok(PeerConnection::new(socket.into(), pick.peer().clone(), place, opened, counted))
         }
         Err((attempted, text)) => {

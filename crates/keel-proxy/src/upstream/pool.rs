@@ -47,12 +47,30 @@ const SURPLUS_STAYS: Duration = Duration::from_millis(100);
 /// Peers whose idle time is remembered; beyond it all are forgotten and learnt again.
 const SHOWN_MAX: usize = 10_000;
 
+/// What makes connections to peers interchangeable: one serves where all that is asked for is the same.
+#[derive(Clone, Copy)]
+pub(crate) struct LeaseKey<'a> {
+    /// The peer: another incarnation of it at the same address is another peer.
+    pub(crate) peer: &'a Arc<PeerState>,
+    /// The place that the connection is made for; `None` where it may be any (`keepalive` without `local`).
+    pub(crate) place: Option<&'a Arc<PlaceIdentity>>,
+}
+
+impl LeaseKey<'_> {
+    /// Says whether a connection made for `self` serves where `wanted` is asked for.
+    fn serves(self, wanted: LeaseKey<'_>) -> bool {
+        let LeaseKey { peer, place } = wanted;
+        // Nearly always both places are of one snapshot, and so in one place of memory.
+        Arc::ptr_eq(self.peer, peer) && place.is_none_or(|place| self.place == Some(place))
+    }
+}
+
 /// A connection to a peer.
 pub(crate) struct PeerConnection {
     pub(crate) transport: Transport,
     pub(crate) peer: Arc<PeerState>,
     /// For which place it was made.
-    place: PlaceIdentity,
+    place: Arc<PlaceIdentity>,
     /// Requests sent on it.
     pub(crate) requests: u64,
     pub(crate) opened: Instant,
@@ -89,7 +107,7 @@ impl PeerConnection {
     pub(crate) fn new(
         transport: Transport,
         peer: Arc<PeerState>,
-        place: PlaceIdentity,
+        place: Arc<PlaceIdentity>,
         opened: Instant,
         counted: Counted,
     ) -> Self {
@@ -103,6 +121,10 @@ impl PeerConnection {
             watch: None,
             _counted: counted,
         }
+    }
+
+    fn key(&self) -> LeaseKey<'_> {
+        LeaseKey { peer: &self.peer, place: Some(&self.place) }
     }
 }
 
@@ -193,18 +215,11 @@ impl Pool {
         idle.drain(..surplus);
     }
 
-    /// Takes out a connection to `peer` that a request in `place` may use, the one used last first.
-    pub(crate) fn take(
-        &self,
-        peer: &Arc<PeerState>,
-        place: PlaceIdentity,
-        repeat: Repeat,
-        now: Instant,
-    ) -> Option<PeerConnection> {
+    /// Takes out a connection that serves where `wanted` is asked for, the one used last first.
+    pub(crate) fn take(&self, wanted: LeaseKey<'_>, repeat: Repeat, now: Instant) -> Option<PeerConnection> {
         let (idle_timeout, local) = (self.settings.borrow().idle_timeout, self.settings.borrow().local);
-        let fits = |idle: &Idle| {
-            Arc::ptr_eq(&idle.connection.peer, peer) && (!local || idle.connection.place == place)
-        };
+        let wanted = LeaseKey { place: wanted.place.filter(|_| local), ..wanted };
+        let fits = |idle: &Idle| idle.connection.key().serves(wanted);
         loop {
             let mut idle = self.idle.borrow_mut();
             let at = idle.iter().rposition(fits)?;
@@ -214,7 +229,7 @@ impl Pool {
             if known.is_none()
                 && repeat == Repeat::Forbidden
                 && idled >= UNPROVEN
-                && idled >= self.proven_idle(&mut idle, peer, now)
+                && idled >= self.proven_idle(&mut idle, wanted.peer, now)
             {
                 return None;
             }
@@ -379,3 +394,50 @@ async fn watch_idle(worker: Rc<Worker>, pool: Weak<Pool>) {
 
 /// How often an empty pool looks whether it is still needed.
 const WATCH_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use keel_lb::{Ask, Attempt, Group};
+
+    use super::*;
+    use crate::{
+        rig::{self, Rig},
+        transport::{Script, Transport},
+    };
+
+    #[test]
+    fn a_connection_serves_its_own_place_or_any_as_keepalive_says() {
+        let rig = Rig::new(|plan| plan.servers[0].locations.push(rig::location("/")));
+        rig.enter(async || {
+            let worker = rig.worker();
+            let upstream = rig::upstream("app");
+            let group = Group::new(&upstream, &worker.registry, Arc::new(|_, _| {})).unwrap();
+            let now = worker.clock.now();
+            let ask = Ask { now, client_key: b"", tried: &[], attempt: Attempt::First, random: 0 };
+            let peer = group.pick(&ask).unwrap().peer().clone();
+            let another =
+                Group::new(&rig::upstream("app"), &keel_lb::Registry::default(), Arc::new(|_, _| {}));
+            let another = another.unwrap().pick(&ask).unwrap().peer().clone();
+            let snapshot = &worker.view().snapshot;
+            let server = &snapshot.place(snapshot.servers[0].root).identity;
+            let crate::snapshot::Found::Place(place) = snapshot.servers[0].tree.find(snapshot, b"/") else {
+                panic!("no location takes it")
+            };
+            let location = &snapshot.place(place).identity;
+            let taken = |local: bool, wanted: LeaseKey<'_>| {
+                let pool = Rc::new(Pool::default());
+                pool.configure(&UpstreamKeepalive { local, ..UpstreamKeepalive::default() });
+                let transport = Transport::Script(Script::default());
+                let counted = Counted::new(worker);
+                let connection = PeerConnection::new(transport, peer.clone(), location.clone(), now, counted);
+                pool.give(worker, connection);
+                pool.take(wanted, Repeat::Allowed, now).is_some()
+            };
+            let key = |peer, place| LeaseKey { peer, place: Some(place) };
+            assert!(taken(true, key(&peer, location)));
+            assert!(!taken(true, key(&peer, server)));
+            assert!(taken(false, key(&peer, server)));
+            assert!(!taken(false, key(&another, location)), "another peer at the same address");
+        });
+    }
+}
