@@ -4,8 +4,8 @@
 //!
 //! Three peers answer fixed bodies. Each proxy runs with one worker, keep-alive on both sides and an equivalent
 //! configuration; Evenkeel reads nginx's own. In every round each of them gets a few seconds of `wrk` for every kind of
-//! work, one after the other in changing order, so that whatever else the machine does hits all alike. What is compared
-//! is the CPU time that the scheduler charged to all threads of all processes of a proxy, for each request, round by
+//! work, one after the other in changing order, so that other load on the machine hits all alike. The comparison uses
+//! the CPU time that the scheduler charged to all threads of all processes of a proxy, for each request, round by
 //! round. The proxy has the last CPU to itself; `wrk` and the peers share the others. All of it happens in a network
 //! namespace of its own, where that is allowed: the packet filters of the machine, such as a container engine's, cost every
 //! proxy the same, and only hide how the proxies differ.

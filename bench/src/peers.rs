@@ -57,7 +57,7 @@ impl Drop for Peers {
 /// Is the peers' process.
 pub(crate) fn serve() -> anyhow::Result<()> {
     std::thread::spawn(|| {
-        // Whoever started it holds the other end; with that gone there is nothing to do.
+        // Its parent holds the other end; once that is gone there is nothing to do.
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(0);
     });

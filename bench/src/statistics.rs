@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Median {
     pub(crate) median: f64,
-    /// An interval that holds the true median with at least 95 % confidence, whatever the distribution; all there is
+    /// An interval that holds the true median with at least 95 % confidence, for any distribution; all there is
     /// for fewer than six values.
     pub(crate) low: f64,
     pub(crate) high: f64,

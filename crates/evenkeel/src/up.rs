@@ -95,7 +95,7 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
             let in_part = reading.has_errors();
             let supervisor = Supervisor { args, options, paths, side, in_part };
             let outcome = block_on(supervisor.run(&mut claim, joined));
-            // The last of all: whoever has the claim next finds the state folder free, which tasks have held until now.
+            // Last of all: the next holder of the claim finds the state folder free, which tasks have held until now.
             drop(claim);
             outcome
         }

@@ -1,7 +1,8 @@
-//! Finds the supervisor of a project: by its folder's own socket, and where that is silent among all of its name.
+//! Finds the supervisor of a project: by its folder's own socket, else among all sockets of the project's name.
 //!
-//! A supervisor of an earlier version has a socket without a folder in its name; one whose folder was moved has another
-//! path's. Both are known by their answer. One that runs from another folder is another project, and is told of as such.
+//! A supervisor of an earlier version has a socket without a folder in its name; one whose folder was moved has the old
+//! path's. Their answers identify both. A supervisor that runs from another folder belongs to another project, and is
+//! reported as such.
 
 use std::{
     fs::File,

@@ -1,4 +1,4 @@
-//! How what was read is told to a person. The binary decides about the form; this crate only passes it on.
+//! How diagnostics are shown to a person. The binary decides about the form; this crate only passes it on.
 
 use keel_control::project::Reading;
 

@@ -1,4 +1,4 @@
-//! What only a container has: limits, rights, and what can't be honoured for one.
+//! Fields that only a container has: limits, rights, and those that Evenkeel can't honour for one.
 
 use keel_diag::Diagnostic;
 use keel_model::Confinement;

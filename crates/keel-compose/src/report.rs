@@ -1,4 +1,4 @@
-//! Collects diagnostics and remembers whom an error concerns.
+//! Collects diagnostics and remembers which service an error concerns.
 //!
 //! One service that can't run never keeps the others from running, so an error met while a service is read makes
 //! that service faulty and leaves the project sound.
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use keel_diag::{Diagnostic, Severity};
 
-/// Diagnostics kept of one run. Whoever has more begins with these.
+/// Diagnostics kept of one run; further ones are dropped.
 const DIAGNOSTICS_MAX: usize = 1_000;
 
 /// The diagnostics of one run.

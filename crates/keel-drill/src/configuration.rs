@@ -1,4 +1,4 @@
-//! nginx.conf as a case needs it: the user's own, with time-outs that end while somebody watches.
+//! nginx.conf as a case needs it: the user's own, with time-outs that end within the case.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 

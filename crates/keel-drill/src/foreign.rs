@@ -1,7 +1,7 @@
 //! A process of this host that isn't the project's and has the port of its instances, on all addresses.
 //!
-//! It answers whoever comes, as a development server or a database's page would, and notes what it got: nothing of the
-//! project's may come to it.
+//! It answers every request, as a development server or a database's page would, and records it: no request of the
+//! project may reach it.
 
 use std::{
     io::{self, Read, Write},

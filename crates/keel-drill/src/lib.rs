@@ -1,12 +1,12 @@
 //! Drills: failure cases played under load, and the proof of what happened.
 //!
-//! A case does something to a running system while requests come in, and says which outcomes are allowed. What was sent
-//! and what instances received is compared afterwards, request by request, so that no balancer is taken at its word.
-//! [`results`] is what a drill found; everything else is either how it found it or how it is shown.
+//! A case does something to a running system while requests come in, and says which outcomes are allowed. Afterwards the
+//! drill compares what clients sent with what instances received, request by request; it trusts no balancer's own counts.
+//! [`results`] is what a drill found; the other modules find it or show it.
 //!
-//! The system is the user's own project, started once more under another name by this same program, and driven by the
-//! commands that users type. What judges it shares no code with it: the load generator, the peers and the comparison are
-//! written for themselves.
+//! The system is a second copy of the user's project, started under another name by this same program, and driven by the
+//! commands that users type. The judging code shares nothing with the system: load generator, peers and comparison are
+//! written for the drill alone.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! nginx in the balancer's seat, on the same instances: what the same cases do to somebody else.
+//! nginx in the balancer's seat, on the same instances and with the same cases.
 //!
 //! Twice: with the project's files as they are — the peers' addresses written out, since nginx can't name what isn't
 //! there yet — and as an expert would run it: shared zones, retries, and a reload after each event.

@@ -1,4 +1,4 @@
-//! A peer that does what a case says: it never answers, closes when nobody expects it, takes its time, or has little to
+//! A peer that does what a case says: it never answers, closes at unexpected moments, takes its time, or has little to
 //! give. It runs as an instance of the project's service, in the program's place, and keeps the same ledger as the demo
 //! app.
 
@@ -241,7 +241,7 @@ impl Peer {
         Ok(End::Theirs)
     }
 
-    /// Prints as apps do: whoever doesn't read it holds up the whole of it.
+    /// Prints as apps do: an unread pipe holds up the whole peer.
     fn print(&self, id: &str) {
         let count = self.behaviour.prints_lines;
         let line = |number: u32| format!("{:.<LINE_BYTES$}\n", format!("{PRINTED} {id} {number} "));

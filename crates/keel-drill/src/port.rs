@@ -1,7 +1,7 @@
 //! Free ports that no other drill takes meanwhile.
 //!
-//! A port can't be held by a socket until whoever is to listen on it does, so the kernel may give it out twice. Among drills
-//! a name in the abstract namespace of unix sockets is what holds it; it goes with its process.
+//! No socket can hold a port until the listener takes it, so the kernel may give a port out twice. Drills hold theirs with a
+//! name in the abstract namespace of unix sockets, which vanishes with the process.
 
 use std::{
     io,

@@ -84,7 +84,7 @@ fn wait(stop: &Stop, or: &str, holds: impl Fn() -> bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ends every process, and what it leads, whose command line has this word. Whoever only guards is left alone.
+/// Ends every process, and what it leads, whose command line has this word. Guards stay.
 pub(crate) fn end_all_of(mark: &str) {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -94,7 +94,7 @@ pub(crate) fn end_all_of(mark: &str) {
         }
         for pid in marked {
             if let Some(group) = Group::of(pid) {
-                // Whoever has ended meanwhile needs no signal.
+                // A process that has ended meanwhile needs no signal.
                 drop(group.signal(Signal::KILL));
             }
         }

@@ -1,9 +1,9 @@
-//! One case with two load generators: the drill's own, and `wrk` (Will Glozer), which knows nothing of the drill.
+//! One case with two load generators: the drill's own, and `wrk` (Will Glozer), which is independent of the drill.
 //!
-//! The drill's counts rest on its own generator. So the same case is played with somebody else's, and its count of
-//! responses compared with what instances noted, request by request: `wrk` runs a script that gives each request an id and
-//! writes down the id of each response. `wrk` ends when it is told to, with a request on each connection under way; those
-//! were received and never counted, and that there are no more of them than connections is part of the comparison.
+//! The drill counts with its own generator. This plays the same case with another one and compares its count of responses
+//! with what instances noted, request by request: `wrk` runs a script that gives each request an id and writes down the id
+//! of each response. `wrk` stops with a request on each connection under way. Instances received those, and `wrk` never
+//! counts them; the comparison checks that there are no more of them than connections.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

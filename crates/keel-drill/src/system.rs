@@ -1,5 +1,5 @@
-//! The system under test: the user's project once more, under a name and on ports of its own, started by this same
-//! program and ended when the case is over, whatever happens.
+//! The system under test: a second copy of the user's project, under its own name and ports, started by this same program.
+//! It ends with the case, also when the case fails.
 
 mod command;
 mod override_file;

@@ -1,4 +1,4 @@
-//! A command in the foreground whose output nobody reads: a terminal held by Ctrl-S, a pager that isn't scrolled, a stalled
+//! A command in the foreground whose output isn't read: a terminal held by Ctrl-S, a pager that isn't scrolled, a stalled
 //! connection.
 
 use std::{

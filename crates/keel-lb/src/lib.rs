@@ -6,11 +6,11 @@
 //!
 //! **Exactly even.** Between two changes of the available peers, first attempts to equal peers differ by at most one,
 //! over all threads. That holds because each set of available peers has one rotation that every thread
-//! turns, and because whatever makes a peer unavailable (`max_conns`, `max_fails`) makes a new set without it, instead
-//! of passing its turns to its neighbour. Retries leave the rotation alone.
+//! turns, and because a peer that becomes unavailable (`max_conns`, `max_fails`) leaves the set: a new set is published
+//! without it, and its turns don't go to its neighbour. Retries leave the rotation alone.
 //!
-//! Nothing here does I/O, reads a clock or draws a random number: `now` and randomness are arguments. Nobody is woken
-//! either: who waits for a peer watches [`Group::version`] and is woken by whoever publishes.
+//! Nothing here does I/O, reads a clock or draws a random number: `now` and randomness are arguments. It wakes
+//! no task either: a task that waits for a peer watches [`Group::version`], and the publisher wakes it.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]

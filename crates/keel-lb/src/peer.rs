@@ -1,8 +1,8 @@
 //! What is remembered about one peer as long as it lives: requests in flight, counts, failures.
 //!
 //! Requests in flight and the CLOSED bit share one atomic word. A pick increments and then looks at CLOSED, so no
-//! request slips in behind the closing; whoever brings a CLOSED word to none in flight says, once, that the peer is
-//! drained. A third bit records that this was said, because late picks may touch zero again.
+//! request slips in behind the closing. The thread that brings a CLOSED word to none in flight reports the peer as
+//! drained, once: a third bit records the report, because late picks may touch zero again.
 
 use std::{
     fmt,

@@ -1,6 +1,6 @@
 //! What outlasts a configuration: the groups and the states of peers, by name.
 //!
-//! References are weak, so that what nobody uses any more vanishes. A peer that left and comes back under the same key
+//! References are weak, so that unused entries vanish. A peer that left and comes back under the same key
 //! while its last requests still run gets a new state with clean counts; its key counts as drained only once none of
 //! its states has a request in flight.
 

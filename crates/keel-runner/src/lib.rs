@@ -1,8 +1,9 @@
 //! Starts, watches and stops the instances.
 //!
-//! `supervisor` decides: a state machine without I/O or clock. `driver` does: it starts processes with an address of
-//! their own, or containers in an engine, and hears of their end. [`Runner`] is the handle that the rest of Evenkeel holds. No file format and no
-//! span is known here; what runs comes in as [`keel_model::Service`].
+//! `supervisor` decides: a state machine without I/O or clock. `driver` acts: it starts processes with an address of
+//! their own, or containers in an engine, and notices their end. `event_loop` connects the two. [`Runner`] is the handle
+//! that the rest of Evenkeel holds. No file format and no span is known here; services come in as
+//! [`keel_model::Service`].
 
 #![forbid(unsafe_code)]
 

@@ -153,7 +153,7 @@ impl Client {
         self.response()
     }
 
-    /// Reads whatever comes until the other side closes.
+    /// Reads until the other side closes.
     ///
     /// # Errors
     /// When it doesn't in time.

@@ -1,8 +1,8 @@
-//! The shell commands that stand before nginx in a `command`, an entrypoint or a RUN line: those that make, copy and remove
-//! configuration files are followed on the container's files; nothing is run.
+//! The shell commands that stand before nginx in a `command`, an entrypoint or a RUN line. Those that make, copy and remove
+//! configuration files are followed on the container's files; no command is run.
 //!
-//! What isn't understood is collected as it stands, so that somebody can be told that it has no effect. So is what depends
-//! on a condition: neither side is followed. A script may be of any length and call itself: [`LIMITS`] end it.
+//! Commands that aren't understood are collected, so that a diagnostic can name them as without effect. So are commands
+//! that depend on a condition: neither branch is followed. A script may be of any length and call itself: [`LIMITS`] end it.
 
 mod effect;
 

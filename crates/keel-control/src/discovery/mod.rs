@@ -5,8 +5,8 @@
 //! - A source that doesn't answer changes nothing: the last known addresses stay, and the log says so once until it does.
 //! - An address takes part when it has accepted a connection, never earlier: a container is in DNS before what runs in
 //!   it listens.
-//! - An address that accepts none any more takes part again when it does. Who sits there then is somebody else, of whom
-//!   no failure is known: a container that is replaced keeps its address, and DNS says nothing of it.
+//! - An address that accepts none any more takes part again when it does. It may be another
+//!   container by then, without failures: a replaced container keeps its address, and DNS doesn't show the change.
 //! - A name that has no address is an empty group and no failure.
 
 mod containers;

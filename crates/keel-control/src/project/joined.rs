@@ -535,7 +535,7 @@ impl<'a> Joiner<'a> {
         let needs = |name: &ServiceName| {
             inside.iter().find(|one| one.depends_on.iter().any(|dependency| dependency.service == *name))
         };
-        // Who is depended on gets its port, whoever else would like it.
+        // A service that a container depends on gets its port before all others.
         let (needed, others): (Vec<&&Service>, Vec<&&Service>) =
             outside.iter().partition(|service| needs(&service.name).is_some());
         let mut ports = BTreeMap::<u16, ServiceName>::new();

@@ -1,8 +1,8 @@
-//! Services that have only an image and that nobody runs.
+//! Services that have only an image and that no engine runs.
 //!
-//! What such a service does was meant for a root of its own: a `command` of it that ran here would delete or overwrite
-//! this host's files where a volume was meant. So it goes to a container engine or is left out, and one diagnostic names
-//! all that are, with what that means for the others. It is an error as soon as something else needs one of them.
+//! Such a service is written for the image's own root: its `command`, run here, could delete or overwrite this host's
+//! files. So it goes to a container engine or is left out. One diagnostic names all that are left out and what that means
+//! for the others; it is an error if another service needs one of them.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! `user` of a service that runs as a local process.
 //!
-//! Root can run it as anybody whom this host knows, or as a number, as a container would be. Anybody else runs
-//! everything as himself, which is said where the file asks for another one. A Dockerfile's USER counts where `user`
-//! says nothing, but it names somebody in the image: one whom this host doesn't know is no error.
+//! Root can run it as any user of this host, or as a number, as a container would. Every other user runs all services as
+//! himself; a warning says so if the file asks for another user. A Dockerfile's USER counts if `user` is missing, but it
+//! names a user of the image: one that this host doesn't know is no error.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! Somebody else on this host has the port of the instances, on all addresses: nothing of theirs comes to him, neither when
-//! they start nor when one of them is dead.
+//! A foreign process of this host has the instances' port on all addresses: it gets no request of theirs, neither when they
+//! start nor when one of them is dead.
 
 use std::time::Duration;
 

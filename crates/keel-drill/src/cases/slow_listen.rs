@@ -1,5 +1,5 @@
 //! An instance needs seconds until it listens, its healthcheck asks localhost, and the project is published under the very
-//! port on which instances listen: until then nobody else may answer in its place, least of all through the balancer.
+//! port on which instances listen: until it listens, nothing else may answer in its place, least of all the balancer.
 
 use std::time::Duration;
 

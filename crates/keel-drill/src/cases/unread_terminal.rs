@@ -1,5 +1,5 @@
-//! `up` runs in a terminal that nobody reads while the app prints: the service goes on, commands are answered, Ctrl-C ends
-//! it, and whoever reads again has every line or is told how many are missing.
+//! `up` runs in a terminal that isn't read while the app prints: the service goes on, commands are answered, Ctrl-C ends
+//! it, and a later reader gets every line or the number of missing ones.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ fn play(stage: &mut Stage<'_>) -> Result<(), Error> {
         stage.find(format!("`ps` wasn't answered within {} s while nobody read", ANSWERS_WITHIN.as_secs()));
     }
     if stage.records_of(unread).iter().any(|record| !record.outcome.is_success()) {
-        // It has stopped; whatever else is asked of it takes its time in vain.
+        // It has stopped: every further request to it times out.
         return Ok(());
     }
     stage.shape.connections = connections;

@@ -1,4 +1,4 @@
-//! What a whole report must be, whatever its parts are.
+//! What holds for every whole report.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, sync::LazyLock};
 

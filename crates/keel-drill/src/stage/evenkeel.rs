@@ -1,5 +1,4 @@
-//! What is done to Evenkeel itself: killed with all of its own, commanded in the middle of a restart, printing where nobody
-//! reads.
+//! Faults of Evenkeel itself: all its processes killed, commands in the middle of a restart, output that isn't read.
 
 use std::time::{Duration, Instant};
 

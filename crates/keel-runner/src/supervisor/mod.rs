@@ -1,11 +1,11 @@
 //! Decides what happens to which instance when.
 //!
-//! A state machine without I/O and without a clock: it is told what happened and what time it is, and answers what to
-//! do. After each event it walks every slot towards what is wanted of it ([`Supervisor::handle`]), so that no
-//! order of events leaves one behind. It starts no process and knows no address: that is the driver's.
+//! A state machine without I/O and without a clock: events and the time go in, actions come out. After each event it
+//! walks every slot towards its wanted state ([`Supervisor::handle`]), so that no order of events leaves one behind. It
+//! starts no process and knows no address: the driver does.
 //!
 //! A *slot* is an instance by its number in the service (`app-2`); a *life* is one process of it. A slot has one
-//! current life, while it is being replaced a second one, and behind it any number that are ending.
+//! current life, a second one while it is being replaced, and behind it any number that are ending.
 
 mod command;
 mod dependencies;

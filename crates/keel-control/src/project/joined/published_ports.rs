@@ -29,7 +29,7 @@ impl Joiner<'_> {
     ) -> Option<String> {
         let mut ports = Vec::new();
         for service in self.project.services.values() {
-            // The port of what isn't run stays free for whoever else may have it.
+            // The port of a service that isn't run stays free for others.
             if !running.iter().any(|name| name.0 == service.name.value) {
                 continue;
             }
@@ -120,7 +120,7 @@ impl Joiner<'_> {
     }
 }
 
-/// Workers alone are a project too; but whoever forgot `ports` wants to know.
+/// A project of workers alone is fine, but `ports` may have been forgotten.
 fn nothing_to_balance() -> Diagnostic {
     Diagnostic::warning(
         "join::nothing-to-balance",

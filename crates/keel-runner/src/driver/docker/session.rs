@@ -1,4 +1,4 @@
-//! Commands that somebody runs: in a container that is there, or in one of their own.
+//! Commands that a user runs: in a container that is there, or in one of their own.
 
 use std::{
     fmt, mem,
