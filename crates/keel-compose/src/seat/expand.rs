@@ -153,13 +153,13 @@ impl Variables {
         let mut rest = text.trim_start();
         while !rest.is_empty() {
             let Some((redirect, after)) = Redirect::read(rest) else {
-                let assigns = command.words.is_empty()
-                    || command
-                        .words
-                        .first()
-                        .is_some_and(|word| matches!(word.text.as_str(), "export" | "readonly" | "local"));
+                let declares = |word: &Word| matches!(word.text.as_str(), "export" | "readonly" | "local");
+                let equals = match command.words.first() {
+                    Some(first) if !declares(first) => Equals::IsText,
+                    _ => Equals::Assigns,
+                };
                 let mut reader = WordReader { variables: self, words: Vec::new(), word: None, splits: true };
-                let after = reader.read(rest, assigns);
+                let after = reader.read(rest, equals);
                 let assigned =
                     (!reader.splits && command.words.is_empty()).then(|| reader.words.pop()).flatten();
                 match assigned {
@@ -171,7 +171,7 @@ impl Variables {
                 continue;
             };
             let mut reader = WordReader { variables: self, words: Vec::new(), word: None, splits: false };
-            rest = reader.read(after.trim_start(), false).trim_start();
+            rest = reader.read(after.trim_start(), Equals::IsText).trim_start();
             let word = reader.words.pop().unwrap_or_default();
             match redirect {
                 Redirect::In => command.input = Some(Input::File(word)),
@@ -250,6 +250,13 @@ impl Redirect {
     }
 }
 
+/// What `=` behind a name means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Equals {
+    Assigns,
+    IsText,
+}
+
 struct WordReader<'v> {
     variables: &'v Variables,
     /// Finished ones.
@@ -261,7 +268,7 @@ struct WordReader<'v> {
 
 impl WordReader<'_> {
     /// Reads one word as it is written, which may be none or several; gives what follows.
-    fn read<'t>(&mut self, text: &'t str, assigns: bool) -> &'t str {
+    fn read<'t>(&mut self, text: &'t str, equals: Equals) -> &'t str {
         let mut rest = text;
         let mut plain = true;
         while let Some(c) = rest.chars().next() {
@@ -301,7 +308,12 @@ impl WordReader<'_> {
                 _ => {
                     let word = self.word.get_or_insert_default();
                     let name = word.text.len();
-                    if c == '=' && assigns && plain && name > 0 && name_length(&word.text) == name {
+                    if c == '='
+                        && equals == Equals::Assigns
+                        && plain
+                        && name > 0
+                        && name_length(&word.text) == name
+                    {
                         self.splits = false;
                     }
                     word.pattern |= matches!(c, '*' | '?' | '[') && self.splits;

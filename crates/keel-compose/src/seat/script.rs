@@ -69,8 +69,7 @@ struct Token {
 /// Cuts a script.
 pub(super) fn statements(script: &str) -> Vec<Statement> {
     let mut found: Vec<Statement> = Vec::new();
-    let mut operator = Operator::Then;
-    let mut piped = false;
+    let mut joint = Joint::After(Operator::Then);
     let mut open = Open::default();
     let mut part: Option<(Part, End)> = None;
     for token in tokens(script) {
@@ -95,27 +94,36 @@ pub(super) fn statements(script: &str) -> Vec<Statement> {
             part = Some((current, end));
             continue;
         }
-        push(&mut found, current, operator, piped);
-        piped = end == End::Pipe;
-        if !piped {
-            operator = match end {
-                End::And => Operator::And,
-                End::Or => Operator::Or,
-                End::Then | End::Background | End::Pipe => Operator::Then,
-            };
-        }
+        push(&mut found, current, joint);
+        joint = match end {
+            End::Pipe => Joint::Piped,
+            End::And => Joint::After(Operator::And),
+            End::Or => Joint::After(Operator::Or),
+            End::Then | End::Background => Joint::After(Operator::Then),
+        };
     }
     if let Some((part, _)) = part {
-        push(&mut found, part, operator, piped);
+        push(&mut found, part, joint);
     }
     found
 }
 
-fn push(found: &mut Vec<Statement>, part: Part, operator: Operator, piped: bool) {
-    match found.last_mut().filter(|_| piped) {
-        Some(last) => last.parts.push(part),
-        None => found.push(Statement { operator, parts: vec![part] }),
-    }
+/// How a part follows the one before it.
+#[derive(Clone, Copy)]
+enum Joint {
+    /// It reads what that one prints.
+    Piped,
+    /// It begins a statement.
+    After(Operator),
+}
+
+fn push(found: &mut Vec<Statement>, part: Part, joint: Joint) {
+    let operator = match (joint, found.last_mut()) {
+        (Joint::Piped, Some(last)) => return last.parts.push(part),
+        (Joint::Piped, None) => Operator::Then,
+        (Joint::After(operator), _) => operator,
+    };
+    found.push(Statement { operator, parts: vec![part] });
 }
 
 /// The constructs that are open.
