@@ -11,7 +11,7 @@ use std::{future::poll_fn, rc::Rc, task::Poll, time::Duration};
 
 use crate::{client::Client, transport::Peeked, worker::Worker};
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 pub(crate) use h1::accept_head;
 pub(crate) use task::{Rest, Resting, Tasks, spawn};
 

@@ -18,6 +18,8 @@ mod error;
 mod exchange;
 mod files;
 mod filter;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod io;
 mod job;
 mod log;
@@ -25,7 +27,8 @@ mod passwords;
 mod phase;
 mod preface;
 mod reports;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "fuzz targets use a part of it"))]
 mod rig;
 mod send;
 mod snapshot;

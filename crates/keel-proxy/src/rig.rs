@@ -1,5 +1,7 @@
 //! A worker for unit tests: requests are text, answers are captured, and there is no connection to anybody.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "for tests and fuzz targets alone")]
+
 use std::{cell::OnceCell, rc::Rc, sync::Arc};
 
 use keel_http::{Limits, Rules, Underscores};
@@ -75,8 +77,13 @@ impl Rig {
             ..Plan::default()
         };
         adjust(&mut plan);
+        Self::of(&plan).expect("a plan that holds")
+    }
+
+    /// Makes one for a plan; `None` where the data plane refuses it.
+    pub(crate) fn of(plan: &Plan) -> Option<Self> {
         let stores = Stores::new(1, Arc::new(|_, _| {})).unwrap();
-        let prepared = snapshot::compile(&plan, &stores, PlanFiles::default()).unwrap();
+        let prepared = snapshot::compile(plan, &stores, PlanFiles::default()).ok()?;
         let (channel, _) = Channel::pair().unwrap();
         let (_, orders) = tokio::sync::mpsc::channel(1);
         let setup = WorkerSetup {
@@ -95,7 +102,7 @@ impl Rig {
         rig.enter(async || {
             let _ = rig.worker.set(Worker::new(setup).0);
         });
-        rig
+        Some(rig)
     }
 
     /// Runs something on the worker's runtime.
@@ -128,6 +135,15 @@ impl Rig {
         text: &str,
         act: impl AsyncFnOnce(&mut Job<'_>) -> T,
     ) -> (T, Vec<u8>) {
+        self.try_job(text.as_bytes(), act).await.unwrap_or_else(|| panic!("no head that is taken: {text}"))
+    }
+
+    /// The same for any bytes; `None` where they are no whole head, or one that is refused.
+    pub(crate) async fn try_job<T>(
+        &self,
+        input: &[u8],
+        act: impl AsyncFnOnce(&mut Job<'_>) -> T,
+    ) -> Option<(T, Vec<u8>)> {
         let worker = self.worker();
         let view = worker.view();
         let sink = Sink::Capture(Capture::default());
@@ -136,19 +152,19 @@ impl Rig {
         let mut client = Client::new(worker, connection, sink);
         let mut ex = Exchange::default();
         ex.begin(view.clone(), 0);
-        ex.received.input = text.as_bytes().to_vec();
+        ex.received.input = input.to_vec();
         let rules = Rules {
             limits: Limits { line_bytes_max: 8 << 10, head_bytes_max: 32 << 10, fields_max: 100 },
             drop_odd_fields: true,
             underscores: Underscores::Invalid,
         };
-        let keel_http::Progress::Complete(end) = ex.received.head.parse(&ex.received.input, &rules).unwrap()
+        let Ok(keel_http::Progress::Complete(end)) = ex.received.head.parse(&ex.received.input, &rules)
         else {
-            panic!("half a head: {text}")
+            return None;
         };
         (ex.received.head_end, ex.received.consumed) = (end, end);
-        downstream::accept_head(worker, &mut client, &mut ex, &view).unwrap();
+        downstream::accept_head(worker, &mut client, &mut ex, &view).ok()?;
         let result = act(&mut Job { worker, client: &mut client, ex: &mut ex, view }).await;
-        (result, client.stream.captured().to_vec())
+        Some((result, client.stream.captured().to_vec()))
     }
 }

@@ -34,7 +34,7 @@ const PIECE_BYTES: usize = 64 << 10;
 
 impl Capture {
     /// What has come so far, as a client would have got it.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }

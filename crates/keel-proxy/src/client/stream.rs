@@ -265,7 +265,7 @@ impl ClientStream {
     }
 
     /// What was captured.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn captured(&self) -> &[u8] {
         self.capture().map(Capture::as_bytes).unwrap_or_default()
     }
