@@ -5,11 +5,12 @@ use std::{
     fs::File,
     io::Write,
     sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use keel_control::LogReaders;
-use keel_model::{ErrorLog, LogLevel};
-use keel_telemetry::left_out_text;
+use keel_model::{ErrorDestination, ErrorLog, LogLevel};
+use keel_telemetry::{DatagramAddress, Datagrams, SyslogHeader, TimeText, left_out_text};
 use tracing::{Event, Level, Subscriber, field::Field};
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -45,50 +46,80 @@ pub(crate) struct ErrorLogs {
 
 #[derive(Debug)]
 struct Destination {
-    file: Option<File>,
+    output: Output,
     level: LogLevel,
-    /// Lines that the file didn't take since the last one that it took.
-    left_out: u64,
+}
+
+#[derive(Debug)]
+enum Output {
+    Stderr,
+    File {
+        file: File,
+        /// Lines that the file didn't take since the last one that it took.
+        left_out: u64,
+    },
+    Syslog {
+        header: SyslogHeader,
+        datagrams: Datagrams,
+        time: Box<TimeText>,
+    },
 }
 
 impl ErrorLogs {
     /// Opens these logs and writes to them from now on. One that can't be opened is said on standard error.
     pub(crate) fn set(&self, logs: &[ErrorLog]) {
-        let open = |log: &ErrorLog| {
-            let file = match &log.path {
-                None => None,
-                Some(path) => match keel_control::open_log(path, None, LogReaders::Everybody) {
-                    Ok(file) => Some(file),
-                    Err(error) => {
-                        say!("evenkeel: can't open the error log {}: {error}", path.display());
-                        return None;
-                    }
-                },
-            };
-            Some(Destination { file, level: log.level, left_out: 0 })
-        };
-        let opened = logs.iter().filter_map(open).collect();
+        let opened = logs.iter().filter_map(|log| Some(Destination { output: open(log)?, level: log.level }));
+        let opened = opened.collect();
         *self.destinations.lock().unwrap_or_else(PoisonError::into_inner) = opened;
     }
 
     fn write(&self, level: LogLevel, line: &str) {
         let mut destinations = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
         for destination in destinations.iter_mut().filter(|destination| level <= destination.level) {
-            destination.write(line);
+            destination.output.write(level, line);
         }
     }
 }
 
-impl Destination {
+fn open(log: &ErrorLog) -> Option<Output> {
+    match &log.destination {
+        ErrorDestination::Stderr => Some(Output::Stderr),
+        ErrorDestination::File(path) => match keel_control::open_log(path, None, LogReaders::Everybody) {
+            Ok(file) => Some(Output::File { file, left_out: 0 }),
+            Err(error) => {
+                say!("evenkeel: can't open the error log {}: {error}", path.display());
+                None
+            }
+        },
+        ErrorDestination::Syslog(syslog) => Some(Output::Syslog {
+            header: SyslogHeader::new(syslog, &keel_sys::hostname()),
+            datagrams: Datagrams::to(DatagramAddress::of(&syslog.server)?),
+            time: Box::default(),
+        }),
+    }
+}
+
+impl Output {
     /// Writes a line. A log on a full disk, or a pipe that nobody reads, is no reason to stop serving or to wait; the number
     /// of lines that are missing stands before the next one.
-    fn write(&mut self, line: &str) {
-        let Some(file) = &mut self.file else { return terminal::say_text(line) };
-        let missing =
-            if self.left_out > 0 { format!("{}\n", left_out_text(self.left_out)) } else { String::new() };
-        match file.write_all(format!("{missing}{line}").as_bytes()) {
-            Ok(()) => self.left_out = 0,
-            Err(_) => self.left_out += 1,
+    fn write(&mut self, level: LogLevel, line: &str) {
+        match self {
+            Output::Stderr => terminal::say_text(line),
+            Output::File { file, left_out } => {
+                let missing =
+                    if *left_out > 0 { format!("{}\n", left_out_text(*left_out)) } else { String::new() };
+                match file.write_all(format!("{missing}{line}").as_bytes()) {
+                    Ok(()) => *left_out = 0,
+                    Err(_) => *left_out += 1,
+                }
+            }
+            Output::Syslog { header, datagrams, time } => {
+                let mut message = Vec::new();
+                header.append_as(level, time.syslog(SystemTime::now()), &mut message);
+                message.extend_from_slice(line.trim_end().as_bytes());
+                // As with any message to syslog, nobody learns of one that was lost.
+                let _ = datagrams.send(&message);
+            }
         }
     }
 }

@@ -8,14 +8,14 @@ use std::{
 };
 
 use keel_diag::{Diagnostic, Severity, Sources};
-use keel_model::{Address, ErrorLog, LogLevel, Plan, Resolver, User};
+use keel_model::{Address, ErrorDestination, ErrorLog, LogLevel, Plan, Resolver, User};
 use keel_nginx::{HostFiles, Loaded, MainSettings, Options};
 use keel_sys::user::user_by_name;
 
 use crate::{
     located::Names,
     peers::{Binding, Pools},
-    resolve::{Known, bind},
+    resolve::{Known, bind, settle_syslog},
     sockets::test_bind,
     traffic::{LogReaders, open_log},
 };
@@ -174,6 +174,7 @@ impl ServeOptions {
             diagnostics.extend(problems);
             let mut plan = configuration.plan;
             fill_peers(&mut plan, &bindings, &Pools::new(), &Names::new());
+            diagnostics.extend(settle_syslog(&mut plan, &configuration.syslog_names, &known));
             diagnostics.extend(settle_user(&mut plan, &configuration.main, MissingUser::IsAnError));
             let default_folder = match self.default_folder {
                 DefaultFolder::IsMade => Some(self.nginx.prefix.join(DEFAULT_FOLDER)),
@@ -183,7 +184,8 @@ impl ServeOptions {
                 // Nobody reads standard error of what has gone to the background.
                 let unread = default_folder.as_ref().filter(|_| configuration.main.daemon);
                 let path = self.error_log.clone().or_else(|| Some(unread?.join("error.log")));
-                plan.process.error_logs = vec![ErrorLog { path, level: LogLevel::Error }];
+                let destination = path.map_or(ErrorDestination::Stderr, ErrorDestination::File);
+                plan.process.error_logs = vec![ErrorLog { destination, level: LogLevel::Error }];
             }
             Ready { main: configuration.main, plan, bindings, default_folder }
         });

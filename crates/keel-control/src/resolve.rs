@@ -11,8 +11,8 @@ use std::{
 };
 
 use keel_diag::{Diagnostic, suggest};
-use keel_model::{Address, FollowedName, Peer, PeerKey, Resolver, ServiceName};
-use keel_nginx::{ServerAddress, ServerEntry, UpstreamSource};
+use keel_model::{Address, FollowedName, Peer, PeerKey, Plan, Resolver, ServiceName, SyslogServer};
+use keel_nginx::{ServerAddress, ServerEntry, SyslogName, UpstreamSource};
 
 use crate::peers::{Binding, Entry};
 
@@ -77,6 +77,30 @@ fn entry(upstream: &UpstreamSource, server: &ServerEntry, known: &Known) -> Resu
                 .ok_or_else(|| Box::new(not_found(server, host, &known.services)))
         }
     }
+}
+
+/// Looks the names of syslog servers up, once, as nginx does. Those that stand for services, whose UDP ports nobody
+/// follows, get nothing.
+pub(crate) fn settle_syslog(plan: &mut Plan, names: &[SyslogName], known: &Known) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    let mut addresses = BTreeMap::new();
+    for name in names {
+        if known.services.contains_key(&name.host.to_ascii_lowercase()) {
+            diagnostics.push(name.is_a_service());
+        } else if let Some(found) = look_up(&name.host, name.port).and_then(|found| found.first().copied()) {
+            addresses.insert((name.host.clone(), name.port), found);
+        } else {
+            diagnostics.push(name.not_found());
+        }
+    }
+    plan.for_each_syslog(|syslog| {
+        if let SyslogServer::Name { host, port } = &syslog.server
+            && let Some(address) = addresses.get(&(host.clone(), *port))
+        {
+            syslog.server = SyslogServer::Udp(*address);
+        }
+    });
+    diagnostics
 }
 
 fn look_up(host: &str, port: u16) -> Option<Vec<SocketAddr>> {

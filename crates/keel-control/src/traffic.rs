@@ -797,7 +797,7 @@ mod tests {
             let trees = vec![keel_model::FileTree { name: "web".into(), layers: vec![place("")] }];
             let mut plan = Plan { trees, ..Plan::default() };
             plan.process.error_logs = vec![keel_model::ErrorLog {
-                path: Some(at("mount").join(name)),
+                destination: keel_model::ErrorDestination::File(at("mount").join(name)),
                 level: keel_model::LogLevel::Error,
             }];
             open_logs(&plan, &DataPlaneCommand::default()).map(drop).map_err(|error| error.to_string())

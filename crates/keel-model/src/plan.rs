@@ -1,12 +1,12 @@
 //! What the data plane is told to do, whole.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccessLog, DefinedVariable, FileTree, Listener, Location, LogDestination, LogLevel, Scope, Upstream,
-    VirtualServer,
+    AccessLog, DefinedVariable, FileTree, Listener, Location, LogDestination, LogLevel, Scope, Syslog,
+    Upstream, VirtualServer,
 };
 
 /// One configuration of the data plane, complete and checked. Indices (`ServerId`, `VariableId`) point into it.
@@ -46,6 +46,36 @@ impl Plan {
         scopes
     }
 
+    /// Changes every syslog server that a log goes to.
+    pub fn for_each_syslog(&mut self, mut change: impl FnMut(&mut Syslog)) {
+        fn walk(locations: &mut [Location], change: &mut dyn FnMut(&mut Syslog)) {
+            for location in locations {
+                in_scope(&mut location.scope, change);
+                walk(&mut location.locations, change);
+            }
+        }
+        fn in_scope(scope: &mut Scope, change: &mut dyn FnMut(&mut Syslog)) {
+            in_errors(&mut scope.core.error_logs, change);
+            for log in &mut scope.log.logs {
+                if let LogDestination::Syslog(syslog) = &mut log.destination {
+                    change(syslog);
+                }
+            }
+        }
+        fn in_errors(logs: &mut [ErrorLog], change: &mut dyn FnMut(&mut Syslog)) {
+            for log in logs {
+                if let ErrorDestination::Syslog(syslog) = &mut log.destination {
+                    change(syslog);
+                }
+            }
+        }
+        in_errors(&mut self.process.error_logs, &mut change);
+        for server in &mut self.servers {
+            in_scope(&mut server.scope, &mut change);
+            walk(&mut server.locations, &mut change);
+        }
+    }
+
     /// Gives the folders of this host that the trees' files are in, each once.
     pub fn tree_folders(&self) -> Vec<PathBuf> {
         let places = self.trees.iter().flat_map(|tree| &tree.layers).filter_map(|layer| layer.place.as_ref());
@@ -60,7 +90,7 @@ impl Plan {
         let scopes = self.scopes();
         let errors = self.process.error_logs.iter();
         let errors = errors.chain(scopes.iter().flat_map(|scope| &scope.core.error_logs));
-        let errors = errors.filter_map(|log| log.path.clone());
+        let errors = errors.filter_map(|log| log.fixed_path().map(PathBuf::from));
         let access = scopes.iter().flat_map(|scope| &scope.log.logs).filter_map(AccessLog::fixed_path);
         let mut paths: Vec<PathBuf> = errors.chain(access).collect();
         paths.sort();
@@ -74,7 +104,7 @@ impl AccessLog {
     pub fn fixed_path(&self) -> Option<PathBuf> {
         match &self.destination {
             LogDestination::File(path) => path.as_literal().map(PathBuf::from),
-            LogDestination::Stdout | LogDestination::Stderr => None,
+            LogDestination::Stdout | LogDestination::Stderr | LogDestination::Syslog(_) => None,
         }
     }
 }
@@ -123,8 +153,29 @@ pub struct User {
 /// One destination of the error log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorLog {
-    /// The file, or `None` for standard error.
-    pub path: Option<PathBuf>,
+    /// Where to.
+    pub destination: ErrorDestination,
     /// The least severe level written.
     pub level: LogLevel,
+}
+
+/// Where an error log goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ErrorDestination {
+    /// Standard error.
+    Stderr,
+    /// A file; a relative path has been made absolute with the prefix.
+    File(PathBuf),
+    /// A syslog server.
+    Syslog(Syslog),
+}
+
+impl ErrorLog {
+    /// The file it is written to, if it is one.
+    pub fn fixed_path(&self) -> Option<&Path> {
+        match &self.destination {
+            ErrorDestination::File(path) => Some(path),
+            ErrorDestination::Stderr | ErrorDestination::Syslog(_) => None,
+        }
+    }
 }

@@ -6,7 +6,7 @@ use keel_diag::{Diagnostic, Severity, Sources, Span};
 use keel_model::{ErrorLog, Peer, Plan, ProcessSettings, Resolver, UpstreamName};
 
 use crate::{
-    directives::{core::UserText, events::Connections},
+    directives::{core::UserText, events::Connections, syslog::SyslogName},
     files::Files,
     include::{self, Text},
     reader::{Frame, Reader},
@@ -44,6 +44,8 @@ pub struct Configuration {
     pub plan: Plan,
     /// Who is in the upstreams: in the order of [`Plan::upstreams`].
     pub upstreams: Vec<UpstreamSource>,
+    /// Names of syslog servers in the plan, to be looked up.
+    pub syslog_names: Vec<SyslogName>,
 }
 
 /// Settings of the main context.
@@ -143,6 +145,7 @@ pub fn load(options: &Options, files: &dyn Files, sources: &mut Sources) -> Load
     }
     let connections = reader.frame.events.worker_connections;
     let (main, plan, upstreams) = finish(&mut reader);
+    let syslog_names = std::mem::take(&mut reader.http.syslog_names);
     if let Some(connections) = connections {
         check_connections(&mut reader, connections, plan.listeners.len());
     }
@@ -155,7 +158,7 @@ pub fn load(options: &Options, files: &dyn Files, sources: &mut Sources) -> Load
         let found = Diagnostic::warning("nginx::no-listener", message);
         diagnostics.push(found.help("add a `server` block with a `listen` directive inside `http`"));
     }
-    let configuration = usable.then_some(Configuration { main, plan, upstreams });
+    let configuration = usable.then_some(Configuration { main, plan, upstreams, syslog_names });
     Loaded { configuration, diagnostics, dump }
 }
 

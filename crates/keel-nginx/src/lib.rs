@@ -34,7 +34,7 @@ pub use configuration::{
     Configuration, Loaded, MainSettings, Options, ServerAddress, ServerEntry, UpstreamSource,
     WorkerProcesses, load,
 };
-pub use directives::{core::UserText, resolver::parse_resolver};
+pub use directives::{core::UserText, resolver::parse_resolver, syslog::SyslogName};
 pub use files::{Files, HostFiles};
 pub use parser::parse;
 pub use reference::{explain, reference};

@@ -12,6 +12,7 @@ use keel_model::{
 use crate::{
     ServerEntry, UpstreamSource,
     address::WrittenAddress,
+    directives::syslog::SyslogName,
     directives::{
         http_listen::Listen,
         http_rewrite::Step,
@@ -39,6 +40,8 @@ pub(crate) struct HttpSettings {
     pub(crate) zones: BTreeMap<String, (Span, Option<ByteSize>)>,
     /// Zones of caches.
     pub(crate) cache_zones: CacheZones,
+    /// Names of syslog servers.
+    pub(crate) syslog_names: Vec<SyslogName>,
     /// What all that came to.
     pub(crate) lowered: LoweredHttp,
 }
@@ -117,7 +120,8 @@ pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
     // What holds in `http` is checked once more where no server changes it.
     lower_scope(reader, &mut literals, &mut http);
     let access = http.scope.log.logs.iter().flatten().filter_map(AccessLog::fixed_path);
-    let errors = http.scope.core.error_logs.iter().flatten().filter_map(|log| log.path.clone());
+    let errors =
+        http.scope.core.error_logs.iter().flatten().filter_map(|log| log.fixed_path().map(PathBuf::from));
     lowered.outer_logs = access.chain(errors).collect();
     for server in &mut servers {
         server.inherit(&http);

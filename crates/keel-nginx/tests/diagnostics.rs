@@ -483,3 +483,20 @@ fn names_of_fields() {
     check_http("add_trailer 'X\nA' b;", &["[emerg] invalid field name \"X\\nA\":2"]);
     check_http("proxy_set_header '' b;", &["[emerg] invalid field name \"\":2"]);
 }
+
+#[test]
+fn logs_to_syslog() {
+    let refused = |log: &str, expect: &str| {
+        check_server(&format!("access_log {log};"), &[&format!("[emerg] {expect}:2")]);
+    };
+    refused("syslog:tag=a", "no syslog server specified");
+    refused("syslog:server=a,server=b", "duplicate syslog \"server\"");
+    refused("syslog:server=a:x", "invalid port in syslog server \"a:x\"");
+    refused("syslog:server=unix:", "no path in the unix domain socket in syslog server \"unix:\"");
+    refused("syslog:server=a,facility=local8", "unknown syslog facility \"local8\"");
+    refused("syslog:server=a,severity=warning", "unknown syslog severity \"warning\"");
+    refused("syslog:server=a,tag=a-b", "syslog \"tag\" only allows alphanumeric characters and underscore");
+    refused(&format!("syslog:server=a,tag={}", "x".repeat(33)), "syslog tag length exceeds 32");
+    refused("syslog:server=a,port=1", "unknown syslog parameter \"port=1\"");
+    refused("syslog:server=127.0.0.1 combined buffer=4k", "logs to syslog cannot be buffered");
+}

@@ -429,6 +429,36 @@ fn access_logs() {
 }
 
 #[test]
+fn logs_to_syslog() {
+    let server = server(
+        "access_log syslog:server=[::1],facility=cron,severity=warn,tag=a_1,nohostname;
+         access_log syslog:server=unix:/dev/log; access_log syslog:server=Logs.test:5140 combined if=$arg_log;
+         error_log syslog:server=192.0.2.1:1514 crit;",
+    );
+    let syslog = |server| Syslog {
+        server,
+        facility: 23,
+        severity: LogLevel::Info,
+        tag: "nginx".into(),
+        has_hostname: true,
+    };
+    let udp = |text: &str| SyslogServer::Udp(text.parse().unwrap());
+    let logs = server.scope.log.logs.iter().map(|log| log.destination.clone());
+    let first = Syslog {
+        facility: 15,
+        severity: LogLevel::Warn,
+        tag: "a_1".into(),
+        has_hostname: false,
+        ..syslog(udp("[::1]:514"))
+    };
+    let named = SyslogServer::Name { host: "Logs.test".into(), port: 5140 };
+    let expect = [first, syslog(SyslogServer::Unix("/dev/log".into())), syslog(named)];
+    assert_eq!(logs.collect::<Vec<_>>(), expect.map(LogDestination::Syslog));
+    let destination = ErrorDestination::Syslog(syslog(udp("192.0.2.1:1514")));
+    assert_eq!(server.scope.core.error_logs, [ErrorLog { destination, level: LogLevel::Crit }]);
+}
+
+#[test]
 fn includes_and_globals() {
     let main = "events {} http { include mime.types; include conf.d/*.conf; }";
     let site = "server { listen 80; location / { include proxy_params; proxy_pass http://a; } }";

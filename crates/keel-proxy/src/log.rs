@@ -2,8 +2,8 @@
 
 use std::{path::Path, sync::Arc, time::SystemTime};
 
-use keel_model::{AccessLog, LogDestination, LogScope, Template};
-use keel_telemetry::{Buffering, Entry, ErrorLog, Format, Log, Values};
+use keel_model::{AccessLog, ErrorDestination, LogDestination, LogScope, Template};
+use keel_telemetry::{Buffering, DatagramAddress, Entry, ErrorLog, Format, Log, SyslogHeader, Values};
 
 use crate::{
     error::CompileError,
@@ -21,15 +21,24 @@ pub(crate) type ErrorLogs = Option<Arc<ErrorLog>>;
 pub(crate) struct CompiledAccessLog {
     format: Format,
     condition: Option<Template>,
-    /// Where a file is named by the request.
-    path: Option<Template>,
+    output: AccessOutput,
     /// One queue for each worker.
     queues: Arc<[Log]>,
 }
 
+/// Where the lines of an access log go.
+enum AccessOutput {
+    /// To one file, or to standard output or error.
+    Lines,
+    /// To the file that the request names.
+    Named(Template),
+    /// To a syslog server, each with this before it.
+    Syslog(SyslogHeader),
+}
+
 /// Prepares the access logs of a place.
 pub(crate) fn access(scope: &LogScope, claims: &mut LogClaims<'_>) -> Result<AccessLogs, CompileError> {
-    scope.logs.iter().map(|log| CompiledAccessLog::compile(log, claims)).collect()
+    scope.logs.iter().filter_map(|log| CompiledAccessLog::compile(log, claims).transpose()).collect()
 }
 
 /// Prepares the error log of a place; `None` where the list is empty.
@@ -40,12 +49,22 @@ pub(crate) fn errors(
     if logs.is_empty() {
         return Ok(None);
     }
-    let logs = logs.iter().map(|log| {
-        let target = log.path.clone().map_or(LogTarget::Stderr, LogTarget::File);
-        Ok((claims.log(target, Buffering::default())?.shared, log.level))
-    });
-    let logs = logs.collect::<Result<Vec<_>, CompileError>>()?;
-    Ok(Some(Arc::new(ErrorLog::new(logs, std::process::id()))))
+    let mut errors = ErrorLog::new(Vec::new(), std::process::id());
+    for log in logs {
+        let target = match &log.destination {
+            ErrorDestination::Stderr => LogTarget::Stderr,
+            ErrorDestination::File(path) => LogTarget::File(path.clone()),
+            ErrorDestination::Syslog(syslog) => {
+                if let Some(address) = DatagramAddress::of(&syslog.server) {
+                    let log_to = claims.log(LogTarget::Datagrams(address), Buffering::default())?.shared;
+                    errors.add_syslog(log_to, log.level, SyslogHeader::new(syslog, &keel_sys::hostname()));
+                }
+                continue;
+            }
+        };
+        errors.add(claims.log(target, Buffering::default())?.shared, log.level);
+    }
+    Ok(Some(Arc::new(errors)))
 }
 
 /// Prepares the process's error log; standard error where none is configured.
@@ -53,25 +72,32 @@ pub(crate) fn process_errors(
     logs: &[keel_model::ErrorLog],
     claims: &mut LogClaims<'_>,
 ) -> Result<Arc<ErrorLog>, CompileError> {
-    let stderr = [keel_model::ErrorLog { path: None, level: keel_model::LogLevel::Error }];
+    let stderr =
+        [keel_model::ErrorLog { destination: ErrorDestination::Stderr, level: keel_model::LogLevel::Error }];
     let errors = errors(if logs.is_empty() { &stderr } else { logs }, claims)?;
     Ok(errors.unwrap_or_else(|| Arc::new(ErrorLog::new(Vec::new(), std::process::id()))))
 }
 
 impl CompiledAccessLog {
-    fn compile(log: &AccessLog, claims: &mut LogClaims<'_>) -> Result<Self, CompileError> {
+    /// Prepares a log; none where it goes to a server whose name was not looked up.
+    fn compile(log: &AccessLog, claims: &mut LogClaims<'_>) -> Result<Option<Self>, CompileError> {
         let bytes = log.buffer.map_or(0, keel_model::ByteSize::as_usize);
         let buffering = Buffering { bytes, flush: log.flush };
-        let (target, path) = match &log.destination {
+        let (target, output) = match &log.destination {
             LogDestination::File(path) => match path.as_literal() {
-                Some(path) => (LogTarget::File(path.into()), None),
-                None => (LogTarget::ByPath, Some(path.clone())),
+                Some(path) => (LogTarget::File(path.into()), AccessOutput::Lines),
+                None => (LogTarget::ByPath, AccessOutput::Named(path.clone())),
             },
-            LogDestination::Stdout => (LogTarget::Stdout, None),
-            LogDestination::Stderr => (LogTarget::Stderr, None),
+            LogDestination::Stdout => (LogTarget::Stdout, AccessOutput::Lines),
+            LogDestination::Stderr => (LogTarget::Stderr, AccessOutput::Lines),
+            LogDestination::Syslog(syslog) => {
+                let Some(address) = DatagramAddress::of(&syslog.server) else { return Ok(None) };
+                let header = SyslogHeader::new(syslog, &keel_sys::hostname());
+                (LogTarget::Datagrams(address), AccessOutput::Syslog(header))
+            }
         };
         let queues = claims.log(target, buffering)?.workers;
-        Ok(Self { format: Format::new(&log.format), condition: log.condition.clone(), path, queues })
+        Ok(Some(Self { format: Format::new(&log.format), condition: log.condition.clone(), output, queues }))
     }
 
     /// Writes the line of a request, unless the log's condition says not to.
@@ -84,9 +110,16 @@ impl CompiledAccessLog {
             }
         }
         let Some(log) = self.queues.get(lookup.worker.index) else { return };
-        match &self.path {
-            None => log.append_with(|out| self.format.append_line(&lookup, out)),
-            Some(path) => {
+        match &self.output {
+            AccessOutput::Lines => log.append_with(|out| self.format.append_line(&lookup, out)),
+            AccessOutput::Syslog(header) => log.append_datagram(|out| {
+                let mut time = lookup.worker.time_text.borrow_mut();
+                header.append(time.syslog(lookup.worker.system_time()), out);
+                drop(time);
+                self.format.append_line(&lookup, out);
+                out.pop();
+            }),
+            AccessOutput::Named(path) => {
                 use std::os::unix::ffi::OsStrExt;
                 let mut name = Vec::new();
                 lookup.append_template(path, &mut name);

@@ -127,7 +127,8 @@ fn a_disk_that_takes_nothing_is_not_the_peer_s_fault() {
     std::fs::write(&not_a_folder, b"").unwrap();
     let plane = DataPlane::start(|plan| {
         balance(plan, &[address]);
-        plan.process.error_logs = vec![ErrorLog { path: Some(log.clone()), level: LogLevel::Error }];
+        plan.process.error_logs =
+            vec![ErrorLog { destination: ErrorDestination::File(log.clone()), level: LogLevel::Error }];
         plan.servers[0].locations[0].scope.proxy.upstream.temp_path = not_a_folder.join("below");
     });
     let mut client = plane.client();

@@ -8,7 +8,7 @@ use std::{
 
 use keel_model::LogLevel;
 
-use crate::{Log, TimeText, escape::write_hex};
+use crate::{Log, SyslogHeader, TimeText, escape::write_hex};
 
 /// The longest line, its end included; the rest is cut off.
 const LINE_BYTES_MAX: usize = 2048;
@@ -17,6 +17,7 @@ const LINE_BYTES_MAX: usize = 2048;
 #[derive(Debug)]
 pub struct ErrorLog {
     logs: Vec<(Log, LogLevel)>,
+    syslogs: Vec<(Log, LogLevel, SyslogHeader)>,
     pid: u32,
     time: Mutex<TimeText>,
 }
@@ -39,12 +40,23 @@ pub struct Entry<'a> {
 impl ErrorLog {
     /// Makes one for a process.
     pub fn new(logs: Vec<(Log, LogLevel)>, pid: u32) -> Self {
-        Self { logs, pid, time: Mutex::new(TimeText::new()) }
+        Self { logs, syslogs: Vec::new(), pid, time: Mutex::new(TimeText::new()) }
+    }
+
+    /// Adds a log.
+    pub fn add(&mut self, log: Log, level: LogLevel) {
+        self.logs.push((log, level));
+    }
+
+    /// Adds a log whose target is [`Target::Datagrams`](crate::Target::Datagrams).
+    pub fn add_syslog(&mut self, log: Log, level: LogLevel, header: SyslogHeader) {
+        self.syslogs.push((log, level, header));
     }
 
     /// Says whether an entry of this level is written anywhere.
     pub fn is_enabled(&self, level: LogLevel) -> bool {
-        self.logs.iter().any(|(_, least)| level <= *least)
+        let levels = self.logs.iter().map(|(_, least)| least);
+        levels.chain(self.syslogs.iter().map(|(_, least, _)| least)).any(|least| level <= *least)
     }
 
     /// Writes an entry to all logs that take its level. Doesn't block.
@@ -56,6 +68,16 @@ impl ErrorLog {
         for (log, least) in &self.logs {
             if entry.level <= *least {
                 log.append(&line);
+            }
+        }
+        let text = line.strip_suffix(b"\n").unwrap_or(&line);
+        for (log, least, header) in &self.syslogs {
+            if entry.level <= *least {
+                let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+                log.append_datagram(|out| {
+                    header.append_as(entry.level, time.syslog(entry.now), out);
+                    out.extend_from_slice(text);
+                });
             }
         }
     }

@@ -14,6 +14,7 @@ mod counter;
 mod error_log;
 mod escape;
 mod outlet;
+mod syslog;
 mod time;
 mod writer;
 
@@ -22,5 +23,6 @@ pub use bounded_file::BoundedFile;
 pub use counter::{Counter, Counters, Totals, WorkerCounters};
 pub use error_log::{Entry, ErrorLog, level_name};
 pub use outlet::{Outlet, left_out_text, stderr, stdout};
+pub use syslog::{DatagramAddress, Datagrams, SyslogHeader};
 pub use time::TimeText;
 pub use writer::{Buffering, Log, LogWriter, Problem, Target};

@@ -12,6 +12,7 @@ pub struct TimeText {
     local: String,
     iso8601: String,
     error_log: String,
+    syslog: String,
 }
 
 impl TimeText {
@@ -21,7 +22,14 @@ impl TimeText {
     }
 
     fn in_zone(zone: TimeZone) -> Self {
-        Self { zone, second: None, local: String::new(), iso8601: String::new(), error_log: String::new() }
+        Self {
+            zone,
+            second: None,
+            local: String::new(),
+            iso8601: String::new(),
+            error_log: String::new(),
+            syslog: String::new(),
+        }
     }
 
     /// Gives `$time_local`: `28/Sep/1970:12:00:00 +0600`.
@@ -42,6 +50,12 @@ impl TimeText {
         &self.error_log
     }
 
+    /// The time of a syslog message (RFC 3164 §4.1.2): `Sep 28 12:00:00`.
+    pub fn syslog(&mut self, now: SystemTime) -> &str {
+        self.update(now);
+        &self.syslog
+    }
+
     fn update(&mut self, now: SystemTime) {
         let second = match now.duration_since(UNIX_EPOCH) {
             Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
@@ -55,6 +69,7 @@ impl TimeText {
         self.local = time.strftime("%d/%b/%Y:%H:%M:%S %z").to_string();
         self.iso8601 = time.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string();
         self.error_log = time.strftime("%Y/%m/%d %H:%M:%S").to_string();
+        self.syslog = time.strftime("%b %e %H:%M:%S").to_string();
     }
 }
 
@@ -98,5 +113,6 @@ mod tests {
         let mut text = TimeText::in_zone(TimeZone::UTC);
         assert_eq!(text.error_log(UNIX_EPOCH), "1970/01/01 00:00:00");
         assert_eq!(text.error_log(UNIX_EPOCH + Duration::from_secs(61)), "1970/01/01 00:01:01");
+        assert_eq!(text.syslog(UNIX_EPOCH), "Jan  1 00:00:00");
     }
 }

@@ -28,7 +28,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::outlet::{self, count_lines};
+use crate::{
+    outlet::{self, count_lines},
+    syslog::{DatagramAddress, Datagrams},
+};
 
 /// How long the writer waits before it looks for more lines.
 const LINGER: Duration = Duration::from_millis(10);
@@ -36,6 +39,8 @@ const LINGER: Duration = Duration::from_millis(10);
 const QUEUE_BYTES_MAX: usize = 1 << 20;
 /// Files that a log with a path for each line keeps open at most.
 const OPEN_FILES_MAX: usize = 64;
+/// What a datagram's length takes before it in a queue.
+const LENGTH_BYTES: usize = 4;
 /// Problems of one log are reported at most this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -56,6 +61,8 @@ pub enum Target {
     Stderr,
     /// Files named anew with each line ([`Log::append_to`]), opened for appending by the writer.
     ByPath,
+    /// A socket that gets each record as a datagram ([`Log::append_datagram`]).
+    Datagrams(DatagramAddress),
 }
 
 /// `buffer=` and `flush=` of an access log.
@@ -79,6 +86,15 @@ pub enum Problem {
     /// A write failed, and what was to be written is lost.
     #[error("a log can't be written")]
     Write(#[source] io::Error),
+    /// A datagram can't be sent, and is lost.
+    #[error("the syslog server {server} can't be sent to")]
+    Send {
+        /// Which server.
+        server: String,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
     /// A file can't be opened.
     #[error("the log {path} can't be opened")]
     Open {
@@ -231,6 +247,21 @@ impl Log {
             out.extend_from_slice(&line_len.to_le_bytes());
             out.extend_from_slice(path);
             out.extend_from_slice(line);
+        });
+    }
+
+    /// Appends what `write` appends as one datagram, for a log whose target is [`Target::Datagrams`].
+    pub fn append_datagram(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.append_with(|out| {
+            let begin = out.len();
+            out.extend_from_slice(&[0; LENGTH_BYTES]);
+            write(out);
+            let length = out.len() - begin - LENGTH_BYTES;
+            // A queue is far below 4 GiB.
+            let length = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
+            if let Some(field) = out.get_mut(begin..begin + LENGTH_BYTES) {
+                field.copy_from_slice(&length);
+            }
         });
     }
 
@@ -447,6 +478,7 @@ struct Output {
     /// What a pipe didn't take yet.
     pending: Vec<u8>,
     by_path: HashMap<PathBuf, File>,
+    datagrams: Option<Datagrams>,
 }
 
 impl Output {
@@ -459,6 +491,7 @@ impl Output {
             spare: Vec::new(),
             pending: Vec::new(),
             by_path: HashMap::new(),
+            datagrams: None,
         }
     }
 
@@ -469,6 +502,7 @@ impl Output {
     fn set_target(&mut self, target: Target) {
         self.target = target;
         self.by_path.clear();
+        self.datagrams = None;
     }
 
     fn due(&self) -> Option<Instant> {
@@ -479,8 +513,10 @@ impl Output {
         if lines.is_empty() {
             return;
         }
-        if let Target::ByPath = self.target {
-            return self.write_by_path(lines, problems);
+        match self.target {
+            Target::ByPath => return self.write_by_path(lines, problems),
+            Target::Datagrams(_) => return self.send(lines, problems),
+            Target::File(_) | Target::Stdout | Target::Stderr => {}
         }
         if self.buffering.bytes == 0 {
             return self.write(lines, problems);
@@ -520,7 +556,24 @@ impl Output {
             },
             Target::Stdout => outlet::stdout().push(bytes),
             Target::Stderr => outlet::stderr().push(bytes),
-            Target::ByPath => {}
+            Target::ByPath | Target::Datagrams(_) => {}
+        }
+    }
+
+    fn send(&mut self, mut records: &[u8], problems: &mut Vec<Problem>) {
+        let Target::Datagrams(address) = &self.target else { return };
+        let datagrams = self.datagrams.get_or_insert_with(|| Datagrams::to(address.clone()));
+        while let Some((datagram, rest)) = split_datagram(records) {
+            records = rest;
+            match datagrams.send(datagram) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    problems.push(Problem::Lost { lines: 1 });
+                }
+                Err(error) => {
+                    problems.push(Problem::Send { server: datagrams.address().to_string(), error });
+                }
+            }
         }
     }
 
@@ -579,6 +632,12 @@ fn write_some<'a>(file: &mut impl Write, mut bytes: &'a [u8]) -> io::Result<&'a 
         }
     }
     Ok(bytes)
+}
+
+/// Splits what [`Log::append_datagram`] put together into the first datagram and the rest.
+fn split_datagram(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
 }
 
 /// Splits what [`Log::append_to`] put together into path, line and the rest.

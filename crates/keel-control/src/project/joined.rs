@@ -33,7 +33,7 @@ use super::{
 use crate::{
     configuration::{MissingUser, settle_user},
     peers::Binding,
-    resolve::{Known, ServiceNames, bind},
+    resolve::{Known, ServiceNames, bind, settle_syslog},
 };
 
 /// Where a project's files are, and the folders that Evenkeel may use.
@@ -246,6 +246,8 @@ impl<'a> Joiner<'a> {
         bindings.iter_mut().for_each(Binding::leave_docker_dns);
         let unknown_name = !problems.is_empty();
         self.reading.diagnostics.extend(problems);
+        let syslog = settle_syslog(&mut configuration.plan, &configuration.syslog_names, &known);
+        self.reading.diagnostics.extend(syslog);
         settle_user(&mut configuration.plan, &main, MissingUser::MeansNobody);
         self.name_unreadable(&configuration.plan, seat.as_ref());
         if unknown_name {

@@ -11,8 +11,8 @@ use std::{
 
 use keel_compose::{Layer, Origin, SeatFiles};
 use keel_model::{
-    AccessLog, AuthUserFile, ErrorLog, FileLayer, FileLayerKind, FileSource, FileTree, HostPlace,
-    LogDestination, Part, Plan, Root, Scope, Template,
+    AccessLog, AuthUserFile, ErrorDestination, ErrorLog, FileLayer, FileLayerKind, FileSource, FileTree,
+    HostPlace, LogDestination, Part, Plan, Root, Scope, SyslogServer, Template,
 };
 
 use super::texts::SeatTexts;
@@ -34,8 +34,8 @@ impl Placement<'_> {
     pub(super) fn apply(&self, plan: &mut Plan, texts: &mut SeatTexts) {
         self.error_logs(&mut plan.process.error_logs);
         if plan.process.error_logs.is_empty() {
-            plan.process.error_logs =
-                vec![ErrorLog { path: Some(self.log("error")), level: keel_model::LogLevel::Error }];
+            let destination = ErrorDestination::File(self.log("error"));
+            plan.process.error_logs = vec![ErrorLog { destination, level: keel_model::LogLevel::Error }];
         }
         let roots = roots(plan);
         for server in &mut plan.servers {
@@ -68,8 +68,15 @@ impl Placement<'_> {
     }
 
     fn access_log(&self, log: &mut AccessLog) {
-        let path = match &log.destination {
+        let path = match &mut log.destination {
             LogDestination::File(path) => path.as_literal().and_then(|path| self.mounted(Path::new(path))),
+            LogDestination::Syslog(syslog) => match self.reach(&syslog.server) {
+                Some(server) => {
+                    syslog.server = server;
+                    return;
+                }
+                None => None,
+            },
             LogDestination::Stdout | LogDestination::Stderr => None,
         };
         let path = path.unwrap_or_else(|| self.log("access"));
@@ -78,8 +85,26 @@ impl Placement<'_> {
 
     fn error_logs(&self, logs: &mut [ErrorLog]) {
         for log in logs {
-            let path = log.path.as_ref().and_then(|path| self.mounted(path));
-            log.path = Some(path.unwrap_or_else(|| self.log("error")));
+            let path = match &mut log.destination {
+                ErrorDestination::File(path) => self.mounted(path),
+                ErrorDestination::Syslog(syslog) => match self.reach(&syslog.server) {
+                    Some(server) => {
+                        syslog.server = server;
+                        continue;
+                    }
+                    None => None,
+                },
+                ErrorDestination::Stderr => None,
+            };
+            log.destination = ErrorDestination::File(path.unwrap_or_else(|| self.log("error")));
+        }
+    }
+
+    /// Where a syslog server of the container is on this host; none for a socket that isn't mounted.
+    fn reach(&self, server: &SyslogServer) -> Option<SyslogServer> {
+        match server {
+            SyslogServer::Unix(path) => self.mounted(path).map(SyslogServer::Unix),
+            SyslogServer::Udp(_) | SyslogServer::Name { .. } => Some(server.clone()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! ngx_http_log_module: access logs.
 
-use std::time::Duration;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,39 @@ pub enum LogDestination {
     Stdout,
     /// Standard error.
     Stderr,
+    /// A syslog server.
+    Syslog(Syslog),
+}
+
+/// `syslog:server=...`: a server that gets a datagram for each line (RFC 3164).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Syslog {
+    /// Where it is.
+    pub server: SyslogServer,
+    /// `facility=`, 0 to 23. Default 23, `local7`.
+    pub facility: u8,
+    /// `severity=` of access logs; error logs have that of the entry. Default `info`.
+    pub severity: LogLevel,
+    /// `tag=`, 32 letters, digits and underscores at most. Default `nginx`.
+    pub tag: String,
+    /// Whether this host's name stands in the message; not so with `nohostname`.
+    pub has_hostname: bool,
+}
+
+/// Where a syslog server is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SyslogServer {
+    /// At an address, by UDP.
+    Udp(SocketAddr),
+    /// At the path of a unix socket.
+    Unix(PathBuf),
+    /// A host's name, until it is looked up; nothing is sent before.
+    Name {
+        /// The name as written.
+        host: String,
+        /// The port, 514 if none is written.
+        port: u16,
+    },
 }
 
 /// `log_format`.

@@ -3,8 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use keel_diag::{Diagnostic, Span};
-use keel_model::{ErrorLog, LogLevel};
+use keel_model::{ErrorDestination, ErrorLog, LogLevel};
 
+use super::syslog::{self, LEVELS};
 use crate::{
     WorkerProcesses,
     arguments::{flag, msec, number, path},
@@ -97,7 +98,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "error_log",
-        syntax: "file | stderr [debug | info | notice | warn | error | crit | alert | emerg]",
+        syntax: "file | stderr | syslog:server=address[,parameter=value] [debug | info | notice | warn | error | crit | alert | emerg]",
         contexts: Contexts::MAIN,
         arity: Arity::AtLeast(1),
         default: Some("logs/error.log error"),
@@ -175,17 +176,6 @@ pub(crate) const ROWS: &[Row] = &[
     },
 ];
 
-const LEVELS: [(&str, LogLevel); 8] = [
-    ("emerg", LogLevel::Emerg),
-    ("alert", LogLevel::Alert),
-    ("crit", LogLevel::Crit),
-    ("error", LogLevel::Error),
-    ("warn", LogLevel::Warn),
-    ("notice", LogLevel::Notice),
-    ("info", LogLevel::Info),
-    ("debug", LogLevel::Debug),
-];
-
 /// Reads an `error_log` directive, here or in `http`.
 pub(crate) fn error_log(reader: &mut Reader<'_>, directive: &Directive) -> Option<ErrorLog> {
     let (destination, levels) = directive.args.split_first()?;
@@ -207,7 +197,11 @@ pub(crate) fn error_log(reader: &mut Reader<'_>, directive: &Directive) -> Optio
     }
     let level = level.unwrap_or(LogLevel::Error);
     let text = destination.text.as_str();
-    if text.starts_with("syslog:") || text.starts_with("memory:") {
+    if text.starts_with("syslog:") {
+        let syslog = syslog::read(reader, directive, destination)?;
+        return Some(ErrorLog { destination: ErrorDestination::Syslog(syslog), level });
+    }
+    if text.starts_with("memory:") {
         reader.diagnostics.push(
             Diagnostic::warning("nginx::unsupported-log", "this log destination is not there yet")
                 .at(destination.span, "nothing is written here")
@@ -215,8 +209,11 @@ pub(crate) fn error_log(reader: &mut Reader<'_>, directive: &Directive) -> Optio
         );
         return None;
     }
-    let path = (!matches!(text, "" | "stderr")).then(|| reader.absolute(text));
-    Some(ErrorLog { path, level })
+    let destination = match text {
+        "" | "stderr" => ErrorDestination::Stderr,
+        path => ErrorDestination::File(reader.absolute(path)),
+    };
+    Some(ErrorLog { destination, level })
 }
 
 fn user(_: &mut Reader<'_>, directive: &Directive) -> Option<UserText> {

@@ -406,7 +406,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "error_log",
-        syntax: "file | stderr [level]",
+        syntax: "file | stderr | syslog:server=address[,parameter=value] [level]",
         contexts: Contexts::HTTP_ALL,
         arity: Arity::AtLeast(1),
         default: None,

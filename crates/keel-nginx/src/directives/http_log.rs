@@ -3,6 +3,7 @@
 use keel_diag::Diagnostic;
 use keel_model::{AccessLog, LogDestination, LogEscape, LogFormat, Part, Template};
 
+use super::syslog;
 use crate::{
     ast::{Directive, Word},
     reader::Reader,
@@ -24,7 +25,7 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "access_log",
-        syntax: "path [format [buffer=size] [flush=time] [if=condition]] | off",
+        syntax: "path | syslog:server=address[,parameter=value] [format [buffer=size] [flush=time] [if=condition]] | off",
         contexts: Contexts::HTTP_ALL_IF.or(Contexts::LIMIT_EXCEPT),
         arity: Arity::AtLeast(1),
         default: Some("logs/access.log combined"),
@@ -96,7 +97,7 @@ fn access_log(reader: &mut Reader<'_>, directive: &Directive) {
         None => Some(LogFormat::combined()),
         Some(word) => named_format(reader, word),
     };
-    let target = self::destination(reader, destination);
+    let target = self::destination(reader, directive, destination);
     let options = options(reader, directive, parameters.get(1..).unwrap_or_default());
     let logs = reader.frame.scope.log.logs.get_or_insert_default();
     if let (Some(format), Some(destination), Some(options)) = (format, target, options) {
@@ -128,17 +129,12 @@ fn named_format(reader: &mut Reader<'_>, word: &Word) -> Option<LogFormat> {
     format
 }
 
-fn destination(reader: &mut Reader<'_>, word: &Word) -> Option<LogDestination> {
+fn destination(reader: &mut Reader<'_>, directive: &Directive, word: &Word) -> Option<LogDestination> {
     match word.text.as_str() {
         "/dev/stdout" | "/proc/self/fd/1" => Some(LogDestination::Stdout),
         "/dev/stderr" | "/proc/self/fd/2" => Some(LogDestination::Stderr),
         text if text.starts_with("syslog:") => {
-            reader.diagnostics.push(
-                Diagnostic::warning("nginx::unsupported-log", "logging to syslog is not there yet")
-                    .at(word.span, "nothing is written here")
-                    .help("log to a file or to `/dev/stdout`"),
-            );
-            None
+            syslog::read(reader, directive, word).map(LogDestination::Syslog)
         }
         text => {
             let path = reader.absolute(text).to_string_lossy().into_owned();
@@ -181,6 +177,11 @@ fn options(reader: &mut Reader<'_>, directive: &Directive, words: &[Word]) -> Op
         }
     }
     let path = directive.arg(0);
+    if options.buffer.is_some() && path.starts_with("syslog:") {
+        let nginx = "logs to syslog cannot be buffered";
+        let message = "a log to syslog can't be buffered: each line is a message";
+        reader.error("nginx::invalid-parameter", message, directive.span(), nginx);
+    }
     if options.flush.is_some() && options.buffer.is_none() {
         let nginx = format!("no buffer is defined for access_log \"{path}\"");
         reader.error("nginx::invalid-parameter", "`flush` needs a `buffer`", directive.span(), nginx);

@@ -24,6 +24,7 @@ pub(crate) mod http_try_files;
 pub(crate) mod http_upstream;
 pub(crate) mod http_upstream_scope;
 pub(crate) mod resolver;
+pub(crate) mod syslog;
 
 use crate::registry::Module;
 

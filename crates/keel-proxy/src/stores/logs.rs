@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use keel_telemetry::{Buffering, Log, LogWriter, Problem, Target};
+use keel_telemetry::{Buffering, DatagramAddress, Log, LogWriter, Problem, Target};
 
 use crate::error::CompileError;
 
@@ -36,6 +36,8 @@ pub(crate) enum LogTarget {
     Stderr,
     /// Files that requests name.
     ByPath,
+    /// A syslog server.
+    Datagrams(DatagramAddress),
 }
 
 /// What makes two configured logs one.
@@ -103,7 +105,7 @@ impl LogFiles {
                     None => continue,
                 },
                 LogTarget::ByPath => Target::ByPath,
-                LogTarget::Stdout | LogTarget::Stderr => continue,
+                LogTarget::Stdout | LogTarget::Stderr | LogTarget::Datagrams(_) => continue,
             };
             log.shared.reopen(target).iter().for_each(report);
         }
@@ -155,6 +157,7 @@ impl LogClaims<'_> {
                     LogTarget::Stdout => Target::Stdout,
                     LogTarget::Stderr => Target::Stderr,
                     LogTarget::ByPath => Target::ByPath,
+                    LogTarget::Datagrams(address) => Target::Datagrams(address.clone()),
                 };
                 self.known.open(target, buffering)
             }
