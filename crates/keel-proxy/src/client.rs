@@ -27,7 +27,7 @@ use crate::{
 #[cfg(test)]
 pub(crate) use self::sink::CAPTURE_BYTES_MAX;
 pub(crate) use self::{
-    body::{BodyFailure, body_failed, expect_continue, has_body, read_whole},
+    body::{body_failed, expect_continue, has_body, read_whole},
     connection::ClientConnection,
     flush::flush,
     sink::{Capture, Sink},

@@ -18,11 +18,11 @@ use keel_model::LogLevel;
 
 pub(crate) use self::head::{NGINX_VERSION, preview, server_text, write_date, write_framing, write_server};
 
-use self::relay::{Relay, Relayed};
+use self::relay::Relay;
 use crate::{
     answer::{Answer, PeerAnswer, Source, Special},
     client::{Framing, flush},
-    error::{ClientGone, PeerFailure},
+    error::{Cause, ClientGone, PeerFailure, Side},
     exchange::Wanted,
     filter,
     job::Job,
@@ -196,25 +196,26 @@ async fn send_peer(
     let Source::Peer(peer) = answer.source else { return Sent::Cut };
     upstream::end_attempt(job, 0);
     match ended {
-        Relayed::PeerFailedFirst { failure, has_rest } => {
+        Ok(()) => {
+            upstream::finish(job, peer);
+            job.ex.sent.complete = true;
+            Sent::Whole
+        }
+        Err(Cause::Peer(failure)) => {
             log_broken(job, failure);
+            if job.ex.sent.begun {
+                return Sent::Cut;
+            }
+            let has_rest = relay.has_rest;
             if !has_rest {
                 job.ex.sent.keep_alive = keeps_alive;
             }
             Sent::Broken(Box::new(BrokenOff { failure, peer, has_rest }))
         }
-        Relayed::Whole => {
-            upstream::finish(job, peer);
-            job.ex.sent.complete = true;
-            Sent::Whole
+        Err(cause) if cause.side() == Side::Internal && !job.ex.sent.begun => {
+            Sent::Instead(cause.status().into())
         }
-        Relayed::PeerFailed(failure) => {
-            log_broken(job, failure);
-            Sent::Cut
-        }
-        Relayed::StoreFailed if job.ex.sent.begun => Sent::Cut,
-        Relayed::StoreFailed => Sent::Instead(500.into()),
-        Relayed::ClientGone => Sent::Cut,
+        Err(_) => Sent::Cut,
     }
 }
 

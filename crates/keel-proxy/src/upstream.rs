@@ -23,14 +23,11 @@ pub(crate) use self::{
     stream::PeerStream,
 };
 
-use self::{
-    attempt::{Attempted, attempt},
-    retry::Allowed,
-};
+use self::{attempt::attempt, retry::Allowed};
 use crate::{
     answer::PeerAnswer,
     client,
-    error::PeerFailure,
+    error::{Cause, Error, PeerFailure},
     exchange::AttemptRecord,
     job::{Flow, Job},
     send::{BrokenOff, send_rest},
@@ -86,7 +83,8 @@ pub(crate) async fn resume(job: &mut Job<'_>, broken: Box<BrokenOff>) -> Flow {
     report_failure(job, &pick, failure);
     let view = job.view.clone();
     let scope = &job.ex.place(&view).scope.proxy;
-    match go_on(job, scope, &target, pick, failure, &mut retries).await {
+    let error = Error { cause: Cause::Peer(failure), retry: retries.after_sending() };
+    match go_on(job, scope, &target, pick, error, &mut retries).await {
         Ok(()) => try_peers(job, target, retries).await,
         Err(flow) if !has_rest => flow,
         // The client gets as much as there is.
@@ -115,42 +113,38 @@ async fn try_peers(job: &mut Job<'_>, target: Target, mut retries: Retries) -> F
         let first = job.ex.upstream.tried.is_empty();
         job.ex.upstream.attempts.push(AttemptRecord::new(&pick, began, after_redirect && first));
         job.ex.upstream.tried.push(pick.peer().clone());
-        match attempt(job, &pick, &target, scope, &mut retries).await {
-            Attempted::Response(exchanged) => {
+        match attempt(job, &pick, &target, scope, &retries).await {
+            Ok(exchanged) => {
                 let status = job.ex.upstream.head.status;
                 let failure = PeerFailure::Status(status);
-                retries.sent = true;
+                let error = Error { cause: Cause::Peer(failure), retry: retries.after_sending() };
                 let another = scope.upstream.next_upstream.statuses.contains(&status)
-                    && retries.may(job, scope, &target, failure);
+                    && retries.may(job, scope, &target, error);
                 // A response that nobody can better is passed on.
                 found = if another { ask(job, &target, Attempt::Retry).ok() } else { None };
-                if found.is_none() || retries.allow(job, scope, &target, failure) != Allowed::Yes {
+                if found.is_none() || retries.allow(job, scope, &target, error) != Allowed::Yes {
                     return response::answer(job, exchanged, pick, target, retries);
                 }
                 end_attempt(job, status);
                 report_failure(job, &pick, failure);
             }
-            Attempted::ClientFailed(failure) => {
-                end_attempt(job, 0);
-                return client::body_failed(job, failure);
-            }
-            Attempted::ClientGone => {
-                end_attempt(job, 499);
-                return Flow::status(499);
-            }
-            Attempted::NoRoom => {
-                end_attempt(job, 500);
-                return Flow::status(500);
-            }
-            Attempted::Failed(failure) => {
-                end_attempt(job, failure.status());
-                if !retries.was_stale {
+            Err(error) => match error.cause {
+                Cause::Body(failure) => {
+                    end_attempt(job, 0);
+                    return client::body_failed(job, failure);
+                }
+                Cause::Peer(failure) => {
+                    end_attempt(job, failure.status());
                     report_failure(job, &pick, failure);
+                    if let Err(flow) = go_on(job, scope, &target, pick, error, &mut retries).await {
+                        return flow;
+                    }
                 }
-                if let Err(flow) = go_on(job, scope, &target, pick, failure, &mut retries).await {
-                    return flow;
+                cause @ (Cause::ClientGone | Cause::NoRoom | Cause::Store) => {
+                    end_attempt(job, cause.status());
+                    return Flow::status(cause.status());
                 }
-            }
+            },
         }
     }
 }
@@ -161,14 +155,14 @@ async fn go_on(
     scope: &ProxyScope,
     target: &Target,
     pick: Pick,
-    failure: PeerFailure,
+    error: Error,
     retries: &mut Retries,
 ) -> Result<(), Flow> {
-    match retries.allow(job, scope, target, failure) {
+    match retries.allow(job, scope, target, error) {
         Allowed::Yes => Ok(()),
-        Allowed::No => Err(Flow::status(failure.status())),
+        Allowed::No => Err(Flow::status(error.cause.status())),
         Allowed::IfItDied => {
-            Box::pin(await_death(job, target, pick, failure)).await?;
+            Box::pin(await_death(job, target, pick, error)).await?;
             retries.begin();
             Ok(())
         }
@@ -187,8 +181,7 @@ pub(crate) fn end_attempt(job: &mut Job<'_>, status: u16) {
 }
 
 fn report_failure(job: &Job<'_>, pick: &Pick, failure: PeerFailure) {
-    // A peer that answers with 403 or 404 isn't ill.
-    if matches!(failure, PeerFailure::Status(403 | 404)) {
+    if !failure.is_blamed() {
         return;
     }
     let now = job.worker.clock.now();
@@ -284,15 +277,10 @@ async fn pick_waiting(
 }
 
 /// Waits for word of an instance's death, which takes milliseconds. An error is what to answer without it.
-async fn await_death(
-    job: &mut Job<'_>,
-    target: &Target,
-    pick: Pick,
-    failure: PeerFailure,
-) -> Result<(), Flow> {
+async fn await_death(job: &mut Job<'_>, target: &Target, pick: Pick, error: Error) -> Result<(), Flow> {
     let peer = pick.peer().clone();
     drop(pick);
-    let failed = Flow::status(failure.status());
+    let failed = Flow::status(error.cause.status());
     let (worker, view) = (job.worker.clone(), job.view.clone());
     let until = worker.clock.now() + queue::NEWS_WAIT_MAX;
     let place = target.queue(&view).and_then(|queue| queue.enter(until, worker.counters.clone()));

@@ -10,36 +10,10 @@ use keel_http::{Name, body::Decoder};
 use super::flush;
 use crate::{
     body::RequestBodyStore,
+    error::BodyFailure,
     io::spool::Spool,
     job::{Flow, Job},
 };
-
-/// Why a body couldn't be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BodyFailure {
-    /// The client went away, or sent what is no body: 400.
-    Broken,
-    /// It went away.
-    Gone,
-    /// It took too long: 408.
-    TimedOut,
-    /// It is longer than `client_max_body_size`: 413.
-    TooLarge,
-    /// A temporary file can't be written: 500.
-    Internal,
-}
-
-impl BodyFailure {
-    pub(crate) fn status(self) -> u16 {
-        match self {
-            BodyFailure::Broken => 400,
-            BodyFailure::Gone => 499,
-            BodyFailure::TimedOut => 408,
-            BodyFailure::TooLarge => 413,
-            BodyFailure::Internal => 500,
-        }
-    }
-}
 
 /// Tells a client that waits for it to send its body (RFC 9110 §10.1.1).
 pub(crate) async fn expect_continue(job: &mut Job<'_>) -> Result<(), BodyFailure> {

@@ -14,11 +14,9 @@ use std::{
 use keel_http::{Lines, Message, Name, RequestError, Rules};
 
 pub(crate) use self::h1::H1;
-use super::{
-    body::BodyFailure,
-    sink::{Capture, Sink},
-};
+use super::sink::{Capture, Sink};
 use crate::{
+    error::BodyFailure,
     exchange::Received,
     transport::{Peeked, Socket, Transport},
 };

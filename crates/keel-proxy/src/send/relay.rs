@@ -17,7 +17,7 @@ use keel_model::{LogLevel, ProxyScope};
 use super::filter_trailers;
 use crate::{
     client::{ClientStream, Framing},
-    error::PeerFailure,
+    error::{Cause, PeerFailure},
     filter::Transform,
     io::spool::Spool,
     job::Job,
@@ -32,54 +32,6 @@ const READ_FIRST_BYTES_MAX: usize = 4 << 10;
 
 /// Bytes read back from a temporary file at a time.
 const UNSPOOL_BYTES: usize = 64 << 10;
-
-/// How a relay ended.
-pub(super) enum Relayed {
-    /// The client has the whole response.
-    Whole,
-    /// The peer failed midway.
-    PeerFailed(PeerFailure),
-    /// The peer failed before a byte was sent to the client. `has_rest` says whether the client's stream holds
-    /// something of the response that the client may be given all the same.
-    PeerFailedFirst { failure: PeerFailure, has_rest: bool },
-    /// The client did.
-    ClientGone,
-    /// A temporary file can't be written or read; it has been logged.
-    StoreFailed,
-}
-
-/// Why no more can be had of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
-    Peer(PeerFailure),
-    /// A temporary file can't be written.
-    Store,
-}
-
-impl From<Failure> for Relayed {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Peer(failure) => Relayed::PeerFailed(failure),
-            Failure::Store => Relayed::StoreFailed,
-        }
-    }
-}
-
-/// Why no more can be sent of a body.
-enum Unsent {
-    ClientGone,
-    /// A temporary file can't be read.
-    Store,
-}
-
-impl From<Unsent> for Relayed {
-    fn from(unsent: Unsent) -> Self {
-        match unsent {
-            Unsent::ClientGone => Relayed::ClientGone,
-            Unsent::Store => Relayed::StoreFailed,
-        }
-    }
-}
 
 /// One response body on its way. What the client gets next waits in its stream.
 pub(super) struct Relay {
@@ -96,6 +48,9 @@ pub(super) struct Relay {
     /// Whether the client's stream has the end, too.
     finished: bool,
     payload_bytes: u64,
+    /// Whether the client's stream holds something of a response that broke off, which the client may be given all the
+    /// same.
+    pub(super) has_rest: bool,
     /// Bytes sent before the response, interim ones.
     sent_before: u64,
     /// What filters do to the payload, in order.
@@ -127,6 +82,7 @@ impl Relay {
             ended: false,
             finished: false,
             payload_bytes: 0,
+            has_rest: false,
             sent_before: job.ex.sent.bytes,
             transforms: Vec::new(),
         }
@@ -176,7 +132,7 @@ pub(super) async fn run(
     peer: &mut Exchanged,
     relay: &mut Relay,
     scope: &ProxyScope,
-) -> Relayed {
+) -> Result<(), Cause> {
     let trailers = if scope.pass_trailers { Trailers::Keep } else { Trailers::Drop };
     let stream = &mut job.client.stream;
     let begun = peer.stream.begin_body(&mut job.ex.upstream, trailers, |payload| {
@@ -189,15 +145,11 @@ pub(super) async fn run(
             }
             self::stream(job, peer, relay, scope).await
         }
-        Err(failure) => Relayed::PeerFailed(failure),
+        Err(failure) => Err(Cause::Peer(failure)),
     };
-    let ended = match ended {
-        Relayed::PeerFailed(failure) if !job.ex.sent.begun => {
-            let has_rest = failure == PeerFailure::Error && relay.payload_bytes > 0;
-            Relayed::PeerFailedFirst { failure, has_rest }
-        }
-        ended => ended,
-    };
+    // What a peer said before it failed in another way than by breaking off can't be trusted.
+    relay.has_rest =
+        ended == Err(Cause::Peer(PeerFailure::Error)) && !job.ex.sent.begun && relay.payload_bytes > 0;
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
         attempt.response_bytes = relay.payload_bytes;
         attempt.received_bytes = attempt.received_bytes.max(relay.payload_bytes);
@@ -205,7 +157,7 @@ pub(super) async fn run(
     }
     let sent = job.ex.sent.bytes - relay.sent_before;
     job.ex.sent.body_bytes = sent.saturating_sub(relay.head_length as u64);
-    if !matches!(ended, Relayed::PeerFailedFirst { has_rest: true, .. }) {
+    if !relay.has_rest {
         job.client.stream.finish(&mut job.ex.sent.head);
     }
     ended
@@ -228,7 +180,12 @@ fn log_store(job: &Job<'_>, error: &io::Error) {
     job.client.log(job.worker, job.ex, LogLevel::Crit, &text);
 }
 
-async fn stream(job: &mut Job<'_>, peer: &mut Exchanged, relay: &mut Relay, scope: &ProxyScope) -> Relayed {
+async fn stream(
+    job: &mut Job<'_>,
+    peer: &mut Exchanged,
+    relay: &mut Relay,
+    scope: &ProxyScope,
+) -> Result<(), Cause> {
     let send_timeout = job.place().scope.core.send_timeout;
     let mut read_since: Option<Instant> = None;
     let mut write_since: Option<Instant> = None;
@@ -239,20 +196,20 @@ async fn stream(job: &mut Job<'_>, peer: &mut Exchanged, relay: &mut Relay, scop
             let mut progress = false;
             if std::mem::take(&mut reads_first)
                 && !relay.ended
-                && let Poll::Ready(Err(failure)) = read(job, peer, relay, scope, cx)
+                && let Poll::Ready(Err(cause)) = read(job, peer, relay, scope, cx)
             {
-                return Poll::Ready(failure.into());
+                return Poll::Ready(Err(cause));
             }
             match write(job, relay, cx) {
                 Poll::Ready(Ok(moved)) => {
                     progress |= moved;
                     write_since = None;
                 }
-                Poll::Ready(Err(unsent)) => return Poll::Ready(unsent.into()),
+                Poll::Ready(Err(cause)) => return Poll::Ready(Err(cause)),
                 Poll::Pending => {}
             }
             if relay.finished && job.client.stream.pending() == 0 {
-                return Poll::Ready(Relayed::Whole);
+                return Poll::Ready(Ok(()));
             }
             peer.stream.poll_rest_of_request(cx, job.client, job.ex);
             let reads = !relay.ended && relay.has_room(&job.client.stream);
@@ -262,7 +219,7 @@ async fn stream(job: &mut Job<'_>, peer: &mut Exchanged, relay: &mut Relay, scop
                         progress = true;
                         read_since = None;
                     }
-                    Poll::Ready(Err(failure)) => return Poll::Ready(failure.into()),
+                    Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
                     Poll::Pending => {}
                 }
             } else {
@@ -279,7 +236,7 @@ async fn stream(job: &mut Job<'_>, peer: &mut Exchanged, relay: &mut Relay, scop
                 write_since.get_or_insert(now);
             }
             if !scope.upstream.ignore_client_abort && peer.watch.poll_gone(cx, job.client, now).is_ready() {
-                return Poll::Ready(Relayed::ClientGone);
+                return Poll::Ready(Err(Cause::ClientGone));
             }
             let read_until = read_since.map(|since| since + scope.upstream.read_timeout);
             let write_until = write_since.map(|since| since + send_timeout);
@@ -289,19 +246,19 @@ async fn stream(job: &mut Job<'_>, peer: &mut Exchanged, relay: &mut Relay, scop
             let now = ready!(job.client.timer.poll_expired(&job.worker.clock, cx));
             if write_until.is_some_and(|until| now >= until) {
                 job.client.timed_out = true;
-                return Poll::Ready(Relayed::ClientGone);
+                return Poll::Ready(Err(Cause::ClientGone));
             }
             if read_until.is_some_and(|until| now >= until) {
-                return Poll::Ready(Relayed::PeerFailed(PeerFailure::Timeout));
+                return Poll::Ready(Err(Cause::Peer(PeerFailure::Timeout)));
             }
-            return Poll::Ready(Relayed::ClientGone);
+            return Poll::Ready(Err(Cause::ClientGone));
         }
     })
     .await
 }
 
 /// Sends what waits. Ready with whether anything moved; an error when the client is gone.
-fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Result<bool, Unsent>> {
+fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Result<bool, Cause>> {
     let mut moved = false;
     loop {
         while job.client.stream.pending() > 0 {
@@ -315,7 +272,7 @@ fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Res
                         job.client.no_delay();
                     }
                 }
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Unsent::ClientGone)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Cause::ClientGone)),
                 Poll::Pending => return if moved { Poll::Ready(Ok(true)) } else { Poll::Pending },
             }
         }
@@ -331,7 +288,7 @@ fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Res
         piece.clear();
         if let Err(error) = spool.read(&mut piece, UNSPOOL_BYTES) {
             log_store(job, &error);
-            return Poll::Ready(Err(Unsent::Store));
+            return Poll::Ready(Err(Cause::Store));
         }
         job.client.stream.put(&piece);
         relay.raw = piece;
@@ -346,7 +303,7 @@ fn read(
     relay: &mut Relay,
     scope: &ProxyScope,
     cx: &mut Context<'_>,
-) -> Poll<Result<(), Failure>> {
+) -> Poll<Result<(), Cause>> {
     let mut raw = std::mem::take(&mut relay.raw);
     let stream = &mut job.client.stream;
     let is_direct = relay.spooled() == 0 && stream.pending() < relay.memory_max;
@@ -361,7 +318,7 @@ fn read(
         });
     });
     relay.raw = raw;
-    let count = ready!(polled).map_err(Failure::Peer)?;
+    let count = ready!(polled).map_err(Cause::Peer)?;
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
         attempt.received_bytes += count as u64;
     }
@@ -375,13 +332,13 @@ fn read(
 }
 
 /// Puts payload behind everything else: the client hasn't taken that yet.
-fn spool(job: &mut Job<'_>, relay: &mut Relay, payload: &[u8], folder: &Path) -> Result<(), Failure> {
+fn spool(job: &mut Job<'_>, relay: &mut Relay, payload: &[u8], folder: &Path) -> Result<(), Cause> {
     if relay.spool.is_none() {
         let text = "an upstream response is buffered to a temporary file while reading upstream";
         job.client.log(job.worker, job.ex, LogLevel::Warn, text);
     }
     relay.store(payload, folder).map_err(|error| {
         log_store(job, &error);
-        Failure::Store
+        Cause::Store
     })
 }

@@ -19,8 +19,8 @@ use super::{
     stream::{NoHead, PeerStream, SendFailure},
 };
 use crate::{
-    client::{BodyFailure, ClientWatch},
-    error::PeerFailure,
+    client::ClientWatch,
+    error::{BodyFailure, Cause, Error, PeerFailure, Retry},
     exchange::Exchange,
     job::Job,
     transport::{Socket, SocketBuffers},
@@ -29,20 +29,6 @@ use crate::{
 
 /// How long a connection to a peer that has left its set may take to come about.
 const LEFT_PATIENCE: Duration = Duration::from_millis(250);
-
-/// How an attempt ended.
-pub(crate) enum Attempted {
-    /// The response's head is in `ex.upstream`; its body follows on the connection.
-    Response(Box<Exchanged>),
-    /// The peer failed.
-    Failed(PeerFailure),
-    /// The client's body couldn't be had.
-    ClientFailed(BodyFailure),
-    /// The client went away.
-    ClientGone,
-    /// This process has no room for a connection: that says nothing of the peer.
-    NoRoom,
-}
 
 /// A peer's stream from which a response's head has been read.
 pub(crate) struct Exchanged {
@@ -85,25 +71,23 @@ pub(crate) async fn attempt(
     pick: &Pick,
     target: &Target,
     scope: &ProxyScope,
-    retries: &mut Retries,
-) -> Attempted {
+    retries: &Retries,
+) -> Result<Box<Exchanged>, Error> {
     let streams = retries.streams;
     let repeat =
         if !streams && job.ex.routed.method.is_idempotent() { Repeat::Allowed } else { Repeat::Forbidden };
     let wanted = LeaseKey { peer: pick.peer(), place: Some(&job.place().identity) };
     let mut reused = target.pool().take(wanted, repeat, job.worker.clock.now());
-    retries.was_stale = false;
     loop {
         let was_reused = reused.is_some();
         let connection = match reused.take() {
             Some(connection) => connection,
             None => {
-                // Whoever can't be connected to has failed, whatever became of a kept connection before.
-                retries.was_stale = false;
+                // A failed connect counts against the peer; a stale pooled connection does not.
                 // Boxed, as most requests need no room for it.
                 match Box::pin(connect(job, pick, scope)).await {
                     Ok(connection) => connection,
-                    Err(failed) => return failed,
+                    Err(cause) => return Err(Error { cause, retry: Retry::Safe }),
                 }
             }
         };
@@ -114,32 +98,31 @@ pub(crate) async fn attempt(
         } else {
             None
         };
-        let outcome = exchange(job, connection, scope, streams).await;
-        let (attempted, broken, text) = match outcome {
-            Ok(exchanged) => return Attempted::Response(exchanged),
-            Err(ended) => ended,
+        let failed = match exchange(job, connection, scope, streams).await {
+            Ok(exchanged) => return Ok(exchanged),
+            Err(failed) => failed,
         };
-        let Some(broken) = broken else { return attempted };
-        retries.sent |= broken.sent > 0;
+        let Failed { mut cause, broken: Some(broken), text } = failed else {
+            return Err(failed.cause.finally());
+        };
         // What the client has sent of a streamed body since can't be sent again, whether the peer took it or not.
         let nothing_taken =
             broken.sent == 0 || (!job.ex.received.body_is_lost && broken.proves_unread(acked));
         let may_repeat = !streams && (job.ex.routed.method.is_idempotent() || nothing_taken);
-        retries.was_stale = broken.is_stale(was_reused);
-        if retries.was_stale && (may_repeat || broken.sent == 0) {
-            // The peer closed an idle connection just then: it hasn't failed, and gets the request on a new one.
-            retries.sent = false;
-            job.client.log(job.worker, job.ex, LogLevel::Info, &text);
-            if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
-                attempt.connected = None;
+        if broken.is_stale(was_reused) {
+            if may_repeat || broken.sent == 0 {
+                // The peer closed an idle connection just then: it gets the request on a new one.
+                job.client.log(job.worker, job.ex, LogLevel::Info, &text);
+                if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
+                    attempt.connected = None;
+                }
+                continue;
             }
-            continue;
+            cause = Cause::Peer(PeerFailure::Stale);
         }
         job.client.log_error(job.worker, job.ex, &text);
-        if nothing_taken {
-            retries.sent = false;
-        }
-        return attempted;
+        let retry = if nothing_taken { Retry::Safe } else { retries.after_sending() };
+        return Err(Error { cause, retry });
     }
 }
 
@@ -193,11 +176,11 @@ fn note_connected(job: &mut Job<'_>) {
     }
 }
 
-async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<PeerConnection, Attempted> {
+async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<PeerConnection, Cause> {
     if !job.worker.make_room() {
         let text = "worker_connections are not enough while connecting to upstream";
         job.client.log(job.worker, job.ex, LogLevel::Alert, text);
-        return Err(Attempted::NoRoom);
+        return Err(Cause::NoRoom);
     }
     // From now on: many at once would otherwise all see the same room.
     let counted = Counted::new(job.worker);
@@ -218,10 +201,10 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
                 if crate::accept::is_out_of_descriptors(&error) {
                     worker.close_idle(format_args!("descriptors"));
                     let text = format!("socket() failed ({reason}) while connecting to upstream");
-                    return (Attempted::NoRoom, text);
+                    return (Cause::NoRoom, text);
                 }
                 let text = format!("connect() failed ({reason}) while connecting to upstream");
-                (Attempted::Failed(PeerFailure::Error), text)
+                (Cause::Peer(PeerFailure::Error), text)
             }));
         }
         while peers_changed.as_mut().poll(cx).is_ready() {
@@ -234,18 +217,18 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
         }
         let now = worker.clock.now();
         if !scope.upstream.ignore_client_abort && watch.poll_gone(cx, client, now).is_ready() {
-            return Poll::Ready(Err((Attempted::ClientGone, String::new())));
+            return Poll::Ready(Err((Cause::ClientGone, String::new())));
         }
         client.timer.set_at(Some(watch.deadline().map_or(limit, |patience| patience.min(limit))));
         let now = ready!(client.timer.poll_expired(&worker.clock, cx));
         Poll::Ready(Err(if now >= limit && has_left {
             let text = "the upstream server left while connecting to upstream";
-            (Attempted::Failed(PeerFailure::Error), text.to_owned())
+            (Cause::Peer(PeerFailure::Error), text.to_owned())
         } else if now >= limit {
             let text = "upstream timed out (110: Connection timed out) while connecting to upstream";
-            (Attempted::Failed(PeerFailure::Timeout), text.to_owned())
+            (Cause::Peer(PeerFailure::Timeout), text.to_owned())
         } else {
-            (Attempted::ClientGone, String::new())
+            (Cause::ClientGone, String::new())
         }))
     });
     match outcome.await {
@@ -256,11 +239,11 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
             let (place, opened) = (job.place().identity.clone(), job.worker.clock.now());
             Ok(PeerConnection::new(socket.into(), pick.peer().clone(), place, opened, counted))
         }
-        Err((attempted, text)) => {
+        Err((cause, text)) => {
             if !text.is_empty() {
                 job.client.log_error(job.worker, job.ex, &text);
             }
-            Err(attempted)
+            Err(cause)
         }
     }
 }
@@ -277,8 +260,14 @@ fn reached(worker: &Worker, pick: &Pick, socket: Socket) -> io::Result<Socket> {
     }
 }
 
-/// What became of an attempt: where it failed, also the connection and what is to be logged.
-type ExchangeResult = Result<Box<Exchanged>, (Attempted, Option<Broken>, String)>;
+/// An attempt that failed once there was a connection.
+struct Failed {
+    cause: Cause,
+    /// The connection, where it is the peer's fault.
+    broken: Option<Broken>,
+    /// What is to be logged.
+    text: String,
+}
 
 /// Sends the request and reads the response's head, both at once: a peer may answer early.
 async fn exchange(
@@ -286,7 +275,7 @@ async fn exchange(
     mut connection: PeerConnection,
     scope: &ProxyScope,
     streams: bool,
-) -> ExchangeResult {
+) -> Result<Box<Exchanged>, Failed> {
     let view = job.view.clone();
     let core = &job.ex.place(&view).scope.core;
     let side = &mut job.ex.upstream;
@@ -442,10 +431,10 @@ enum Ending {
 
 impl Ending {
     /// Says what happened, for the log, and what it means for the request.
-    fn explain(self, broken: Broken) -> (Attempted, Option<Broken>, String) {
+    fn explain(self, broken: Broken) -> Failed {
         const READING: &str = "while reading response header from upstream";
-        let failed = |failure, text| (Attempted::Failed(failure), Some(broken), text);
-        let without = |attempted| (attempted, None, String::new());
+        let failed = |failure, text| Failed { cause: Cause::Peer(failure), broken: Some(broken), text };
+        let without = |cause| Failed { cause, broken: None, text: String::new() };
         match self {
             Ending::Closed => {
                 failed(PeerFailure::Error, format!("upstream prematurely closed connection {READING}"))
@@ -455,14 +444,14 @@ impl Ending {
                 failed(PeerFailure::Error, format!("recv() failed ({text}) {READING}"))
             }
             Ending::Invalid(error) => failed(PeerFailure::Invalid, format!("{error} {READING}")),
-            Ending::TimedOut(Waiting::Body) => without(Attempted::ClientFailed(BodyFailure::TimedOut)),
+            Ending::TimedOut(Waiting::Body) => without(Cause::Body(BodyFailure::TimedOut)),
             Ending::TimedOut(waiting) => {
                 let what =
                     if waiting == Waiting::Send { "while sending request to upstream" } else { READING };
                 failed(PeerFailure::Timeout, format!("upstream timed out (110: Connection timed out) {what}"))
             }
-            Ending::ClientFailed(failure) => without(Attempted::ClientFailed(failure)),
-            Ending::ClientGone => without(Attempted::ClientGone),
+            Ending::ClientFailed(failure) => without(Cause::Body(failure)),
+            Ending::ClientGone => without(Cause::ClientGone),
         }
     }
 }

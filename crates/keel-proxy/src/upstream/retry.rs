@@ -13,7 +13,10 @@ use std::{
 use keel_model::ProxyScope;
 
 use super::route::Target;
-use crate::{error::PeerFailure, job::Job};
+use crate::{
+    error::{Cause, Error, PeerFailure, Retry},
+    job::Job,
+};
 
 /// Retries that each first attempt earns, in hundredths.
 const EARNED_PER_REQUEST: u32 = 20;
@@ -81,11 +84,6 @@ pub(super) enum Allowed {
 pub(crate) struct Retries {
     left: u32,
     deadline: Option<Instant>,
-    /// Whether any byte of the request has left on the attempt before.
-    pub(super) sent: bool,
-    /// Whether the attempt before ended with a kept connection that the peer closed just then: no sign of illness, also
-    /// where the request may not be sent again.
-    pub(super) was_stale: bool,
     /// Whether the request's body is gone once it has been sent (`proxy_request_buffering off`).
     pub(super) streams: bool,
     happened: bool,
@@ -96,7 +94,7 @@ impl Retries {
         target.pool().budget.first_attempt();
         let limit = scope.upstream.next_upstream_timeout;
         let deadline = (limit > Duration::ZERO).then(|| job.worker.clock.now() + limit);
-        Self { left: u32::MAX, deadline, sent: false, was_stale: false, streams, happened: false }
+        Self { left: u32::MAX, deadline, streams, happened: false }
     }
 
     /// Says whether there has been more than one attempt.
@@ -110,17 +108,19 @@ impl Retries {
         job: &Job<'_>,
         scope: &ProxyScope,
         target: &Target,
-        failure: PeerFailure,
+        error: Error,
     ) -> Allowed {
-        if !self.may(job, scope, target, failure) {
+        if !self.may(job, scope, target, error) {
             return Allowed::No;
         }
         if target.pool().budget.take(job.worker.clock.now()) {
             self.begin();
             return Allowed::Yes;
         }
-        match failure {
-            PeerFailure::Error if target.group().is_managed() => Allowed::IfItDied,
+        match error.cause {
+            Cause::Peer(PeerFailure::Error | PeerFailure::Stale) if target.group().is_managed() => {
+                Allowed::IfItDied
+            }
             _ => Allowed::No,
         }
     }
@@ -128,18 +128,16 @@ impl Retries {
     /// Counts another attempt.
     pub(super) fn begin(&mut self) {
         self.left -= 1;
-        self.sent = false;
         self.happened = true;
     }
 
+    /// What a request allows of which a peer may have taken something.
+    pub(super) fn after_sending(&self) -> Retry {
+        if self.streams { Retry::Never } else { Retry::IfIdempotent }
+    }
+
     /// Says whether another peer could be tried, without deciding it.
-    pub(super) fn may(
-        &mut self,
-        job: &Job<'_>,
-        scope: &ProxyScope,
-        target: &Target,
-        failure: PeerFailure,
-    ) -> bool {
+    pub(super) fn may(&mut self, job: &Job<'_>, scope: &ProxyScope, target: &Target, error: Error) -> bool {
         let next = &scope.upstream.next_upstream;
         if self.left == u32::MAX {
             let peers = u32::try_from(target.group().tries()).unwrap_or(TRIES_MAX).min(TRIES_MAX);
@@ -149,14 +147,18 @@ impl Retries {
             let tries = if tries == 0 { peers } else { tries.min(peers) };
             self.left = tries.saturating_sub(1);
         }
+        let Cause::Peer(failure) = error.cause else { return false };
         let named = match failure {
-            PeerFailure::Error => next.error,
+            PeerFailure::Error | PeerFailure::Stale => next.error,
             PeerFailure::Timeout => next.timeout,
             PeerFailure::Invalid => next.invalid_header,
             PeerFailure::Status(status) => next.statuses.contains(&status),
         };
-        let safe =
-            !self.sent || (!self.streams && (job.ex.routed.method.is_idempotent() || next.non_idempotent));
+        let safe = match error.retry {
+            Retry::Safe => true,
+            Retry::IfIdempotent => job.ex.routed.method.is_idempotent() || next.non_idempotent,
+            Retry::Never => false,
+        };
         let in_time = self.deadline.is_none_or(|deadline| job.worker.clock.now() < deadline);
         named && safe && in_time && self.left > 0 && !job.ex.sent.begun
     }
@@ -164,7 +166,47 @@ impl Retries {
 
 #[cfg(test)]
 mod tests {
+    use std::{rc::Rc, sync::Arc};
+
+    use keel_lb::Group;
+    use keel_model::{Address, Peer};
+
     use super::*;
+    use crate::{
+        rig::{self, Rig},
+        upstream::pool::Pool,
+    };
+
+    #[test]
+    fn only_a_peer_s_failure_is_retried_and_only_where_that_is_safe() {
+        let rig = Rig::new(|plan| plan.servers[0].locations.push(rig::location("/")));
+        let check = |method: &str, cause: Cause, retry: Retry, expect: bool| {
+            let request = format!("{method} / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
+            let may = async |job: &mut Job<'_>| {
+                let mut upstream = rig::upstream("app");
+                upstream.peers.peers.push(Peer::new(Address::Unix("other".into()), "other"));
+                let group = Group::new(&upstream, &job.worker.registry, Arc::new(|_, _| {})).unwrap();
+                let (name, pool) = ("app".to_owned(), Rc::new(Pool::default()));
+                let target = Target::Dynamic { name, group, pool, uri: None };
+                let scope = ProxyScope::default();
+                let mut retries = Retries::new(job, &scope, &target, false);
+                retries.may(job, &scope, &target, Error { cause, retry })
+            };
+            let (may, _) = rig.enter(async || rig.with_job(&request, may).await);
+            assert_eq!(may, expect, "{method} {cause:?} {retry:?}");
+        };
+        let broke = Cause::Peer(PeerFailure::Error);
+        check("GET", broke, Retry::Safe, true);
+        check("GET", broke, Retry::IfIdempotent, true);
+        check("GET", broke, Retry::Never, false);
+        check("POST", broke, Retry::Safe, true);
+        check("POST", broke, Retry::IfIdempotent, false);
+        check("POST", Cause::Peer(PeerFailure::Stale), Retry::IfIdempotent, false);
+        // By default no status is a failure.
+        check("GET", Cause::Peer(PeerFailure::Status(503)), Retry::IfIdempotent, false);
+        check("GET", Cause::ClientGone, Retry::Safe, false);
+        check("GET", Cause::NoRoom, Retry::Safe, false);
+    }
 
     #[test]
     fn a_budget_runs_out_and_recovers() {

@@ -13,10 +13,8 @@ use keel_http::{Lines, Message, Progress, Rules, encode};
 
 use super::{Framing, HeadFailure, Stir};
 use crate::{
-    client::{
-        body::BodyFailure,
-        sink::{Capture, Sink},
-    },
+    client::sink::{Capture, Sink},
+    error::BodyFailure,
     exchange::Received,
     transport::{Peeked, Transport},
 };

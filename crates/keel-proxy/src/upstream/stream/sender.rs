@@ -6,10 +6,7 @@ use keel_http::encode;
 use keel_model::ProxyScope;
 
 use crate::{
-    body::RequestBodyStore,
-    client::{BodyFailure, Client},
-    exchange::Exchange,
-    transport::Transport,
+    body::RequestBodyStore, client::Client, error::BodyFailure, exchange::Exchange, transport::Transport,
     upstream::request,
 };
 
