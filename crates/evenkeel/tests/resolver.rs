@@ -92,6 +92,30 @@ fn addresses(net: Net, hosts: &[u8]) -> NameAnswer {
 }
 
 #[test]
+fn a_name_that_a_variable_holds_is_followed() -> Outcome {
+    let net = Net(30);
+    let dns = NameServer::start()?;
+    let (listen, port) = (free_port()?, free_port()?);
+    dns.say("app.test", addresses(net, &[1]));
+    let configuration = format!(
+        "events {{}}\n\
+         http {{ access_log off;\n\
+             server {{ listen 127.0.0.1:{listen};\n\
+                 location / {{ resolver {} valid=1s ipv6=off; set $app app.test; proxy_pass http://$app:{port}; }} }}\n\
+         }}\n",
+        dns.address()
+    );
+    let _first = net.peer(1, port)?;
+    let balancer = Binary::new(env!("CARGO_BIN_EXE_evenkeel")).serve(&configuration)?;
+    let setup = Setup { balancer, address: ([127, 0, 0, 1], listen).into(), dns, net, port };
+    setup.wait_for(&["app1"])?;
+    let _second = net.peer(2, port)?;
+    setup.say(&[2]);
+    setup.wait_for(&["app2"])?;
+    Ok(())
+}
+
+#[test]
 fn peers_follow_the_records_and_an_address_joins_when_it_listens() -> Outcome {
     let net = Net(1);
     let setup = Setup::new(net, addresses(net, &[1]))?;

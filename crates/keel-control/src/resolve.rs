@@ -1,7 +1,7 @@
 //! From the `server` lines of an upstream to what they stand for.
 //!
 //! A name is a Compose service, its alias or container name, where there is a Compose file. Otherwise it is followed
-//! if the file says `resolve`, and if not the host's own resolver is asked, once, when the configuration is read, as
+//! if the file says `resolve` or only variables come to it, and if not the host's own resolver is asked, once, when the configuration is read, as
 //! nginx does. In a container where Evenkeel has nginx's place, a resolver for all names can be given beside the file:
 //! people's files name services and no resolver, because nginx found them at its start.
 
@@ -12,7 +12,7 @@ use std::{
 
 use keel_diag::{Diagnostic, suggest};
 use keel_model::{Address, FollowedName, Peer, PeerKey, Plan, Resolver, ServiceName, SyslogServer};
-use keel_nginx::{ServerAddress, ServerEntry, SyslogName, UpstreamSource};
+use keel_nginx::{ServerAddress, ServerEntry, SyslogName, UpstreamOrigin, UpstreamSource};
 
 use crate::peers::{Binding, Entry};
 
@@ -28,7 +28,8 @@ pub struct Known {
     pub resolver: Option<Resolver>,
 }
 
-/// Finds what every upstream's servers stand for. Names that nothing is known of are errors that point to them.
+/// Finds what every upstream's servers stand for. Names that nothing is known of are errors that point to them, unless only
+/// variables may come to them.
 pub fn bind(upstreams: &[UpstreamSource], known: &Known) -> (Vec<Binding>, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
     let bindings = upstreams
@@ -72,6 +73,9 @@ fn entry(upstream: &UpstreamSource, server: &ServerEntry, known: &Known) -> Resu
                 let name = FollowedName { resolver: resolver.clone(), host: host.clone(), port: *port };
                 return Ok(Entry::Name { name, like });
             }
+            if upstream.origin == UpstreamOrigin::Variables {
+                return Err(Box::new(unresolved(server, host)));
+            }
             look_up(host, *port)
                 .map(|addresses| fixed(addresses.into_iter().map(Address::Tcp).collect()))
                 .ok_or_else(|| Box::new(not_found(server, host, &known.services)))
@@ -109,6 +113,13 @@ fn look_up(host: &str, port: u16) -> Option<Vec<SocketAddr>> {
     (!addresses.is_empty()).then_some(addresses)
 }
 
+/// Warns of a name that nobody is asked for when the variables of a `proxy_pass` come to it.
+fn unresolved(server: &ServerEntry, host: &str) -> Diagnostic {
+    Diagnostic::warning("nginx::no-resolver", format!("nobody is named who resolves `{host}`"))
+        .at(server.span, format!("answered with 502 where the variables come to `{}`", server.text))
+        .help("add `resolver 127.0.0.11;` for Docker's DNS, `resolver system;` for the system's")
+}
+
 fn not_found(server: &ServerEntry, host: &str, services: &ServiceNames) -> Diagnostic {
     let message = format!("host not found in upstream `{}`", server.text);
     let diagnostic = Diagnostic::error("nginx::unknown-host", message)
@@ -126,5 +137,61 @@ fn not_found(server: &ServerEntry, host: &str, services: &ServiceNames) -> Diagn
             let known: Vec<_> = services.keys().map(|name| format!("`{name}`")).collect();
             diagnostic.help(format!("the Compose file has {}", known.join(", ")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keel_diag::{Severity, Sources};
+    use keel_model::ResolverSource;
+
+    use super::*;
+
+    fn sources(pass: &str) -> Vec<UpstreamSource> {
+        struct OneFile(String);
+        impl keel_nginx::Files for OneFile {
+            fn read(&self, _: &std::path::Path) -> std::io::Result<Vec<u8>> {
+                Ok(self.0.clone().into_bytes())
+            }
+            fn glob(&self, _: &std::path::Path) -> Vec<std::path::PathBuf> {
+                Vec::new()
+            }
+            fn resolve(&self, _: &str) -> std::io::Result<Vec<std::net::IpAddr>> {
+                Err(std::io::Error::other("nothing is resolved here"))
+            }
+            fn is_root(&self) -> bool {
+                false
+            }
+        }
+        let text =
+            format!("events {{}} http {{ server {{ listen 127.0.0.1:80; location / {{ {pass} }} }} }}");
+        let options = keel_nginx::Options { conf_path: "nginx.conf".into(), ..Default::default() };
+        let loaded = keel_nginx::load(&options, &OneFile(text), &mut Sources::default());
+        loaded.configuration.unwrap().upstreams
+    }
+
+    #[test]
+    fn names_that_variables_come_to_are_services_or_followed() {
+        let services = ServiceNames::from([("app".to_owned(), vec![ServiceName("app".into())])]);
+        let known = Known { services, resolver: None };
+        let (bindings, problems) = bind(&sources("set $x app:5000; proxy_pass http://$x;"), &known);
+        assert!(problems.is_empty(), "{problems:?}");
+        assert!(
+            matches!(bindings[0].entries.as_slice(), [Entry::Services { port: 5000, .. }]),
+            "{bindings:?}"
+        );
+
+        let resolved = sources("resolver 127.0.0.11; set $x app:5000; proxy_pass http://$x;");
+        let (bindings, problems) = bind(&resolved, &Known::default());
+        assert!(problems.is_empty(), "{problems:?}");
+        let [Entry::Name { name, .. }] = bindings[0].entries.as_slice() else { panic!("{bindings:?}") };
+        assert_eq!((name.host.as_str(), name.port), ("app", 5000));
+        assert!(matches!(name.resolver.source, ResolverSource::Servers(_)));
+
+        // Without anybody to ask it is said, and no reason not to start.
+        let (bindings, problems) =
+            bind(&sources("set $x app:5000; proxy_pass http://$x;"), &Known::default());
+        assert!(bindings[0].entries.is_empty());
+        assert!(matches!(problems.as_slice(), [one] if one.severity == Severity::Warning), "{problems:?}");
     }
 }

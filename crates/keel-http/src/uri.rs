@@ -112,6 +112,17 @@ pub fn escape_argument(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Appends a URL with everything escaped that would end an attribute of HTML, or isn't visible ASCII (`NGX_ESCAPE_REFRESH`).
+pub fn escape_attribute(url: &[u8], out: &mut Vec<u8>) {
+    for byte in url {
+        if *byte <= b' ' || *byte >= 0x7f || b"\"'<>\\^`{|~".contains(byte) {
+            escape_byte(*byte, out);
+        } else {
+            out.push(*byte);
+        }
+    }
+}
+
 /// Decodes the escapes in the path of a URL that a client is redirected to, as far as they were needless: what isn't
 /// visible ASCII, and `%` and what comes before it, stays escaped. What follows a `?` is left alone.
 pub fn unescape_redirect(url: &[u8], out: &mut Vec<u8>) {

@@ -89,10 +89,21 @@ pub struct UpstreamSource {
     pub span: Span,
     /// Its `server` lines.
     pub servers: Vec<ServerEntry>,
-    /// Whether a `proxy_pass` to an address made it.
-    pub implicit: bool,
+    /// What made it.
+    pub origin: UpstreamOrigin,
     /// Who is asked for names while requests are served: its own `resolver`, or that of `http`.
     pub resolver: Option<Resolver>,
+}
+
+/// What makes an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamOrigin {
+    /// An `upstream` block.
+    Block,
+    /// A `proxy_pass` to an address.
+    Address,
+    /// A `proxy_pass` with variables, of which the file says that they may come to this. Nobody need know the name.
+    Variables,
 }
 
 /// A peer, as written.

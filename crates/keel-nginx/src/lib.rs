@@ -31,7 +31,7 @@ mod variables;
 pub use ast::{Directive, Word};
 pub use builtin::{IMAGE_DEFAULT_CONF, IMAGE_ERROR_PAGE, IMAGE_NGINX_CONF, IMAGE_PAGE};
 pub use configuration::{
-    Configuration, Loaded, MainSettings, Options, ServerAddress, ServerEntry, UpstreamSource,
+    Configuration, Loaded, MainSettings, Options, ServerAddress, ServerEntry, UpstreamOrigin, UpstreamSource,
     WorkerProcesses, load,
 };
 pub use directives::{core::UserText, resolver::parse_resolver, syslog::SyslogName};

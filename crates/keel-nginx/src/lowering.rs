@@ -5,18 +5,19 @@ use std::{collections::BTreeMap, path::PathBuf};
 use keel_diag::{Diagnostic, Span};
 use keel_model::{
     AccessLog, Address, ByteSize, ClientSettings, If, Layer, Listener, Location, LogDestination, LogFormat,
-    PeerSet, Resolver, Rewrite, RewriteStep, Root, Scope, ServerId, ServerName, Template, Upstream,
-    UpstreamKeepalive, UpstreamName, VirtualServer,
+    PeerSet, Rewrite, RewriteStep, Root, Scope, ServerId, ServerName, Template, Upstream, UpstreamKeepalive,
+    VirtualServer,
 };
 
 use crate::{
-    ServerEntry, UpstreamSource,
-    address::WrittenAddress,
+    UpstreamOrigin, UpstreamSource,
     directives::syslog::SyslogName,
     directives::{
         http_listen::Listen,
+        http_proxy_pass::{Pass, To},
+        http_proxy_upstreams::Literals,
         http_rewrite::Step,
-        http_upstream::{check_zones, server_address, server_entry},
+        http_upstream::check_zones,
         resolver,
     },
     known::{self, CacheZones},
@@ -57,64 +58,12 @@ pub(crate) struct LoweredHttp {
     pub(crate) outer_logs: Vec<PathBuf>,
 }
 
-/// The upstreams that exist by name, and those that `proxy_pass` makes by naming an address.
-pub(crate) struct Literals {
-    named: Vec<(UpstreamName, Option<Span>)>,
-    made: Vec<UpstreamSource>,
-    resolver: Option<Resolver>,
-    diagnostics: Vec<Diagnostic>,
-}
-
-impl Literals {
-    /// Finds the upstream that a `proxy_pass` means, or makes it.
-    pub(crate) fn upstream(&mut self, place: &WrittenAddress, span: Span) -> UpstreamName {
-        let text = match place {
-            WrittenAddress::Unix(path) => format!("unix:{}", path.display()),
-            WrittenAddress::Tcp { text, port: Some(port), .. } => format!("{text}:{port}"),
-            WrittenAddress::Tcp { text, .. } => text.clone(),
-        };
-        if let WrittenAddress::Tcp { text: host, port, .. } = place {
-            let named = self.named.iter().find(|(name, _)| name.0.eq_ignore_ascii_case(host));
-            if let Some((name, defined)) = named {
-                let name = name.clone();
-                if let Some(port) = port {
-                    let mut found = Diagnostic::error(
-                        "nginx::upstream-port",
-                        format!("the upstream `{name}` has no port of its own"),
-                    )
-                    .at(span, format!("leave `:{port}` out"))
-                    .nginx(format!("upstream \"{name}\" may not have port {port}"));
-                    if let Some(defined) = defined {
-                        found = found.at(*defined, "its peers have theirs");
-                    }
-                    self.diagnostics.push(found);
-                }
-                return name;
-            }
-        }
-        let name = UpstreamName(text.clone());
-        if !self.made.iter().any(|made| made.name == name) {
-            let entry: ServerEntry = server_entry(server_address(place.clone()), &text, span);
-            let servers = vec![entry];
-            self.made.push(UpstreamSource {
-                name: name.clone(),
-                span,
-                servers,
-                implicit: true,
-                resolver: self.resolver.clone(),
-            });
-        }
-        name
-    }
-}
-
 /// Lowers a whole `http` block, which is closed now.
 pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
     let mut upstreams = std::mem::take(&mut reader.http.upstreams);
     let named =
         upstreams.iter().filter_map(|frame| Some((frame.upstream.name.clone()?, frame.opened))).collect();
-    let resolver = http.resolver.lower();
-    let mut literals = Literals { named, made: Vec::new(), resolver, diagnostics: Vec::new() };
+    let mut literals = Literals::new(named, http.resolver.lower());
     let mut servers = std::mem::take(&mut reader.http.servers);
     let mut lowered = LoweredHttp::default();
     // What holds in `http` is checked once more where no server changes it.
@@ -131,7 +80,8 @@ pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
     for frame in &mut upstreams {
         lower_upstream(reader, frame, &http.resolver, &mut lowered);
     }
-    for source in literals.made {
+    let Literals { made, diagnostics, .. } = literals;
+    for source in made {
         lowered.upstreams.push(Upstream {
             name: source.name.clone(),
             policy: Default::default(),
@@ -141,7 +91,7 @@ pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
         });
         lowered.sources.push(source);
     }
-    reader.diagnostics.extend(literals.diagnostics);
+    reader.diagnostics.extend(diagnostics);
     reader.check_pending_variables();
     known::check_cache_zones(reader);
     check_zones(reader);
@@ -174,7 +124,7 @@ fn lower_upstream(
             resolver::missing(reader, server, &name);
         }
     }
-    lowered.sources.push(UpstreamSource { name, span, servers, implicit: false, resolver });
+    lowered.sources.push(UpstreamSource { name, span, servers, origin: UpstreamOrigin::Block, resolver });
 }
 
 fn lower_server(reader: &mut Reader<'_>, literals: &mut Literals, server: &mut Frame) -> VirtualServer {
@@ -194,7 +144,11 @@ fn lower_server(reader: &mut Reader<'_>, literals: &mut Literals, server: &mut F
 
 /// Settles what holds in a block, which has inherited already.
 fn lower_scope(reader: &mut Reader<'_>, literals: &mut Literals, frame: &mut Frame) -> Scope {
-    frame.scope.content.0 = frame.proxy.pass.as_ref().map(|pass| pass.lower(literals));
+    let pass = frame.proxy.pass.as_ref();
+    if let Some(Pass { to: To::Evaluated(address), span, .. }) = pass {
+        literals.follow(&reader.http.names, address, frame.resolver.lower(), *span);
+    }
+    frame.scope.content.0 = pass.map(|pass| pass.lower(literals));
     frame.scope.proxy.redirects.0 = Some(frame.proxy.redirects());
     let scope = frame.scope.settle(defaults(reader));
     if let Some(place) = frame.opened {

@@ -65,7 +65,7 @@ pub(crate) struct Frame {
     pub(crate) steps: Vec<http_rewrite::Step>,
     /// ngx_http_upstream_module.
     pub(crate) upstream: http_upstream::Settings,
-    /// Who is asked for names, of `http` and `upstream`.
+    /// Who is asked for names.
     pub(crate) resolver: resolver::Settings,
     /// Of a location: which requests it takes.
     pub(crate) matcher: Option<LocationMatcher>,
@@ -99,6 +99,7 @@ impl Frame {
         self.client.inherit(&outer.client);
         self.scope.inherit(&outer.scope);
         self.proxy.inherit(&outer.proxy);
+        self.resolver.inherit(&outer.resolver);
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Names {
     pub(crate) blocks: HashSet<String>,
     /// The list for the plan: each name that a block defines or that is used.
     pub(crate) defined: Vec<DefinedVariable>,
+    /// What `set` gives them, in the file's order.
+    pub(crate) set: Vec<(VariableId, Template)>,
     ids: HashMap<String, VariableId>,
     /// Named groups of regular expressions.
     pub(crate) groups: HashSet<String>,
@@ -156,7 +158,7 @@ const PROXY_SSL_TLVS: &[(&str, u8)] =
 const ABSENT: &[&str] = &[
     "gzip_ratio", "http2", "http3", "invalid_referer", "limit_conn_status", "limit_req_status",
     "quic", "secure_link", "secure_link_expires", "session_log_binary_id", "session_log_id", "session_time",
-    "uid_got", "uid_reset", "uid_set", "upstream_cache_age", "upstream_cache_last_modified",
+    "uid_got", "uid_reset", "uid_set", "upstream_cache_age", "upstream_cache_etag", "upstream_cache_last_modified",
     "upstream_cache_status", "upstream_queue_time",
 ];
 

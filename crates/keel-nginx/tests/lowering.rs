@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use insta::assert_snapshot;
 use keel_model::*;
-use keel_nginx::{ServerAddress, WorkerProcesses};
+use keel_nginx::{ServerAddress, UpstreamOrigin, WorkerProcesses};
 use support::{configuration, load_files, location, server};
 
 fn literal(text: &str) -> Template {
@@ -342,8 +342,8 @@ fn implicit_upstreams_come_after_named_ones_and_once() {
         configuration.plan.upstreams.iter().map(|upstream| upstream.name.0.as_str()).collect();
     assert_eq!(names, ["named", "a:81"]);
     let implicit: Vec<_> =
-        configuration.upstreams.iter().map(|source| (source.name.0.as_str(), source.implicit)).collect();
-    assert_eq!(implicit, [("named", false), ("a:81", true)]);
+        configuration.upstreams.iter().map(|source| (source.name.0.as_str(), source.origin)).collect();
+    assert_eq!(implicit, [("named", UpstreamOrigin::Block), ("a:81", UpstreamOrigin::Address)]);
     assert_eq!(
         configuration.upstreams[1].servers[0].address,
         ServerAddress::Name { host: "a".into(), port: 81 }

@@ -299,3 +299,31 @@ fn split_clients_by_hundredths() {
         assert_eq!(said_http(inside), format!("[emerg] {expect}:1"), "for {inside}");
     }
 }
+
+#[test]
+fn what_the_variables_of_a_proxy_pass_may_come_to_is_followed() {
+    let upstreams = |inside: &str| {
+        let text = format!(
+            "events {{}} http {{ map $host $by_host {{ a one; default two:81; }} upstream u {{ server 127.0.0.1; }}
+             server {{ listen 127.0.0.1:80; location / {{ {inside} }} }} }}"
+        );
+        let upstreams = configuration(&text).upstreams.into_iter().skip(1);
+        let shown = upstreams.map(|source| {
+            let followed = source.servers.iter().all(|server| server.resolve);
+            format!("{} {:?} {followed} {}", source.name, source.origin, source.resolver.is_some())
+        });
+        shown.collect::<Vec<_>>().join(", ")
+    };
+    for (inside, expect) in [
+        ("set $x app:5000; proxy_pass http://$x;", "app:5000 Variables true false"),
+        ("resolver 127.0.0.11; set $x app; proxy_pass http://$x:5000/a;", "app:5000 Variables true true"),
+        ("set $x http://app:5000/a; proxy_pass $x;", "app:5000 Variables true false"),
+        ("proxy_pass http://$by_host;", "one Variables true false, two:81 Variables true false"),
+        ("set $x u; proxy_pass http://$x;", ""),
+        ("set $x 127.0.0.1:81; proxy_pass http://$x;", ""),
+        ("set $x $arg_a; proxy_pass http://$x;", ""),
+        ("set $x a; proxy_pass http://$x; if ($host) { proxy_pass http://a; }", "a Address false false"),
+    ] {
+        assert_eq!(upstreams(inside), expect, "for {inside}");
+    }
+}

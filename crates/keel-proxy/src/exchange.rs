@@ -95,6 +95,8 @@ pub(crate) struct SentResponse {
     pub(crate) forced_status: Option<u16>,
     /// Field lines for the next response that the proxy makes.
     pub(crate) carried: Lines,
+    /// `Location` of a redirect that an error page took the place of, unless that has one of its own.
+    pub(crate) location: Option<Vec<u8>>,
     /// Whether a response couldn't be written as configured: the one in its place has no fields of the configuration.
     pub(crate) plain_fields: bool,
     /// `Retry-After` of a response that the proxy makes.
@@ -375,6 +377,7 @@ impl SentResponse {
             status,
             forced_status,
             carried,
+            location,
             plain_fields,
             retry_after,
             head,
@@ -389,6 +392,7 @@ impl SentResponse {
         *status = 0;
         *forced_status = None;
         carried.clear();
+        *location = None;
         *plain_fields = false;
         *retry_after = None;
         head.clear();

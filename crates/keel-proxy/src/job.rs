@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use keel_http::Lines;
+
 use crate::{
     answer::{Answer, Special},
     client::Client,
@@ -28,12 +30,18 @@ impl Job<'_> {
 
     /// What variables are looked up in.
     pub(crate) fn lookup(&self) -> Lookup<'_> {
-        Lookup { worker: self.worker, client: self.client, ex: self.ex, view: &self.view, answer: None }
+        let Self { worker, client, ex, view } = self;
+        Lookup { worker, client, ex, view, answer: None, trailers: None }
     }
 
     /// What variables are looked up in while an answer is made ready.
     pub(crate) fn lookup_with<'a>(&'a self, answer: &'a Answer) -> Lookup<'a> {
         Lookup { answer: Some(answer), ..self.lookup() }
+    }
+
+    /// What variables are looked up in while trailers are made ready.
+    pub(crate) fn lookup_with_trailers<'a>(&'a self, trailers: &'a Lines) -> Lookup<'a> {
+        Lookup { trailers: Some(trailers), ..self.lookup() }
     }
 
     /// Lets the response be the connection's last if the worker has been told to quit since the request came.

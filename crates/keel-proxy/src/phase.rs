@@ -22,7 +22,7 @@ use crate::{
     answer::Special,
     job::{Ended, Flow, Job},
     send::{self, Sent},
-    upstream,
+    subrequest, upstream,
 };
 
 pub(crate) use log::log;
@@ -38,7 +38,17 @@ enum Start {
 
 /// Takes a request through all phases until its response has been sent.
 pub(crate) async fn run(job: &mut Job<'_>) -> Ended {
-    go(job, Next::Phases(Start::Server)).await
+    let ended = go(job, Next::Phases(Start::Server)).await;
+    if job.ex.routed.depth == 0 && job.place().scope.core.post_action.is_some() {
+        subrequest::spawn_behind(job);
+    }
+    ended
+}
+
+/// Takes a request through the phases from a path or named location on.
+pub(crate) async fn run_at(job: &mut Job<'_>, uri: &[u8]) -> Ended {
+    let flow = redirect::to(job, uri);
+    go(job, Next::Decided(flow)).await
 }
 
 /// Answers a request that can't be taken with a status.

@@ -55,6 +55,9 @@ pub(crate) async fn send(job: &mut Job<'_>, mut answer: Box<Answer>) -> Sent {
         answer.status = status;
     }
     job.ex.sent.status = answer.status;
+    if answer.fields.location.is_none() && !matches!(answer.source, Source::Peer(_)) {
+        answer.fields.location = job.ex.sent.location.take();
+    }
     if filter::is_wanted(job) {
         if let Err(special) = filter::header(job, &mut answer) {
             abandon(job, &answer);

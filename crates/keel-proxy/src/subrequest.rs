@@ -18,7 +18,7 @@ use crate::{
     exchange::{Exchange, Wanted},
     job::{Ended, Flow, Job},
     phase,
-    worker::{View, Worker},
+    worker::{Background, View, Worker},
 };
 
 /// How deep subrequests may make others, as in nginx.
@@ -120,24 +120,52 @@ async fn until_gone(
 
 /// Begins a subrequest that nobody waits for, with the method and the arguments of the request and a body of its own.
 pub(crate) fn spawn(job: &Job<'_>, path: &[u8], body: RequestBodyStore) {
-    let worker = job.worker.clone();
-    let Some(counted) = worker.begin_background() else {
-        let text = format!("{BACKGROUND_MAX} background subrequests are not enough, one is left out");
-        job.client.log(job.worker, job.ex, LogLevel::Warn, &text);
-        return;
-    };
-    let Some(mut inner) = Inner::new(job, path, Sink::Discard) else { return };
-    let ex = &mut inner.ex;
-    ex.routed.wanted = Wanted::Nothing;
-    ex.routed.method = job.ex.routed.method;
-    ex.routed.as_get = job.ex.routed.as_get;
-    ex.routed.args.extend_from_slice(&job.ex.routed.args);
-    ex.received.body = body;
+    let Some((mut inner, counted)) = background(job, path) else { return };
+    inner.ex.received.body = body;
     tokio::task::spawn_local(async move {
         phase::run(&mut inner.job()).await;
         inner.end();
         drop(counted);
     });
+}
+
+/// Begins what `post_action` asks for, once the request has been answered: a subrequest that nobody waits for, whose variables
+/// tell of the response that was sent.
+pub(crate) fn spawn_behind(job: &Job<'_>) {
+    let path = job.ex.routed.uri.clone();
+    let Some((mut inner, counted)) = background(job, &path) else { return };
+    let Some(action) = job.place().scope.core.post_action.clone() else { return };
+    let (ex, answered) = (&mut inner.ex, &job.ex.sent);
+    ex.received.started = job.ex.received.started;
+    ex.received.body = job.ex.received.body.share().unwrap_or_default();
+    ex.sent.status = answered.status;
+    ex.sent.head.clone_from(&answered.head);
+    (ex.sent.bytes, ex.sent.body_bytes) = (answered.bytes, answered.body_bytes);
+    ex.sent.complete = answered.complete;
+    ex.upstream.attempts.clone_from(&job.ex.upstream.attempts);
+    tokio::task::spawn_local(async move {
+        phase::run_at(&mut inner.job(), action.as_bytes()).await;
+        inner.end();
+        drop(counted);
+    });
+}
+
+/// Makes a subrequest that nobody waits for, with the method and the arguments of the request; `None` where there is no room
+/// for it, which is logged. The second is held while it runs.
+fn background(job: &Job<'_>, path: &[u8]) -> Option<(Inner, Background)> {
+    let worker = job.worker.clone();
+    let Some(counted) = worker.begin_background() else {
+        let text = format!("{BACKGROUND_MAX} background subrequests are not enough, one is left out");
+        job.client.log(job.worker, job.ex, LogLevel::Warn, &text);
+        return None;
+    };
+    let mut inner = Inner::new(job, path, Sink::Discard)?;
+    let routed = &mut inner.ex.routed;
+    routed.wanted = Wanted::Nothing;
+    routed.method = job.ex.routed.method;
+    routed.as_get = job.ex.routed.as_get;
+    routed.args.extend_from_slice(&job.ex.routed.args);
+    Some((inner, counted))
 }
 
 #[cfg(test)]
@@ -182,6 +210,25 @@ mod tests {
         // `/nowhere` is in the guarded location itself; it isn't asked again, and there is no such file.
         let got = rig.request("GET /in HTTP/1.1\r\nHost: h\r\n\r\n");
         assert!(got.starts_with("HTTP/1.1 500 "), "{got}");
+    }
+
+    #[test]
+    fn a_request_goes_on_once_it_has_been_answered() {
+        let rig = Rig::new(|plan| {
+            let mut location = location("/");
+            location.scope.core.post_action = Some("@done".into());
+            let mut done = returning("@done", 204);
+            done.matcher = keel_model::LocationMatcher::Named("@done".into());
+            plan.servers[0].locations.extend([location, done]);
+        });
+        rig.enter(async || {
+            let got = rig.answer("GET /x HTTP/1.1\r\nHost: h\r\n\r\n").await;
+            assert!(got.starts_with("HTTP/1.1 404 "), "{got}");
+            assert_eq!(rig.worker().background(), 1);
+            while rig.worker().background() > 0 {
+                tokio::task::yield_now().await;
+            }
+        });
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{io::Write, net::IpAddr, rc::Rc, time::Duration};
 
-use keel_http::{Name, Version, proxy_header::Addresses};
+use keel_http::{Lines, Name, Version, proxy_header::Addresses};
 use keel_model::{LogLevel, Part, ProxyTlv, Template, Variable, VariableId};
 use keel_regex::{Captures, TooManySteps};
 
@@ -31,6 +31,8 @@ pub(crate) struct Lookup<'a> {
     pub(crate) view: &'a Rc<View>,
     /// The answer that is being made ready, before its head is written.
     pub(crate) answer: Option<&'a Answer>,
+    /// The trailers that are being made ready, as far as they are.
+    pub(crate) trailers: Option<&'a Lines>,
 }
 
 impl Lookup<'_> {
@@ -96,7 +98,7 @@ impl Lookup<'_> {
             Variable::DocumentRoot => put(out, Some(&crate::phase::files::root_of(*self))),
             Variable::RealpathRoot => self.realpath_root(out),
             Variable::ContentLength => put(out, ex.field(Name::ContentLength)),
-            Variable::ContentType => put(out, ex.field(Name::ContentType)),
+            Variable::ContentType => self.request_header("content_type", out),
             Variable::Msie => put(out, Some(if self.is_msie() { b"1" } else { b"" })),
             Variable::RequestHeader(name) => self.request_header(name, out),
             Variable::Cookie(name) => self.cookie(name, out),
@@ -105,7 +107,9 @@ impl Lookup<'_> {
             Variable::BytesSent => number(out, ex.sent.bytes),
             Variable::BodyBytesSent => number(out, ex.sent.body_bytes),
             Variable::SentHeader(name) => self.sent_header(name, out),
-            Variable::SentTrailer(name) => joined(out, lines(ex.sent.trailers.as_bytes()), name),
+            Variable::SentTrailer(name) => {
+                joined(out, lines(self.trailers.unwrap_or(&ex.sent.trailers).as_bytes()), name)
+            }
             // The connection and the process.
             Variable::RemoteAddr => self.remote_addr(out),
             Variable::RemotePort => self.remote_port(out),
@@ -528,7 +532,9 @@ fn micros(time: Duration) -> u64 {
 
 /// Gives the value of `name=` in a query; names match without regard to case, as in nginx.
 fn argument<'a>(args: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    args.split(|byte| *byte == b'&').find_map(|pair| {
+    // `$arg_` names none.
+    let mut pairs = args.split(|byte| *byte == b'&').filter(|_| !name.is_empty());
+    pairs.find_map(|pair| {
         let (key, value) = pair.split_at_checked(name.len())?;
         if key.eq_ignore_ascii_case(name) { value.strip_prefix(b"=") } else { None }
     })
@@ -600,6 +606,7 @@ mod tests {
         assert_eq!(argument(b"a=1&bc=2&c=3", b"c"), Some(b"3".as_slice()));
         assert_eq!(argument(b"A=1", b"a"), Some(b"1".as_slice()));
         assert_eq!(argument(b"ab&a", b"a"), None);
+        assert_eq!(argument(b"=1", b""), None);
     }
 
     #[test]

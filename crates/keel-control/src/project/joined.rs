@@ -244,7 +244,7 @@ impl<'a> Joiner<'a> {
         let known = Known { services: names, resolver: None };
         let (mut bindings, problems) = bind(&configuration.upstreams, &known);
         bindings.iter_mut().for_each(Binding::leave_docker_dns);
-        let unknown_name = !problems.is_empty();
+        let unknown_name = problems.iter().any(|problem| problem.severity == Severity::Error);
         self.reading.diagnostics.extend(problems);
         let syslog = settle_syslog(&mut configuration.plan, &configuration.syslog_names, &known);
         self.reading.diagnostics.extend(syslog);

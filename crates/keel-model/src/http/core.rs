@@ -92,6 +92,10 @@ settings! {
         max_ranges: Option<u32> = None;
         /// `msie_padding`.
         msie_padding: bool = true;
+        /// `msie_refresh`.
+        msie_refresh: bool = false;
+        /// `post_action`: the path or named location that a request goes to once it has been answered.
+        post_action: Option<String> = None;
         /// `log_not_found`.
         log_not_found: bool = true;
         /// `error_log` of this place, where it differs from the process's. Empty means the process's.

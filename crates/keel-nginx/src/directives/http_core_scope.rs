@@ -185,6 +185,17 @@ pub(crate) const ROWS: &[Row] = &[
         }),
     },
     Row {
+        name: "msie_refresh",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("off"),
+        doc: "Whether Internet Explorer is sent a page that refreshes itself instead of a redirect with 301 or 302.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.msie_refresh, flag)
+        }),
+    },
+    Row {
         name: "lingering_close",
         syntax: "off | on | always",
         contexts: Contexts::HTTP_ALL,

@@ -6,8 +6,7 @@ use keel_model::{Content, LocationMatcher, Part, Pattern, ProxyPass, ProxyRedire
 use crate::{
     address::{self, WrittenAddress},
     ast::{Directive, Word},
-    directives::{http_core::location_name, http_upstream::refuse_url},
-    lowering::Literals,
+    directives::{http_core::location_name, http_proxy_upstreams::Literals, http_upstream::refuse_url},
     reader::Reader,
     registry::{Arity, Contexts, Row, Setter},
     variables::has_variables,

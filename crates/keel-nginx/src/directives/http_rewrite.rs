@@ -107,9 +107,11 @@ fn set(reader: &mut Reader<'_>, directive: &Directive) {
     if let Some(Variable::Defined(id)) = variable {
         reader.http.names.note_set(id);
     }
-    if let (Some(variable), Some(value)) = (variable, reader.template(value)) {
-        reader.frame.steps.push(Step::Done(RewriteStep::Set { variable, value }));
+    let (Some(variable), Some(value)) = (variable, reader.template(value)) else { return };
+    if let Variable::Defined(id) = variable {
+        reader.http.names.set.push((id, value.clone()));
     }
+    reader.frame.steps.push(Step::Done(RewriteStep::Set { variable, value }));
 }
 
 /// Says whether a text begins a URL that clients are redirected to.

@@ -3,6 +3,7 @@
 use keel_model::{ErrorPage, ErrorPageStatus, FileKind, TryFile, TryFiles, TryFilesFallback};
 
 use crate::{
+    arguments::text,
     ast::{Directive, Word},
     reader::Reader,
     registry::{Arity, Contexts, Row, Setter},
@@ -20,6 +21,18 @@ pub(crate) const ROWS: &[Row] = &[
         doc: "Answers these errors with another URI, named location or URL. `=code` sends that status, `=` alone the \
               page's own. A block with any `error_page` inherits none.",
         set: Setter::Simple(error_page),
+    },
+    Row {
+        name: "post_action",
+        syntax: "uri",
+        contexts: Contexts::HTTP_ALL_IF,
+        arity: Arity::ONE,
+        default: None,
+        doc: "Where a request goes once it has been answered: a path or named location. What comes of it is dropped; variables \
+              tell of the response that was sent. The access log has the request as it was answered.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.post_action, text);
+        }),
     },
     Row {
         name: "try_files",

@@ -17,6 +17,7 @@ pub(crate) mod http_map;
 pub(crate) mod http_mirror;
 pub(crate) mod http_proxy;
 pub(crate) mod http_proxy_pass;
+pub(crate) mod http_proxy_upstreams;
 pub(crate) mod http_realip;
 pub(crate) mod http_rewrite;
 pub(crate) mod http_split_clients;

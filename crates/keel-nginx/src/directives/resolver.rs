@@ -1,8 +1,8 @@
 //! `resolver` and `resolver_timeout` (ngx_http_core_module, ngx_http_upstream_module): who is asked for names while
 //! requests are served.
 //!
-//! They act in `http` and `upstream`, on the names of peers. A name that only a request's variables show is not looked
-//! up, which is why they do nothing in `server` and `location`.
+//! They act on the names of peers in `upstream` blocks, and on those that the variables of a `proxy_pass` may come to by what
+//! the file itself says. A name that only a request shows is not looked up.
 
 use std::time::Duration;
 
@@ -48,10 +48,11 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "resolver",
         syntax: "address ... | system | docker [valid=time] [ipv4=on|off] [ipv6=on|off]",
-        contexts: Contexts::HTTP.or(Contexts::UPSTREAM),
+        contexts: Contexts::HTTP_ALL.or(Contexts::UPSTREAM),
         arity: Arity::AtLeast(1),
         default: None,
-        doc: "The DNS servers that are asked for names of `server ... resolve`, all at a time; `system` for \
+        doc: "The DNS servers that are asked for names of `server ... resolve`, and for those that `set`, `map`, `geo` and \
+              `split_clients` give the variables of a `proxy_pass`, all at a time; `system` for \
               /etc/hosts and the servers of /etc/resolv.conf. `docker` asks no DNS but the container engine, at DOCKER_HOST or its socket: a container \
               joins when it is healthy or, without a healthcheck, accepts a connection, and leaves when it is paused, \
               unhealthy or sent the signal that ends it. An answer holds for its TTL or for `valid`; Docker's own server 127.0.0.11, whose TTL \
@@ -66,7 +67,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "resolver_timeout",
         syntax: "time",
-        contexts: Contexts::HTTP.or(Contexts::UPSTREAM),
+        contexts: Contexts::HTTP_ALL.or(Contexts::UPSTREAM),
         arity: Arity::ONE,
         default: Some("30s"),
         doc: "How long a question to the resolver may take.",
@@ -86,12 +87,6 @@ pub fn parse_resolver(text: &str) -> Result<Resolver, String> {
         draft.take(word)?;
     }
     draft.finish()
-}
-
-/// Checks a `resolver` that has no effect where it stands.
-pub(crate) fn check(reader: &mut Reader<'_>, directive: &Directive) {
-    // What is wrong has been reported; the rest isn't needed.
-    let _ = resolver(reader, directive);
 }
 
 fn resolver(reader: &mut Reader<'_>, directive: &Directive) -> Option<Resolver> {

@@ -39,9 +39,10 @@ impl Filter for AddTrailer {
         for added in self.fields_of(job.ex.sent.status) {
             match &added.field.ready {
                 Some(line) => out.append(line),
-                None => out.named(&added.field.name, |out| {
-                    job.lookup().append_template(&added.field.value, out);
-                }),
+                None => {
+                    let value = job.lookup_with_trailers(out).text(&added.field.value);
+                    out.named(&added.field.name, |out| out.extend_from_slice(&value));
+                }
             }
         }
     }

@@ -61,6 +61,7 @@ fn configured(job: &mut Job<'_>, special: &Special) -> Option<Flow> {
             ErrorPageStatus::FromPage => None,
         };
         job.ex.sent.carried.append(&special.fields);
+        job.ex.sent.location.clone_from(&special.location);
         if uri.starts_with(b"/") && !job.ex.is_head() {
             job.ex.routed.method = Method::Get;
             job.ex.routed.as_get = true;

@@ -1,6 +1,6 @@
 //! nginx's built-in pages for statuses.
 
-use keel_http::{Name, encode};
+use keel_http::{Name, encode, uri};
 use keel_model::ServerTokens;
 
 use crate::{
@@ -14,8 +14,18 @@ use crate::{
 const PADDING_LINE: &[u8] = b"<!-- a padding to disable MSIE and Chrome friendly error page -->\r\n";
 const PADDING_LINES: usize = 6;
 
+/// What stands before and behind the URL in a page that refreshes itself.
+const REFRESH: [&[u8]; 2] =
+    [b"<html><head><meta http-equiv=\"Refresh\" content=\"0; URL=", b"\"></head><body></body></html>\r\n"];
+
 /// Makes the answer for a status that no `error_page` replaces.
 pub(super) fn answer(job: &Job<'_>, special: Special) -> Box<Answer> {
+    if let (301 | 302, Some(url)) = (special.status, &special.location)
+        && job.place().scope.core.msie_refresh
+        && matches!(browser(job), Some(Browser::OldMsie | Browser::Msie))
+    {
+        return refresh(url);
+    }
     let body = text(job, special.status);
     let fields = Fields {
         content_type: Some(b"text/html".to_vec()).filter(|_| !body.is_empty()),
@@ -24,6 +34,19 @@ pub(super) fn answer(job: &Job<'_>, special: Special) -> Box<Answer> {
         ..Fields::default()
     };
     Box::new(Answer { status: shown(special.status), fields, source: Source::Bytes(body) })
+}
+
+/// Makes a page that leads a browser elsewhere (`msie_refresh`).
+fn refresh(url: &[u8]) -> Box<Answer> {
+    let [before, behind] = REFRESH;
+    let mut body = before.to_vec();
+    uri::escape_attribute(url, &mut body);
+    body.extend_from_slice(behind);
+    Answer::text(200, "text/html", body)
+}
+
+fn browser(job: &Job<'_>) -> Option<Browser> {
+    job.ex.field(Name::UserAgent).map(Browser::of)
 }
 
 /// The status that clients see: nginx has some of its own for kinds of 400.
@@ -61,9 +84,8 @@ fn text(job: &Job<'_>, status: u16) -> Vec<u8> {
 
 /// Says whether the browser would replace a short page by its own (`msie_padding`).
 fn is_padded(job: &Job<'_>) -> bool {
-    let browser = job.ex.field(Name::UserAgent).map(Browser::of);
     job.place().scope.core.msie_padding
-        && matches!(browser, Some(Browser::OldMsie | Browser::Msie | Browser::Chrome))
+        && matches!(browser(job), Some(Browser::OldMsie | Browser::Msie | Browser::Chrome))
 }
 
 /// The title of the page for a status that has one.

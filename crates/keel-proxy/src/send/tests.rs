@@ -241,3 +241,38 @@ fn transforms_act_on_the_payload_in_their_order() {
     let body = got.strip_prefix("H: 1\r\n\r\n").unwrap();
     assert!(body.starts_with("8\r\n00001111\r\n20\r\n2222"), "{got}");
 }
+
+#[test]
+fn an_old_browser_is_led_elsewhere_by_a_page() {
+    let rig = Rig::new(|plan| {
+        let scope = &mut plan.servers[0].scope;
+        scope.core.msie_refresh = true;
+        plan.servers[0].rewrite =
+            Return { status: 302, text: Some(Template::literal("http://o/a'b?c")) }.into();
+    });
+    let get =
+        |browser: &str| rig.request(&format!("GET / HTTP/1.1\r\nHost: h\r\nUser-Agent: {browser}\r\n\r\n"));
+    let got = get("Mozilla/4.0 (compatible; MSIE 7.0)");
+    assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && !got.contains("\r\nLocation: "), "{got}");
+    assert!(got.contains("content=\"0; URL=http://o/a%27b?c\">"), "{got}");
+    let got = get("curl/8");
+    assert!(got.starts_with("HTTP/1.1 302 ") && got.contains("\r\nLocation: http://o/a'b?c\r\n"), "{got}");
+}
+
+#[test]
+fn a_redirect_with_a_page_of_its_own_stays_one() {
+    let rig = Rig::new(|plan| {
+        let page =
+            ErrorPage { status: 302, response: ErrorPageStatus::Keep, uri: Template::literal("/page") };
+        plan.servers[0].scope.core.error_pages = vec![page];
+        let mut from = location("/from");
+        from.scope.core.error_pages = plan.servers[0].scope.core.error_pages.clone();
+        from.rewrite = Return { status: 302, text: Some(Template::literal("/to")) }.into();
+        let mut page = location("/page");
+        page.rewrite = Return { status: 200, text: Some(Template::literal("look there")) }.into();
+        plan.servers[0].locations.extend([from, page]);
+    });
+    let got = rig.request("GET /from HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(got.starts_with("HTTP/1.1 302 ") && got.ends_with("look there"), "{got}");
+    assert!(got.contains("\r\nLocation: http://h/to\r\n"), "{got}");
+}

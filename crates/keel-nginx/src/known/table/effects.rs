@@ -5,7 +5,6 @@ use super::{
     SERVER_LOCATION, TWO, UP_TO_ONE, UPSTREAM, block, foreign, line,
 };
 use crate::{
-    directives::resolver::check as resolver,
     known::{
         Effect, Group,
         checks::{
@@ -132,7 +131,6 @@ pub(super) const GROUPS: &[Group] = &[
             foreign("js_content"),
             line("memcached_pass", LOCATION.or(LOCATION_IF), ONE, Once, Text),
             line("perl", LOCATION.or(LIMIT_EXCEPT), ONE, Many, Text),
-            line("post_action", HTTP_ALL.or(LOCATION_IF), ONE, Once, Text),
             line("proxy_store", HTTP_ALL, ONE, Once, Text),
             line("random_index", LOCATION, ONE, Once, Flag),
             foreign("rewrite_by_lua_block"),
@@ -248,15 +246,6 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        effect: Effect::Harmless("names that only a request shows are not looked up; those in `upstream` and `proxy_pass` are"),
-        rows: &[
-            line("resolver", HTTP_ALL, AtLeast(1), Once, Checked(resolver)),
-            line("resolver", UPSTREAM, AtLeast(1), Once, Checked(resolver)),
-            line("resolver_timeout", HTTP_ALL, ONE, Once, Milliseconds),
-            line("resolver_timeout", UPSTREAM, ONE, Once, Milliseconds),
-        ],
-    },
-    Group {
         effect: Effect::Harmless("nothing is recorded"),
         rows: &[
             foreign("log_by_lua_block"),
@@ -348,7 +337,6 @@ pub(super) const GROUPS: &[Group] = &[
     Group {
         effect: Effect::Harmless("old browsers get what everybody gets"),
         rows: &[
-            line("msie_refresh", HTTP_ALL, ONE, Once, Flag),
         ],
     },
     Group {
