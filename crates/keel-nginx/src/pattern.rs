@@ -71,6 +71,10 @@ impl Rewriter<'_> {
         match c {
             '1'..='9' => self.back_reference(c)?,
             'k' | 'g' => self.named_back_reference()?,
+            'p' | 'P' => {
+                let bytes = self.property(c)?;
+                self.out.push_str(&format!("[{bytes}]"));
+            }
             'G' | 'K' | 'X' | 'C' => return Err(PatternError::Unsupported("this escape")),
             '<' | '>' => self.out.push(c),
             'h' => self.out.push_str("[\\t ]"),
@@ -84,6 +88,25 @@ impl Rewriter<'_> {
             other => self.out.push_str(&regex::escape(other.encode_utf8(&mut [0; 4]))),
         }
         Ok(())
+    }
+
+    /// `\p{name}`, `\pN`, and the complements `\P` and `\p{^name}`: gives the bytes that have the property, as the inside
+    /// of a class. A byte is a character of Latin-1 here, as for PCRE where it doesn't read UTF-8.
+    fn property(&mut self, escape: char) -> Result<String, PatternError> {
+        let name: String = match self.chars.next() {
+            Some('{') => self.chars.by_ref().take_while(|&c| c != '}').collect(),
+            Some(letter) => letter.into(),
+            None => return Err(PatternError::Invalid("unfinished escape".into())),
+        };
+        let (name, is_complement) = match name.strip_prefix('^') {
+            Some(name) => (name, escape == 'p'),
+            None => (name.as_str(), escape == 'P'),
+        };
+        let has = regex::Regex::new(&format!("^\\p{{{name}}}$"))
+            .map_err(|_| PatternError::Invalid(format!("unknown property `{name}`")))?;
+        let bytes = (0..=u8::MAX)
+            .filter(|byte| has.is_match(char::from(*byte).encode_utf8(&mut [0; 4])) != is_complement);
+        Ok(bytes.map(|byte| format!("\\x{byte:02x}")).collect())
     }
 
     /// `\Q...\E`.
@@ -115,6 +138,10 @@ impl Rewriter<'_> {
                 }
                 '\\' => match self.chars.next() {
                     Some('h') => self.out.push_str("\\t "),
+                    Some(c @ ('p' | 'P')) => {
+                        let bytes = self.property(c)?;
+                        self.out.push_str(&bytes);
+                    }
                     Some('b') => self.out.push_str("\\x08"),
                     Some(other @ ('<' | '>')) => self.out.push(other),
                     Some(other) => self.out.extend(['\\', other]),
@@ -309,6 +336,8 @@ mod tests {
         check(r"\Qa.b\Ec", r"a\.bc");
         check(r"a(?#note)b", "ab");
         check(r"(?i)a(?:b)??", r"(?i)a(?:b)??");
+        let digits: String = (b'0'..=b'9').map(|digit| format!("\\x{digit:02x}")).collect();
+        check(r"\p{Nd}+[a\p{Nd}]", &format!("[{digits}]+[a{digits}]"));
     }
 
     #[test]
@@ -341,6 +370,19 @@ mod tests {
         refuses(r"(*SKIP)a", "a control verb");
         refuses(r"(a)\10", "a back reference with two digits");
         refuses(r"(a)\g{-1}", "this back reference");
+    }
+
+    #[test]
+    fn properties_are_those_of_latin_1() {
+        let is_match = |pcre: &str, text: &[u8]| {
+            let translated = translate(pcre, false).expect(pcre);
+            Regex::new(&translated.pattern).expect(pcre).is_match(text).expect("few steps")
+        };
+        assert!(
+            is_match(r"^\p{N}\pL$", b"1a") && is_match(r"^\p{N}$", b"\xb2") && is_match(r"^\pL$", b"\xe9")
+        );
+        assert!(!is_match(r"^\p{N}$", b"a") && is_match(r"^\P{N}\p{^N}$", b"a-") && !is_match(r"\PN", b"1"));
+        assert!(matches!(translate(r"\p{Nothing}", false), Err(PatternError::Invalid(_))));
     }
 
     #[test]

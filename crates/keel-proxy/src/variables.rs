@@ -541,21 +541,24 @@ fn argument<'a>(args: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 }
 
 fn cookie<'a>(fields: impl Iterator<Item = &'a [u8]>, name: &[u8]) -> Option<&'a [u8]> {
-    fields.flat_map(|field| field.split(|byte| *byte == b';')).find_map(|pair| {
-        let (key, value) = pair.trim_ascii_start().split_at_checked(name.len())?;
-        let value = value.trim_ascii_start().strip_prefix(b"=")?;
-        key.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
-    })
+    fields.flat_map(|field| field.split(|byte| *byte == b';')).find_map(|pair| named(spaces_off(pair), name))
 }
 
 fn set_cookie<'a>(fields: impl Iterator<Item = &'a [u8]>, name: &[u8]) -> Option<&'a [u8]> {
     let mut first = fields.filter_map(|field| field.split(|byte| *byte == b';').next());
-    first.find_map(|pair| {
-        let (key, value) = pair.trim_ascii_start().split_at_checked(name.len())?;
-        let value = value.trim_ascii_start().strip_prefix(b"=")?;
-        let spaces = value.iter().take_while(|byte| **byte == b' ').count();
-        if key.eq_ignore_ascii_case(name) { value.get(spaces..) } else { None }
-    })
+    first.find_map(|pair| named(pair, name))
+}
+
+/// Value of `name = value`, spaces around the `=` left out and none behind; names match without regard to case.
+fn named<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (key, value) = pair.split_at_checked(name.len())?;
+    let value = spaces_off(value).strip_prefix(b"=")?;
+    key.eq_ignore_ascii_case(name).then(|| spaces_off(value))
+}
+
+fn spaces_off(text: &[u8]) -> &[u8] {
+    let spaces = text.iter().take_while(|byte| **byte == b' ').count();
+    text.get(spaces..).unwrap_or_default()
 }
 
 /// Splits written field lines into names and values.
@@ -613,9 +616,12 @@ mod tests {
     fn finds_cookies() {
         let fields: [&[u8]; 2] = [b"x=1; y = 2 ;z=3", b"w=4"];
         let find = |name: &[u8]| cookie(fields.iter().copied(), name);
-        assert_eq!(find(b"y"), Some(b"2".as_slice()));
+        assert_eq!(find(b"y"), Some(b"2 ".as_slice()));
         assert_eq!(find(b"w"), Some(b"4".as_slice()));
         assert_eq!(find(b"v"), None);
+        let find = |field: &'static [u8]| set_cookie(std::iter::once(field), b"a");
+        assert_eq!(find(b"A  =  b c ; d"), Some(b"b c ".as_slice()));
+        assert_eq!(find(b"a\t=b"), None);
     }
 
     #[test]
