@@ -22,6 +22,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("keel-telemetry", &["keel-model"]),
     ("keel-tree", &["keel-model"]),
     ("keel-compose", &["keel-diag", "keel-model", "keel-tree"]),
+    ("keel-kube", &["keel-compose", "keel-diag", "keel-model"]),
     ("keel-nginx", &["keel-diag", "keel-lb", "keel-model", "keel-regex"]),
     (
         "keel-proxy",
@@ -43,6 +44,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "keel-compose",
             "keel-diag",
             "keel-engine",
+            "keel-kube",
             "keel-model",
             "keel-nginx",
             "keel-proxy",
@@ -70,7 +72,8 @@ const BANNED: &[(&str, &str)] = &[
 ];
 
 /// Packages that one crate alone depends on, and what everybody else has instead.
-const OWNED: &[(&str, &str)] = &[("bollard", "keel-engine")];
+const OWNED: &[(&str, &str)] =
+    &[("bollard", "keel-engine"), ("k8s-openapi", "keel-kube"), ("kube", "keel-kube")];
 
 /// A file longer than this has more than one reason to change.
 const FILE_LINES_MAX: usize = 900;

@@ -12,8 +12,10 @@ mod doctor;
 mod drill;
 mod exec;
 mod explain;
+mod export;
 mod healthcheck;
 mod instances;
+mod linger;
 mod log;
 mod logs;
 mod output;
@@ -73,6 +75,8 @@ enum Command {
     Reload,
     /// Print the joined, resolved plan
     Config(config::Args),
+    /// Write the project as manifests for a cluster
+    Export(export::Args),
     /// Play failure cases on a copy of the project under load, and say what was lost
     #[cfg(feature = "drill")]
     Drill(Box<drill::Args>),
@@ -100,6 +104,8 @@ enum Command {
     Serve(serve::Args),
     /// Say whether the balancer of this container serves
     Healthcheck(healthcheck::Args),
+    /// Wait, as what a container runs before it is told to end
+    Linger(linger::Args),
     /// Serve connections for the supervisor that started this process
     #[command(hide = true)]
     DataPlane,
@@ -143,9 +149,11 @@ fn main() -> ExitCode {
         Command::DrillPeer(args) => drill::peer(&args),
         #[cfg(feature = "drill")]
         Command::DrillReady(args) => drill::ready(&args),
+        Command::Export(args) => export::run(project, &args),
         Command::Explain(args) => explain::run(&args),
         Command::Serve(args) => return serve::run(args, serve::Style::Evenkeel),
         Command::Healthcheck(args) => return healthcheck::run(&args),
+        Command::Linger(args) => return linger::run(&args),
         Command::DataPlane => return data_plane::run(),
     };
     let code = outcome.unwrap_or_else(|error| project::fail(&error));

@@ -128,6 +128,7 @@ impl From<FileChoice> for ProjectOptions {
             env_files: choice.env_files,
             environment: choice.environment,
             driver: choice.driver,
+            place: keel_compose::RunPlace::Here,
         };
         Self { compose, state: state_folder(), cache: cache_folder() }
     }

@@ -4,7 +4,7 @@ use keel_diag::Diagnostic;
 use keel_model::Confinement;
 
 use crate::{
-    MountSource, Origin, Service,
+    MountSource, Origin, Reservations, Service,
     decode::Decoder,
     report::Report,
     yaml::{Node, Value},
@@ -71,6 +71,15 @@ pub(crate) fn deploy_limits(decoder: &mut Decoder<'_>, limits: &Node, confinemen
     settle(cpus, &mut confinement.nano_cpus, "cpus");
     settle(memory, &mut confinement.memory_bytes, "mem_limit");
     settle(pids, &mut confinement.pids_max, "pids_limit");
+}
+
+/// Reads `deploy.resources.reservations`.
+pub(crate) fn reservations(decoder: &mut Decoder<'_>, node: &Node) -> Reservations {
+    let get = |field: &str| node.get(field).filter(|node| !node.is_null());
+    Reservations {
+        memory_bytes: get("memory").and_then(|node| bytes(decoder, node)),
+        nano_cpus: get("cpus").and_then(|node| nano_cpus(decoder, node)),
+    }
 }
 
 /// The paths of `volumes` with `type: tmpfs`.

@@ -40,11 +40,11 @@ mod yaml;
 pub use dockerfile::{BuildInputs, Copy, CopySource, Dockerfile, Run, RunCommand, Stage, context_patterns};
 pub use healthcheck::{HealthTest, Healthcheck};
 pub use load::{Loaded, load, load_text};
-pub use options::Options;
+pub use options::{Options, RunPlace};
 pub use ports::{PortMapping, PortRange};
 pub use project::{
     Build, Config, ConfigMount, DependsOn, Mount, MountSource, NamedVolume, Network, NetworkAttachment,
-    Origin, Process, Project, Service,
+    Origin, Process, Project, Reservations, Service, UpdateConfig, UpdateOrder,
 };
 pub use seat::{
     ImageTexts, Invocation, Layer, SeatFile, SeatFiles, SeatImage, balancer_seats, is_balancer_seat,

@@ -86,8 +86,14 @@ fn load_into(options: &Options, mut reader: FileReader<'_>, likely: &mut Likely)
     let tree = reader.project_tree(&found.files, &found.folder, &variables)?;
     let name = project_name(given, &found.folder, &tree, &mut reader);
     let profiles = profiles(options, &variables);
-    let context =
-        lower::LoadContext { name, folder: found.folder, variables, profiles, driver: options.driver };
+    let context = lower::LoadContext {
+        name,
+        folder: found.folder,
+        variables,
+        profiles,
+        driver: options.driver,
+        place: options.place,
+    };
     Some(lower::lower(tree, context, &mut reader))
 }
 

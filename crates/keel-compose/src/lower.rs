@@ -7,7 +7,7 @@ use keel_diag::Diagnostic;
 use keel_model::{DependencyCondition, DriverChoice};
 
 use crate::{
-    Config, DependsOn, NamedVolume, Network, Origin, Project, Service, Spanned,
+    Config, DependsOn, NamedVolume, Network, Origin, Project, RunPlace, Service, Spanned,
     decode::Decoder,
     driver,
     files::FileReader,
@@ -26,6 +26,7 @@ pub(crate) struct LoadContext {
     pub(crate) variables: BTreeMap<String, String>,
     pub(crate) profiles: Vec<String>,
     pub(crate) driver: Option<DriverChoice>,
+    pub(crate) place: RunPlace,
 }
 
 /// Types a joined tree.
@@ -57,8 +58,9 @@ pub(crate) fn lower(tree: Node, context: LoadContext, reader: &mut FileReader<'_
         reader.report.push(Diagnostic::error("compose::no-services", message).at(span, ""));
     }
     for (name, entry) in services {
-        let given = context.driver;
-        let service = reader.within(name, |reader| service::service(name, entry, &project, given, reader));
+        let surroundings = service::Surroundings { driver: context.driver, place: context.place };
+        let service =
+            reader.within(name, |reader| service::service(name, entry, &project, surroundings, reader));
         project.services.insert(name.clone(), service);
     }
     apply_links(services, &mut project, reader);

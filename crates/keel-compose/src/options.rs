@@ -21,4 +21,16 @@ pub struct Options {
     pub environment: BTreeMap<String, String>,
     /// `--driver`; it counts more than any `x-driver`.
     pub driver: Option<DriverChoice>,
+    /// Where the services run: it decides which fields are named as not honoured.
+    pub place: RunPlace,
+}
+
+/// Where the services of a project run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RunPlace {
+    /// On this machine, under Evenkeel.
+    #[default]
+    Here,
+    /// In a cluster, for which manifests are written.
+    Cluster,
 }

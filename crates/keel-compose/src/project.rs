@@ -150,6 +150,12 @@ pub struct Service {
     pub deploy_restart: Option<Spanned<RestartPolicy>>,
     /// `deploy.replicas`.
     pub deploy_replicas: Option<Spanned<u32>>,
+    /// `deploy.update_config`.
+    pub deploy_update: Option<UpdateConfig>,
+    /// Where `deploy.mode: global` stands.
+    pub deploy_global: Option<Span>,
+    /// `deploy.resources.reservations`.
+    pub reservations: Reservations,
     /// `scale`.
     pub scale: Option<Spanned<u32>>,
     /// `stop_signal` as a number.
@@ -317,6 +323,39 @@ pub struct DependsOn {
     pub required: bool,
     /// Whether this service restarts when that one does.
     pub restart: bool,
+}
+
+/// `deploy.update_config`. What is not given is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpdateConfig {
+    /// Where it stands.
+    pub span: Span,
+    /// How many instances are replaced at a time; 0 for all.
+    pub parallelism: Option<u32>,
+    /// How long to wait between two groups.
+    pub delay: Option<Duration>,
+    /// What comes first.
+    pub order: Option<UpdateOrder>,
+    /// `failure_action`.
+    pub failure_action: Option<Spanned<String>>,
+}
+
+/// `update_config.order`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpdateOrder {
+    /// The replacement starts before the old instance stops.
+    StartFirst,
+    /// The old instance stops first.
+    StopFirst,
+}
+
+/// `deploy.resources.reservations`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reservations {
+    /// `memory` in bytes.
+    pub memory_bytes: Option<i64>,
+    /// `cpus` in billionths of a core.
+    pub nano_cpus: Option<i64>,
 }
 
 /// One entry of a service's `networks`.

@@ -197,6 +197,9 @@ const CONTAINER: &[&str] = &[
     "user",
 ];
 
+/// What manifests say besides.
+const CLUSTER: &[&str] = &["network_mode", "reservations", "update_config"];
+
 /// `services.NAME.build`.
 pub(crate) const BUILD: &[Field] = &[
     error("additional_contexts", "what is copied from another context is not there for a process"),
@@ -248,6 +251,16 @@ pub(crate) const LIMITS: &[Field] = &[read("cpus"), read("memory"), read("pids")
 /// `services.NAME.deploy.restart_policy`.
 pub(crate) const RESTART_POLICY: &[Field] =
     &[read("condition"), read("delay"), read("max_attempts"), read("window")];
+
+/// `services.NAME.deploy.update_config`.
+pub(crate) const UPDATE_CONFIG: &[Field] = &[
+    read("delay"),
+    read("failure_action"),
+    read("max_failure_ratio"),
+    read("monitor"),
+    read("order"),
+    read("parallelism"),
+];
 
 /// `services.NAME.healthcheck`.
 pub(crate) const HEALTHCHECK: &[Field] = &[
@@ -374,6 +387,8 @@ pub(crate) enum Care {
     Effects,
     /// It runs as a container.
     Container,
+    /// It runs in a cluster.
+    Cluster,
     /// It isn't (the balancer's seat, a service found elsewhere): only the names are checked.
     Names,
 }
@@ -394,6 +409,9 @@ pub(crate) fn check(entries: &Mapping, fields: &[Field], what: &str, care: Care,
             (Care::Container, Warn(_) | WarnUnless(..) | Error(_)) if CONTAINER.contains(&field.name) => Read,
             (Care::Container, Warn(_) | WarnUnless(..)) => Warn("the container is made without it"),
             (Care::Container, Error(_)) => Error("the container would be made without it"),
+            (Care::Cluster, Warn(_) | WarnUnless(..) | Error(_)) if is_in_manifests(field.name) => Read,
+            (Care::Cluster, Warn(_) | WarnUnless(..)) => Warn("the manifests are written without it"),
+            (Care::Cluster, Error(_)) => Error("the manifests would be written without it"),
             (_, effect) => effect,
         };
         match effect {
@@ -417,6 +435,11 @@ fn unknown(name: &str, entry: &crate::yaml::Entry, fields: &[Field], what: &str)
         Some(near) => diagnostic.help(format!("did you mean `{near}`?")),
         None => diagnostic.help("a field of your own begins with `x-`"),
     }
+}
+
+/// Whether manifests say what a field says.
+fn is_in_manifests(name: &str) -> bool {
+    CONTAINER.contains(&name) || CLUSTER.contains(&name)
 }
 
 /// Whether a field says what holds without it.
@@ -478,6 +501,7 @@ mod tests {
             CONFIG,
             RESOURCES,
             LIMITS,
+            UPDATE_CONFIG,
         ] {
             let names: Vec<_> = table.iter().map(|field| field.name).collect();
             assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");

@@ -12,8 +12,8 @@ use keel_diag::{Diagnostic, Span};
 use keel_model::{DependencyCondition, Driver, DriverChoice, RestartCondition, RestartPolicy, signal_number};
 
 use crate::{
-    Build, BuildInputs, DependsOn, Dockerfile, NetworkAttachment, Process, Project, Service, Spanned,
-    container,
+    Build, BuildInputs, DependsOn, Dockerfile, NetworkAttachment, Process, Project, Reservations, RunPlace,
+    Service, Spanned, UpdateConfig, UpdateOrder, container,
     decode::Decoder,
     dotenv::Format,
     driver,
@@ -34,12 +34,20 @@ const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Instances of one service at most.
 const REPLICAS_MAX: u32 = 10_000;
 
+/// What is said outside of the files.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surroundings {
+    /// `--driver`.
+    pub(crate) driver: Option<DriverChoice>,
+    pub(crate) place: RunPlace,
+}
+
 /// Reads a service.
 pub(crate) fn service(
     name: &str,
     entry: &Entry,
     project: &Project,
-    driver: Option<DriverChoice>,
+    surroundings: Surroundings,
     reader: &mut FileReader<'_>,
 ) -> Service {
     let none = Mapping::new();
@@ -50,7 +58,7 @@ pub(crate) fn service(
     let fields = decoder.entries(node).unwrap_or(&none);
     let mut service = read_fields(&mut decoder, name, entry, project);
     read_deploy(&mut decoder, node, &mut service);
-    driver::of_service(driver, &mut decoder, node, project, &mut service);
+    driver::of_service(surroundings.driver, &mut decoder, node, project, &mut service);
     service.enabled = service.profiles.is_empty()
         || service
             .profiles
@@ -58,7 +66,11 @@ pub(crate) fn service(
             .any(|profile| project.profiles.iter().any(|active| *active == profile.value || active == "*"));
     read_environment(node, &mut service, project, reader);
     service.dockerfile = read_dockerfile(&service, project, reader);
-    let care = care(&service);
+    let care = match surroundings.place {
+        RunPlace::Here => care(&service),
+        RunPlace::Cluster if is_balancer_seat(&service) => Care::Names,
+        RunPlace::Cluster => Care::Cluster,
+    };
     schema::check(fields, schema::SERVICE, "a service", care, reader.report);
     if let Some(build) = node.get("build").and_then(Node::as_mapping) {
         schema::check(build, schema::BUILD, "`build`", care, reader.report);
@@ -70,7 +82,7 @@ pub(crate) fn service(
         container::check(&service, reader.report);
     } else if care == Care::Effects {
         check_effects(&service, reader);
-    } else if is_balancer_seat(&service) {
+    } else if is_balancer_seat(&service) && surroundings.place == RunPlace::Here {
         check_seat(&service, reader);
     }
     if service.image.is_none() && service.build.is_none() && service.process.is_none() {
@@ -106,6 +118,9 @@ fn read_fields(decoder: &mut Decoder<'_>, name: &str, entry: &Entry, project: &P
         restart: get("restart").and_then(|node| restart(decoder, node)),
         deploy_restart: None,
         deploy_replicas: None,
+        deploy_update: None,
+        deploy_global: None,
+        reservations: Reservations::default(),
         scale: get("scale").and_then(|node| replicas(decoder, node)),
         stop_signal: get("stop_signal").and_then(|node| signal(decoder, node)),
         stop_grace_period: get("stop_grace_period").and_then(|node| decoder.duration(node)),
@@ -300,18 +315,48 @@ fn read_deploy(decoder: &mut Decoder<'_>, node: &Node, service: &mut Service) {
     if let Some(limits) = deploy.get("resources").and_then(|resources| resources.get("limits")) {
         container::deploy_limits(decoder, limits, &mut service.confinement);
     }
+    if let Some(reserved) = deploy.get("resources").and_then(|resources| resources.get("reservations")) {
+        service.reservations = container::reservations(decoder, reserved);
+    }
+    service.deploy_update = deploy.get("update_config").and_then(|node| update(decoder, node));
     service.deploy_replicas = deploy.get("replicas").and_then(|node| replicas(decoder, node));
     service.deploy_restart = deploy.get("restart_policy").and_then(|node| restart_policy(decoder, node));
     let Some(mode) = deploy.get("mode").and_then(|node| decoder.text(node)) else { return };
     match mode.value.as_str() {
         "replicated" => {}
         // One on every machine, and this is the only one.
-        "global" => service.deploy_replicas = None,
+        "global" => {
+            service.deploy_replicas = None;
+            service.deploy_global = Some(mode.span);
+        }
         _ => {
             let message = format!("`mode: {}` can't be honoured", mode.value);
             decoder.invalid(mode.span, message, "replicated and global are");
         }
     }
+}
+
+fn update(decoder: &mut Decoder<'_>, node: &Node) -> Option<UpdateConfig> {
+    let entries = decoder.entries(node)?;
+    schema::check(entries, schema::UPDATE_CONFIG, "`update_config`", Care::Effects, decoder.report);
+    let field = |name: &str| node.get(name).filter(|node| !node.is_null());
+    let order = match field("order").and_then(|node| decoder.name(node)) {
+        None => None,
+        Some(order) if order.value == "start-first" => Some(UpdateOrder::StartFirst),
+        Some(order) if order.value == "stop-first" => Some(UpdateOrder::StopFirst),
+        Some(order) => {
+            let message = format!("`{}` is not an order", order.value);
+            decoder.invalid(order.span, message, "start-first or stop-first");
+            None
+        }
+    };
+    Some(UpdateConfig {
+        span: node.span,
+        parallelism: field("parallelism").and_then(|node| decoder.number(node)).map(|number| number.value),
+        delay: field("delay").and_then(|node| decoder.duration(node)).map(|delay| delay.value),
+        order,
+        failure_action: field("failure_action").and_then(|node| decoder.name(node)),
+    })
 }
 
 fn check_deploy(deploy: &Node, care: Care, reader: &mut FileReader<'_>) {
@@ -322,7 +367,7 @@ fn check_deploy(deploy: &Node, care: Care, reader: &mut FileReader<'_>) {
     };
     check(Some(deploy), schema::DEPLOY, "`deploy`");
     let resources = deploy.get("resources");
-    if care == Care::Container {
+    if care == Care::Container || care == Care::Cluster {
         check(resources, schema::RESOURCES, "`resources`");
     }
     check(resources.and_then(|resources| resources.get("limits")), schema::LIMITS, "`limits`");

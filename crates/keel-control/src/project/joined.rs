@@ -3,6 +3,8 @@
 mod lowered;
 mod published_ports;
 
+pub(super) use published_ports::Written;
+
 use std::{
     cell::LazyCell,
     collections::{BTreeMap, BTreeSet},

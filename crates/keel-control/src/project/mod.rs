@@ -3,6 +3,7 @@
 mod command;
 mod container;
 mod direct;
+mod export;
 mod joined;
 mod left_out;
 mod merge;
@@ -20,6 +21,9 @@ mod tree;
 
 pub use command::{UpError, UpOptions};
 pub use direct::{DirectPort, direct_configuration};
+#[cfg(feature = "kubernetes")]
+pub use export::KubernetesOptions;
+pub use export::{Exported, ExportedFile, Part, Readers, SwarmOptions};
 pub use joined::{Joined, ProjectOptions, Reading, Seat};
 pub use path_map::PathMap;
 pub use place::{Identity, place};

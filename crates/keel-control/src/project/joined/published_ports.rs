@@ -131,7 +131,7 @@ fn nothing_to_balance() -> Diagnostic {
 }
 
 /// The text that Evenkeel wrote, as the only file there is.
-struct Written<'a>(&'a str);
+pub(in crate::project) struct Written<'a>(pub(in crate::project) &'a str);
 
 impl Files for Written<'_> {
     fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
