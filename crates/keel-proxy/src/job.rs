@@ -57,18 +57,18 @@ impl Job<'_> {
     }
 }
 
-/// What a phase decides.
+/// What a phase decides. Small, as every phase of every request returns one: what is rare is boxed.
 pub(crate) enum Flow {
     /// The next phase goes on.
     Next,
     /// This is sent.
     Answer(Box<Answer>),
     /// The request ends with a status, which `error_page` may replace.
-    Status(Special),
+    Status(Box<Special>),
     /// The request goes on elsewhere in this server.
     Redirect {
         /// Where to; `None` keeps the URI, as a named location does.
-        uri: Option<InternalUri>,
+        uri: Option<Box<InternalUri>>,
         restart: Restart,
     },
     /// The connection closes without a (further) byte.
@@ -78,7 +78,7 @@ pub(crate) enum Flow {
 impl Flow {
     /// Ends the request with a status that has no fields of its own.
     pub(crate) fn status(status: u16) -> Self {
-        Flow::Status(status.into())
+        Flow::Status(Box::new(status.into()))
     }
 }
 
@@ -89,4 +89,17 @@ pub(crate) enum Ended {
     Answered,
     /// The connection closes: nothing is to be sent, or nothing more can be.
     Closed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{answer::PeerAnswer, upstream::Target};
+
+    #[test]
+    fn what_every_request_moves_is_small() {
+        assert!(size_of::<Flow>() <= 40, "{}", size_of::<Flow>());
+        assert!(size_of::<Target>() <= 16, "{}", size_of::<Target>());
+        assert!(size_of::<PeerAnswer>() <= 96, "{}", size_of::<PeerAnswer>());
+    }
 }

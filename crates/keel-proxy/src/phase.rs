@@ -19,7 +19,6 @@ mod rewrite;
 mod try_files;
 
 use crate::{
-    answer::Special,
     job::{Ended, Flow, Job},
     send::{self, Sent},
     subrequest, upstream,
@@ -72,10 +71,10 @@ async fn go(job: &mut Job<'_>, mut next: Next) -> Ended {
             Flow::Answer(answer) => match send::send(job, answer).await {
                 Sent::Whole => return Ended::Answered,
                 Sent::Cut => return Ended::Closed,
-                Sent::Instead(special) => Next::Decided(Flow::Status(special)),
+                Sent::Instead(special) => Next::Decided(Flow::Status(Box::new(special))),
                 Sent::Broken(broken) => Next::Decided(Box::pin(upstream::resume(job, broken)).await),
             },
-            Flow::Status(special) => Next::Decided(error_page::answer(job, special)),
+            Flow::Status(special) => Next::Decided(error_page::answer(job, *special)),
             Flow::Redirect { uri, restart } => match redirect::follow(job, uri, restart) {
                 Ok(()) if restart == Restart::Server => Next::Phases(Start::Server),
                 Ok(()) => Next::Phases(Start::Location),
@@ -83,7 +82,7 @@ async fn go(job: &mut Job<'_>, mut next: Next) -> Ended {
             },
             Flow::Close => return Ended::Closed,
             // The last phase always decides.
-            Flow::Next => Next::Decided(Flow::Status(Special::from(404))),
+            Flow::Next => Next::Decided(Flow::status(404)),
         };
     }
 }

@@ -93,7 +93,7 @@ async fn deny(job: &mut Job<'_>, special: Special) -> Flow {
             return flow;
         }
     }
-    Flow::Status(special)
+    Flow::Status(Box::new(special))
 }
 
 /// Lets the first rule of `allow` and `deny` that matches decide.

@@ -113,7 +113,8 @@ pub(super) async fn serve(job: &mut Job<'_>) -> Flow {
             target.push(b'?');
             target.extend_from_slice(&job.ex.routed.args);
         }
-        return Flow::Status(Special::moved(301, redirect::absolute_url(job.lookup(), &target)));
+        let url = redirect::absolute_url(job.lookup(), &target);
+        return Flow::Status(Box::new(Special::moved(301, url)));
     };
     if !meta.is_file() {
         let text = format!("\"{}\" is not a regular file", path.display());

@@ -36,7 +36,8 @@ pub(super) fn run(job: &mut Job<'_>) -> Flow {
                 path.push(b'?');
                 path.extend_from_slice(&job.ex.routed.args);
             }
-            return Flow::Status(Special::moved(301, redirect::absolute_url(job.lookup(), &path)));
+            let url = redirect::absolute_url(job.lookup(), &path);
+            return Flow::Status(Box::new(Special::moved(301, url)));
         }
     }
     job.client.limit_keep_alive(job.worker, job.ex, &view);

@@ -31,7 +31,7 @@ pub(crate) enum Restart {
 impl Flow {
     /// Begins anew at a path.
     pub(crate) fn restart(path: Vec<u8>, args: Vec<u8>) -> Self {
-        Flow::Redirect { uri: Some(InternalUri { path, args }), restart: Restart::Server }
+        Flow::Redirect { uri: Some(Box::new(InternalUri { path, args })), restart: Restart::Server }
     }
 }
 
@@ -75,12 +75,13 @@ pub(super) fn count(job: &mut Job<'_>, what: &str) -> Result<(), Flow> {
 }
 
 /// Takes a request to where it is redirected. An error is what ends it: it has been redirected too often.
-pub(super) fn follow(job: &mut Job<'_>, uri: Option<InternalUri>, restart: Restart) -> Result<(), Flow> {
+pub(super) fn follow(job: &mut Job<'_>, uri: Option<Box<InternalUri>>, restart: Restart) -> Result<(), Flow> {
     count(job, "internally redirecting from")?;
     job.ex.routed.internal = true;
     if let Some(uri) = uri {
-        job.ex.routed.uri = uri.path;
-        job.ex.routed.args = uri.args;
+        let InternalUri { path, args } = *uri;
+        job.ex.routed.uri = path;
+        job.ex.routed.args = args;
         job.ex.routed.raw_uri_valid = false;
         job.ex.routed.prefix_is_gone = false;
         job.ex.routed.uri_below_alias = false;

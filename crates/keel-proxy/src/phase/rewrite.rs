@@ -286,7 +286,7 @@ impl Engine<'_, '_> {
 /// Sends the client to a URL; a path is made one.
 fn moved(job: &Job<'_>, status: u16, url: Vec<u8>) -> Flow {
     let url = if url.first() == Some(&b'/') { redirect::absolute_url(job.lookup(), &url) } else { url };
-    Flow::Status(Special::moved(status, url))
+    Flow::Status(Box::new(Special::moved(status, url)))
 }
 
 /// Answers as `return` says. An error without a text gets the page for its status; everything else is sent as it is,

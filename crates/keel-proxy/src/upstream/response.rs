@@ -113,7 +113,7 @@ fn replacement(job: &mut Job<'_>, program: &ProxyProgram, scope: &ProxyScope) ->
                 special.fields.copied(field, &side.input);
             }
         }
-        Flow::Status(special)
+        Flow::Status(Box::new(special))
     };
     Some(flow)
 }

@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::{
         rig::{self, Rig},
-        upstream::pool::Pool,
+        upstream::{pool::Pool, route::Dynamic},
     };
 
     #[test]
@@ -187,7 +187,7 @@ mod tests {
                 upstream.peers.peers.push(Peer::new(Address::Unix("other".into()), "other"));
                 let group = Group::new(&upstream, &job.worker.registry, Arc::new(|_, _| {})).unwrap();
                 let (name, pool) = ("app".to_owned(), Rc::new(Pool::default()));
-                let target = Target::Dynamic { name, group, pool, uri: None };
+                let target = Target::Dynamic(Box::new(Dynamic { name, group, pool, uri: None }));
                 let scope = ProxyScope::default();
                 let mut retries = Retries::new(job, &scope, &target, false);
                 retries.may(job, &scope, &target, Error { cause, retry })

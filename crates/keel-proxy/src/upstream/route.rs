@@ -17,36 +17,48 @@ const DYNAMIC_MAX: usize = 1024;
 
 /// A group and this worker's connections to it.
 pub(crate) enum Target {
-    Known { upstream: usize, view: Rc<View> },
-    Dynamic { name: String, group: Arc<Group>, pool: Rc<Pool>, uri: Option<Vec<u8>> },
+    Known {
+        upstream: usize,
+        view: Rc<View>,
+    },
+    /// Boxed: most configurations name no upstream by a variable.
+    Dynamic(Box<Dynamic>),
+}
+
+/// What is found for an address that only a request names.
+pub(crate) struct Dynamic {
+    pub(super) name: String,
+    pub(super) group: Arc<Group>,
+    pub(super) pool: Rc<Pool>,
+    pub(super) uri: Option<Vec<u8>>,
 }
 
 impl Target {
     pub(crate) fn group(&self) -> &Arc<Group> {
         match self {
             Target::Known { upstream, view } => &view.snapshot.upstreams[*upstream].group,
-            Target::Dynamic { group, .. } => group,
+            Target::Dynamic(dynamic) => &dynamic.group,
         }
     }
 
     pub(crate) fn pool(&self) -> &Rc<Pool> {
         match self {
             Target::Known { upstream, view } => &view.pools[*upstream],
-            Target::Dynamic { pool, .. } => pool,
+            Target::Dynamic(dynamic) => &dynamic.pool,
         }
     }
 
     pub(crate) fn name(&self) -> &str {
         match self {
             Target::Known { upstream, view } => &view.snapshot.upstreams[*upstream].name.0,
-            Target::Dynamic { name, .. } => name,
+            Target::Dynamic(dynamic) => &dynamic.name,
         }
     }
 
     pub(super) fn queue<'a>(&self, view: &'a View) -> Option<&'a QueueLength> {
         match self {
             Target::Known { upstream, .. } => view.snapshot.upstreams.get(*upstream).map(|conf| &*conf.queue),
-            Target::Dynamic { .. } => None,
+            Target::Dynamic(_) => None,
         }
     }
 
@@ -54,7 +66,7 @@ impl Target {
     pub(super) fn uri(&self) -> Option<&[u8]> {
         match self {
             Target::Known { .. } => None,
-            Target::Dynamic { uri, .. } => uri.as_deref(),
+            Target::Dynamic(dynamic) => dynamic.uri.as_deref(),
         }
     }
 }
@@ -82,12 +94,13 @@ pub(super) fn find(job: &mut Job<'_>, program: &ProxyProgram) -> Result<Target, 
     }
     let uri = uri.map(<[u8]>::to_vec);
     if let Some((group, pool)) = job.worker.dynamic.borrow().get(host.as_bytes()) {
-        return Ok(Target::Dynamic { name: host, group: group.clone(), pool: pool.clone(), uri });
+        let (group, pool) = (group.clone(), pool.clone());
+        return Ok(Target::Dynamic(Box::new(Dynamic { name: host, group, pool, uri })));
     }
     if let Some(upstream) = job.view.snapshot.upstream(&host) {
         let view = job.view.clone();
         let (group, pool) = (view.snapshot.upstreams[upstream].group.clone(), view.pools[upstream].clone());
-        return Ok(Target::Dynamic { name: host, group, pool, uri });
+        return Ok(Target::Dynamic(Box::new(Dynamic { name: host, group, pool, uri })));
     }
     let Some(address) = parse_address(&host) else {
         let text = format!("no resolver defined to resolve {}", host.split(':').next().unwrap_or_default());
@@ -109,7 +122,7 @@ pub(super) fn find(job: &mut Job<'_>, program: &ProxyProgram) -> Result<Target, 
         dynamic.clear();
     }
     dynamic.insert(host.clone().into_bytes(), (group.clone(), pool.clone()));
-    Ok(Target::Dynamic { name: host, group, pool, uri })
+    Ok(Target::Dynamic(Box::new(Dynamic { name: host, group, pool, uri })))
 }
 
 /// Splits `host:port/uri`; a unix socket's path ends at a colon.
