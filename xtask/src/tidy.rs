@@ -13,6 +13,7 @@ use serde_json::Value;
 const IMPORTS: &[(&str, &[&str])] = &[
     ("keel-diag", &[]),
     ("keel-http", &[]),
+    ("keel-limit", &[]),
     ("keel-model", &[]),
     ("keel-password", &[]),
     ("keel-sys", &[]),
@@ -29,6 +30,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "keel-http",
             "keel-lb",
+            "keel-limit",
             "keel-model",
             "keel-password",
             "keel-regex",

@@ -10,12 +10,16 @@ mod core;
 mod geo;
 mod headers;
 mod index;
+mod limit_conn;
+mod limit_req;
 mod log;
 mod map;
 mod mirror;
 mod proxy;
 mod realip;
+mod referer;
 mod rewrite;
+mod secure_link;
 mod split_clients;
 mod upstream;
 
@@ -30,12 +34,16 @@ pub use self::core::*;
 pub use self::geo::*;
 pub use self::headers::*;
 pub use self::index::*;
+pub use self::limit_conn::*;
+pub use self::limit_req::*;
 pub use self::log::*;
 pub use self::map::*;
 pub use self::mirror::*;
 pub use self::proxy::*;
 pub use self::realip::*;
+pub use self::referer::*;
 pub use self::rewrite::*;
+pub use self::secure_link::*;
 pub use self::split_clients::*;
 pub use self::upstream::*;
 
@@ -132,6 +140,14 @@ settings! {
         headers: HeadersScope = HeadersScope::default(), as HeadersLayer;
         /// ngx_http_rewrite_module, apart from what it does.
         rewrite: RewriteScope = RewriteScope::default(), as RewriteLayer;
+        /// ngx_http_limit_conn_module.
+        limit_conn: LimitConnScope = LimitConnScope::default(), as LimitConnLayer;
+        /// ngx_http_limit_req_module.
+        limit_req: LimitReqScope = LimitReqScope::default(), as LimitReqLayer;
+        /// ngx_http_referer_module.
+        referer: RefererScope = RefererScope::default(), as RefererLayer;
+        /// ngx_http_secure_link_module.
+        secure_link: SecureLinkScope = SecureLinkScope::default(), as SecureLinkLayer;
         /// ngx_http_log_module.
         log: LogScope = LogScope::default(), as LogLayer;
         /// ngx_http_index_module.

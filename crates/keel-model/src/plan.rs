@@ -29,11 +29,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Gives every scope: of each server, then of its locations and their `if` blocks, outer before inner.
+    /// Gives every scope: of each server, then of its locations and of `limit_except` and `if` in them, outer before inner.
     pub fn scopes(&self) -> Vec<&Scope> {
         fn walk<'a>(locations: &'a [Location], scopes: &mut Vec<&'a Scope>) {
             for location in locations {
                 scopes.push(&location.scope);
+                scopes.extend(location.scope.core.limit_except.as_deref().map(|except| &except.scope));
                 scopes.extend(location.rewrite.scopes());
                 walk(&location.locations, scopes);
             }

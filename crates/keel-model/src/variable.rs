@@ -59,6 +59,8 @@ pub enum Variable {
     /// `$cookie_name`.
     Cookie(String),
     // The response.
+    SecureLink,
+    SecureLinkExpires,
     Status,
     BytesSent,
     BodyBytesSent,
@@ -77,7 +79,10 @@ pub enum Variable {
     Pipe,
     Hostname,
     NginxVersion,
+    LimitConnStatus,
+    InvalidReferer,
     LimitRate,
+    LimitReqStatus,
     TcpinfoRtt,
     TcpinfoRttvar,
     TcpinfoSndCwnd,

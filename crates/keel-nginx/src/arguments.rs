@@ -87,6 +87,18 @@ pub(crate) fn number32(reader: &mut Reader<'_>, directive: &Directive) -> Option
     number(reader, directive).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
 }
 
+/// Reads the status of an error, 400 to 599.
+pub(crate) fn status_of_error(reader: &mut Reader<'_>, directive: &Directive) -> Option<u16> {
+    let status = number(reader, directive)?;
+    if let Some(status) = u16::try_from(status).ok().filter(|status| (400..600).contains(status)) {
+        return Some(status);
+    }
+    let (bound, limit) = if status < 400 { ("greater", 400) } else { ("less", 599) };
+    let nginx = format!("value must be equal to or {bound} than {limit}");
+    reader.invalid(directive, directive.args.first()?, nginx, "a number from 400 to 599");
+    None
+}
+
 /// Reads a number and size of buffers.
 pub(crate) fn buffers(reader: &mut Reader<'_>, directive: &Directive) -> Option<Buffers> {
     let [count, size] = directive.args.as_slice() else {

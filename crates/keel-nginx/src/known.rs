@@ -113,7 +113,7 @@ fn inside(name: &str, context: Contexts) -> Option<Contexts> {
 impl Entry {
     /// Tells whether `off` would be a name to this directive, as any other word.
     fn takes_a_name(self, directive: &Directive) -> bool {
-        let names = ["least_time", "limit_conn", "limit_req"];
+        let names = ["least_time"];
         directive.block.is_some() || self.name.ends_with("_pass") || names.contains(&self.name)
     }
 

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use keel_diag::{Diagnostic, Span};
 use keel_model::{
-    AccessLog, Address, ByteSize, ClientSettings, If, Layer, Listener, Location, LogDestination, LogFormat,
-    PeerSet, Rewrite, RewriteStep, Root, Scope, ServerId, ServerName, Template, Upstream, UpstreamKeepalive,
-    VirtualServer,
+    AccessLog, Address, ByteSize, ClientSettings, If, Layer, LimitExcept, Listener, Location, LogDestination,
+    LogFormat, PeerSet, Rewrite, RewriteStep, Root, Scope, ServerId, ServerName, Template, Upstream,
+    UpstreamKeepalive, VirtualServer,
 };
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
         http_proxy_upstreams::Literals,
         http_rewrite::Step,
         http_upstream::check_zones,
+        limit_zones::{self, LimitZones},
         resolver,
     },
     known::{self, CacheZones},
@@ -39,6 +40,8 @@ pub(crate) struct HttpSettings {
     pub(crate) upstreams: Vec<Frame>,
     /// Zones of upstreams, by name: the first place, and the size that any place gives.
     pub(crate) zones: BTreeMap<String, (Span, Option<ByteSize>)>,
+    /// Zones of limits.
+    pub(crate) limit_zones: LimitZones,
     /// Zones of caches.
     pub(crate) cache_zones: CacheZones,
     /// Names of syslog servers.
@@ -95,6 +98,7 @@ pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
     reader.check_pending_variables();
     known::check_cache_zones(reader);
     check_zones(reader);
+    limit_zones::check(reader);
     http.locations.clear();
     reader.http.lowered = lowered;
 }
@@ -150,7 +154,8 @@ fn lower_scope(reader: &mut Reader<'_>, literals: &mut Literals, frame: &mut Fra
     }
     frame.scope.content.0 = pass.map(|pass| pass.lower(literals));
     frame.scope.proxy.redirects.0 = Some(frame.proxy.redirects());
-    let scope = frame.scope.settle(defaults(reader));
+    let mut scope = frame.scope.settle(defaults(reader));
+    reader.http.limit_zones.fill(&mut scope);
     if let Some(place) = frame.opened {
         frame.proxy.sizes.check(reader, &scope.proxy.upstream, "proxy", place);
     }
@@ -184,12 +189,29 @@ fn lower_locations(reader: &mut Reader<'_>, literals: &mut Literals, outer: &mut
         let Some(matcher) = frame.matcher.clone() else {
             continue;
         };
-        let scope = lower_scope(reader, literals, &mut frame);
+        let mut scope = lower_scope(reader, literals, &mut frame);
+        scope.core.limit_except = lower_limit_except(reader, literals, &mut frame);
         let rewrite = Rewrite { steps: lower_steps(reader, literals, &mut frame) };
         let inner = lower_locations(reader, literals, &mut frame);
         locations.push(Location { matcher, scope, rewrite, locations: inner });
     }
     locations
+}
+
+/// Settles what holds in a location for other methods than some.
+fn lower_limit_except(
+    reader: &mut Reader<'_>,
+    literals: &mut Literals,
+    outer: &mut Frame,
+) -> Option<Box<LimitExcept>> {
+    let mut block = outer.limit_except.take()?;
+    block.inside.inherit(outer);
+    // Who answers in the location answers here, too, unless the block names somebody else.
+    if block.inside.proxy.pass.is_none() {
+        block.inside.proxy.pass.clone_from(&outer.proxy.pass);
+    }
+    let scope = lower_scope(reader, literals, &mut block.inside);
+    Some(block.lower(scope))
 }
 
 /// Settles the steps of a block, and what holds in those of its `if`s that are in a location.

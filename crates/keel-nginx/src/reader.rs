@@ -14,7 +14,9 @@ use keel_model::{ClientLayer, Layer, LocationMatcher, ScopeLayer};
 
 use crate::{
     ast::{Directive, Word},
-    directives::{core, events, http_core, http_proxy, http_rewrite, http_upstream, resolver},
+    directives::{
+        core, events, http_core, http_limit_except, http_proxy, http_rewrite, http_upstream, resolver,
+    },
     files::Files,
     known,
     lowering::HttpSettings,
@@ -63,6 +65,8 @@ pub(crate) struct Frame {
     pub(crate) proxy: http_proxy::Settings,
     /// ngx_http_rewrite_module: what is done in a server, location or `if`.
     pub(crate) steps: Vec<http_rewrite::Step>,
+    /// `limit_except`, of a location.
+    pub(crate) limit_except: Option<http_limit_except::LimitExceptBlock>,
     /// ngx_http_upstream_module.
     pub(crate) upstream: http_upstream::Settings,
     /// Who is asked for names.
@@ -87,6 +91,7 @@ impl Frame {
             scope: ScopeLayer::default(),
             proxy: http_proxy::Settings::default(),
             steps: Vec::new(),
+            limit_except: None,
             upstream: http_upstream::Settings::default(),
             resolver: resolver::Settings::default(),
             matcher: None,
@@ -327,6 +332,14 @@ impl<'a> Reader<'a> {
         let nginx = format!("invalid field name \"{}\"", word.text.escape_debug());
         self.invalid(directive, word, nginx, "a field's name, without spaces");
         None
+    }
+
+    /// Reports that a directive lacks a parameter.
+    pub(crate) fn missing_parameter(&mut self, directive: &Directive, parameter: &str) {
+        let name = &directive.name.text;
+        let nginx = format!("\"{name}\" must have \"{parameter}\" parameter");
+        let message = format!("`{name}` lacks `{parameter}=`");
+        self.error("nginx::missing-parameter", message, directive.span(), nginx);
     }
 
     /// Reports a parameter that the directive doesn't have.

@@ -98,8 +98,9 @@ const FIXED: &[(&str, Variable)] = &[
     ("connection_time", Variable::ConnectionTime), ("content_length", Variable::ContentLength),
     ("content_type", Variable::ContentType), ("document_root", Variable::DocumentRoot),
     ("document_uri", Variable::Uri), ("host", Variable::Host), ("hostname", Variable::Hostname),
-    ("https", Variable::Https), ("is_args", Variable::IsArgs), ("is_request_port", Variable::IsRequestPort),
-    ("limit_rate", Variable::LimitRate), ("msec", Variable::Msec), ("msie", Variable::Msie), ("nginx_version", Variable::NginxVersion),
+    ("https", Variable::Https), ("invalid_referer", Variable::InvalidReferer), ("is_args", Variable::IsArgs), ("is_request_port", Variable::IsRequestPort),
+    ("limit_conn_status", Variable::LimitConnStatus), ("limit_rate", Variable::LimitRate),
+    ("limit_req_status", Variable::LimitReqStatus), ("msec", Variable::Msec), ("msie", Variable::Msie), ("nginx_version", Variable::NginxVersion),
     ("pid", Variable::Pid), ("pipe", Variable::Pipe),
     ("proxy_add_x_forwarded_for", Variable::ProxyAddXForwardedFor), ("proxy_host", Variable::ProxyHost),
     ("proxy_port", Variable::ProxyPort), ("proxy_protocol_addr", Variable::ProxyProtocolAddr),
@@ -114,7 +115,8 @@ const FIXED: &[(&str, Variable)] = &[
     ("request_filename", Variable::RequestFilename), ("request_id", Variable::RequestId),
     ("request_length", Variable::RequestLength), ("request_method", Variable::RequestMethod),
     ("request_port", Variable::RequestPort), ("request_time", Variable::RequestTime),
-    ("request_uri", Variable::RequestUri), ("scheme", Variable::Scheme), ("server_addr", Variable::ServerAddr),
+    ("request_uri", Variable::RequestUri), ("scheme", Variable::Scheme), ("secure_link", Variable::SecureLink),
+    ("secure_link_expires", Variable::SecureLinkExpires), ("server_addr", Variable::ServerAddr),
     ("server_name", Variable::ServerName), ("server_port", Variable::ServerPort),
     ("server_protocol", Variable::ServerProtocol), ("status", Variable::Status),
     ("tcpinfo_rcv_space", Variable::TcpinfoRcvSpace), ("tcpinfo_rtt", Variable::TcpinfoRtt),
@@ -156,8 +158,7 @@ const PROXY_SSL_TLVS: &[(&str, u8)] =
 /// Variables that have no value while what gives them one isn't configured, or is reported where it is.
 #[rustfmt::skip]
 const ABSENT: &[&str] = &[
-    "gzip_ratio", "http2", "http3", "invalid_referer", "limit_conn_status", "limit_req_status",
-    "quic", "secure_link", "secure_link_expires", "session_log_binary_id", "session_log_id", "session_time",
+    "gzip_ratio", "http2", "http3", "quic", "session_log_binary_id", "session_log_id", "session_time",
     "uid_got", "uid_reset", "uid_set", "upstream_cache_age", "upstream_cache_etag", "upstream_cache_last_modified",
     "upstream_cache_status", "upstream_queue_time",
 ];

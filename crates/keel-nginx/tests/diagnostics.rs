@@ -210,12 +210,12 @@ fn variables() {
 
 #[test]
 fn what_stands_in_blocks_without_effect_is_checked() {
-    let not_yet = "[emerg] `limit_except` is not supported yet:2";
-    check_server("location / { limit_except GET { allow 10.0.0.0/8; deny all; } }", &[not_yet]);
+    check_server("location / { limit_except get POST { allow 10.0.0.0/8; deny all; } }", &[]);
     check_server(
         "location / { limit_except GET { return 403; } }",
-        &[not_yet, "[emerg] \"return\" directive is not allowed here:2"],
+        &["[emerg] \"return\" directive is not allowed here:2"],
     );
+    check_server("location / { limit_except FOO { deny all; } }", &["[emerg] invalid method \"FOO\":2"]);
     check_server("proxy_timeout 1s;", &["[emerg] \"proxy_timeout\" directive is not allowed here:2"]);
 }
 
@@ -276,10 +276,6 @@ fn arguments_of_what_has_no_effect_are_checked_as_nginx_checks_them() {
         "proxy_cache_path /c levels=1:2;",
         &["[emerg] \"proxy_cache_path\" must have \"keys_zone\" parameter:2"],
     );
-    check_http("limit_req_zone $arg_a zone=a:1m rate=1r/s;", &[]);
-    check_http("limit_req_zone $arg_a zone=a:1m rate=x;", &["[emerg] invalid rate \"rate=x\":2"]);
-    check_http("limit_conn_zone $arg_a zone=a:1k;", &["[emerg] zone \"zone=a:1k\" is too small:2"]);
-    check_http("limit_req_status 200;", &["[emerg] value must be equal to or greater than 400:2"]);
     check_server("resolver 127.0.0.1 ipv6=maybe;", &["[emerg] invalid parameter: ipv6=maybe:2"]);
     check_server("location / { proxy_bind nowhere; }", &["[emerg] invalid address \"nowhere\":2"]);
     check_server("location / { keepalive 5; }", &["[emerg] \"keepalive\" directive is not allowed here:2"]);
@@ -293,10 +289,64 @@ fn arguments_of_what_has_no_effect_are_checked_as_nginx_checks_them() {
         &["[emerg] keys zone \"keys_zone=a:4k\" is too small:2"],
     );
     // These may be repeated.
-    let unsupported = "[emerg] `limit_req` is not supported yet:2";
-    check_server("limit_req zone=a; limit_req zone=b;", &[unsupported, unsupported]);
+    let unsupported = "[emerg] `sub_filter` is not supported yet:2";
+    check_server("sub_filter a b; sub_filter c d;", &[unsupported, unsupported]);
     // Directives of other modules aren't nginx's to check.
     check_http("more_set_headers;", &["[emerg] `more_set_headers` is not supported yet:2"]);
+}
+
+#[test]
+fn limits_are_checked_as_nginx_checks_them() {
+    check_http("limit_req_zone $arg_a zone=a:1m rate=1r/s; limit_conn_zone $arg_a zone=b:32k;", &[]);
+    check_http("limit_req_zone $arg_a zone=a:1m rate=x;", &["[emerg] invalid rate \"rate=x\":2"]);
+    check_http(
+        "limit_req_zone $arg_a rate=1r/s b;",
+        &["[emerg] \"limit_req_zone\" must have \"zone\" parameter:2", "[emerg] invalid parameter \"b\":2"],
+    );
+    check_http("limit_conn_zone $arg_a zone=a:1k;", &["[emerg] zone \"zone=a:1k\" is too small:2"]);
+    check_http("limit_conn_zone $arg_a zone=a;", &["[emerg] invalid zone size \"zone=a\":2"]);
+    check_http("limit_req_status 200;", &["[emerg] value must be equal to or greater than 400:2"]);
+    check_http("limit_conn_status 600;", &["[emerg] value must be equal to or less than 599:2"]);
+    let zones = "limit_req_zone $uri zone=r:1m rate=1r/s; limit_conn_zone $uri zone=c:1m;";
+    let check = |text: &str, expect: &[&str]| check_http(&format!("{zones} {text}"), expect);
+    check(
+        "limit_req zone=r burst=2 delay=1; limit_req zone=s nodelay; limit_req_zone $uri zone=s:1m rate=9r/m;",
+        &[],
+    );
+    check("limit_req zone=r; limit_req zone=r;", &["[emerg] \"limit_req\" directive is duplicate:2"]);
+    check("limit_req zone=r burst=0;", &["[emerg] invalid burst value \"burst=0\":2"]);
+    check("limit_req burst=1;", &["[emerg] \"limit_req\" must have \"zone\" parameter:2"]);
+    check("limit_req zone=x;", &["[emerg] zero size shared memory zone \"x\":2"]);
+    check("limit_conn c 0;", &["[emerg] invalid number of connections \"0\":2"]);
+    check("limit_conn c 70000;", &["[emerg] connection limit must be less 65536:2"]);
+    check("limit_conn c 1; limit_conn c 2;", &["[emerg] \"limit_conn\" directive is duplicate:2"]);
+    let other = "[emerg] the shared memory zone \"r\" is already declared for a different use:2";
+    check("limit_conn r 1;", &[other]);
+    check("limit_conn_zone $uri zone=r:1m;", &[other]);
+    check(
+        "limit_req_zone $uri zone=r:1m rate=1r/s;",
+        &["[emerg] limit_req_zone \"r\" is already bound to another key:2"],
+    );
+}
+
+#[test]
+fn links_and_referers_are_checked_as_nginx_checks_them() {
+    check_server("secure_link $arg_a,$arg_b; secure_link_md5 secret$uri;", &[]);
+    let mixed =
+        "[emerg] \"secure_link_secret\" cannot be mixed with \"secure_link\" and \"secure_link_md5\":2";
+    check_server("secure_link $arg_a; secure_link_secret a;", &[mixed]);
+    check_server("secure_link_secret a; secure_link_md5 a;", &[mixed]);
+    check_server("secure_link_secret a; location / { secure_link $arg_a; secure_link_md5 a; }", &[]);
+    check_server("valid_referers none blocked server_names *.a.org b.* c.org/x ~\\.d\\.; ", &[]);
+    check_server("valid_referers a*;", &["[emerg] invalid hostname or wildcard \"a*\":2"]);
+    check_server("valid_referers a.org A.org;", &["[emerg] conflicting parameter \"a.org\":2"]);
+    check_server("valid_referers \"\";", &["[emerg] invalid referer \"\":2"]);
+    check_server(
+        "valid_referers none;",
+        &[
+            "[emerg] the \"none\" or \"blocked\" referers are specified in the \"valid_referers\" directive without any valid referer:2",
+        ],
+    );
 }
 
 #[test]

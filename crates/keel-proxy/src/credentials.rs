@@ -10,6 +10,7 @@ const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_allow_trailing_bits(true)
     .with_decode_padding_mode(DecodePaddingMode::Indifferent);
 
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
 
 /// A name and a password.
@@ -48,6 +49,11 @@ impl Credentials {
 /// Decodes up to the first `=`; what follows is not looked at.
 fn base64(text: &[u8]) -> Option<Vec<u8>> {
     STANDARD.decode(text.split(|byte| *byte == b'=').next()?).ok()
+}
+
+/// Does the same with the alphabet for URLs.
+pub(crate) fn base64_url(text: &[u8]) -> Option<Vec<u8>> {
+    URL_SAFE.decode(text.split(|byte| *byte == b'=').next()?).ok()
 }
 
 #[cfg(test)]

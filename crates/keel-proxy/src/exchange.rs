@@ -11,6 +11,7 @@ use keel_regex::{Regex, TooManySteps};
 
 use crate::{
     body::RequestBodyStore,
+    limits::Entered,
     snapshot::{Place, PlaceId, Server, Snapshot},
     worker::View,
 };
@@ -77,6 +78,11 @@ pub(crate) struct Routed {
     pub(crate) wanted: Wanted,
     /// What `auth_request` was answered.
     pub(crate) authorisation: Option<Authorisation>,
+    /// What `limit_req` and `limit_conn` did, once the request has been counted.
+    pub(crate) limit_req: Option<LimitReqStatus>,
+    pub(crate) limit_conn: Option<LimitConnStatus>,
+    /// Where it is counted until it has been answered.
+    pub(crate) entered: Vec<Entered>,
     pub(crate) redirects: u32,
     /// Whether this is the page for an error already.
     pub(crate) error_page: bool,
@@ -130,6 +136,24 @@ pub(crate) struct UpstreamSide {
     pub(crate) asks_for_head: bool,
     /// The trailers that came.
     pub(crate) trailers: Vec<u8>,
+}
+
+/// What `limit_req` did with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LimitReqStatus {
+    Passed,
+    Delayed,
+    Rejected,
+    DelayedDryRun,
+    RejectedDryRun,
+}
+
+/// What `limit_conn` did with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LimitConnStatus {
+    Passed,
+    Rejected,
+    RejectedDryRun,
 }
 
 /// What of its answer somebody wants.
@@ -347,6 +371,9 @@ impl Routed {
             depth,
             wanted,
             authorisation,
+            limit_req,
+            limit_conn,
+            entered,
             redirects,
             error_page,
             host_unmatched,
@@ -364,6 +391,8 @@ impl Routed {
         *depth = 0;
         *wanted = Wanted::Whole;
         *authorisation = None;
+        (*limit_req, *limit_conn) = (None, None);
+        entered.clear();
         *redirects = 0;
         (*error_page, *host_unmatched) = (false, false);
         captures.clear();
@@ -451,6 +480,7 @@ impl Exchange {
         routed.internal = true;
         routed.depth = outer.routed.depth + 1;
         routed.as_get = true;
+        (routed.limit_req, routed.limit_conn) = (outer.routed.limit_req, outer.routed.limit_conn);
         routed.slots.take_written(&outer.routed);
         sent.keep_alive = outer.sent.keep_alive;
     }

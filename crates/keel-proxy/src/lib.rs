@@ -22,6 +22,7 @@ mod filter;
 pub mod fuzz;
 mod io;
 mod job;
+mod limits;
 mod log;
 mod passwords;
 mod phase;
@@ -30,6 +31,7 @@ mod reports;
 #[cfg(any(test, feature = "fuzz"))]
 #[cfg_attr(not(test), expect(dead_code, reason = "fuzz targets use a part of it"))]
 mod rig;
+mod secure_link;
 mod send;
 mod snapshot;
 mod stores;

@@ -9,6 +9,9 @@ mod content;
 mod error_page;
 pub(crate) mod files;
 mod find_location;
+pub(crate) mod limit_conn;
+mod limit_except;
+pub(crate) mod limit_req;
 mod log;
 mod mirror;
 mod page;
@@ -109,6 +112,9 @@ async fn pass(job: &mut Job<'_>, start: Start) -> Flow {
             flow => return flow,
         }
     }
+    if start == Start::Location {
+        limit_except::run(job);
+    }
     while rewrite::is_set(job) {
         let view = job.view.clone();
         match rewrite::run(job, &view) {
@@ -127,6 +133,16 @@ async fn pass(job: &mut Job<'_>, start: Start) -> Flow {
         }
     }
     realip::run(job);
+    if job.place().limits.is_some() {
+        match Box::pin(limit_req::run(job)).await {
+            Flow::Next => {}
+            flow => return flow,
+        }
+        match limit_conn::run(job) {
+            Flow::Next => {}
+            flow => return flow,
+        }
+    }
     if access::is_set(job) {
         match Box::pin(access::run(job)).await {
             Flow::Next => {}

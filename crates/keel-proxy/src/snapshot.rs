@@ -6,8 +6,10 @@
 mod fields;
 mod geo;
 mod identity;
+mod limits;
 mod locations;
 mod program;
+mod referers;
 mod rewrite;
 mod servers;
 mod variables;
@@ -17,7 +19,7 @@ use std::{collections::HashMap, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 use keel_lb::Group;
 use keel_model::{
     Address, ClientSettings, Content, FileSource, Location, LocationMatcher, Plan, Rewrite, Root, Scope,
-    ServerId, UpstreamKeepalive, UpstreamName,
+    ServerId, ServerName, UpstreamKeepalive, UpstreamName,
 };
 use keel_regex::Regex;
 use keel_tree::Tree;
@@ -25,8 +27,10 @@ use keel_tree::Tree;
 pub(crate) use fields::{AddedField, FieldProgram};
 pub(crate) use geo::{CompiledGeo, split};
 pub(crate) use identity::PlaceIdentity;
+pub(crate) use limits::{Limits, RequestLimit};
 pub(crate) use locations::{Found, LocationTree};
 pub(crate) use program::{ProxyProgram, RedirectRule, Route};
+pub(crate) use referers::Referers;
 pub(crate) use rewrite::{Branch, Program, Rule, Step, Test};
 pub(crate) use servers::ServerNames;
 pub(crate) use variables::{CompiledMap, LookedUp, Source, Variables};
@@ -61,8 +65,17 @@ pub(crate) struct Place {
     pub(crate) filters: Chain,
     pub(crate) types: HashMap<String, String>,
     pub(crate) nested: LocationTree,
+    pub(crate) limits: Option<Box<Limits>>,
+    pub(crate) referers: Option<Box<Referers>>,
+    pub(crate) limit_except: Option<Box<Excepted>>,
     pub(crate) access_logs: AccessLogs,
     pub(crate) error_logs: ErrorLogs,
+}
+
+/// The place that holds for other methods than these.
+pub(crate) struct Excepted {
+    pub(crate) methods: Vec<String>,
+    pub(crate) place: PlaceId,
 }
 
 /// Which kind of place.
@@ -180,6 +193,8 @@ pub(crate) fn compile(
         upstream_by_name: &upstream_by_name,
         claims: &mut claims,
         trees: &trees,
+        site: String::new(),
+        server_names: Vec::new(),
         files: Files::Host,
     };
     let servers = plan.servers.iter().enumerate().map(|(at, server)| {
@@ -229,6 +244,10 @@ struct Builder<'a, 'c> {
     upstream_by_name: &'a HashMap<UpstreamName, usize>,
     claims: &'a mut Claims<'c>,
     trees: &'a HashMap<&'a str, Arc<Tree>>,
+    /// Whose configuration the current server is of, where several share the data plane.
+    site: String,
+    /// The names of the current server.
+    server_names: Vec<ServerName>,
     /// Where the paths of the current server lead.
     files: Files,
 }
@@ -246,6 +265,14 @@ struct Inside {
     returns: bool,
     rewrite: Program,
     nested: LocationTree,
+    limit_except: Option<Box<Excepted>>,
+}
+
+impl Inside {
+    /// What is in a block that takes its location's place.
+    fn of_block(returns: bool) -> Self {
+        Self { returns, rewrite: Program::default(), nested: LocationTree::default(), limit_except: None }
+    }
 }
 
 /// `root` or `alias` of the place around one, and that place's [`Place::alias_prefix`].
@@ -257,6 +284,11 @@ impl Builder<'_, '_> {
         identity: Arc<PlaceIdentity>,
         server: &keel_model::VirtualServer,
     ) -> Result<Server, CompileError> {
+        self.server_names.clone_from(&server.names);
+        self.site = match &server.files {
+            FileSource::Host => String::new(),
+            FileSource::Tree(name) => name.clone(),
+        };
         self.files = match &server.files {
             FileSource::Host => Files::Host,
             FileSource::Tree(name) => match self.trees.get(name.as_str()) {
@@ -293,10 +325,17 @@ impl Builder<'_, '_> {
         let rewrite = rewrite::compile(&rewrite.steps, &mut |scope| {
             ifs += 1;
             let identity = PlaceIdentity::inside(&identity, PlaceName::If(ifs));
-            let inside = Inside { returns, rewrite: Program::default(), nested: LocationTree::default() };
-            self.add(identity, kind.clone(), scope, own, inside)
+            self.add(identity, kind.clone(), scope, own, Inside::of_block(returns))
         })?;
-        self.add(identity, kind, scope, outer, Inside { returns, rewrite, nested })
+        let limit_except = match &scope.core.limit_except {
+            None => None,
+            Some(except) => {
+                let identity = PlaceIdentity::inside(&identity, PlaceName::LimitExcept);
+                let place = self.add(identity, kind.clone(), &except.scope, own, Inside::of_block(false))?;
+                Some(Box::new(Excepted { methods: except.methods.clone(), place }))
+            }
+        };
+        self.add(identity, kind, scope, outer, Inside { returns, rewrite, nested, limit_except })
     }
 
     fn add(
@@ -307,7 +346,7 @@ impl Builder<'_, '_> {
         outer: Outer<'_>,
         inside: Inside,
     ) -> Result<PlaceId, CompileError> {
-        let Inside { returns, rewrite, nested } = inside;
+        let Inside { returns, rewrite, nested, limit_except } = inside;
         let proxy = match &scope.content {
             Content::Proxy(pass) => {
                 let program = ProxyProgram::compile(pass, &scope.proxy, self.upstream_by_name)?;
@@ -325,6 +364,9 @@ impl Builder<'_, '_> {
             filters,
             types: scope.core.types.iter().cloned().collect(),
             nested,
+            referers: Referers::compile(&scope.referer, &self.server_names)?,
+            limit_except,
+            limits: Limits::compile(scope, &self.site, self.claims),
             access_logs: log::access(&scope.log, &mut self.claims.logs)?,
             error_logs: log::errors(&scope.core.error_logs, &mut self.claims.logs)?,
             scope: scope.clone(),

@@ -12,8 +12,9 @@ use crate::{
     client::Client,
     credentials::Credentials,
     exchange::{AttemptRecord, Exchange, Remote},
-    phase::realip,
+    phase::{limit_conn, limit_req, realip},
     preface::ProxyHeader,
+    secure_link::{self, Link, Scheme},
     send,
     snapshot::{self, CompiledGeo, CompiledMap, LookedUp, Route, Source},
     worker::{View, Worker},
@@ -140,6 +141,11 @@ impl Lookup<'_> {
             Variable::Pipe => put(out, Some(if client.pipelined { b"p" } else { b"." })),
             Variable::Hostname => put(out, Some(self.worker.hostname.as_bytes())),
             Variable::NginxVersion => put(out, Some(send::NGINX_VERSION.as_bytes())),
+            Variable::InvalidReferer => put(out, Some(if self.is_referer_valid() { b"" } else { b"1" })),
+            Variable::SecureLink => self.secure_link(out, depth),
+            Variable::SecureLinkExpires => self.secure_link_expires(out, depth),
+            Variable::LimitReqStatus => put(out, ex.routed.limit_req.map(limit_req::status_text)),
+            Variable::LimitConnStatus => put(out, ex.routed.limit_conn.map(limit_conn::status_text)),
             Variable::LimitRate => put(out, Some(b"0")),
             Variable::TcpinfoRtt => self.tcp_info(out, |info| micros(info.rtt)),
             Variable::TcpinfoRttvar => self.tcp_info(out, |info| micros(info.rttvar)),
@@ -432,6 +438,53 @@ impl Lookup<'_> {
 
     fn credentials(&self) -> Option<Credentials> {
         Credentials::parse(self.ex.field(Name::Authorization)?)
+    }
+
+    fn is_referer_valid(&self) -> bool {
+        let Some(referers) = &self.ex.place(self.view).referers else { return true };
+        let field = self
+            .ex
+            .received
+            .head
+            .fields
+            .iter()
+            .find(|field| field.name.of(&self.ex.received.input).eq_ignore_ascii_case(b"referer"));
+        let referer = field.map(|field| field.value.of(&self.ex.received.input));
+        referers.is_valid(referer).unwrap_or_else(|error| {
+            let text = format!("{error}: an expression of valid_referers");
+            self.client.log_error(self.worker, self.ex, &text);
+            false
+        })
+    }
+
+    fn secure_link(&self, out: &mut Vec<u8>, depth: u32) -> bool {
+        match Scheme::of(&self.ex.place(self.view).scope.secure_link) {
+            Some(Scheme::Texts { link, md5 }) if depth < MAP_DEPTH_MAX => {
+                let (mut brought, mut secured) = (Vec::new(), Vec::new());
+                self.template(link, &mut brought, depth + 1);
+                let Some(link) = Link::parse(&brought) else { return false };
+                self.template(md5, &mut secured, depth + 1);
+                let now = i64::try_from(self.worker.clock.unix().as_secs()).unwrap_or(i64::MAX);
+                put(out, link.check(&secured, now))
+            }
+            Some(Scheme::Word(word)) => put(
+                out,
+                secure_link::link_of(self.ex.received.head.target.raw.of(&self.ex.received.input), word),
+            ),
+            _ => false,
+        }
+    }
+
+    fn secure_link_expires(&self, out: &mut Vec<u8>, depth: u32) -> bool {
+        let Some(Scheme::Texts { link, .. }) = Scheme::of(&self.ex.place(self.view).scope.secure_link) else {
+            return false;
+        };
+        let mut brought = Vec::new();
+        if depth < MAP_DEPTH_MAX {
+            self.template(link, &mut brought, depth + 1);
+        }
+        let expires = Link::parse(&brought).and_then(|link| link.expires);
+        put(out, expires.map(|(written, _)| written))
     }
 
     fn request_id(&self, out: &mut Vec<u8>) -> bool {

@@ -65,6 +65,9 @@ impl Placement<'_> {
         for log in &mut scope.log.logs {
             self.access_log(log);
         }
+        if let Some(except) = &mut scope.core.limit_except {
+            self.scope(&mut except.scope);
+        }
     }
 
     fn access_log(&self, log: &mut AccessLog) {

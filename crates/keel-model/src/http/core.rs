@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::Scope;
 use crate::{Buffers, ByteSize, ErrorLog, Own, Template, settings::settings};
 
 settings! {
@@ -102,6 +103,8 @@ settings! {
         error_logs: Vec<ErrorLog> = Vec::new();
         /// `satisfy`.
         satisfy_any: bool = false;
+        /// `limit_except`.
+        limit_except: Option<Box<LimitExcept>> = None, as Own<Option<Box<LimitExcept>>>;
         /// `auth_delay`: how long an answer of 401 waits.
         auth_delay: Duration = Duration::ZERO;
         /// `log_subrequest`.
@@ -121,6 +124,15 @@ pub enum Root {
     Root(Template),
     /// `alias`: what follows the location's own prefix is appended.
     Alias(Template),
+}
+
+/// `limit_except`: what holds in a location for requests with other methods than these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitExcept {
+    /// The methods that aren't concerned, in upper case; `GET` stands for `HEAD`, too.
+    pub methods: Vec<String>,
+    /// What holds for the others.
+    pub scope: Scope,
 }
 
 /// Browsers whose connections aren't kept (`keepalive_disable`).

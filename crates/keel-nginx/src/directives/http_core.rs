@@ -11,6 +11,7 @@ use crate::{
     directives::{
         http_if,
         http_listen::{self, Listen},
+        http_referer,
     },
     lowering,
     reader::{Frame, Reader},
@@ -175,6 +176,7 @@ fn http(reader: &mut Reader<'_>, directive: &Directive, block: &[Directive]) {
 
 fn server(reader: &mut Reader<'_>, directive: &Directive, block: &[Directive]) {
     let frame = reader.inside(Frame::new(Contexts::SERVER, Some(directive.name.span)), block);
+    http_referer::check(reader, &frame);
     reader.http.servers.push(frame);
 }
 
@@ -188,6 +190,7 @@ fn location(reader: &mut Reader<'_>, directive: &Directive, block: &[Directive])
     frame.matcher = matcher;
     let frame = reader.inside(frame, block);
     reader.diagnostics.extend(http_if::traps(&frame));
+    http_referer::check(reader, &frame);
     if frame.matcher.is_some() {
         reader.frame.locations.push(frame);
     }

@@ -11,6 +11,9 @@ pub(crate) mod http_geo;
 pub(crate) mod http_headers;
 pub(crate) mod http_if;
 pub(crate) mod http_index;
+pub(crate) mod http_limit_conn;
+pub(crate) mod http_limit_except;
+pub(crate) mod http_limit_req;
 pub(crate) mod http_listen;
 pub(crate) mod http_log;
 pub(crate) mod http_map;
@@ -19,11 +22,14 @@ pub(crate) mod http_proxy;
 pub(crate) mod http_proxy_pass;
 pub(crate) mod http_proxy_upstreams;
 pub(crate) mod http_realip;
+pub(crate) mod http_referer;
 pub(crate) mod http_rewrite;
+pub(crate) mod http_secure_link;
 pub(crate) mod http_split_clients;
 pub(crate) mod http_try_files;
 pub(crate) mod http_upstream;
 pub(crate) mod http_upstream_scope;
+pub(crate) mod limit_zones;
 pub(crate) mod resolver;
 pub(crate) mod syslog;
 
@@ -35,6 +41,7 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_event_core_module", rows: events::ROWS },
     Module { name: "ngx_http_core_module", rows: http_core::ROWS },
     Module { name: "ngx_http_core_module", rows: http_core_scope::ROWS },
+    Module { name: "ngx_http_core_module", rows: http_limit_except::ROWS },
     Module { name: "ngx_http_core_module", rows: http_try_files::ROWS },
     Module { name: "ngx_http_core_module", rows: resolver::ROWS },
     Module { name: "ngx_http_access_module", rows: http_access::ROWS },
@@ -43,6 +50,8 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_geo_module", rows: http_geo::ROWS },
     Module { name: "ngx_http_headers_module", rows: http_headers::ROWS },
     Module { name: "ngx_http_index_module", rows: http_index::ROWS },
+    Module { name: "ngx_http_limit_conn_module", rows: http_limit_conn::ROWS },
+    Module { name: "ngx_http_limit_req_module", rows: http_limit_req::ROWS },
     Module { name: "ngx_http_log_module", rows: http_log::ROWS },
     Module { name: "ngx_http_map_module", rows: http_map::ROWS },
     Module { name: "ngx_http_mirror_module", rows: http_mirror::ROWS },
@@ -51,8 +60,10 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_proxy_module", rows: http_proxy::PEER_ROWS },
     Module { name: "ngx_http_proxy_module", rows: http_proxy::BUFFERING_ROWS },
     Module { name: "ngx_http_realip_module", rows: http_realip::ROWS },
+    Module { name: "ngx_http_referer_module", rows: http_referer::ROWS },
     Module { name: "ngx_http_rewrite_module", rows: http_rewrite::ROWS },
     Module { name: "ngx_http_rewrite_module", rows: http_if::ROWS },
+    Module { name: "ngx_http_secure_link_module", rows: http_secure_link::ROWS },
     Module { name: "ngx_http_split_clients_module", rows: http_split_clients::ROWS },
     Module { name: "ngx_http_upstream_module", rows: http_upstream::ROWS },
 ];

@@ -128,72 +128,21 @@ pub(super) fn thread_pool(reader: &mut Reader<'_>, directive: &Directive) {
     }
 }
 
-/// `limit_conn_zone`, and of `limit_req_zone` the zone.
-pub(super) fn zone_parameter(reader: &mut Reader<'_>, directive: &Directive) {
-    zone(reader, directive, |reader, word| {
-        let nginx = format!("invalid parameter \"{}\"", word.text);
-        reader.invalid(directive, word, nginx, "`zone=name:size`");
-    });
-}
-
-/// `limit_req_zone`.
-pub(super) fn limit_req_zone(reader: &mut Reader<'_>, directive: &Directive) {
-    zone(reader, directive, |reader, word| {
-        let Some(rate) = word.text.strip_prefix("rate=") else {
-            let nginx = format!("invalid parameter \"{}\"", word.text);
-            return reader.invalid(directive, word, nginx, "`zone=name:size` or `rate=10r/s`");
-        };
-        let number = rate.strip_suffix("r/s").or_else(|| rate.strip_suffix("r/m")).unwrap_or(rate);
-        if value::number(number).is_none_or(|number| number == 0) {
-            let nginx = format!("invalid rate \"{}\"", word.text);
-            reader.invalid(directive, word, nginx, "a rate such as `rate=10r/s` or `rate=30r/m`");
-        }
-    });
-}
-
-fn zone(reader: &mut Reader<'_>, directive: &Directive, mut other: impl FnMut(&mut Reader<'_>, &Word)) {
-    let mut has_zone = false;
-    for word in directive.args.iter().skip(1) {
-        match word.text.strip_prefix("zone=") {
-            Some(zone) => {
-                has_zone = true;
-                zone_size(reader, directive, word, zone, Zone::Limit);
-            }
-            None => other(reader, word),
-        }
-    }
-    if !has_zone {
-        missing(reader, directive, &directive.name.text, "zone");
-    }
-}
-
 /// Checks `name:size`.
-fn zone_size(reader: &mut Reader<'_>, directive: &Directive, word: &Word, zone: &str, kind: Zone) {
-    let (what, bytes_min) = match kind {
-        Zone::Limit => ("zone", ZONE_BYTES_MIN),
-        Zone::Keys => ("keys zone", KEYS_ZONE_BYTES_MIN),
-    };
-    let size = zone.split_once(':').filter(|(name, _)| !name.is_empty() || kind == Zone::Limit);
+fn keys_zone(reader: &mut Reader<'_>, directive: &Directive, word: &Word, zone: &str) {
+    let size = zone.split_once(':').filter(|(name, _)| !name.is_empty());
     match size.and_then(|(_, size)| value::size(size)) {
-        Some(bytes) if bytes.0 >= bytes_min => {}
+        Some(bytes) if bytes.0 >= KEYS_ZONE_BYTES_MIN => {}
         Some(_) => {
-            let nginx = format!("{what} \"{}\" is too small", word.text);
-            reader.invalid(directive, word, nginx, &format!("at least {}", value::size_text(bytes_min)));
+            let nginx = format!("keys zone \"{}\" is too small", word.text);
+            let expected = format!("at least {}", value::size_text(KEYS_ZONE_BYTES_MIN));
+            reader.invalid(directive, word, nginx, &expected);
         }
         None => {
-            let nginx = format!("invalid {what} size \"{}\"", word.text);
+            let nginx = format!("invalid keys zone size \"{}\"", word.text);
             reader.invalid(directive, word, nginx, "`name:size`");
         }
     }
-}
-
-/// What a zone is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Zone {
-    /// `limit_req_zone` and `limit_conn_zone`.
-    Limit,
-    /// `keys_zone` of a cache.
-    Keys,
 }
 
 /// `proxy_cache_path` and its like.
@@ -208,7 +157,7 @@ pub(super) fn cache_path(reader: &mut Reader<'_>, directive: &Directive) {
         let nginx = match key {
             "keys_zone" => {
                 has_zone = true;
-                zone_size(reader, directive, word, text, Zone::Keys);
+                keys_zone(reader, directive, word, text);
                 if let Some((zone, _)) = text.split_once(':') {
                     reader.http.cache_zones.defined.push((directive.name.text.clone(), zone.to_owned()));
                 }

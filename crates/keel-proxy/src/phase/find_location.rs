@@ -2,7 +2,7 @@
 
 use keel_http::RequestBody;
 
-use super::redirect;
+use super::{limit_except, redirect};
 use crate::{
     answer::Special,
     job::{Flow, Job},
@@ -40,6 +40,7 @@ pub(super) fn run(job: &mut Job<'_>) -> Flow {
             return Flow::Status(Box::new(Special::moved(301, url)));
         }
     }
+    limit_except::run(job);
     job.client.limit_keep_alive(job.worker, job.ex, &view);
     let core = &view.snapshot.place(job.ex.routed.place.unwrap_or(server.root)).scope.core;
     if core.internal && !job.ex.routed.internal {

@@ -21,6 +21,8 @@ pub(super) enum PlaceName {
     Location(LocationMatcher),
     /// An `if`, by its number there.
     If(u32),
+    /// The `limit_except` there.
+    LimitExcept,
 }
 
 impl PlaceIdentity {

@@ -5,14 +5,13 @@ use crate::{
     known::{
         Effect, Group,
         checks::{
-            access, cache_path, cache_valid, certificate_cache, limit_req_zone, ssl_session_cache,
-            userid_expires, userid_mark, zone_parameter,
+            access, cache_path, cache_valid, certificate_cache, ssl_session_cache, userid_expires,
+            userid_mark,
         },
         signatures::{
             Repeats::{Many, Once},
             Value::{
-                self, Between, Checked, Flag, Keyword, Keywords, Milliseconds, Number, Offset, Seconds, Size,
-                Text,
+                self, Checked, Flag, Keyword, Keywords, Milliseconds, Number, Offset, Seconds, Size, Text,
             },
         },
     },
@@ -159,19 +158,6 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        effect: Effect::Companion("limit_req or limit_conn"),
-        rows: &[
-            line("limit_conn_dry_run", HTTP_ALL, ONE, Once, Flag),
-            line("limit_conn_log_level", HTTP_ALL, ONE, Once, Keyword(&["info", "notice", "warn", "error"])),
-            line("limit_conn_status", HTTP_ALL, ONE, Once, Between(400, 599)),
-            line("limit_conn_zone", HTTP, TWO, Many, Checked(zone_parameter)),
-            line("limit_req_dry_run", HTTP_ALL, ONE, Once, Flag),
-            line("limit_req_log_level", HTTP_ALL, ONE, Once, Keyword(&["info", "notice", "warn", "error"])),
-            line("limit_req_status", HTTP_ALL, ONE, Once, Between(400, 599)),
-            line("limit_req_zone", HTTP, Take(3, 3), Many, Checked(limit_req_zone)),
-        ],
-    },
-    Group {
         effect: Effect::Companion("the filter that it belongs to"),
         rows: &[
             line("charset_types", HTTP_ALL, AtLeast(1), Many, Text),
@@ -190,7 +176,6 @@ pub(super) const GROUPS: &[Group] = &[
             line("mp4_buffer_size", HTTP_ALL, ONE, Once, Size),
             line("mp4_max_buffer_size", HTTP_ALL, ONE, Once, Size),
             line("mp4_start_key_frame", HTTP_ALL, ONE, Once, Flag),
-            line("secure_link_md5", HTTP_ALL, ONE, Once, Text),
             line("ssi_ignore_recycled_buffers", HTTP_ALL, ONE, Once, Flag),
             line("ssi_last_modified", HTTP_ALL, ONE, Once, Flag),
             line("ssi_min_file_chunk", HTTP_ALL, ONE, Once, Size),

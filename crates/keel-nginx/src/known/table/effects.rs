@@ -42,7 +42,6 @@ pub(super) const GROUPS: &[Group] = &[
         effect: Effect::Differs("requests would be answered by the wrong place or not rewritten"),
         rows: &[
             foreign("internal_redirect"),
-            block("limit_except", LOCATION, AtLeast(1), Once, Text),
         ],
     },
     Group {
@@ -53,17 +52,12 @@ pub(super) const GROUPS: &[Group] = &[
             foreign("auth_jwt"),
             foreign("auth_oidc"),
             foreign("js_access"),
-            line("secure_link", HTTP_ALL, ONE, Once, Text),
             foreign("secure_link_hash"),
-            line("secure_link_secret", HTTP_ALL, ONE, Once, Text),
-            line("valid_referers", SERVER_LOCATION, AtLeast(1), Many, Text),
         ],
     },
     Group {
         effect: Effect::Differs("requests beyond the limit would get through"),
         rows: &[
-            line("limit_conn", HTTP_ALL, TWO, Many, Text),
-            line("limit_req", HTTP_ALL, Take(1, 3), Many, Text),
             foreign("limit_zone"),
         ],
     },
