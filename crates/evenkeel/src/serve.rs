@@ -243,8 +243,11 @@ fn print_version(full: bool) {
 }
 
 /// Modules that nginx has only where it is asked for them, each with a directive of its own.
-const OPTIONAL_MODULES: [(&str, &str); 2] =
-    [("http_auth_request_module", "auth_request"), ("http_realip_module", "set_real_ip_from")];
+const OPTIONAL_MODULES: [(&str, &str); 3] = [
+    ("http_auth_request_module", "auth_request"),
+    ("http_realip_module", "set_real_ip_from"),
+    ("http_secure_link_module", "secure_link"),
+];
 
 /// What `-V` shows as configure arguments, by which nginx's own tests know what to expect: the modules that are not
 /// there, by the directives that have an effect.

@@ -383,6 +383,10 @@ impl Exchanging<'_> {
         {
             return Poll::Ready(Err((Ending::ClientGone, End::GivenUp)));
         }
+        // Who has ended its side has most likely gone: it keeps nobody else out (`limit_conn`).
+        if watch.is_half_closed() {
+            job.ex.routed.entered.clear();
+        }
         let (until, waiting) = *self.limit.get_or_insert_with(|| {
             if stream.is_sent() {
                 (now + self.scope.upstream.read_timeout, Waiting::Response)
