@@ -20,11 +20,11 @@ ENV RUSTFLAGS="-C target-feature=+crt-static"
 # With a target of its own, build scripts and macros aren't linked statically, which they can't be.
 RUN rustc -vV | sed -n 's/host: //p' > /target
 COPY --from=manifests /src .
-RUN cargo build --profile image --locked --target "$(cat /target)" -p evenkeel --no-default-features
+RUN cargo build --profile image --locked --target "$(cat /target)" -p evenkeel --no-default-features --features kubernetes
 COPY . .
 # Sources are older than what was built in their place; touched, they are newer.
 RUN find . -name '*.rs' -exec touch {} + \
- && cargo build --profile image --locked --target "$(cat /target)" -p evenkeel --no-default-features \
+ && cargo build --profile image --locked --target "$(cat /target)" -p evenkeel --no-default-features --features kubernetes \
  && cp "target/$(cat /target)/image/evenkeel" /evenkeel
 
 # What the image `nginx` has, as far as configurations count on it: its paths, its default site, its user, its logs on

@@ -3,7 +3,7 @@
 //! A name is a Compose service, its alias or container name, where there is a Compose file. Otherwise it is followed
 //! if the file says `resolve` or only variables come to it, and if not the host's own resolver is asked, once, when the configuration is read, as
 //! nginx does. In a container where Evenkeel has nginx's place, a resolver for all names can be given beside the file:
-//! people's files name services and no resolver, because nginx found them at its start.
+//! people's files name services and no resolver, because nginx found them at its start; and `resolve` means it, too.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,9 @@ use std::{
 };
 
 use keel_diag::{Diagnostic, suggest};
-use keel_model::{Address, FollowedName, Peer, PeerKey, Plan, Resolver, ServiceName, SyslogServer};
+use keel_model::{
+    Address, FollowedName, Peer, PeerKey, Plan, Resolver, ResolverSource, ServiceName, SyslogServer,
+};
 use keel_nginx::{ServerAddress, ServerEntry, SyslogName, UpstreamOrigin, UpstreamSource};
 
 use crate::peers::{Binding, Entry};
@@ -70,11 +72,19 @@ fn entry(upstream: &UpstreamSource, server: &ServerEntry, known: &Known) -> Resu
                 None => known.resolver.as_ref(),
             };
             if let Some(resolver) = resolver {
-                let name = FollowedName { resolver: resolver.clone(), host: host.clone(), port: *port };
+                check_resolver(resolver, server)?;
+                let (resolver, port_name) = (resolver.clone(), server.port_name.clone());
+                let name = FollowedName { resolver, host: host.clone(), port: *port, port_name };
                 return Ok(Entry::Name { name, like });
             }
             if upstream.origin == UpstreamOrigin::Variables {
                 return Err(Box::new(unresolved(server, host)));
+            }
+            if server.resolve {
+                return Err(Box::new(no_resolver(server, upstream)));
+            }
+            if server.port_name.is_some() {
+                return Err(Box::new(no_port_names(server)));
             }
             look_up(host, *port)
                 .map(|addresses| fixed(addresses.into_iter().map(Address::Tcp).collect()))
@@ -105,6 +115,36 @@ pub(crate) fn settle_syslog(plan: &mut Plan, names: &[SyslogName], known: &Known
         }
     });
     diagnostics
+}
+
+/// Refuses what the resolver can't do.
+fn check_resolver(resolver: &Resolver, server: &ServerEntry) -> Result<(), Box<Diagnostic>> {
+    let is_cluster = resolver.source == ResolverSource::Kubernetes;
+    if is_cluster && !cfg!(feature = "kubernetes") {
+        let message = "`resolver kubernetes` isn't in this program";
+        let diagnostic =
+            Diagnostic::error("nginx::no-kubernetes", message).at(server.span, "nobody follows this name");
+        return Err(Box::new(
+            diagnostic.help("build it with the feature `kubernetes`, or use `resolver system`"),
+        ));
+    }
+    if server.port_name.is_some() && !is_cluster {
+        return Err(Box::new(no_port_names(server)));
+    }
+    Ok(())
+}
+
+fn no_port_names(server: &ServerEntry) -> Diagnostic {
+    Diagnostic::error("nginx::unsupported-parameter", "`service` names a port of a Kubernetes Service only")
+        .at(server.span, "requests would go to another port than the file says")
+        .help("write the port's number, or `resolver kubernetes;` and `resolve`")
+}
+
+fn no_resolver(server: &ServerEntry, upstream: &UpstreamSource) -> Diagnostic {
+    Diagnostic::error("nginx::no-resolver", format!("nobody is named who resolves `{}`", server.text))
+        .at(server.span, "`resolve` needs a `resolver`")
+        .help("add `resolver 127.0.0.11;` for Docker's DNS, `resolver system;` for the system's")
+        .nginx(format!("no resolver defined to resolve names at run time in upstream \"{}\"", upstream.name))
 }
 
 fn look_up(host: &str, port: u16) -> Option<Vec<SocketAddr>> {
@@ -143,11 +183,15 @@ fn not_found(server: &ServerEntry, host: &str, services: &ServiceNames) -> Diagn
 #[cfg(test)]
 mod tests {
     use keel_diag::{Severity, Sources};
-    use keel_model::ResolverSource;
+    use keel_model::UpstreamName;
 
     use super::*;
 
     fn sources(pass: &str) -> Vec<UpstreamSource> {
+        read(&format!("server {{ listen 127.0.0.1:80; location / {{ {pass} }} }}"))
+    }
+
+    fn read(http: &str) -> Vec<UpstreamSource> {
         struct OneFile(String);
         impl keel_nginx::Files for OneFile {
             fn read(&self, _: &std::path::Path) -> std::io::Result<Vec<u8>> {
@@ -163,11 +207,10 @@ mod tests {
                 false
             }
         }
-        let text =
-            format!("events {{}} http {{ server {{ listen 127.0.0.1:80; location / {{ {pass} }} }} }}");
+        let text = format!("events {{}} http {{ {http} }}");
         let options = keel_nginx::Options { conf_path: "nginx.conf".into(), ..Default::default() };
         let loaded = keel_nginx::load(&options, &OneFile(text), &mut Sources::default());
-        loaded.configuration.unwrap().upstreams
+        loaded.configuration.expect("is sound").upstreams
     }
 
     #[test]
@@ -193,5 +236,38 @@ mod tests {
             bind(&sources("set $x app:5000; proxy_pass http://$x;"), &Known::default());
         assert!(bindings[0].entries.is_empty());
         assert!(matches!(problems.as_slice(), [one] if one.severity == Severity::Warning), "{problems:?}");
+    }
+
+    /// What becomes of one `server` line, beside a resolver that the surroundings name.
+    fn follow(line: &str, beside: Option<ResolverSource>) -> Result<FollowedName, String> {
+        let upstreams = read(&format!("upstream u {{ {line} }} server {{ listen 127.0.0.1:80; }}"));
+        let known = Known { resolver: beside.map(Resolver::new), ..Known::default() };
+        let (bindings, diagnostics) = bind(&upstreams, &known);
+        if let Some(found) = diagnostics.into_iter().next() {
+            return Err(found.nginx_text.unwrap_or(found.message));
+        }
+        assert_eq!(bindings[0].upstream, UpstreamName("u".into()));
+        Ok(bindings[0].names().next().expect("is followed").clone())
+    }
+
+    #[test]
+    fn resolve_means_the_resolver_beside_the_file() {
+        let followed = follow("server app:80 resolve;", Some(ResolverSource::System)).expect("is followed");
+        assert_eq!((followed.resolver.source, followed.host.as_str()), (ResolverSource::System, "app"));
+        let own = follow("resolver docker; server app:80 resolve;", Some(ResolverSource::System));
+        assert_eq!(own.expect("is followed").resolver.source, ResolverSource::Docker);
+        let nobody = "no resolver defined to resolve names at run time in upstream \"u\"";
+        assert_eq!(follow("server app:80 resolve;", None), Err(nobody.to_owned()));
+    }
+
+    #[test]
+    fn ports_have_names_in_a_cluster_alone() {
+        let line = "server app.shop service=http resolve;";
+        let refused = Err("`service` names a port of a Kubernetes Service only".to_owned());
+        assert_eq!(follow(line, Some(ResolverSource::System)), refused);
+        if cfg!(feature = "kubernetes") {
+            let followed = follow(line, Some(ResolverSource::Kubernetes)).expect("is followed");
+            assert_eq!(followed.port_name.as_deref(), Some("http"));
+        }
     }
 }

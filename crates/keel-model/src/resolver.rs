@@ -28,6 +28,8 @@ pub enum ResolverSource {
     System,
     /// No DNS but the container engine itself: what it starts, stops and finds healthy. `valid` means nothing there.
     Docker,
+    /// No DNS but the cluster's API: the endpoints of Services. `valid` means nothing there.
+    Kubernetes,
 }
 
 /// A DNS server.
@@ -55,6 +57,8 @@ pub struct FollowedName {
     pub host: String,
     /// The port that peers have.
     pub port: u16,
+    /// What a Service calls the port (`service=name`), in place of its number.
+    pub port_name: Option<String>,
 }
 
 impl fmt::Display for FollowedName {

@@ -119,6 +119,8 @@ pub struct ServerEntry {
     pub span: Span,
     /// Whether its name is looked up again and again (`resolve`).
     pub resolve: bool,
+    /// What a Service of a cluster calls its port (`service=name`), in place of a number.
+    pub port_name: Option<String>,
 }
 
 /// Where a peer is, as written.

@@ -81,7 +81,7 @@ pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
     }
     lowered.listeners = listeners(reader, &mut servers);
     for frame in &mut upstreams {
-        lower_upstream(reader, frame, &http.resolver, &mut lowered);
+        lower_upstream(frame, &http.resolver, &mut lowered);
     }
     let Literals { made, diagnostics, .. } = literals;
     for source in made {
@@ -103,12 +103,7 @@ pub(crate) fn lower_http(reader: &mut Reader<'_>, mut http: Frame) {
     reader.http.lowered = lowered;
 }
 
-fn lower_upstream(
-    reader: &mut Reader<'_>,
-    frame: &mut Frame,
-    outer: &resolver::Settings,
-    lowered: &mut LoweredHttp,
-) {
+fn lower_upstream(frame: &mut Frame, outer: &resolver::Settings, lowered: &mut LoweredHttp) {
     frame.resolver.inherit(outer);
     let resolver = frame.resolver.lower();
     let slot = &mut frame.upstream;
@@ -123,11 +118,6 @@ fn lower_upstream(
         peers: PeerSet::default(),
     });
     let servers = std::mem::take(&mut slot.servers);
-    if resolver.is_none() {
-        for server in servers.iter().filter(|server| server.resolve) {
-            resolver::missing(reader, server, &name);
-        }
-    }
     lowered.sources.push(UpstreamSource { name, span, servers, origin: UpstreamOrigin::Block, resolver });
 }
 

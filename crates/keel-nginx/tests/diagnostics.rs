@@ -167,7 +167,8 @@ fn resolvers() {
     check_http(&format!("resolver 127.0.0.11 valid=5s ipv6=off; resolver_timeout 5s; {upstream}"), &[]);
     check_http("upstream u { resolver system; resolver_timeout 1s; server app:80 resolve; }", &[]);
     check_http("upstream u { server 127.0.0.1:80 resolve; }", &[]);
-    check_http(upstream, &["[emerg] no resolver defined to resolve names at run time in upstream \"u\":2"]);
+    // Whether somebody resolves it is known where names are.
+    check_http(upstream, &[]);
     check_http(
         "resolver 127.0.0.11; resolver 127.0.0.1;",
         &["[emerg] \"resolver\" directive is duplicate:2"],

@@ -71,7 +71,8 @@ impl Dns {
     /// Finds the servers.
     pub(super) async fn new(settings: &Resolver) -> Result<Self, DnsFailure> {
         let (config, mut options) = match &settings.source {
-            ResolverSource::System => read_system_conf()?,
+            // Names that no Service can have.
+            ResolverSource::System | ResolverSource::Kubernetes => read_system_conf()?,
             ResolverSource::Docker => (ResolverConfig::default(), ResolverOpts::default()),
             ResolverSource::Servers(servers) => {
                 let mut config = ResolverConfig::default();

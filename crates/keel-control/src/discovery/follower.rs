@@ -37,6 +37,9 @@ pub(super) enum Source {
     Dns,
     /// The engine, which says so by itself.
     Engine(watch::Receiver<Option<Containers>>),
+    /// The cluster, which does so, too. `None` until it has been asked once.
+    #[cfg(feature = "kubernetes")]
+    Cluster(watch::Receiver<Option<Vec<Located>>>),
 }
 
 /// Follows a name until the task is aborted.
@@ -51,6 +54,8 @@ pub(super) async fn follow(
     match source {
         Source::Dns => follower.follow_dns().await,
         Source::Engine(containers) => follower.follow_engine(containers).await,
+        #[cfg(feature = "kubernetes")]
+        Source::Cluster(endpoints) => follower.follow_cluster(endpoints).await,
     }
 }
 
@@ -179,6 +184,30 @@ impl Follower {
                     });
                     let Some(matches) = matches else { continue };
                     self.take(matches.into_iter().map(|one| (one.located, one.proven)).collect());
+                }
+                Some(tried) = self.probes.join_next_with_id() => self.learns(tried),
+                Some(address) = self.doubts.recv() => self.doubt(address),
+                () = at(self.first_until) => self.first_until = None,
+            }
+            self.publish();
+        }
+    }
+
+    /// Who the cluster calls ready has proven it there.
+    #[cfg(feature = "kubernetes")]
+    async fn follow_cluster(mut self, mut endpoints: watch::Receiver<Option<Vec<Located>>>) {
+        endpoints.mark_changed();
+        loop {
+            tokio::select! {
+                changed = endpoints.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let (ipv4, ipv6) = (self.name.resolver.ipv4, self.name.resolver.ipv6);
+                    let known = endpoints.borrow_and_update().clone();
+                    let Some(known) = known else { continue };
+                    let is_wanted = |one: &Located| if one.address.is_ipv4() { ipv4 } else { ipv6 };
+                    self.take(known.into_iter().filter(is_wanted).map(|one| (one, true)).collect());
                 }
                 Some(tried) = self.probes.join_next_with_id() => self.learns(tried),
                 Some(address) = self.doubts.recv() => self.doubt(address),
@@ -362,7 +391,7 @@ mod tests {
     fn follower() -> Follower {
         let (source, timeout) = (ResolverSource::Docker, CONNECT_TIMEOUT);
         let resolver = Resolver { source, valid: None, ipv4: true, ipv6: true, timeout };
-        let name = FollowedName { resolver, host: "app".into(), port: 80 };
+        let name = FollowedName { resolver, host: "app".into(), port: 80, port_name: None };
         let (_, doubts) = mpsc::channel(1);
         Follower::new(name, doubts, watch::channel(None).0, mpsc::unbounded_channel().0)
     }

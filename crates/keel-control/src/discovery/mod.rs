@@ -9,6 +9,8 @@
 //!   container by then, without failures: a replaced container keeps its address, and DNS doesn't show the change.
 //! - A name that has no address is an empty group and no failure.
 
+#[cfg(feature = "kubernetes")]
+mod cluster;
 mod containers;
 mod dns;
 mod engine;
@@ -50,6 +52,9 @@ pub(crate) struct Discovery {
     followed: BTreeMap<FollowedName, Followed>,
     /// What the container engine says, once a name asks for it.
     containers: Option<watch::Sender<Option<Containers>>>,
+    /// The way to the cluster, once a name has needed it; for all names one.
+    #[cfg(feature = "kubernetes")]
+    cluster: cluster::Way,
     changes: mpsc::UnboundedSender<FollowedName>,
 }
 
@@ -72,7 +77,14 @@ impl Discovery {
     /// Makes one that follows nothing yet. The receiver gets each name whose addresses have changed.
     pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<FollowedName>) {
         let (changes, receiver) = mpsc::unbounded_channel();
-        (Self { followed: BTreeMap::new(), containers: None, changes }, receiver)
+        let discovery = Self {
+            followed: BTreeMap::new(),
+            containers: None,
+            #[cfg(feature = "kubernetes")]
+            cluster: cluster::Way::default(),
+            changes,
+        };
+        (discovery, receiver)
     }
 
     /// Follows these names too, on the current tokio runtime.
@@ -91,8 +103,14 @@ impl Discovery {
     }
 
     fn source(&mut self, name: &FollowedName) -> Source {
-        if name.resolver.source != ResolverSource::Docker {
-            return Source::Dns;
+        match &name.resolver.source {
+            ResolverSource::Docker => {}
+            #[cfg(feature = "kubernetes")]
+            ResolverSource::Kubernetes => return cluster::source(name, &self.cluster),
+            // Without the feature such a name isn't followed at all.
+            #[cfg(not(feature = "kubernetes"))]
+            ResolverSource::Kubernetes => return Source::Dns,
+            ResolverSource::Servers(_) | ResolverSource::System => return Source::Dns,
         }
         // The last listener's end has ended the task.
         let listened_to = self.containers.take().filter(|containers| !containers.is_closed());

@@ -253,9 +253,13 @@ pub(super) fn clash<'c>(
     let old: Vec<_> = configuration.plan.upstreams.iter().zip(&configuration.upstreams).collect();
     let mut new = added.plan.upstreams.iter().zip(&added.upstreams);
     // Their servers with all parameters, but not where they are written.
-    let servers = |source: &UpstreamSource| -> Vec<(ServerAddress, Peer, bool)> {
+    let servers = |source: &UpstreamSource| -> Vec<(ServerAddress, Peer, bool, Option<String>)> {
         let servers = source.servers.iter();
-        servers.map(|server| (server.address.clone(), server.peer.clone(), server.resolve)).collect()
+        servers
+            .map(|server| {
+                (server.address.clone(), server.peer.clone(), server.resolve, server.port_name.clone())
+            })
+            .collect()
     };
     let differs = |(upstream, source): &(&Upstream, &UpstreamSource)| {
         old.iter().any(|(known, known_source)| {

@@ -60,14 +60,15 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "server",
         syntax: "address [weight=number] [max_conns=number] [max_fails=number] [fail_timeout=time] [backup] [down] \
-                 [resolve]",
+                 [resolve] [service=name]",
         contexts: Contexts::UPSTREAM,
         arity: Arity::AtLeast(1),
         default: None,
         doc: "A peer: an address, a host name, a Compose service or `unix:path`; port 80 if none is given. A Compose \
               service stands for all of its instances. With `resolve` the name is looked up again and again, as \
               `resolver` says, and stands for all its addresses: one that comes takes part when it accepts a \
-              connection, one that goes finishes what it has, and a name without any is an empty group. Without \
+              connection, one that goes finishes what it has, and a name without any is an empty group. `service` names \
+              a port of a Kubernetes Service in place of its number. Without \
               `resolve` names are looked up once. Counts of connections and failures hold over all workers.",
         set: Setter::Simple(server),
     },
@@ -223,6 +224,8 @@ fn server(reader: &mut Reader<'_>, directive: &Directive) {
         if word.text == "resolve" {
             // An address needs no looking up; nginx takes the word there too.
             entry.resolve = matches!(entry.address, ServerAddress::Name { .. });
+        } else if let Some(name) = word.text.strip_prefix("service=").filter(|name| !name.is_empty()) {
+            entry.port_name = Some(name.to_owned());
         } else {
             parameter(reader, directive, word, &mut entry.peer);
         }
@@ -238,7 +241,14 @@ pub(crate) fn server_entry(address: ServerAddress, text: &str, span: Span) -> Se
         ServerAddress::Unix(path) => Address::Unix(path.clone()),
         ServerAddress::Name { port, .. } => Address::Tcp((Ipv4Addr::UNSPECIFIED, *port).into()),
     };
-    ServerEntry { address, text: text.to_owned(), peer: Peer::new(key, text), span, resolve: false }
+    ServerEntry {
+        address,
+        text: text.to_owned(),
+        peer: Peer::new(key, text),
+        span,
+        resolve: false,
+        port_name: None,
+    }
 }
 
 /// Gives a peer's address with the port that holds when none is written.
@@ -281,7 +291,7 @@ fn parameter(reader: &mut Reader<'_>, directive: &Directive, word: &Word, peer: 
         None => (word.text.as_str(), None),
     };
     match (key, text) {
-        ("drain", None) | ("route" | "service" | "slow_start", Some(_)) => reader.diagnostics.push(
+        ("drain", None) | ("route" | "slow_start", Some(_)) => reader.diagnostics.push(
             Diagnostic::error("nginx::unsupported-parameter", format!("`{key}` is not supported yet"))
                 .at(word.span, "requests would go to other peers than the file says"),
         ),

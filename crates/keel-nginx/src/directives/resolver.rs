@@ -6,11 +6,9 @@
 
 use std::time::Duration;
 
-use keel_diag::Diagnostic;
-use keel_model::{Layer, NameServer, Resolver, ResolverSource, UpstreamName};
+use keel_model::{Layer, NameServer, Resolver, ResolverSource};
 
 use crate::{
-    ServerEntry,
     address::{self, Host, WrittenAddress},
     arguments::msec,
     ast::{Directive, Word},
@@ -47,7 +45,7 @@ impl Settings {
 pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "resolver",
-        syntax: "address ... | system | docker [valid=time] [ipv4=on|off] [ipv6=on|off]",
+        syntax: "address ... | system | docker | kubernetes [valid=time] [ipv4=on|off] [ipv6=on|off]",
         contexts: Contexts::HTTP_ALL.or(Contexts::UPSTREAM),
         arity: Arity::AtLeast(1),
         default: None,
@@ -55,7 +53,9 @@ pub(crate) const ROWS: &[Row] = &[
               `split_clients` give the variables of a `proxy_pass`, all at a time; `system` for \
               /etc/hosts and the servers of /etc/resolv.conf. `docker` asks no DNS but the container engine, at DOCKER_HOST or its socket: a container \
               joins when it is healthy or, without a healthcheck, accepts a connection, and leaves when it is paused, \
-              unhealthy or sent the signal that ends it. An answer holds for its TTL or for `valid`; Docker's own server 127.0.0.11, whose TTL \
+              unhealthy or sent the signal that ends it. `kubernetes` asks the cluster's API, by the pod's service account or by \
+              KUBECONFIG: `app`, `app.namespace` or `app.namespace.svc.cluster.local` stands for the endpoints of that Service that are \
+              ready; other names are left to `system`. An answer holds for its TTL or for `valid`; Docker's own server 127.0.0.11, whose TTL \
               says nothing, is asked every second. When none answers, the addresses known last stay.",
         set: Setter::Simple(|reader, directive| {
             if reader.frame.resolver.resolver.is_some() {
@@ -111,18 +111,9 @@ fn resolver(reader: &mut Reader<'_>, directive: &Directive) -> Option<Resolver> 
 }
 
 fn refuse(reader: &mut Reader<'_>, directive: &Directive, word: &Word, nginx: String) {
-    let expected = "an address, `system`, `docker`, `valid=time`, `ipv4=on|off` or `ipv6=on|off`";
+    let expected =
+        "an address, `system`, `docker`, `kubernetes`, `valid=time`, `ipv4=on|off` or `ipv6=on|off`";
     reader.invalid(directive, word, nginx, expected);
-}
-
-/// Reports a name that nobody can be asked for.
-pub(crate) fn missing(reader: &mut Reader<'_>, server: &ServerEntry, upstream: &UpstreamName) {
-    reader.diagnostics.push(
-        Diagnostic::error("nginx::no-resolver", format!("nobody is named who resolves `{}`", server.text))
-            .at(server.span, "`resolve` needs a `resolver`")
-            .help("add `resolver 127.0.0.11;` for Docker's DNS, `resolver system;` for the system's")
-            .nginx(format!("no resolver defined to resolve names at run time in upstream \"{upstream}\"")),
-    );
 }
 
 /// A `resolver` while its words are read.
@@ -148,6 +139,7 @@ impl Draft {
             Some(_) => return Err(invalid()),
             None if word == "system" => self.keywords.push(ResolverSource::System),
             None if word == "docker" => self.keywords.push(ResolverSource::Docker),
+            None if word == "kubernetes" => self.keywords.push(ResolverSource::Kubernetes),
             None => self.servers.push(server(word)?),
         }
         Ok(())
@@ -160,7 +152,8 @@ impl Draft {
             (None, servers) => ResolverSource::Servers(servers),
             (Some(keyword), servers) if servers.is_empty() && keywords.next().is_none() => keyword,
             (Some(_), _) => {
-                return Err("\"system\" and \"docker\" can't stand beside other resolvers".into());
+                let beside = "\"system\", \"docker\" and \"kubernetes\" can't stand beside other resolvers";
+                return Err(beside.into());
             }
         };
         if self.no_ipv4 && self.no_ipv6 {
@@ -223,7 +216,8 @@ mod tests {
         check("dns.example", Ok(servers(&[("dns.example", 53)])));
         check("unix:/x", Err("invalid host in resolver \"unix:/x\""));
         check("docker", Ok(resolver(ResolverSource::Docker)));
-        let beside = "\"system\" and \"docker\" can't stand beside other resolvers";
+        check("kubernetes", Ok(resolver(ResolverSource::Kubernetes)));
+        let beside = "\"system\", \"docker\" and \"kubernetes\" can't stand beside other resolvers";
         check("system 127.0.0.1", Err(beside));
         check("docker system", Err(beside));
     }
