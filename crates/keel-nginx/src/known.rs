@@ -84,9 +84,6 @@ pub(crate) fn contexts(name: &str) -> impl Iterator<Item = Contexts> {
     signatures::contexts(name)
 }
 
-/// Directives that differ when they are `off`, where all others then ask for nothing.
-const OFF_DIFFERS: [&str; 1] = ["chunked_transfer_encoding"];
-
 /// Reads a directive without effect: refuses what nginx would refuse, else says what its having none means.
 pub(crate) fn read(reader: &mut Reader<'_>, entry: Entry, directive: &Directive) {
     if signatures::check(reader, directive) {
@@ -122,8 +119,7 @@ impl Entry {
         let name = self.name;
         let sole = (directive.args.len() == 1).then(|| directive.arg(0));
         let nothing = match sole {
-            Some("off") => !OFF_DIFFERS.contains(&name) && !self.takes_a_name(directive),
-            Some("on") => OFF_DIFFERS.contains(&name),
+            Some("off") => !self.takes_a_name(directive),
             Some("0") => name.starts_with("limit_rate"),
             _ => false,
         };

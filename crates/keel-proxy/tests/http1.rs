@@ -22,6 +22,22 @@ fn balances_in_turn_over_kept_connections() {
 }
 
 #[test]
+fn a_response_of_unknown_length_ends_with_the_connection_where_chunks_are_off() {
+    let peer = ScriptedPeer::start(|_| {
+        Some(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_vec())
+    });
+    let plane = DataPlane::start(|plan| {
+        balance(plan, &[peer.address]);
+        plan.servers[0].locations[0].scope.core.chunked_transfer_encoding = false;
+    });
+    let mut client = plane.client();
+    let got = client.get("/");
+    assert_eq!((got.status, got.text()), (200, "hello"));
+    assert_eq!((got.field("transfer-encoding"), got.field("connection")), (None, Some("close")));
+    client.expect_end();
+}
+
+#[test]
 fn passes_bodies_in_both_framings_both_ways() {
     let echo = ScriptedPeer::start(|request| {
         let chunked = request.head.contains("/chunked");

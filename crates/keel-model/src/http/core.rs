@@ -85,6 +85,8 @@ settings! {
         recursive_error_pages: bool = false;
         /// `try_files`.
         try_files: Option<TryFiles> = None, as Own<Option<TryFiles>>;
+        /// `chunked_transfer_encoding`.
+        chunked_transfer_encoding: bool = true;
         /// `etag`.
         etag: bool = true;
         /// `if_modified_since`.

@@ -329,6 +329,18 @@ pub(crate) const ROWS: &[Row] = &[
         }),
     },
     Row {
+        name: "chunked_transfer_encoding",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_ALL,
+        arity: Arity::ONE,
+        default: Some("on"),
+        doc: "Whether a response of unknown length is sent in chunks to HTTP/1.1 clients. With `off` its end is the end of \
+              the connection, as for older clients, and no response has trailers.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.chunked_transfer_encoding, flag)
+        }),
+    },
+    Row {
         name: "etag",
         syntax: "on | off",
         contexts: Contexts::HTTP_ALL,

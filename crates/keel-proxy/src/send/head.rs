@@ -22,13 +22,13 @@ pub(super) fn choose_framing(job: &Job<'_>, answer: &Answer) -> Framing {
     if answer.status == 101 {
         return Framing::UntilClose;
     }
-    let is_http11 = job.ex.is_http11();
-    if is_http11 && answer.fields.trailers {
+    let takes_chunks = job.ex.is_http11() && job.place().scope.core.chunked_transfer_encoding;
+    if takes_chunks && answer.fields.trailers {
         return Framing::Chunked;
     }
     match answer.length(job.ex) {
         Some(length) => Framing::Length(length),
-        None if is_http11 => Framing::Chunked,
+        None if takes_chunks => Framing::Chunked,
         None => Framing::UntilClose,
     }
 }

@@ -111,6 +111,17 @@ fn a_large_file_is_sent_to_its_end_and_with_trailers() {
 }
 
 #[test]
+fn a_place_without_chunks_has_no_trailers() {
+    let rig = Rig::new(|plan| {
+        let scope = &mut plan.servers[0].scope;
+        scope.core.chunked_transfer_encoding = false;
+        scope.headers.add_trailers = vec![add("X-T", "1")];
+    });
+    let (_, got) = sent(&rig, GET, || Answer::text(200, "", b"hello".to_vec()));
+    assert!(got.ends_with("Content-Length: 5\r\nConnection: keep-alive\r\n\r\nhello"), "{got}");
+}
+
+#[test]
 fn a_capture_has_a_bound() {
     let rig = Rig::new(|_| {});
     let answer = || Answer::text(200, "", vec![0; CAPTURE_BYTES_MAX + 1]);

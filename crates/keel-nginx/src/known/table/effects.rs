@@ -190,12 +190,6 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        effect: Effect::Differs("responses to HTTP/1.1 clients would be framed in another way"),
-        rows: &[
-            line("chunked_transfer_encoding", HTTP_ALL, ONE, Once, Flag),
-        ],
-    },
-    Group {
         effect: Effect::Differs("request bodies would not be kept"),
         rows: &[
             line("client_body_in_file_only", HTTP_ALL, ONE, Once, Keyword(&["off", "on", "clean"])),
