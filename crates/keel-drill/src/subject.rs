@@ -96,7 +96,7 @@ impl Subject {
                 let name = server.primary_name();
                 let plain =
                     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
-                let host = if plain { name } else { "localhost" }.to_owned();
+                let host = if plain { name.into_owned() } else { "localhost".to_owned() };
                 Some((Route { listen: listener.declared_port, host, path, upstream: upstream.0 }, services))
             })
             .ok_or_else(|| {

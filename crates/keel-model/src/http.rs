@@ -23,6 +23,8 @@ mod secure_link;
 mod split_clients;
 mod upstream;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Own, Pattern, settings::settings};
@@ -65,15 +67,15 @@ pub struct VirtualServer {
 }
 
 impl VirtualServer {
-    /// Gives the text of `$server_name`.
-    pub fn primary_name(&self) -> &str {
+    /// Gives the text of `$server_name`: the first name as it is written, `.example.org` without its dot.
+    pub fn primary_name(&self) -> Cow<'_, str> {
         match self.names.first() {
             Some(
                 ServerName::Exact(name) | ServerName::WildcardHead(name) | ServerName::WildcardTail(name),
-            ) => name,
-            Some(ServerName::Dot(name)) => name,
-            Some(ServerName::Regex(pattern)) => &pattern.source,
-            None => "",
+            ) => name.into(),
+            Some(ServerName::Dot(name)) => name.strip_prefix('.').unwrap_or(name).into(),
+            Some(ServerName::Regex(pattern)) => format!("~{}", pattern.source).into(),
+            None => "".into(),
         }
     }
 }

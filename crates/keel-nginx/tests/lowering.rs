@@ -219,6 +219,11 @@ fn server_names() {
         ]
     );
     assert_eq!(server("").names, [ServerName::Exact(String::new())]);
+    for (first, expect) in
+        [("Example.org", "example.org"), (".c", "c"), ("*.a", "*.a"), ("~^WWW\\.", "~^WWW\\."), ("''", "")]
+    {
+        assert_eq!(server(&format!("server_name {first} other;")).primary_name(), expect);
+    }
 }
 
 #[test]

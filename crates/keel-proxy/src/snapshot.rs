@@ -301,7 +301,7 @@ impl Builder<'_, '_> {
         let mut named = HashMap::new();
         let tree = self.tree(&identity, &server.locations, Some(&mut named), None)?;
         Ok(Server {
-            name: server.primary_name().to_owned(),
+            name: server.primary_name().into_owned(),
             client: server.client.clone(),
             root,
             tree,

@@ -164,20 +164,19 @@ pub(crate) fn accept_head(
         ex.received.host_port = port.map_err(|_| RequestError::Line)?;
     }
     ex.received.host = host;
-    if !ex.received.host.is_empty() {
-        let found = client.names().find(&ex.received.host);
-        if let Some(regex) = found.regex {
-            let host = std::mem::take(&mut ex.received.host);
-            let taken = ex.take_groups(&view.snapshot, regex, &host);
-            ex.received.host = host;
-            if let Err(error) = taken {
-                ex.routed.host_unmatched = true;
-                let text = format!("{error}: \"{}\" of server_name", regex.source());
-                client.log_error(worker, ex, &text);
-            }
+    // A request without a host is for the server whose name is "", if there is one.
+    let found = client.names().find(&ex.received.host);
+    if let Some(regex) = found.regex {
+        let host = std::mem::take(&mut ex.received.host);
+        let taken = ex.take_groups(&view.snapshot, regex, &host);
+        ex.received.host = host;
+        if let Err(error) = taken {
+            ex.routed.host_unmatched = true;
+            let text = format!("{error}: \"{}\" of server_name", regex.source());
+            client.log_error(worker, ex, &text);
         }
-        ex.begin(view.clone(), found.server);
     }
+    ex.begin(view.clone(), found.server);
     let server = ex.server(view);
     let target = ex.received.head.target;
     let path = target.path.of(&ex.received.input);

@@ -107,3 +107,30 @@ impl ServerNames {
         plain(self.default)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use keel_model::{Return, ServerId, ServerName, Template};
+
+    use crate::rig::Rig;
+
+    #[test]
+    fn a_request_without_a_host_is_for_the_server_without_a_name() {
+        let rig = Rig::new(|plan| {
+            let mut unnamed = plan.servers[0].clone();
+            unnamed.names = vec![ServerName::Exact(String::new())];
+            for (server, text) in [(&mut plan.servers[0], "named"), (&mut unnamed, "unnamed")] {
+                server.rewrite = Return { status: 200, text: Some(Template::literal(text)) }.into();
+            }
+            plan.servers.push(unnamed);
+            plan.listeners[0].servers.push(ServerId(1));
+        });
+        let check = |request: &str, expect: &str| {
+            let got = rig.request(request);
+            assert!(got.ends_with(&format!("\r\n\r\n{expect}")), "{request}: {got}");
+        };
+        check("GET / HTTP/1.0\r\n\r\n", "unnamed");
+        check("GET / HTTP/1.0\r\nHost: h\r\n\r\n", "named");
+        check("GET / HTTP/1.0\r\nHost: other\r\n\r\n", "named");
+    }
+}
