@@ -13,7 +13,7 @@ use keel_admin::{
     find, remedies,
 };
 use keel_control::{
-    DataPlaneCommand, Sharing, Traffic,
+    Balancer, BalancerSettings, DataPlaneCommand, FirstNames, Sharing,
     project::{
         Identity, Joined, ProjectError, ProjectOptions, Reading, RunningProject, UpError, UpOptions, place,
     },
@@ -214,9 +214,12 @@ impl Supervisor<'_> {
         // The guardian has been forked; before, this process must have no threads.
         terminal::never_wait();
         let private_logs = Some(self.paths.state.clone());
-        let data_plane = DataPlaneCommand { private_logs, ..DataPlaneCommand::default() };
-        let (traffic, traffic_notices) = Traffic::start(data_plane, Sharing::WithInstances);
-        let project = RunningProject::start(runner, notices, traffic, traffic_notices);
+        let (balancer, news) = Balancer::start(BalancerSettings {
+            command: DataPlaneCommand { private_logs, ..DataPlaneCommand::default() },
+            sharing: Sharing::WithInstances,
+            first_names: FirstNames::ComeLater,
+        });
+        let project = RunningProject::start(runner, notices, balancer, news);
         let ended = Arc::new(Notify::new());
         serve_commands(claim, &project, joined, &ended);
         let detached = self.side == Side::Detached;
@@ -306,7 +309,7 @@ impl Supervisor<'_> {
                     // Beside this loop: instances may take minutes to follow, and Ctrl-C must not wait for them.
                     tokio::spawn(reload(project.clone()));
                 }
-                _ = signals.reopen.recv() => if let Err(error) = project.traffic().reopen_logs().await {
+                _ = signals.reopen.recv() => if let Err(error) = project.balancer().reopen_logs().await {
                     say!("error: {}", keel_control::chain(&error));
                 },
             }

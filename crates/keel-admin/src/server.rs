@@ -119,7 +119,7 @@ async fn instances(State(server): State<Server>) -> Response {
         Ok(statuses) => statuses,
         Err(error) => return fail(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
     };
-    let traffic = server.project.status().await.unwrap_or_default();
+    let traffic = server.project.balancer().status().await.unwrap_or_default();
     let infos: Vec<InstanceInfo> = statuses
         .into_iter()
         .map(|status| {

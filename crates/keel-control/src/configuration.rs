@@ -14,7 +14,7 @@ use keel_sys::user::user_by_name;
 
 use crate::{
     located::Names,
-    peers::{Binding, Pools},
+    peers::{Binding, Pools, fill_peers},
     resolve::{Known, bind, settle_syslog},
     sockets::test_bind,
     traffic::{LogReaders, open_log},
@@ -196,15 +196,6 @@ impl ServeOptions {
     /// Gives the path of the configuration file, absolute if the prefix is.
     pub fn conf_path(&self) -> PathBuf {
         self.nginx.prefix.join(&self.nginx.conf_path)
-    }
-}
-
-/// Fills in the peers of every upstream that a binding names.
-pub(crate) fn fill_peers(plan: &mut Plan, bindings: &[Binding], pools: &Pools, names: &Names) {
-    for upstream in &mut plan.upstreams {
-        if let Some(binding) = bindings.iter().find(|binding| binding.upstream == upstream.name) {
-            upstream.peers = binding.peer_set(pools, names);
-        }
     }
 }
 

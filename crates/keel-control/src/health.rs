@@ -19,7 +19,7 @@ use std::{
 
 use tokio::io::AsyncWriteExt;
 
-use crate::traffic::Traffic;
+use crate::balancer::Balancer;
 
 /// What the data plane's word is passed on as.
 const WELL: &str = "well";
@@ -38,13 +38,13 @@ fn prefix() -> io::Result<String> {
 }
 
 /// Answers until dropped.
-pub(crate) async fn answer(traffic: Traffic) {
-    if let Err(error) = try_answer(traffic).await {
+pub(crate) async fn answer(balancer: Balancer) {
+    if let Err(error) = try_answer(balancer).await {
         tracing::warn!("`evenkeel healthcheck` will get no answer: {error}");
     }
 }
 
-async fn try_answer(traffic: Traffic) -> io::Result<()> {
+async fn try_answer(balancer: Balancer) -> io::Result<()> {
     let name = format!("{}{}", prefix()?, std::process::id());
     let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
     listener.set_nonblocking(true)?;
@@ -55,7 +55,7 @@ async fn try_answer(traffic: Traffic) -> io::Result<()> {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let word = if traffic.status().await.is_some() { WELL } else { ILL };
+        let word = if balancer.status().await.is_some() { WELL } else { ILL };
         // One at a time, and the line fits the socket's buffer: nobody can hold up the next.
         drop(stream.write_all(format!("{word}\n").as_bytes()).await);
     }

@@ -5,12 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+mod balancer;
 mod chain;
 mod configuration;
-mod data_plane;
 mod discovery;
 mod health;
-mod inbox;
 mod located;
 mod orphans;
 mod peers;
@@ -20,6 +19,9 @@ mod serve;
 mod sockets;
 mod traffic;
 
+pub use balancer::{
+    Balancer, BalancerNews, BalancerNotice, BalancerSettings, Departure, FirstNames, InstanceStart, PeerSets,
+};
 pub use chain::chain;
 pub use configuration::{Configuration, DefaultFolder, FileError, Ready, ServeOptions};
 pub use health::{Unwell, ask_health};
@@ -28,4 +30,4 @@ pub use peers::{Binding, Entry, Pool, Pools};
 pub use resolve::{Known, ServiceNames, bind};
 pub use serve::{ServeError, ServeObserver, ServeSignal, serve};
 pub use sockets::{ListenError, Sharing};
-pub use traffic::{ApplyError, DataPlaneCommand, LogReaders, Traffic, TrafficNotice, open_log, own_program};
+pub use traffic::{ApplyError, DataPlaneCommand, LogReaders, open_log, own_program};

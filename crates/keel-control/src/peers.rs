@@ -1,9 +1,11 @@
 //! What the servers of an upstream stand for: addresses that stay, services whose instances come and go, names that are
 //! followed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use keel_model::{Address, FollowedName, Peer, PeerKey, PeerSet, ResolverSource, ServiceName, UpstreamName};
+use keel_model::{
+    Address, FollowedName, Peer, PeerKey, PeerSet, Plan, ResolverSource, ServiceName, UpstreamName,
+};
 use keel_runner::PoolInstance;
 use serde::Serialize;
 
@@ -103,6 +105,25 @@ impl Binding {
         }
         set
     }
+}
+
+/// The peers of `old` that a new set hasn't any more.
+pub(crate) fn left<'a>(old: &'a [Peer], new: &'a PeerSet) -> impl Iterator<Item = &'a Peer> {
+    old.iter().filter(|peer| new.peers.iter().all(|other| other.key != peer.key))
+}
+
+/// Fills in the peers of every upstream that a binding names.
+pub(crate) fn fill_peers(plan: &mut Plan, bindings: &[Binding], pools: &Pools, names: &Names) {
+    for upstream in &mut plan.upstreams {
+        if let Some(binding) = bindings.iter().find(|binding| binding.upstream == upstream.name) {
+            upstream.peers = binding.peer_set(pools, names);
+        }
+    }
+}
+
+/// The names that these bindings want followed.
+pub(crate) fn followed(bindings: &[Binding]) -> BTreeSet<FollowedName> {
+    bindings.iter().flat_map(Binding::names).cloned().collect()
 }
 
 fn instance_peer(instance: &PoolInstance, port: u16, like: &Peer) -> Option<Peer> {

@@ -3,17 +3,15 @@
 use std::{io, path::Path};
 
 use keel_diag::{Diagnostic, Sources};
-use keel_model::FollowedName;
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
+    balancer::{Balancer, BalancerNotice, BalancerSettings, FirstNames},
     chain::chain,
-    configuration::{FileError, Ready, ServeOptions, fill_peers},
-    discovery::{Discovery, followed},
+    configuration::{FileError, Ready, ServeOptions},
     health, orphans,
-    peers::{Binding, Pools},
     sockets::Sharing,
-    traffic::{ApplyError, DataPlaneCommand, Traffic, TrafficNotice},
+    traffic::{ApplyError, DataPlaneCommand},
 };
 
 /// What the operator asks of a running balancer.
@@ -70,39 +68,42 @@ pub async fn serve(
     observer: &mut dyn ServeObserver,
 ) -> Result<(), ServeError> {
     first.create_folders().map_err(ServeError::Folder)?;
-    let (traffic, mut notices) = Traffic::start(DataPlaneCommand::default(), Sharing::Exclusive);
-    let (discovery, mut changes) = Discovery::new();
-    let pid_path = first.main.pid.clone();
-    let mut balancer = Balancer { traffic, discovery, bindings: Vec::new() };
+    let settings = BalancerSettings {
+        command: DataPlaneCommand::default(),
+        sharing: Sharing::Exclusive,
+        first_names: FirstNames::Awaited,
+    };
+    let (balancer, mut news) = Balancer::start(settings);
     let mut background = JoinSet::new();
     background.spawn(orphans::reap());
-    let first = balancer.apply(first).await?;
-    let pid = PidFile::write(&pid_path)?;
-    background.spawn(health::answer(balancer.traffic.clone()));
+    balancer.apply(first.plan.clone(), &first.bindings).await?;
+    let pid = PidFile::write(&first.main.pid)?;
+    background.spawn(health::answer(balancer.clone()));
     observer.applied(&first);
     observer.started();
     loop {
         tokio::select! {
             signal = signals.recv() => match signal {
-                Some(ServeSignal::Reload) => balancer.reload(options, observer).await,
+                Some(ServeSignal::Reload) => reload(&balancer, options, observer).await,
                 Some(ServeSignal::Reopen) => {
                     tracing::info!("reopening logs");
-                    if let Err(error) = balancer.traffic.reopen_logs().await {
+                    if let Err(error) = balancer.reopen_logs().await {
                         tracing::error!("{}", chain(&error));
                     }
                 }
                 Some(ServeSignal::Quit) => {
                     tracing::info!("gracefully shutting down");
-                    quit(&balancer.traffic, &mut signals).await;
+                    quit(&balancer, &mut signals).await;
                     break;
                 }
                 Some(ServeSignal::Stop) | None => {
-                    balancer.traffic.stop().await;
+                    balancer.stop().await;
                     break;
                 }
             },
-            Some(name) = changes.recv() => balancer.name_changed(&name),
-            Some(notice) = notices.recv() => balancer.traffic_says(&notice),
+            notice = news.next() => if let BalancerNotice::Serving { pid } = notice {
+                tracing::info!("start data plane process {pid}");
+            },
         }
     }
     drop(pid);
@@ -110,78 +111,38 @@ pub async fn serve(
     Ok(())
 }
 
-/// What is in effect.
-struct Balancer {
-    traffic: Traffic,
-    discovery: Discovery,
-    bindings: Vec<Binding>,
-}
-
-impl Balancer {
-    /// Puts a configuration into effect, with the peers that its names have now.
-    async fn apply(&mut self, mut ready: Ready) -> Result<Ready, ApplyError> {
-        let names = followed(&ready.bindings);
-        self.discovery.follow(&names);
-        self.discovery.first_answers(&names).await;
-        fill_peers(&mut ready.plan, &ready.bindings, &Pools::new(), &self.discovery.names());
-        let outcome = self.traffic.apply(ready.plan.clone()).await;
-        if outcome.is_ok() {
-            self.bindings.clone_from(&ready.bindings);
-        }
-        self.discovery.retain(&followed(&self.bindings));
-        outcome.map(|()| ready)
-    }
-
-    /// Tells the data plane the peers of every upstream that names this.
-    fn name_changed(&self, name: &FollowedName) {
-        let names = self.discovery.names();
-        for binding in self.bindings.iter().filter(|binding| binding.names().any(|one| one == name)) {
-            self.traffic.set_peers(binding.upstream.clone(), binding.peer_set(&Pools::new(), &names));
-        }
-    }
-
-    fn traffic_says(&self, notice: &TrafficNotice) {
-        match notice {
-            TrafficNotice::Serving { pid } => tracing::info!("start data plane process {pid}"),
-            TrafficNotice::Excluded { upstream, peer } => {
-                self.discovery.doubt(&self.bindings, upstream, peer);
-            }
-            TrafficNotice::DataPlaneLost | TrafficNotice::Drained { .. } | TrafficNotice::Doubted { .. } => {}
-        }
-    }
-
-    async fn reload(&mut self, options: &ServeOptions, observer: &mut dyn ServeObserver) {
-        tracing::info!("reconfiguring");
-        let reader = options.clone();
-        // Reading asks the resolver, which may take its time: traffic doesn't wait for that, other signals do.
-        let Ok(read) = tokio::task::spawn_blocking(move || reader.read()).await else {
-            tracing::error!("the configuration's reader failed; the configuration in effect stays");
-            return;
-        };
-        observer.diagnosed(&read.diagnostics, &read.sources);
-        let Some(ready) = read.ready else {
-            tracing::error!("the new configuration has errors; the one in effect stays");
-            return;
-        };
-        let outcome = match ready.create_folders() {
-            Ok(()) => self.apply(ready).await.map_err(ServeError::Apply),
-            Err(error) => Err(ServeError::Folder(error)),
-        };
-        match outcome {
-            Ok(ready) => observer.applied(&ready),
-            Err(error) => tracing::error!("{}; the configuration in effect stays", chain(&error)),
-        }
+/// Reads the configuration again and puts it into effect. What fails leaves the one before in effect.
+async fn reload(balancer: &Balancer, options: &ServeOptions, observer: &mut dyn ServeObserver) {
+    tracing::info!("reconfiguring");
+    let reader = options.clone();
+    // Reading asks the resolver, which may take its time: traffic doesn't wait for that, other signals do.
+    let Ok(read) = tokio::task::spawn_blocking(move || reader.read()).await else {
+        tracing::error!("the configuration's reader failed; the configuration in effect stays");
+        return;
+    };
+    observer.diagnosed(&read.diagnostics, &read.sources);
+    let Some(ready) = read.ready else {
+        tracing::error!("the new configuration has errors; the one in effect stays");
+        return;
+    };
+    let outcome = match ready.create_folders() {
+        Ok(()) => balancer.apply(ready.plan.clone(), &ready.bindings).await.map_err(ServeError::Apply),
+        Err(error) => Err(ServeError::Folder(error)),
+    };
+    match outcome {
+        Ok(()) => observer.applied(&ready),
+        Err(error) => tracing::error!("{}; the configuration in effect stays", chain(&error)),
     }
 }
 
-async fn quit(traffic: &Traffic, signals: &mut mpsc::Receiver<ServeSignal>) {
-    let graceful = traffic.quit();
+async fn quit(balancer: &Balancer, signals: &mut mpsc::Receiver<ServeSignal>) {
+    let graceful = balancer.quit();
     tokio::pin!(graceful);
     loop {
         tokio::select! {
             () = &mut graceful => return,
             signal = signals.recv() => if matches!(signal, Some(ServeSignal::Stop) | None) {
-                return traffic.stop().await;
+                return balancer.stop().await;
             },
         }
     }

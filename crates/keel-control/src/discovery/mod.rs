@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use keel_model::{Address, FollowedName, PeerKey, ResolverSource, UpstreamName};
+use keel_model::{FollowedName, ResolverSource};
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
@@ -30,21 +30,13 @@ use tokio::{
 };
 
 use self::{containers::Containers, follower::Source};
-use crate::{
-    located::{Located, Names},
-    peers::Binding,
-};
+use crate::located::{Located, Names};
 
 /// Doubts about one name's addresses that may wait. One that is dropped comes again when its peer fails again.
 const DOUBTS_MAX: usize = 64;
 
 /// How long a configuration waits for the addresses of its names before it takes effect without.
 const FIRST_ANSWERS: Duration = Duration::from_secs(3);
-
-/// The names that these bindings want followed.
-pub(crate) fn followed(bindings: &[Binding]) -> BTreeSet<FollowedName> {
-    bindings.iter().flat_map(Binding::names).cloned().collect()
-}
 
 /// The names that are followed; each until nobody wants it any more.
 #[derive(Debug)]
@@ -129,11 +121,9 @@ impl Discovery {
         self.followed.retain(|name, _| names.contains(name));
     }
 
-    /// Hears that failures have excluded a peer: where it was found by name, it is looked whether it is there at all.
-    pub(crate) fn doubt(&self, bindings: &[Binding], upstream: &UpstreamName, peer: &PeerKey) {
-        let Address::Tcp(address) = peer.address else { return };
-        let bindings = bindings.iter().filter(|binding| binding.upstream == *upstream);
-        for followed in bindings.flat_map(Binding::names).filter_map(|name| self.followed.get(name)) {
+    /// Hears that a peer of these names has failed: it is looked whether it is there at all.
+    pub(crate) fn doubt<'a>(&self, names: impl Iterator<Item = &'a FollowedName>, address: SocketAddr) {
+        for followed in names.filter_map(|name| self.followed.get(name)) {
             // A task that has ended follows nothing, and one that has many to look at isn't waited for.
             let _ = followed.doubts.try_send(address);
         }

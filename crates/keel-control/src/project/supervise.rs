@@ -7,24 +7,23 @@
 //! for instances.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::{DirBuilder, Permissions},
     io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use keel_model::{Address, DataPlaneStatus, FollowedName, PeerKey, PeerSet, Plan, ServiceName, UpstreamName};
+use keel_model::{Address, ServiceName};
 use keel_runner::{Ending, Notice, Runner};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, broadcast, mpsc, oneshot, watch};
 
 use super::{command::InEffect, joined::Joined};
 use crate::{
-    configuration::{create_temp_folders, fill_peers},
-    discovery::{Discovery, followed},
-    peers::{Binding, Pool, Pools},
-    traffic::{ApplyError, Traffic, TrafficNotice},
+    balancer::{Balancer, BalancerNews, BalancerNotice, Departure, InstanceStart},
+    configuration::create_temp_folders,
+    peers::Pool,
+    traffic::ApplyError,
 };
 
 /// Events kept for a slow listener; what it misses beyond that it is told in number.
@@ -76,8 +75,7 @@ pub struct RunningProject {
 #[derive(Debug)]
 struct Shared {
     runner: Runner,
-    traffic: Traffic,
-    state: Mutex<State>,
+    balancer: Balancer,
     /// Held while files are put into effect.
     applying: AsyncMutex<()>,
     /// Held from a look at what is in effect until the runner has taken what follows from it.
@@ -90,37 +88,19 @@ struct Shared {
     ending: watch::Sender<bool>,
 }
 
-#[derive(Debug)]
-struct State {
-    discovery: Discovery,
-    bindings: Vec<Binding>,
-    /// Current peers of each binding, as the data plane was told last.
-    sets: BTreeMap<UpstreamName, PeerSet>,
-    pools: Pools,
-    drains: Drains,
-}
-
 impl RunningProject {
-    /// Brings runner and traffic together on the current tokio runtime. Nothing runs until [`up`](Self::up).
+    /// Brings runner and balancer together on the current tokio runtime. Nothing runs until [`up`](Self::up).
     pub fn start(
         runner: Runner,
         notices: mpsc::UnboundedReceiver<Notice>,
-        traffic: Traffic,
-        traffic_notices: mpsc::UnboundedReceiver<TrafficNotice>,
+        balancer: Balancer,
+        news: BalancerNews,
     ) -> Self {
         let (events, _) = broadcast::channel(EVENTS_MAX);
         let (carried, asked) = mpsc::unbounded_channel();
-        let (discovery, names) = Discovery::new();
         let shared = Shared {
             runner,
-            traffic,
-            state: Mutex::new(State {
-                discovery,
-                bindings: Vec::new(),
-                sets: BTreeMap::new(),
-                pools: Pools::new(),
-                drains: Drains::default(),
-            }),
+            balancer,
             applying: AsyncMutex::new(()),
             changing: AsyncMutex::new(()),
             events,
@@ -129,7 +109,7 @@ impl RunningProject {
             ending: watch::Sender::new(false),
         };
         let project = Self { shared: Arc::new(shared) };
-        tokio::spawn(project.clone().carry_news(notices, traffic_notices, names, asked));
+        tokio::spawn(project.clone().carry_news(notices, news, asked));
         project
     }
 
@@ -141,34 +121,10 @@ impl RunningProject {
     ) -> Result<(), ProjectError> {
         create_temp_folders(&joined.plan).map_err(ProjectError::TempFolder)?;
         make_socket_folders(joined).map_err(ProjectError::SocketFolder)?;
-        let answers = {
-            let mut state = self.state();
-            let names = followed(&joined.bindings);
-            state.discovery.follow(&names);
-            // At the first start nobody is served yet, and the name server may be one of the project's own services.
-            let in_effect = followed(&state.bindings);
-            let new = if state.bindings.is_empty() { BTreeSet::new() } else { &names - &in_effect };
-            state.discovery.first_answers(&new)
-        };
-        answers.await;
-        let mut plan = joined.plan.clone();
-        {
-            let mut state = self.state();
-            state.expect_new(joined, only);
-            fill_peers(&mut plan, &joined.bindings, &state.pools, &state.discovery.names());
-        }
-        let outcome = self.shared.traffic.apply(plan.clone()).await;
-        let mut state = self.state();
-        if outcome.is_ok() {
-            state.bindings.clone_from(&joined.bindings);
-        }
-        let in_effect = followed(&state.bindings);
-        state.discovery.retain(&in_effect);
-        outcome?;
-        state.take_sets(&plan);
-        // Pools may have changed while the data plane prepared.
-        state.publish(&self.shared.traffic, |_| true);
-        Ok(())
+        let is_meant = |name: &ServiceName| only.is_empty() || only.contains(name);
+        let begin = joined.services.iter().filter(|service| service.replicas > 0);
+        self.shared.balancer.expect(begin.map(|service| &service.name).filter(|name| is_meant(name)));
+        Ok(self.shared.balancer.apply(joined.plan.clone(), &joined.bindings).await?)
     }
 
     /// Held while files are put into effect, until the instances have reached their state.
@@ -201,7 +157,7 @@ impl RunningProject {
         if self.shared.carried.send(reply).is_ok() {
             drop(answer.await);
         }
-        self.shared.traffic.settle().await;
+        self.shared.balancer.settle().await;
     }
 
     /// The runner: instances, logs, commands.
@@ -210,13 +166,8 @@ impl RunningProject {
     }
 
     /// The traffic side.
-    pub fn traffic(&self) -> &Traffic {
-        &self.shared.traffic
-    }
-
-    /// Asks the data plane for its counts.
-    pub async fn status(&self) -> Option<DataPlaneStatus> {
-        self.shared.traffic.status().await
+    pub fn balancer(&self) -> &Balancer {
+        &self.shared.balancer
     }
 
     /// Listens to what happens from now on.
@@ -229,10 +180,9 @@ impl RunningProject {
     pub async fn down(&self, ending: Ending) -> Result<(), keel_runner::Error> {
         self.shared.ending.send_replace(true);
         let limit = ending.drain.unwrap_or(DRAIN_TIMEOUT);
-        if tokio::time::timeout(limit, self.shared.traffic.quit()).await.is_err() {
-            self.shared.traffic.stop().await;
+        for InstanceStart { instance, incarnation } in self.shared.balancer.end(limit).await {
+            self.shared.runner.drained(&instance, incarnation);
         }
-        self.state().drains.traffic_ended(&self.shared.runner);
         self.shared.runner.down(ending).await
     }
 
@@ -244,8 +194,7 @@ impl RunningProject {
     async fn carry_news(
         self,
         mut notices: mpsc::UnboundedReceiver<Notice>,
-        mut traffic_notices: mpsc::UnboundedReceiver<TrafficNotice>,
-        mut names: mpsc::UnboundedReceiver<FollowedName>,
+        mut news: BalancerNews,
         mut asked: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
     ) {
         loop {
@@ -259,14 +208,10 @@ impl RunningProject {
                     }
                     None => return,
                 },
-                Some(notice) = traffic_notices.recv() => match self.traffic_says(notice) {
+                notice = news.next() => match self.balancer_says(notice) {
                     Some(event) => event,
                     None => continue,
                 },
-                Some(name) = names.recv() => {
-                    self.state().name_changed(&name, &self.shared.traffic);
-                    continue;
-                }
                 // Last: an answer means that all earlier news have been passed on.
                 Some(reply) = asked.recv() => {
                     _ = reply.send(());
@@ -279,45 +224,38 @@ impl RunningProject {
     }
 
     fn runner_says(&self, notice: &Notice) {
-        let mut state = self.state();
         match notice {
             Notice::Pool { service, instances, starting } => {
                 let pool = Pool { instances: instances.clone(), starting: *starting };
-                state.pool_changed(service, pool, &self.shared.traffic);
+                self.shared.balancer.set_pool(service, pool);
             }
             Notice::Draining { instance, incarnation } => {
-                state.drains.draining(instance, *incarnation, &self.shared.runner);
+                let start = InstanceStart { instance: instance.clone(), incarnation: *incarnation };
+                if self.shared.balancer.await_departure(&start) == Departure::Over {
+                    self.shared.runner.drained(instance, *incarnation);
+                }
             }
             _ => {}
         }
     }
 
-    fn traffic_says(&self, notice: TrafficNotice) -> Option<ProjectEvent> {
+    fn balancer_says(&self, notice: BalancerNotice) -> Option<ProjectEvent> {
         match notice {
-            TrafficNotice::Drained { upstream, peer } => {
-                self.state().drains.drained(&upstream, &peer, &self.shared.runner);
+            BalancerNotice::Drained(InstanceStart { instance, incarnation }) => {
+                self.shared.runner.drained(&instance, incarnation);
                 None
             }
-            TrafficNotice::Doubted { incarnation } => {
+            BalancerNotice::Doubted { incarnation } => {
                 self.shared.runner.doubted(incarnation);
                 None
             }
-            TrafficNotice::Excluded { upstream, peer } => {
-                let state = self.state();
-                state.discovery.doubt(&state.bindings, &upstream, &peer);
-                None
-            }
-            TrafficNotice::DataPlaneLost => Some(ProjectEvent::DataPlaneLost),
-            TrafficNotice::Serving { pid } => Some(ProjectEvent::Serving { pid }),
+            BalancerNotice::DataPlaneLost => Some(ProjectEvent::DataPlaneLost),
+            BalancerNotice::Serving { pid } => Some(ProjectEvent::Serving { pid }),
         }
     }
 
     pub(super) fn files_in_effect(&self) -> &Mutex<Option<InEffect>> {
         &self.shared.in_effect
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -340,111 +278,4 @@ fn make_socket_folders(joined: &Joined) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-impl State {
-    /// Counts services that are about to be started as starting, so that the first requests wait for them.
-    fn expect_new(&mut self, joined: &Joined, only: &[ServiceName]) {
-        for service in joined.services.iter().filter(|service| service.replicas > 0) {
-            let is_meant = only.is_empty() || only.contains(&service.name);
-            if is_meant && !self.pools.contains_key(&service.name) {
-                self.pools.insert(service.name.clone(), Pool { starting: true, ..Pool::default() });
-            }
-        }
-    }
-
-    fn pool_changed(&mut self, service: &ServiceName, pool: Pool, traffic: &Traffic) {
-        self.pools.insert(service.clone(), pool);
-        self.publish(traffic, |binding| binding.services().any(|one| one == service));
-    }
-
-    fn name_changed(&mut self, name: &FollowedName, traffic: &Traffic) {
-        self.publish(traffic, |binding| binding.names().any(|one| one == name));
-    }
-
-    /// Takes over the peer sets that a plan brought along.
-    fn take_sets(&mut self, plan: &Plan) {
-        let sets: BTreeMap<_, _> =
-            plan.upstreams.iter().map(|upstream| (upstream.name.clone(), upstream.peers.clone())).collect();
-        let none = PeerSet::default();
-        for (upstream, old) in std::mem::replace(&mut self.sets, sets) {
-            let new = self.sets.get(&upstream).unwrap_or(&none);
-            self.drains.compare(&upstream, old, new);
-        }
-    }
-
-    /// Makes the peers of this moment for the upstreams that are meant.
-    fn publish(&mut self, traffic: &Traffic, is_meant: impl Fn(&Binding) -> bool) {
-        let names = self.discovery.names();
-        for binding in self.bindings.iter().filter(|binding| is_meant(binding)) {
-            let set = binding.peer_set(&self.pools, &names);
-            let old = self.sets.insert(binding.upstream.clone(), set.clone()).unwrap_or_default();
-            // Sent even if it is as it was: one made for the plan before may have been sent meanwhile. `Traffic` drops
-            // repeats.
-            self.drains.compare(&binding.upstream, old, &set);
-            traffic.set_peers(binding.upstream.clone(), set);
-        }
-    }
-}
-
-/// Instances that left upstreams and may still have requests in flight there.
-#[derive(Debug, Default)]
-struct Drains {
-    leaving: HashMap<(String, u64), Leaving>,
-    traffic_is_over: bool,
-}
-
-#[derive(Debug, Default)]
-struct Leaving {
-    /// Where requests may still be in flight.
-    upstreams: HashSet<(UpstreamName, PeerKey)>,
-    /// Whether the runner waits for word.
-    awaited: bool,
-}
-
-impl Drains {
-    /// Notes the instances that a new set hasn't any more.
-    fn compare(&mut self, upstream: &UpstreamName, old: PeerSet, new: &PeerSet) {
-        if self.traffic_is_over {
-            return;
-        }
-        let left = old.peers.into_iter().filter(|peer| new.peers.iter().all(|other| other.key != peer.key));
-        for peer in left {
-            if let Some(instance) = peer.instance {
-                let leaving = self.leaving.entry((instance, peer.key.incarnation)).or_default();
-                leaving.upstreams.insert((upstream.clone(), peer.key));
-            }
-        }
-    }
-
-    fn draining(&mut self, instance: &str, incarnation: u64, runner: &Runner) {
-        let key = (instance.to_owned(), incarnation);
-        match self.leaving.get_mut(&key) {
-            Some(leaving) if !leaving.upstreams.is_empty() => leaving.awaited = true,
-            _ => {
-                self.leaving.remove(&key);
-                runner.drained(instance, incarnation);
-            }
-        }
-    }
-
-    fn drained(&mut self, upstream: &UpstreamName, peer: &PeerKey, runner: &Runner) {
-        let drained = (upstream.clone(), peer.clone());
-        self.leaving.retain(|(instance, incarnation), leaving| {
-            let is_last = leaving.upstreams.remove(&drained) && leaving.upstreams.is_empty();
-            if is_last && leaving.awaited {
-                runner.drained(instance, *incarnation);
-            }
-            !is_last
-        });
-    }
-
-    fn traffic_ended(&mut self, runner: &Runner) {
-        self.traffic_is_over = true;
-        for ((instance, incarnation), leaving) in self.leaving.drain() {
-            if leaving.awaited {
-                runner.drained(&instance, incarnation);
-            }
-        }
-    }
 }

@@ -6,26 +6,36 @@
 //! same name.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use keel_model::{DataPlaneStatus, PeerSet, Plan, UpstreamName};
+use keel_model::{DataPlaneStatus, PeerKey, PeerSet, Plan, UpstreamName};
 use tokio::sync::{Notify, oneshot};
 
-use crate::traffic::ApplyError;
+use super::ApplyError;
+use crate::peers::left;
 
 /// Something asked of the task.
 #[derive(Debug)]
 pub(crate) enum Request {
     Apply(Box<Plan>, oneshot::Sender<Result<(), ApplyError>>),
-    Peers(UpstreamName, PeerSet),
+    Peers(PeersUpdate),
     /// With how long the answer may take.
     Status(Duration, oneshot::Sender<Option<DataPlaneStatus>>),
     ReopenLogs(oneshot::Sender<Result<(), ApplyError>>),
     Quit(oneshot::Sender<()>),
     Stop(oneshot::Sender<()>),
+}
+
+/// New peers of an upstream.
+#[derive(Debug)]
+pub(crate) struct PeersUpdate {
+    pub(crate) upstream: UpstreamName,
+    pub(crate) set: PeerSet,
+    /// Peers of sets that this one has replaced before a data plane was told of them.
+    pub(crate) skipped: BTreeSet<PeerKey>,
 }
 
 /// The side that asks; cheap to clone.
@@ -113,12 +123,9 @@ impl Shared {
 impl Queue {
     fn put(&mut self, request: Request) {
         let request = match request {
-            Request::Peers(upstream, set) => match self.waiting_set(&upstream) {
-                Some(older) => {
-                    *older = set;
-                    return;
-                }
-                None => Request::Peers(upstream, set),
+            Request::Peers(update) => match self.waiting_update(&update.upstream) {
+                Some(older) => return older.become_newer(update),
+                None => Request::Peers(update),
             },
             other => other,
         };
@@ -126,22 +133,35 @@ impl Queue {
     }
 
     /// Finds the peers of an upstream that wait behind the last plan.
-    fn waiting_set(&mut self, wanted: &UpstreamName) -> Option<&mut PeerSet> {
+    fn waiting_update(&mut self, wanted: &UpstreamName) -> Option<&mut PeersUpdate> {
         let behind_plan =
             self.requests.iter_mut().rev().take_while(|request| !matches!(request, Request::Apply(..)));
         behind_plan.into_iter().find_map(|request| match request {
-            Request::Peers(upstream, set) if upstream == wanted => Some(set),
+            Request::Peers(update) if update.upstream == *wanted => Some(update),
             _ => None,
         })
     }
 }
 
+impl PeersUpdate {
+    fn become_newer(&mut self, newer: Self) {
+        self.skipped.extend(left(&self.set.peers, &newer.set).map(|peer| peer.key.clone()));
+        self.set = newer.set;
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use keel_model::{Address, Peer};
+
     use super::*;
 
     fn peers(name: &str, starting: bool) -> Request {
-        Request::Peers(UpstreamName(name.into()), PeerSet { starting, ..PeerSet::default() })
+        peers_update(name, PeerSet { starting, ..PeerSet::default() })
+    }
+
+    fn peers_update(name: &str, set: PeerSet) -> Request {
+        Request::Peers(PeersUpdate { upstream: UpstreamName(name.into()), set, skipped: BTreeSet::new() })
     }
 
     fn plan() -> Request {
@@ -157,7 +177,7 @@ mod tests {
         put.into_iter().for_each(|request| queue.put(request));
         let text = |request: &Request| match request {
             Request::Apply(..) => "plan".to_owned(),
-            Request::Peers(upstream, set) => format!("{}={}", upstream.0, set.starting),
+            Request::Peers(update) => format!("{}={}", update.upstream, update.set.starting),
             Request::Status(..) => "status".into(),
             _ => "other".into(),
         };
@@ -169,6 +189,21 @@ mod tests {
         check(vec![peers("a", false), peers("b", false), peers("a", true)], &["a=true", "b=false"]);
         // Who asked for counts behind a set gets counts that follow it.
         check(vec![peers("a", false), status(), peers("a", true)], &["a=true", "status"]);
+    }
+
+    #[test]
+    fn a_peer_that_comes_and_goes_while_its_set_waits_is_not_forgotten() {
+        let set = |ports: &[u16]| {
+            let peer = |port: &u16| Peer::new(Address::Tcp(([127, 0, 0, 1], *port).into()), "x");
+            PeerSet { peers: ports.iter().map(peer).collect(), ..PeerSet::default() }
+        };
+        let mut queue = Queue::default();
+        for ports in [&[1, 2][..], &[1, 3], &[1]] {
+            queue.put(peers_update("a", set(ports)));
+        }
+        let Some(Request::Peers(update)) = queue.requests.pop_front() else { panic!("a set waits") };
+        let keys = |set: PeerSet| set.peers.into_iter().map(|peer| peer.key).collect::<BTreeSet<_>>();
+        assert_eq!((keys(update.set), update.skipped), (keys(set(&[1])), keys(set(&[2, 3]))));
     }
 
     #[test]
