@@ -34,11 +34,6 @@ const KNOTS: &[Knot] = &[
         why: "a job holds the worker, the client and the exchange, and each of them knows it; streams are being cut off",
     },
     Knot {
-        package: "keel-control",
-        modules: &["inbox", "traffic"],
-        why: "requests carry the errors of what answers them; traffic is being taken apart",
-    },
-    Knot {
         package: "keel-nginx",
         modules: &[
             "arguments",

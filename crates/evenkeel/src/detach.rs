@@ -13,10 +13,10 @@ use std::{
 
 use keel_telemetry::{BoundedFile, Outlet};
 
-use crate::terminal::{self, say};
-
-/// Set in the environment of the detached child.
-const MARK: &str = "EVENKEEL_DETACHED";
+use crate::{
+    color::{self, DETACHED as MARK},
+    terminal::{self, say},
+};
 
 /// The last byte that the child writes; no text has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(crate) fn start_detached() -> ExitCode {
     if let Some(name) = arguments.next() {
         std::os::unix::process::CommandExt::arg0(&mut command, name);
     }
-    command.args(arguments).env(MARK, "1").stdin(Stdio::null());
+    command.args(arguments).env(MARK, color::passed_on()).stdin(Stdio::null());
     let spawned = std::io::pipe().and_then(|(reader, writer)| {
         let child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
         // The command holds the writing end: the pipe must end with the child.
@@ -116,6 +116,7 @@ const LOG_BYTES_MAX: u64 = 1 << 20;
 /// # Errors
 /// When `/dev/null` can't be opened.
 pub(crate) fn release(word: Word, log: Option<&Path>) -> std::io::Result<()> {
+    color::let_go();
     terminal::let_go(&[word as u8]);
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdout(null.as_fd())?;

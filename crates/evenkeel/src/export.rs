@@ -13,7 +13,8 @@ use keel_control::project::{Exported, ExportedFile, Part, ProjectOptions, Reader
 use keel_diag::Format;
 
 use crate::{
-    project::{ProjectArgs, color},
+    color::color,
+    project::ProjectArgs,
     serve::FormatName,
     terminal::{self, Stdout, say},
 };

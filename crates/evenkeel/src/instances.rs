@@ -7,7 +7,10 @@ use keel_admin::{
     api::{InstanceRequest, ProjectInfo},
 };
 
-use crate::project::{Hinted, ProjectArgs, block_on, end_leftovers, show_message};
+use crate::{
+    control::ControlArgs,
+    project::{Hinted, ProjectArgs, block_on, end_leftovers, show_message},
+};
 
 /// Names of services or instances.
 #[derive(Debug, clap::Args)]
@@ -72,6 +75,13 @@ pub(crate) struct DownArgs {
     ending: EndingArgs,
 }
 
+/// `reload`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReloadArgs {
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
 /// Reads `app=3`.
 pub(crate) fn parse_scale(text: &str) -> Result<(String, u32), String> {
     let (service, count) = text.split_once('=').ok_or("write it as SERVICE=COUNT, for example app=3")?;
@@ -101,8 +111,12 @@ pub(crate) fn scale(project: &ProjectArgs, args: ScaleArgs) -> anyhow::Result<Ex
     command(project, "/v1/scale", &InstanceRequest { scale: args.scale, ..InstanceRequest::default() })
 }
 
-pub(crate) fn reload(project: &ProjectArgs) -> anyhow::Result<ExitCode> {
-    command(project, "/v1/reload", &InstanceRequest::default())
+pub(crate) fn reload(project: &ProjectArgs, args: &ReloadArgs) -> anyhow::Result<ExitCode> {
+    let client = args.control.client(project)?;
+    let request = InstanceRequest::default();
+    let outcome = block_on(async { Ok(client.command("/v1/reload", &request, show_message).await?) });
+    outcome.map_err(|error| args.control.explain(error))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn down(project: &ProjectArgs, args: &DownArgs) -> anyhow::Result<ExitCode> {

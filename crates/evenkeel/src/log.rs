@@ -25,7 +25,7 @@ pub(crate) fn to_stderr() {
     let filter = EnvFilter::try_from_env("EVENKEEL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(|| crate::terminal::Stderr)
-        .with_ansi(crate::project::color() == keel_diag::Color::Ansi)
+        .with_ansi(crate::color::color() == keel_diag::Color::Ansi)
         .without_time()
         .with_target(false);
     drop(tracing_subscriber::registry().with(layer.with_filter(filter)).try_init());

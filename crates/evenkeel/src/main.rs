@@ -4,7 +4,9 @@
 
 #![forbid(unsafe_code)]
 
+mod color;
 mod config;
+mod control;
 mod data_plane;
 mod detach;
 mod doctor;
@@ -16,9 +18,11 @@ mod export;
 mod healthcheck;
 mod instances;
 mod linger;
+mod list;
 mod log;
 mod logs;
 mod output;
+mod peers;
 mod project;
 mod ps;
 mod serve;
@@ -72,7 +76,9 @@ enum Command {
     /// Run a command in a new instance of a service
     Run(exec::RunArgs),
     /// Read the files again and apply what has changed
-    Reload,
+    Reload(instances::ReloadArgs),
+    /// List the peers of each upstream, with what the balancer knows of them
+    Peers(peers::Args),
     /// Print the joined, resolved plan
     Config(config::Args),
     /// Write the project as manifests for a cluster
@@ -136,7 +142,8 @@ fn main() -> ExitCode {
         Command::Scale(args) => instances::scale(project, args),
         Command::Exec(args) => exec::exec(project, args),
         Command::Run(args) => exec::run(project, args),
-        Command::Reload => instances::reload(project),
+        Command::Reload(args) => instances::reload(project, &args),
+        Command::Peers(args) => peers::run(project, &args),
         Command::Config(args) => config::run(project, &args),
         Command::Doctor => doctor::run(),
         #[cfg(feature = "drill")]

@@ -1,11 +1,6 @@
 //! Which project a command means, and how to reach the supervisor of it.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, IsTerminal},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{collections::BTreeMap, io, path::PathBuf, process::ExitCode};
 
 use keel_admin::{
     ClaimError, Client, ClientError, Found, PathError, Paths,
@@ -13,10 +8,13 @@ use keel_admin::{
     find,
 };
 use keel_control::project::{Identity, ProjectOptions, Reading};
-use keel_diag::{Color, Format};
+use keel_diag::Format;
 use keel_telemetry::left_out_text;
 
-use crate::terminal::{self, escape, say};
+use crate::{
+    color::color,
+    terminal::{self, escape, say},
+};
 
 /// Options by which a project is found, as Compose has them.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -76,7 +74,7 @@ impl ProjectArgs {
 
     /// Says which project is meant.
     pub(crate) fn identity(&self) -> anyhow::Result<Identity> {
-        Ok(ProjectOptions::from(self.choice()?).identity()?)
+        Ok(ProjectOptions::from(self.choice()?).load().identity()?)
     }
 }
 
@@ -209,13 +207,6 @@ pub(crate) fn show_message(message: Message) {
         Message::LeftOut { lines } => say!("{}", left_out_text(lines)),
         Message::Output { .. } | Message::Done | Message::Failed(_) | Message::Unknown => {}
     }
-}
-
-/// Whether standard error may be coloured.
-pub(crate) fn color() -> Color {
-    let wanted =
-        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    if wanted { Color::Ansi } else { Color::None }
 }
 
 /// Prints what is to be said about a project's files.

@@ -2,9 +2,15 @@
 
 use std::{io::Write, process::ExitCode};
 
-use keel_admin::api::{InstanceInfo, ProjectInfo};
+use keel_admin::{
+    Client,
+    api::{BalancerInfo, InstanceInfo, ProjectInfo},
+};
 
 use crate::{
+    control::ControlArgs,
+    list::{ListFormat, columns},
+    peers,
     project::{ProjectArgs, block_on},
     terminal::{Stdout, escape},
 };
@@ -12,6 +18,8 @@ use crate::{
 /// `ps`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    control: ControlArgs,
     /// How the list looks
     #[arg(long, value_enum, default_value = "table")]
     format: ListFormat,
@@ -20,17 +28,16 @@ pub(crate) struct Args {
     quiet: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum ListFormat {
-    /// Columns
-    Table,
-    /// JSON
-    Json,
-}
-
 /// Runs the command.
 pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode> {
-    let client = project.client()?;
+    let client = args.control.client(project)?;
+    if args.control.is_given() {
+        let info = block_on(async { Ok(client.get::<BalancerInfo>("/v1/balancer").await?) });
+        let info = info.map_err(|error| args.control.explain(error))?;
+        if info.project.is_none() {
+            return block_on(async { show_balancer(&client, &info, args).await });
+        }
+    }
     block_on(async {
         let instances: Vec<InstanceInfo> = client.get("/v1/instances").await?;
         let mut out = Stdout::lock();
@@ -44,6 +51,33 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
         }
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Shows a balancer that has peers and no instances.
+async fn show_balancer(client: &Client, info: &BalancerInfo, args: &Args) -> anyhow::Result<ExitCode> {
+    if args.quiet {
+        return Ok(ExitCode::SUCCESS);
+    }
+    peers::print(client, args.format).await?;
+    if args.format == ListFormat::Table {
+        let mut out = Stdout::lock();
+        let file = info.configuration.as_ref().map(|path| escape(&path.to_string_lossy()));
+        writeln!(
+            out,
+            "\n{} (pid {}) listens on {}",
+            file.unwrap_or_default(),
+            info.pid,
+            info.listeners.join(", ")
+        )?;
+        if let Some(counts) = &info.counts {
+            writeln!(
+                out,
+                "configuration {}: {} connections open, {} accepted, {} requests",
+                counts.generation, counts.active, counts.accepted, counts.requests
+            )?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn table(info: &ProjectInfo, instances: &[InstanceInfo]) -> String {
@@ -80,21 +114,6 @@ fn table(info: &ProjectInfo, instances: &[InstanceInfo]) -> String {
     text
 }
 
-/// Lays rows out in columns, two spaces between them.
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
-    let widths: [usize; N] = std::array::from_fn(|i| {
-        rows.iter().filter_map(|row| row.get(i)).map(|c| c.chars().count()).max().unwrap_or(0)
-    });
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 /// Writes a duration as `ps` does: its largest unit.
 fn age(seconds: u64) -> String {
     match seconds {
@@ -108,12 +127,6 @@ fn age(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn columns_line_up() {
-        let rows = [["NAME", "STATE"], ["app-1", "ready"], ["größe", "x"]].map(|row| row.map(str::to_owned));
-        assert_eq!(columns(&rows), "NAME   STATE\napp-1  ready\ngröße  x\n");
-    }
 
     #[test]
     fn ages_have_one_unit() {

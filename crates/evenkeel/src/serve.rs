@@ -2,19 +2,25 @@
 
 use std::{
     io::{IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::{ArgAction, ValueEnum};
-use keel_control::{Configuration, DefaultFolder, Ready, ServeObserver, ServeOptions, ServeSignal, chain};
+use keel_admin::{ControlSocket, ControlSocketError};
+use keel_control::{
+    Configuration, DefaultFolder, Ready, ServeObserver, ServeOptions, ServeSignal, Serving, chain,
+};
 use keel_diag::{Color, Diagnostic, Format, Severity, Sources};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    task::AbortHandle,
 };
 
 use crate::{
+    control::Plain,
     detach::{self, Side, Word},
     log,
     terminal::{self, Stdout, say},
@@ -115,6 +121,10 @@ pub(crate) struct Args {
     /// Directives for the main context, besides the file's
     #[arg(short = 'g', value_name = "DIRECTIVES")]
     globals: Vec<String>,
+    /// Where the control socket is, by which `evenkeel ps`, `peers` and `reload` reach this balancer; `off` for none
+    /// [default: beside the pid file, as `nginx.control`]
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
     /// How messages about the configuration look
     #[arg(long, value_enum)]
     format: Option<FormatName>,
@@ -199,7 +209,7 @@ pub(crate) fn run(args: Args, style: Style) -> ExitCode {
     if ready.main.daemon && side == Side::Foreground {
         return detach::start_detached();
     }
-    serve(&options, ready, side)
+    serve(&options, ready, Control::of(args.control, style), side)
 }
 
 impl Style {
@@ -318,7 +328,47 @@ fn send_signal(name: SignalName, read: &Configuration) -> ExitCode {
     }
 }
 
-fn serve(options: &ServeOptions, ready: Ready, side: Side) -> ExitCode {
+/// Which control socket is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Control {
+    Off,
+    /// Beside the pid file, where one can be had.
+    Usual,
+    /// There, as long as nobody else is: nginx knows no such socket, and must start where nginx would.
+    UsualIfFree,
+    At(PathBuf),
+}
+
+impl Control {
+    fn of(wanted: Option<PathBuf>, style: Style) -> Self {
+        match (wanted, style) {
+            (Some(path), _) if path.as_os_str() == "off" => Self::Off,
+            (Some(path), _) => Self::At(path),
+            (None, Style::Evenkeel) => Self::Usual,
+            (None, Style::Nginx) => Self::UsualIfFree,
+        }
+    }
+
+    /// Binds it.
+    fn bind(&self, pid_file: &Path) -> Result<Option<ControlSocket>, ControlSocketError> {
+        let path = match self {
+            Self::Off => return Ok(None),
+            Self::At(path) => path.clone(),
+            Self::Usual | Self::UsualIfFree => pid_file.with_extension("control"),
+        };
+        match ControlSocket::bind(&path) {
+            Ok(socket) => Ok(Some(socket)),
+            Err(error @ ControlSocketError::Live { .. }) if *self != Self::UsualIfFree => Err(error),
+            Err(error) if matches!(self, Self::At(_)) => Err(error),
+            Err(error) => {
+                tracing::info!("no control socket: {}", chain(&error));
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn serve(options: &ServeOptions, ready: Ready, control: Control, side: Side) -> ExitCode {
     terminal::never_wait();
     let logs = log::to_error_logs();
     // The log may lie in one of them. What can't be made is said once serving begins.
@@ -330,7 +380,8 @@ fn serve(options: &ServeOptions, ready: Ready, side: Side) -> ExitCode {
     let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         runtime.block_on(async {
             let signals = listen_for_signals()?;
-            let mut observer = Observer { logs, side };
+            let socket = control.bind(&ready.main.pid)?;
+            let mut observer = Observer { logs, side, socket, serves: None };
             Ok(keel_control::serve(options, ready, signals, &mut observer).await?)
         })
     });
@@ -340,6 +391,9 @@ fn serve(options: &ServeOptions, ready: Ready, side: Side) -> ExitCode {
             let text = chain(error.as_ref());
             tracing::error!("{text}");
             say!("nginx: [emerg] {text}");
+            if let Some(ControlSocketError::Live { .. }) = error.downcast_ref() {
+                say!("hint: end that one first, or give this one a socket of its own with --control");
+            }
             ExitCode::FAILURE
         }
     };
@@ -350,14 +404,43 @@ fn serve(options: &ServeOptions, ready: Ready, side: Side) -> ExitCode {
 struct Observer {
     logs: log::ErrorLogs,
     side: Side,
+    socket: Option<ControlSocket>,
+    /// The task that answers at it.
+    serves: Option<AbortHandle>,
+}
+
+impl Observer {
+    /// Answers at the control socket.
+    fn answer(&mut self, serving: &Serving) {
+        let Some(socket) = &self.socket else { return };
+        let served = match socket.listener() {
+            Ok(listener) => keel_admin::serve_balancer(listener, serving.clone(), Arc::new(Plain)),
+            Err(error) => return tracing::error!("the control socket can't be served: {error}"),
+        };
+        let task = tokio::spawn(async move {
+            if let Err(error) = served.await {
+                tracing::error!("the control socket failed: {error}");
+            }
+        });
+        self.serves = Some(task.abort_handle());
+    }
 }
 
 impl ServeObserver for Observer {
-    fn started(&mut self) {
+    fn started(&mut self, serving: &Serving) {
+        self.answer(serving);
         if self.side == Side::Detached
             && let Err(error) = detach::release(Word::Up, None)
         {
             tracing::warn!("can't let go of the terminal: {error}");
+        }
+    }
+
+    fn ending(&mut self) {
+        // Another may begin with the same files while this one finishes what it has.
+        self.socket = None;
+        if let Some(serves) = self.serves.take() {
+            serves.abort();
         }
     }
 

@@ -8,17 +8,18 @@ use std::{
 };
 
 use keel_admin::{
-    ClaimError, Client, ClientError, Describe, Found, Paths, Shown, SupervisorClaim,
+    ClaimError, Client, ClientError, Found, Paths, Shown, SupervisorClaim,
     api::{FileChoice, ProjectInfo, UpRequest},
     find, remedies,
 };
 use keel_control::{
     Balancer, BalancerSettings, DataPlaneCommand, FirstNames, Sharing,
     project::{
-        Identity, Joined, ProjectError, ProjectOptions, Reading, RunningProject, UpError, UpOptions, place,
+        Identity, Joined, LoadedFiles, ProjectError, ProjectOptions, Reading, RunningProject, UpError,
+        UpOptions, place,
     },
 };
-use keel_diag::{Color, Format, Severity};
+use keel_diag::Format;
 use keel_model::{DriverChoice, Run, ServiceName};
 use keel_runner::{Follower, LogNews};
 use tokio::{
@@ -27,6 +28,7 @@ use tokio::{
 };
 
 use crate::{
+    control::Plain,
     detach::{self, Side, Word},
     instances::parse_scale,
     output::Prefixes,
@@ -72,10 +74,17 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
     }
     let driver = args.driver.as_deref().map(str::parse::<DriverChoice>).transpose()?;
     let choice = FileChoice { driver, ..project.choice()? };
-    let reading = ProjectOptions::from(choice.clone()).read();
-    if side == Side::Foreground {
-        show_reading(&reading, Format::Human);
+    let options = ProjectOptions::from(choice.clone());
+    let loaded = options.load();
+    // A supervisor that runs the project reads its files itself.
+    if let Some(client) = find_running(&loaded)? {
+        return args.ask(&client, choice);
     }
+    if args.detach && side == Side::Foreground {
+        return Ok(detach::start_detached());
+    }
+    let mut reading = loaded.join();
+    show_reading(&reading, Format::Human);
     let Some(joined) = &reading.joined else { return Ok(ExitCode::from(2)) };
     let paths = Paths::of(&joined.name, &joined.folder);
     let role = match find_other(joined, &paths)? {
@@ -86,64 +95,60 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
         }
     };
     match role {
-        Role::Supervisor(claim) if args.detach && side == Side::Foreground => {
-            drop(claim);
-            Ok(detach::start_detached())
-        }
-        Role::Supervisor(mut claim) => {
-            let options = args.options(ProjectOptions::from(choice));
+        Role::Supervisor { mut claim, predecessor } => {
+            if predecessor == Predecessor::AwaitedItsEnd {
+                // What it held is free now, ports and containers.
+                reading = options.read();
+            }
+            let options = args.options(options);
             let in_part = reading.has_errors();
             let supervisor = Supervisor { args, options, paths, side, in_part };
-            let outcome = block_on(supervisor.run(&mut claim, joined));
+            let outcome = block_on(supervisor.run(&mut claim, reading));
             // Last of all: the next holder of the claim finds the state folder free, which tasks have held until now.
             drop(claim);
             outcome
         }
-        Role::Client(client) => {
-            block_on(ask(&client, args, choice, joined))?;
-            Ok(if reading.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-        }
+        Role::Client(client) => args.ask(&client, choice),
     }
 }
 
-/// Has the supervisor that is there put the files into effect.
-async fn ask(client: &Client, args: &Args, files: FileChoice, joined: &Joined) -> anyhow::Result<()> {
-    let request = UpRequest {
-        files,
-        force_recreate: args.force_recreate,
-        build: args.build,
-        scale: args.scale.clone(),
-        services: args.services.clone(),
-    };
-    // Warnings have been shown before, from the same files.
-    let show = |message| {
-        if !matches!(message, keel_admin::api::Message::Warning { .. }) {
-            show_message(message);
-        }
-    };
-    client.command("/v1/up", &request, show).await?;
-    say_not_run(joined);
-    Ok(())
+/// Finds the supervisor that runs the project of these files and takes commands.
+fn find_running(loaded: &LoadedFiles<'_>) -> anyhow::Result<Option<Client>> {
+    let Ok(identity @ Identity { folder: Some(_), .. }) = loaded.identity() else { return Ok(None) };
+    block_on(async {
+        let Found::Here(client) = find(&identity).await else { return Ok(None) };
+        let info = client.get::<ProjectInfo>("/v1/project").await;
+        Ok(info.is_ok_and(|info| !info.is_ending).then_some(client))
+    })
 }
 
 /// What this process is to a project.
 #[derive(Debug)]
 enum Role {
     /// Nobody supervises it: this one does from now on.
-    Supervisor(SupervisorClaim),
+    Supervisor { claim: SupervisorClaim, predecessor: Predecessor },
     /// Somebody does, and answers.
     Client(Client),
+}
+
+/// Whether another supervisor had the claim until a moment ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Predecessor {
+    None,
+    AwaitedItsEnd,
 }
 
 /// Finds out who supervises a project. A supervisor that is beginning has the claim and doesn't answer; one that is
 /// ending, as when `evenkeel down` has just returned, may still answer. Both are waited for.
 fn find_role(paths: &Paths) -> anyhow::Result<Role> {
     let since = Instant::now();
+    let mut predecessor = Predecessor::None;
     loop {
         let taken = match SupervisorClaim::take(paths) {
             Err(taken @ ClaimError::Taken { .. }) => taken,
-            claim => return Ok(Role::Supervisor(claim?)),
+            claim => return Ok(Role::Supervisor { claim: claim?, predecessor }),
         };
+        predecessor = Predecessor::AwaitedItsEnd;
         let client = Client::new(&paths.socket);
         let asked = block_on(async { Ok(client.get::<ProjectInfo>("/v1/project").await) })?;
         match asked {
@@ -185,6 +190,21 @@ fn say_not_run(joined: &Joined) {
 }
 
 impl Args {
+    /// Has the supervisor that runs the project read the files and follow them.
+    fn ask(&self, client: &Client, files: FileChoice) -> anyhow::Result<ExitCode> {
+        let request = UpRequest {
+            files,
+            force_recreate: self.force_recreate,
+            build: self.build,
+            scale: self.scale.clone(),
+            services: self.services.clone(),
+        };
+        block_on(async {
+            client.command("/v1/up", &request, show_message).await?;
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+
     fn options(&self, project: ProjectOptions) -> UpOptions {
         UpOptions {
             project,
@@ -206,7 +226,8 @@ struct Supervisor<'a> {
 }
 
 impl Supervisor<'_> {
-    async fn run(self, claim: &mut SupervisorClaim, joined: &Joined) -> anyhow::Result<ExitCode> {
+    async fn run(self, claim: &mut SupervisorClaim, reading: Reading) -> anyhow::Result<ExitCode> {
+        let Some(joined) = &reading.joined.clone() else { return Ok(ExitCode::from(2)) };
         let mut signals = Signals::listen()?;
         let mut settings = keel_runner::Settings::new(&joined.name, &self.paths.state);
         settings.place = place(&joined.name, &joined.folder);
@@ -229,7 +250,7 @@ impl Supervisor<'_> {
         }
         let events = tokio::spawn(show_events(project.clone()));
         let first = tokio::select! {
-            outcome = project.up(self.options.clone()) => outcome,
+            outcome = project.up_with(reading, self.options.clone()) => outcome,
             () = signals.ends.received() => {
                 say!("stopping; once more to stop at once");
                 tokio::select! {
@@ -426,23 +447,9 @@ fn listening(joined: &Joined, how: &str) -> String {
 fn explain(error: &UpError) -> String {
     match error {
         UpError::Files(reading) => {
-            keel_diag::render(&reading.diagnostics, &reading.sources, Format::Human, crate::project::color())
+            keel_diag::render(&reading.diagnostics, &reading.sources, Format::Human, crate::color::color())
         }
         other => keel_control::chain(other),
-    }
-}
-
-/// Diagnostics as text for clients of the control socket.
-struct Plain;
-
-impl Describe for Plain {
-    fn diagnostics(&self, reading: &Reading) -> Vec<String> {
-        let mut sorted = reading.diagnostics.clone();
-        sorted.sort_by_key(|one| one.severity != Severity::Error);
-        let render = |one: &keel_diag::Diagnostic| {
-            keel_diag::render(std::slice::from_ref(one), &reading.sources, Format::Human, Color::None)
-        };
-        sorted.iter().map(render).collect()
     }
 }
 
@@ -504,7 +511,7 @@ mod tests {
         let paths = Paths { socket: at("s"), lock: at("l"), state: at("state"), cache: at("cache") };
         // Its socket is closed and still there, as when it ends, or gone, as before it begins.
         for remains in [true, false] {
-            let Role::Supervisor(claim) = find_role(&paths).unwrap() else { panic!("it is nobody's") };
+            let Role::Supervisor { claim, .. } = find_role(&paths).unwrap() else { panic!("it is nobody's") };
             std::fs::remove_file(&paths.socket).unwrap();
             if remains {
                 drop(std::os::unix::net::UnixListener::bind(&paths.socket).unwrap());
@@ -513,7 +520,10 @@ mod tests {
             thread::sleep(2 * ASK_EVERY);
             assert!(!next.is_finished());
             drop(claim);
-            assert!(matches!(next.join().unwrap().unwrap(), Role::Supervisor(_)));
+            let Role::Supervisor { predecessor, .. } = next.join().unwrap().unwrap() else {
+                panic!("it is gone")
+            };
+            assert_eq!(predecessor, Predecessor::AwaitedItsEnd);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The balancer alone, as a real process with real sockets.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 
 use keel_testkit::{Binary, Client, Ledger, Load, Peer, PeerBehaviour, Running, free_port, get, wait_until};
 use rustix::process::Signal;
@@ -290,5 +290,134 @@ fn a_log_that_a_reload_drops_is_closed_although_clients_idle() -> Outcome {
     let text = std::fs::read_to_string(balancer.folder().join("dropped.log"))?;
     assert!(text.contains("GET /logged"), "what it gathered was written: {text}");
     assert_eq!(idle.request("GET /logged HTTP/1.1\r\nHost: test\r\n\r\n")?.status, 200);
+    Ok(())
+}
+
+/// Runs a command on a balancer's control socket. Gives whether it succeeded, its output and what it said.
+fn control(socket: &Path, command: &str, more: &[&str]) -> anyhow::Result<(bool, String, String)> {
+    let output = binary().command().arg(command).arg("--control").arg(socket).args(more).output()?;
+    Ok((output.status.success(), String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?))
+}
+
+/// Each peer of a balancer with how many requests it got.
+fn requests(socket: &Path) -> anyhow::Result<Vec<(String, u64)>> {
+    let (succeeded, text, said) = control(socket, "peers", &["--format", "json"])?;
+    anyhow::ensure!(succeeded, "{said}");
+    let peers: serde_json::Value = serde_json::from_str(&text)?;
+    let one = |peer: &serde_json::Value| {
+        assert_eq!(
+            (&peer["upstream"], &peer["state"], &peer["weight"]),
+            (&"app".into(), &"up".into(), &1.into())
+        );
+        Some((peer["address"].as_str()?.to_owned(), peer["requests"].as_u64()?))
+    };
+    Ok(peers.as_array().into_iter().flatten().filter_map(one).collect())
+}
+
+#[test]
+fn the_control_socket_lists_peers_and_reloads() -> Outcome {
+    let mut setup = setup(2, 2, &PeerBehaviour::Answer)?;
+    let addresses = addresses(&setup.peers);
+    let socket = setup.balancer.folder().join("nginx.control");
+    for _ in 0..6 {
+        assert_eq!(get(setup.address, "/")?.status, 200);
+    }
+    let each = |count: u64| addresses.iter().map(|address| (address.clone(), count)).collect::<Vec<_>>();
+    assert_eq!(requests(&socket)?, each(3));
+    let (_, list, _) = control(&socket, "ps", &[])?;
+    assert!(
+        list.contains(&addresses[0]) && list.contains(&format!("listens on {}", setup.address)),
+        "{list}"
+    );
+
+    setup.balancer.write_configuration("events {}\nhttp { no_such_directive on; }\n")?;
+    let (succeeded, _, said) = control(&socket, "reload", &[])?;
+    assert!(!succeeded && said.contains("no_such_directive") && said.contains("stays"), "{said}");
+    assert_eq!(requests(&socket)?, each(3), "what was in effect is");
+
+    setup.balancer.write_configuration(&configuration(2, setup.address.port(), &addresses[1..]))?;
+    assert!(control(&socket, "reload", &[])?.0);
+    assert_eq!(requests(&socket)?, each(3)[1..], "the peer that stays keeps its counts");
+    assert_eq!(get(setup.address, "/")?.text(), "app2");
+    let (succeeded, _, said) = control(&socket, "reload", &["--no-such-option"])?;
+    assert!(!succeeded, "{said}");
+
+    setup.balancer.signal(Signal::QUIT)?;
+    assert!(setup.balancer.wait()?.success());
+    assert!(!socket.exists());
+    let (succeeded, _, said) = control(&socket, "peers", &[])?;
+    assert!(!succeeded && said.contains("nobody answers at"), "{said}");
+    Ok(())
+}
+
+/// A balancer that is killed when dropped.
+struct Served(std::process::Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn a_live_control_socket_is_an_error_for_serve_and_a_dead_one_is_replaced() -> Outcome {
+    let folder = TempDir::new()?;
+    let at = |name: &str| folder.path().join(name);
+    let write = |name: &str| -> anyhow::Result<SocketAddr> {
+        let port = free_port()?;
+        let pid = at("nginx.pid");
+        let text = format!(
+            "pid {};\ndaemon off;\nevents {{}}\nhttp {{ access_log off; server {{ listen 127.0.0.1:{port}; return 200 {name}; }} }}\n",
+            pid.display()
+        );
+        std::fs::write(at(name), text)?;
+        Ok(([127, 0, 0, 1], port).into())
+    };
+    let start = |mut command: std::process::Command, conf: &str| -> anyhow::Result<Served> {
+        command.args(["-p"]).arg(folder.path()).args(["-e", "error.log", "-c", conf]);
+        Ok(Served(command.stderr(std::process::Stdio::null()).spawn()?))
+    };
+    let serve = || {
+        let mut command = binary().command();
+        command.arg("serve");
+        command
+    };
+    let answers = |address: SocketAddr, name: &str| {
+        wait_until("it answers", || get(address, "/").is_ok_and(|answer| answer.text() == name))
+    };
+    let (one, two) = (write("one")?, write("two")?);
+    let mut first = start(serve(), "one")?;
+    answers(one, "one")?;
+    let mut second = serve();
+    second.arg("-p").arg(folder.path()).args(["-e", "error.log", "-c", "two"]);
+    let refused = second.output()?;
+    let said = String::from_utf8(refused.stderr)?;
+    assert!(!refused.status.success() && said.contains(&format!("(pid {})", first.0.id())), "{said}");
+    assert!(said.contains("hint: ") && said.contains("--control"), "{said}");
+
+    // Where nginx would start, so does what is called as it.
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_evenkeel"), at("nginx"))?;
+    let as_nginx = start(std::process::Command::new(at("nginx")), "two")?;
+    answers(two, "two")?;
+    drop(as_nginx);
+    assert!(control(&at("nginx.control"), "peers", &[])?.0, "the first still has its socket");
+
+    first.0.kill()?;
+    first.0.wait()?;
+    assert!(at("nginx.control").exists());
+    let _third = start(serve(), "one")?;
+    wait_until("the next is reached by it", || {
+        control(&at("nginx.control"), "ps", &[])
+            .is_ok_and(|(_, list, _)| list.contains(&format!("listens on {one}")))
+    })?;
+    let _fourth = {
+        let mut command = serve();
+        command.arg("--control").arg(at("other"));
+        start(command, "two")?
+    };
+    wait_until("another has a socket of its own", || {
+        control(&at("other"), "peers", &[]).is_ok_and(|(ok, ..)| ok)
+    })?;
     Ok(())
 }

@@ -348,3 +348,40 @@ fn bad_input_is_named_with_place_and_remedy() -> Done {
     )?;
     Ok(())
 }
+
+#[test]
+fn the_files_are_read_once() -> Done {
+    use rustix::fs::inotify;
+    let port = free_port()?;
+    let demo = keel_testkit::Demo {
+        program: env!("CARGO_BIN_EXE_evenkeel"),
+        publishes: &format!("127.0.0.1:{port}:80"),
+        environment: "LEDGER: FOLDER/ledger",
+        command: None,
+    };
+    let project = demo.project()?;
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+    for name in ["docker-compose.yml", "nginx.conf"] {
+        // Two of a kind in a row would count as one: each opening is told from the next by the closing in between.
+        let flags = inotify::WatchFlags::OPEN | inotify::WatchFlags::CLOSE_NOWRITE;
+        inotify::add_watch(&watch, project.folder().join(name), flags)?;
+    }
+    let opened = || {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&watch, &mut buffer);
+        let mut counts = [0, 0];
+        while let Ok(event) = events.next() {
+            if event.events().contains(inotify::ReadFlags::OPEN) {
+                counts[usize::from(event.wd() != 1)] += 1;
+            }
+        }
+        counts
+    };
+    project.run(&["up", "-d"])?;
+    assert_eq!(opened(), [2, 1], "of which one is to find out whether the project runs already");
+    project.run(&["up", "-d"])?;
+    assert_eq!(opened(), [2, 1], "by the client to find the supervisor, and by the supervisor");
+    project.run(&["reload"])?;
+    assert_eq!(opened(), [2, 1]);
+    Ok(())
+}

@@ -82,6 +82,67 @@ pub struct InstanceInfo {
     pub failures: u64,
 }
 
+/// `GET /v1/balancer`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalancerInfo {
+    /// The nginx.conf of a balancer alone.
+    pub configuration: Option<PathBuf>,
+    /// The project that it belongs to, under `up`.
+    pub project: Option<String>,
+    /// The supervisor's process.
+    pub pid: u32,
+    /// The supervisor's version.
+    pub version: String,
+    /// Addresses that clients connect to.
+    pub listeners: Vec<String>,
+    /// Counts since the start of the data plane; `None` where none answers.
+    pub counts: Option<Counts>,
+}
+
+/// What a data plane has counted since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Which configuration is in effect; each that takes effect has the next number.
+    pub generation: u64,
+    /// Connections accepted from clients.
+    pub accepted: u64,
+    /// Connections of clients that are open now.
+    pub active: u64,
+    /// Requests read from clients.
+    pub requests: u64,
+    /// Requests that wait for an instance now.
+    pub queued: u64,
+    /// Panics, each of which cost one connection.
+    pub panics: u64,
+}
+
+/// `GET /v1/peers`: one of a list, by upstream and in the file's order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerInfo {
+    /// Its upstream.
+    pub upstream: String,
+    /// Its address.
+    pub address: String,
+    /// What the file calls it.
+    pub name: String,
+    /// The instance behind it, where that is known.
+    pub instance: Option<String>,
+    /// Its share among the others.
+    pub weight: u32,
+    /// Whether it is used only when no other is available.
+    pub backup: bool,
+    /// `up`, `excluded` by its failures for a while, or `down` as the file says.
+    pub state: String,
+    /// Requests in flight to it.
+    pub in_flight: u32,
+    /// First attempts given to it.
+    pub requests: u64,
+    /// Retries given to it.
+    pub retries: u64,
+    /// Attempts that failed.
+    pub failures: u64,
+}
+
 /// What `POST /v1/up` asks for. The files are read by the supervisor, with these as the caller's surroundings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpRequest {

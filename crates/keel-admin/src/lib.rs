@@ -8,7 +8,9 @@
 
 mod answer;
 pub mod api;
+mod balancer;
 mod client;
+mod control_socket;
 mod exec;
 mod find;
 mod paths;
@@ -16,7 +18,9 @@ mod server;
 mod socket;
 mod text;
 
+pub use balancer::serve_balancer;
 pub use client::{Client, ClientError, Lines};
+pub use control_socket::{ControlSocket, ControlSocketError};
 pub use exec::{ExecFrame, ExecOpen, ExecReader, ExecWriter, INPUT_BYTES_MAX};
 pub use find::{Found, find};
 pub use paths::{PathError, Paths, runtime_folder};

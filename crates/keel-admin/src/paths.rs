@@ -12,7 +12,7 @@ use rustix::fs::Access;
 use crate::api::FileChoice;
 
 /// The longest path a unix socket can have on Linux, in bytes, without the closing zero.
-const SOCKET_PATH_BYTES_MAX: usize = 107;
+pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// The folders of one project.
 #[derive(Clone, Debug, PartialEq, Eq)]

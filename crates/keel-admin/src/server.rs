@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    convert::Infallible,
     fs::File,
     path::PathBuf,
     sync::Arc,
@@ -10,13 +9,11 @@ use std::{
 
 use axum::{
     Json, Router,
-    body::Body,
     extract::{Query, Request, State},
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use bytes::Bytes;
 use keel_control::project::{ProjectError, ProjectEvent, Reading, RunningProject, UpError, UpOptions};
 use keel_model::{Run, ServiceName};
 use keel_runner::{CommandError, InstanceState, InstanceStatus, LogLine, LogNews, Notice, Runner};
@@ -25,11 +22,11 @@ use tokio::{
     net::UnixListener,
     sync::{Notify, broadcast, mpsc},
 };
-use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
 use crate::{
-    answer::fail,
-    api::{Failure, InstanceInfo, InstanceRequest, Message, ProjectInfo, UpRequest},
+    answer::{fail, stream},
+    api::{BalancerInfo, Failure, InstanceInfo, InstanceRequest, Message, ProjectInfo, UpRequest},
+    balancer::{describe_balancer, describe_peers},
     exec,
     find::folder_id,
     text::Describe,
@@ -63,6 +60,8 @@ pub async fn serve(
     let server = Server { project, ended, describe, folder };
     let v1 = Router::new()
         .route("/project", get(project_info))
+        .route("/balancer", get(balancer))
+        .route("/peers", get(peers))
         .route("/instances", get(instances))
         .route("/plan", get(plan))
         .route("/logs", get(logs))
@@ -105,6 +104,22 @@ async fn project_info(State(server): State<Server>) -> Response {
         is_ending: server.project.is_ending(),
     };
     Json(info).into_response()
+}
+
+async fn balancer(State(server): State<Server>) -> Response {
+    let Some(joined) = server.project.joined() else {
+        return fail(StatusCode::TOO_EARLY, "the project is still being read".into());
+    };
+    let info = BalancerInfo {
+        listeners: joined.client_addresses(),
+        project: Some(joined.name),
+        ..describe_balancer(server.project.balancer()).await
+    };
+    Json(info).into_response()
+}
+
+async fn peers(State(server): State<Server>) -> Response {
+    Json(describe_peers(server.project.balancer()).await).into_response()
 }
 
 async fn plan(State(server): State<Server>) -> Response {
@@ -348,13 +363,13 @@ impl Server {
             several => Some(format!("{} aren't run, see above; the rest is in effect", several.join(", "))),
         };
         let failure = text.map(|text| Failure { text, hints: Vec::new() });
-        Ok(Said { warnings: self.describe.diagnostics(&reading), failure })
+        Ok(Said { warnings: self.describe.diagnostics(&reading.diagnostics, &reading.sources), failure })
     }
 
     fn failure(&self, error: UpError) -> Failure {
         match &error {
             UpError::Files(reading) => {
-                let mut text = self.describe.diagnostics(reading).join("\n");
+                let mut text = self.describe.diagnostics(&reading.diagnostics, &reading.sources).join("\n");
                 if text.is_empty() {
                     text = "the files can't be used".into();
                 }
@@ -501,13 +516,4 @@ impl Shown {
         let is_news = before.as_ref() != Some(&now) && state != Draining;
         is_news.then(|| Message::State { instance: status.name, state: state.to_string(), note })
     }
-}
-
-fn stream(receiver: mpsc::Receiver<Message>) -> Response {
-    let lines = ReceiverStream::new(receiver).map(|message| {
-        let mut line = serde_json::to_vec(&message).unwrap_or_default();
-        line.push(b'\n');
-        Ok::<_, Infallible>(Bytes::from(line))
-    });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }

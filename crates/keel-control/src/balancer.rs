@@ -90,6 +90,8 @@ pub struct BalancerNews {
 struct Following {
     discovery: Discovery,
     bindings: Vec<Binding>,
+    /// What the plan in effect listens on.
+    listeners: Vec<Address>,
     /// The peers of each upstream of the plan in effect, as the data plane was told last.
     sets: PeerSets,
     pools: Pools,
@@ -108,6 +110,7 @@ impl Balancer {
         let following = Following {
             discovery,
             bindings: Vec::new(),
+            listeners: Vec::new(),
             sets: PeerSets::new(),
             pools: Pools::new(),
             departures: Departures::default(),
@@ -137,6 +140,8 @@ impl Balancer {
         match &outcome {
             Ok(()) => {
                 following.bindings = bindings.to_vec();
+                following.listeners =
+                    plan.listeners.iter().map(|listener| listener.address.clone()).collect();
                 following.take_sets(&plan, &before);
                 // Pools may have changed while the data plane prepared.
                 following.publish(&self.shared.traffic, |_| true);
@@ -185,6 +190,11 @@ impl Balancer {
     /// [`BalancerNotice::Drained`] tells of their end.
     pub fn await_departure(&self, start: &InstanceStart) -> Departure {
         self.following().departures.await_end(start)
+    }
+
+    /// The addresses that clients may use.
+    pub fn listeners(&self) -> Vec<Address> {
+        self.following().listeners.clone()
     }
 
     /// The peers of each upstream at this moment.

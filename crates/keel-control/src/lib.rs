@@ -28,6 +28,6 @@ pub use health::{Unwell, ask_health};
 pub use located::{Located, Names};
 pub use peers::{Binding, Entry, Pool, Pools};
 pub use resolve::{Known, ServiceNames, bind};
-pub use serve::{ServeError, ServeObserver, ServeSignal, serve};
+pub use serve::{ReloadError, Reread, ServeError, ServeObserver, ServeSignal, Serving, serve};
 pub use sockets::{ListenError, Sharing};
 pub use traffic::{ApplyError, DataPlaneCommand, LogReaders, open_log, own_program};

@@ -83,6 +83,19 @@ impl RunningProject {
         self.unless_ending(follow).await
     }
 
+    /// Puts files into effect that have been read, as [`up`](Self::up) does.
+    ///
+    /// # Errors
+    /// See [`UpError`].
+    pub async fn up_with(&self, reading: Reading, options: UpOptions) -> Result<Reading, UpError> {
+        let follow = async {
+            let _one_at_a_time = self.applying().await;
+            let changing = self.changing().await;
+            self.follow(reading, options, changing).await
+        };
+        self.unless_ending(follow).await
+    }
+
     /// Reads the same files again and puts them into effect.
     ///
     /// # Errors

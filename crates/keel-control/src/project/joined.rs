@@ -134,15 +134,36 @@ impl Joined {
     }
 }
 
+/// A project's Compose files, read; what they name isn't yet.
+#[derive(Debug)]
+pub struct LoadedFiles<'a> {
+    options: &'a ProjectOptions,
+    sources: Sources,
+    loaded: keel_compose::Loaded,
+}
+
 impl ProjectOptions {
+    /// Reads the Compose files.
+    pub fn load(&self) -> LoadedFiles<'_> {
+        let mut sources = Sources::default();
+        let loaded = keel_compose::load(&self.compose, &mut sources);
+        LoadedFiles { options: self, sources, loaded }
+    }
+
     /// Reads and joins the files.
     pub fn read(&self) -> Reading {
-        let mut reading = Reading::default();
-        let loaded = keel_compose::load(&self.compose, &mut reading.sources);
-        reading.diagnostics = loaded.diagnostics;
+        self.load().join()
+    }
+}
+
+impl LoadedFiles<'_> {
+    /// Reads what the Compose files name, and joins all of it.
+    pub fn join(self) -> Reading {
+        let Self { options, sources, loaded } = self;
+        let mut reading = Reading { sources, diagnostics: loaded.diagnostics, joined: None };
         if let Some(project) = loaded.project.filter(|project| project.sound) {
             let place = place(&project.name, &project.folder);
-            let state = self.state.join(&place);
+            let state = options.state.join(&place);
             // Asked once, and only if it matters: one that is silent takes its time.
             let engine = LazyCell::new(keel_engine::answers as fn() -> bool);
             let reader = Joiner {
@@ -150,7 +171,7 @@ impl ProjectOptions {
                 place: &place,
                 chosen: ChosenPorts::of(&state),
                 state,
-                cache: &self.cache,
+                cache: &options.cache,
                 reading: &mut reading,
                 published_at: BTreeMap::new(),
                 balanced: BTreeSet::new(),
@@ -168,16 +189,18 @@ impl ProjectOptions {
     /// # Errors
     /// When there is neither a Compose file nor a name.
     pub fn identity(&self) -> io::Result<Identity> {
-        let loaded = keel_compose::load(&self.compose, &mut Sources::default());
-        let folder = loaded.project.as_ref().map(|project| project.folder.clone()).or(loaded.likely_folder);
-        let from_environment = || self.compose.environment.get("COMPOSE_PROJECT_NAME").cloned();
-        let given = self.compose.project_name.clone().or_else(from_environment);
-        let name = loaded.project.map(|project| project.name).or(loaded.likely_name);
-        match name.or(given.filter(|name| !name.is_empty())) {
-            Some(name) => Ok(Identity { name, folder }),
+        let Self { options, loaded, .. } = self;
+        let project = loaded.project.as_ref();
+        let folder = project.map(|project| &project.folder).or(loaded.likely_folder.as_ref());
+        let from_environment = || options.compose.environment.get("COMPOSE_PROJECT_NAME").cloned();
+        let given = options.compose.project_name.clone().or_else(from_environment);
+        let name = project.map(|project| &project.name).or(loaded.likely_name.as_ref());
+        match name.cloned().or(given.filter(|name| !name.is_empty())) {
+            Some(name) => Ok(Identity { name, folder: folder.cloned() }),
             None => {
-                let first = loaded.diagnostics.into_iter().find(|one| one.severity == Severity::Error);
-                let message = first.map_or_else(|| "no Compose file here".to_owned(), |one| one.message);
+                let first = loaded.diagnostics.iter().find(|one| one.severity == Severity::Error);
+                let message =
+                    first.map_or_else(|| "no Compose file here".to_owned(), |one| one.message.clone());
                 Err(io::Error::new(io::ErrorKind::NotFound, message))
             }
         }

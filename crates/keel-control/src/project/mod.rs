@@ -24,7 +24,7 @@ pub use direct::{DirectPort, direct_configuration};
 #[cfg(feature = "kubernetes")]
 pub use export::KubernetesOptions;
 pub use export::{Exported, ExportedFile, Part, Readers, SwarmOptions};
-pub use joined::{Joined, ProjectOptions, Reading, Seat};
+pub use joined::{Joined, LoadedFiles, ProjectOptions, Reading, Seat};
 pub use path_map::PathMap;
 pub use place::{Identity, place};
 pub use supervise::{ProjectError, ProjectEvent, RunningProject};
