@@ -6,6 +6,7 @@
 mod access;
 mod auth_basic;
 mod auth_request;
+mod charset;
 mod core;
 mod geo;
 mod headers;
@@ -32,6 +33,7 @@ use crate::{Own, Pattern, settings::settings};
 pub use self::access::*;
 pub use self::auth_basic::*;
 pub use self::auth_request::*;
+pub use self::charset::*;
 pub use self::core::*;
 pub use self::geo::*;
 pub use self::headers::*;
@@ -140,6 +142,8 @@ settings! {
         real_ip: RealIpScope = RealIpScope::default(), as RealIpLayer;
         /// ngx_http_headers_module.
         headers: HeadersScope = HeadersScope::default(), as HeadersLayer;
+        /// ngx_http_charset_module.
+        charset: CharsetScope = CharsetScope::default(), as CharsetLayer;
         /// ngx_http_rewrite_module, apart from what it does.
         rewrite: RewriteScope = RewriteScope::default(), as RewriteLayer;
         /// ngx_http_limit_conn_module.

@@ -13,6 +13,7 @@ use crate::{
     UpstreamOrigin, UpstreamSource,
     directives::syslog::SyslogName,
     directives::{
+        http_charset,
         http_listen::Listen,
         http_proxy_pass::{Pass, To},
         http_proxy_upstreams::Literals,
@@ -149,6 +150,7 @@ fn lower_scope(reader: &mut Reader<'_>, literals: &mut Literals, frame: &mut Fra
     if let Some(place) = frame.opened {
         frame.proxy.sizes.check(reader, &scope.proxy.upstream, "proxy", place);
     }
+    http_charset::check(reader, frame, &scope.charset);
     scope
 }
 

@@ -550,3 +550,19 @@ fn logs_to_syslog() {
     refused("syslog:server=a,port=1", "unknown syslog parameter \"port=1\"");
     refused("syslog:server=127.0.0.1 combined buffer=4k", "logs to syslog cannot be buffered");
 }
+
+#[test]
+fn bodies_that_would_need_another_charset() {
+    let refused = "[emerg] no \"charset_map\" between the charsets \"koi8-r\" and \"utf-8\":2";
+    check_server("charset utf-8; source_charset koi8-r;", &[refused]);
+    check_server("charset utf-8; location / { source_charset koi8-r; location /a {} }", &[refused]);
+    check_server("charset off; source_charset koi8-r;", &[]);
+    check_server("charset UTF-8; source_charset utf-8;", &[]);
+    check_server("charset $arg_a; source_charset utf-8;", &[]);
+    check_http(
+        "charset utf-8; source_charset koi8-r; server { listen 127.0.0.1:80; location / {} }",
+        &[refused],
+    );
+    check_server("charset_types a/b A/b;", &["[warn] duplicate MIME type \"a/b\":2"]);
+    check_server("charset utf-8; charset koi8-r;", &["[emerg] \"charset\" directive is duplicate:2"]);
+}

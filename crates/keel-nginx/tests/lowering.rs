@@ -537,3 +537,18 @@ fn resolvers_of_upstreams() {
     let resolve: Vec<_> = configuration.upstreams[0].servers.iter().map(|server| server.resolve).collect();
     assert_eq!(resolve, [true, false]);
 }
+
+#[test]
+fn charsets() {
+    let server = server(
+        "charset utf-8; charset_types text/Foo;
+         location /a { charset off; charset_types *; }
+         location /b { charset $arg_c; }",
+    );
+    let of = |name: &str| location(&server, name).scope.charset.clone();
+    assert_eq!(server.scope.charset.charset, Some(literal("utf-8")));
+    assert_eq!(server.scope.charset.types, MediaTypes::These(vec!["text/html".into(), "text/foo".into()]));
+    assert_eq!((of("/a").charset, of("/a").types), (None, MediaTypes::All));
+    assert_eq!(of("/b").charset, Some(Template::variable(Variable::Arg("c".into()))));
+    assert_eq!(of("/b").types, server.scope.charset.types);
+}

@@ -58,6 +58,12 @@ impl Answer {
         self.fields.etag.as_deref().or_else(|| self.of_peer(ex, Name::Etag))
     }
 
+    /// `Content-Type` as it stands so far; an empty one is none.
+    pub(crate) fn content_type<'a>(&'a self, ex: &'a Exchange) -> Option<&'a [u8]> {
+        let own = self.fields.content_type.as_deref();
+        own.or_else(|| self.of_peer(ex, Name::ContentType)).filter(|value| !value.is_empty())
+    }
+
     /// The date of the last change in Unix seconds, as it stands so far.
     pub(crate) fn modified(&self, ex: &Exchange) -> Option<i64> {
         self.fields.modified.or_else(|| self.of_peer(ex, Name::LastModified).and_then(date::parse_http))

@@ -8,6 +8,7 @@
 
 mod add_header;
 mod add_trailer;
+mod charset;
 mod expires;
 mod not_modified;
 mod ranges;
@@ -68,8 +69,14 @@ impl Settings<'_> {
 type Compile = fn(&Settings<'_>) -> Result<Option<Box<dyn Filter>>, CompileError>;
 
 /// All filters, in nginx's order.
-const FILTERS: [Compile; 5] =
-    [not_modified::compile, expires::compile, add_header::compile, add_trailer::compile, ranges::compile];
+const FILTERS: [Compile; 6] = [
+    not_modified::compile,
+    expires::compile,
+    add_header::compile,
+    add_trailer::compile,
+    charset::compile,
+    ranges::compile,
+];
 
 /// Compiles the chain of a place.
 pub(crate) fn compile(settings: &Settings<'_>) -> Result<Chain, CompileError> {

@@ -194,3 +194,56 @@ fn a_text_asks_for_the_body_that_it_ignores_and_an_error_does_not() {
     assert_eq!(client.get("/text").text(), "hi");
     assert_eq!(ask("/error").1, 404);
 }
+
+#[test]
+fn a_charset_is_named_where_the_type_has_none_or_the_same() {
+    let peer = ScriptedPeer::start(|request| {
+        let content_type = match request.head.split(' ').nth(1) {
+            Some("/plain") => "text/plain",
+            Some("/named") => "text/html; charset=UTF-8",
+            Some("/other") => "text/html; charset=koi8-r",
+            Some("/image") => "image/png",
+            _ => "text/html",
+        };
+        let status = if request.head.starts_with("GET /moved") { "302 Found" } else { "200 OK" };
+        let head = format!("HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: 2\r\n\r\n");
+        Some([head.as_bytes(), b"hi"].concat())
+    });
+    let mut plane = DataPlane::start(|_| {});
+    let mut check = |overrides: bool, source: Option<&str>, cases: &[(&str, &str)]| {
+        plane.load(|plan| {
+            balance(plan, &[peer.address]);
+            let charset = CharsetScope {
+                charset: Some(Template::literal("utf-8")),
+                source: source.map(Template::literal),
+                overrides,
+                ..CharsetScope::default()
+            };
+            plan.servers[0].locations[0].scope.charset = charset.clone();
+            let mut own = proxy_location("/own", "u");
+            own.scope.content = Content::Static;
+            own.scope.charset = charset;
+            plan.servers[0].locations.push(own);
+        });
+        let mut client = plane.client();
+        for (path, expect) in cases {
+            let got = client.get(path);
+            let types: Vec<_> = got.head.lines().filter(|line| line.starts_with("Content-Type: ")).collect();
+            assert_eq!(types, [format!("Content-Type: {expect}")], "{path}");
+        }
+    };
+    let same = [
+        ("/", "text/html; charset=utf-8"),
+        ("/plain", "text/plain; charset=utf-8"),
+        ("/image", "image/png"),
+        ("/other", "text/html; charset=koi8-r"),
+        ("/moved", "text/html"),
+        // A page of an error.
+        ("/own", "text/html; charset=utf-8"),
+    ];
+    check(false, None, &same);
+    check(false, None, &[("/named", "text/html; charset=UTF-8")]);
+    check(true, Some("UTF-8"), &same);
+    check(true, None, &[("/named", "text/html; charset=utf-8")]);
+    check(false, Some("koi8-r"), &[("/", "text/html")]);
+}

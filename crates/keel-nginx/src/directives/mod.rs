@@ -5,6 +5,7 @@ pub(crate) mod events;
 pub(crate) mod http_access;
 pub(crate) mod http_auth_basic;
 pub(crate) mod http_auth_request;
+pub(crate) mod http_charset;
 pub(crate) mod http_core;
 pub(crate) mod http_core_scope;
 pub(crate) mod http_geo;
@@ -47,6 +48,7 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_access_module", rows: http_access::ROWS },
     Module { name: "ngx_http_auth_basic_module", rows: http_auth_basic::ROWS },
     Module { name: "ngx_http_auth_request_module", rows: http_auth_request::ROWS },
+    Module { name: "ngx_http_charset_module", rows: http_charset::ROWS },
     Module { name: "ngx_http_geo_module", rows: http_geo::ROWS },
     Module { name: "ngx_http_headers_module", rows: http_headers::ROWS },
     Module { name: "ngx_http_index_module", rows: http_index::ROWS },

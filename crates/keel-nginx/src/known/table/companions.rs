@@ -160,7 +160,6 @@ pub(super) const GROUPS: &[Group] = &[
     Group {
         effect: Effect::Companion("the filter that it belongs to"),
         rows: &[
-            line("charset_types", HTTP_ALL, AtLeast(1), Many, Text),
             foreign("f4f_buffer_size"),
             foreign("hls_buffers"),
             foreign("hls_forward_args"),

@@ -92,21 +92,23 @@ pub(super) const GROUPS: &[Group] = &[
     Group {
         effect: Effect::Differs("responses would have other fields"),
         rows: &[
-            line("charset", HTTP_ALL.or(LOCATION_IF), ONE, Once, Text),
-            block("charset_map", HTTP, TWO, Many, Text),
             line("early_hints", HTTP_ALL, AtLeast(1), Many, Text),
             foreign("header_filter_by_lua_block"),
             foreign("js_header_filter"),
             foreign("more_clear_headers"),
             foreign("more_set_headers"),
             foreign("more_set_input_headers"),
-            line("override_charset", HTTP_ALL.or(LOCATION_IF), ONE, Once, Flag),
             line("proxy_cookie_domain", HTTP_ALL, Take(1, 2), Many, Text),
             line("proxy_cookie_flags", HTTP_ALL, Take(1, 4), Many, Text),
             line("proxy_cookie_path", HTTP_ALL, Take(1, 2), Many, Text),
-            line("source_charset", HTTP_ALL.or(LOCATION_IF), ONE, Once, Text),
             line("userid", HTTP_ALL, ONE, Once, Keyword(&["off", "log", "v1", "on"])),
             line("userid_service", HTTP_ALL, ONE, Once, Number),
+        ],
+    },
+    Group {
+        effect: Effect::Differs("bodies would stay in the charset that they are in"),
+        rows: &[
+            block("charset_map", HTTP, TWO, Many, Text),
         ],
     },
     Group {

@@ -1,0 +1,55 @@
+//! ngx_http_charset_module: the charset that responses say they are in.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Template, settings::settings};
+
+settings! {
+    /// `charset`, `source_charset`, `override_charset`, `charset_types`.
+    pub struct CharsetScope, set by CharsetLayer {
+        /// `charset`; `None` for `off`.
+        charset: Option<Template> = None;
+        /// `source_charset`: what bodies are in; `None` where nothing says it.
+        source: Option<Template> = None;
+        /// `override_charset`: whether `charset` holds for responses that name a charset themselves, too.
+        overrides: bool = false;
+        /// `charset_types`.
+        types: MediaTypes = default_types();
+    }
+}
+
+fn default_types() -> MediaTypes {
+    let types = [
+        MediaTypes::ALWAYS,
+        "text/xml",
+        "text/plain",
+        "text/vnd.wap.wml",
+        "application/javascript",
+        "application/rss+xml",
+    ];
+    MediaTypes::These(types.map(str::to_owned).to_vec())
+}
+
+/// The media types that a filter acts on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MediaTypes {
+    /// `*`.
+    All,
+    /// Their names in lower case.
+    These(Vec<String>),
+}
+
+impl MediaTypes {
+    /// The type that every list has, written or not.
+    pub const ALWAYS: &str = "text/html";
+
+    /// Says whether a media type, in any case, is one of them.
+    pub fn contains(&self, media: &[u8]) -> bool {
+        match self {
+            MediaTypes::All => true,
+            MediaTypes::These(types) => {
+                types.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(media))
+            }
+        }
+    }
+}
