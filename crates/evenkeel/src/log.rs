@@ -20,6 +20,10 @@ use tracing_subscriber::{
 
 use crate::terminal::{self, say};
 
+/// The client of the cluster's API says each failed attempt; discovery says once that the API is away, and once that it is
+/// back.
+const CLUSTER_CLIENT: &str = "kube_client";
+
 /// Sends messages to standard error, as a person reads them. `EVENKEEL_LOG` sets levels (`debug`, `keel_runner=trace`).
 pub(crate) fn to_stderr() {
     let filter = EnvFilter::try_from_env("EVENKEEL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
@@ -130,6 +134,9 @@ struct NginxLayer {
 
 impl<S: Subscriber> Layer<S> for NginxLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if event.metadata().target().starts_with(CLUSTER_CLIENT) {
+            return;
+        }
         let level = match *event.metadata().level() {
             Level::ERROR => LogLevel::Error,
             Level::WARN => LogLevel::Warn,

@@ -162,6 +162,7 @@ fn the_last_known_endpoints_stay_while_the_api_is_away() -> Outcome {
         wait_until("the log says that it is back", || says("can be asked again") > again)?;
         assert_eq!(says("endpoints known last stay"), before + 1, "once each time");
     }
+    assert!(!setup.balancer.error_log().contains("client error"), "{}", setup.balancer.error_log());
     // What changed meanwhile is there within two seconds.
     setup.cluster.behave(ClusterMood::Away);
     wait_until("it is away", || setup.balancer.error_log().matches("known last stay").count() == 3)?;

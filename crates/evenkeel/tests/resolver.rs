@@ -233,6 +233,40 @@ fn a_resolver_beside_the_file_follows_names_without_resolve() -> Outcome {
     setup.wait_for(&["app1", "app2"])
 }
 
+/// As in a swarm, with the image's resolver: an explicit `resolve` means that one, too.
+#[test]
+fn tasks_of_a_swarm_are_followed_and_shares_stay_exact() -> Outcome {
+    let net = Net(9);
+    let dns = NameServer::start()?;
+    let (listen, port) = (free_port()?, free_port()?);
+    let _peers = (1..=4).map(|host| net.peer(host, port)).collect::<anyhow::Result<Vec<_>>>()?;
+    dns.say("tasks.app", addresses(net, &[1, 2, 3]));
+    let configuration = format!(
+        "events {{}}\n\
+         http {{ access_log off;\n\
+             upstream app {{ zone app 64k; server tasks.app:{port} resolve; }}\n\
+             server {{ listen 127.0.0.1:{listen}; location / {{ proxy_pass http://app; }} }}\n\
+         }}\n"
+    );
+    let resolver = format!("{} valid=1s", dns.address());
+    let binary = Binary::new(env!("CARGO_BIN_EXE_evenkeel")).with("EVENKEEL_RESOLVER", &resolver);
+    let balancer = binary.serve(&configuration)?;
+    let setup = Setup { balancer, address: ([127, 0, 0, 1], listen).into(), dns, net, port };
+    let shares = |each: usize, names: &[&str]| -> Outcome {
+        let mut answers: Vec<String> =
+            (0..12).map(|_| Ok(get(setup.address, "/")?.text())).collect::<anyhow::Result<_>>()?;
+        answers.sort();
+        let expect: Vec<String> = names.iter().flat_map(|name| vec![(*name).to_owned(); each]).collect();
+        assert_eq!(answers, expect);
+        Ok(())
+    };
+    setup.wait_for(&["app1", "app2", "app3"])?;
+    shares(4, &["app1", "app2", "app3"])?;
+    setup.dns.say("tasks.app", addresses(net, &[1, 2, 3, 4]));
+    setup.wait_for(&["app1", "app2", "app3", "app4"])?;
+    shares(3, &["app1", "app2", "app3", "app4"])
+}
+
 #[test]
 fn a_reload_follows_other_names() -> Outcome {
     let net = Net(6);

@@ -4,7 +4,11 @@
 //! ~/.kube/config. Only `list` and `watch` of endpointslices are used. A watch that breaks is resumed where it was; only
 //! when the API has forgotten that moment (410) all is listed anew.
 
-use std::{borrow::Cow, error::Error as _, time::Duration};
+use std::{
+    borrow::Cow,
+    error::Error as _,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
@@ -23,6 +27,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a watch lasts; then it is resumed, which shows that the connection is still one.
 const WATCH_SECONDS: u32 = 120;
+/// A watch that ends sooner, and without a word, was none.
+const WATCH_MIN: Duration = Duration::from_secs(1);
 /// Slices in one part of a listing.
 const PAGE: u32 = 500;
 /// The API has forgotten the version from which a watch is to go on.
@@ -207,6 +213,7 @@ async fn watch(
     let begun = tokio::time::timeout(ANSWER_TIMEOUT, api.watch(&params, &version)).await;
     let mut events = std::pin::pin!(begun.map_err(|_| ClusterError::Slow)??);
     sink(None);
+    let started = Instant::now();
     let mut is_alive = false;
     while let Some(event) = events.next().await {
         is_alive = true;
@@ -228,7 +235,11 @@ async fn watch(
         progress.version = version.or_else(|| progress.version.take());
     }
     // One that ends as soon as it begins would be begun again and again.
-    if is_alive { Ok(()) } else { Err(ClusterError::Broken("it ended the watch".into())) }
+    if is_alive || started.elapsed() >= WATCH_MIN {
+        Ok(())
+    } else {
+        Err(ClusterError::Broken("it ended the watch".into()))
+    }
 }
 
 /// A slice as the API writes it, as far as it matters.
