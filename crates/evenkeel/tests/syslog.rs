@@ -76,7 +76,7 @@ fn lines_go_to_udp_and_to_unix_sockets() -> Outcome {
     let message = text(bytes.get(..length).unwrap_or_default());
     let (priority, time, rest) = parts(&message)?;
     assert_eq!((priority, time.ends_with(' ')), ("189", true), "local7, notice: {message}");
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
     assert_eq!(rest, format!("{host} nginx: /one 204"));
 
     assert_eq!(get(address, "/files/none")?.status, 404);

@@ -295,7 +295,7 @@ impl Group {
         let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.current.load_full();
         let is_other = |other: &&Arc<RosterPeer>| !Arc::ptr_eq(&other.state, &entry.state);
-        if !current.entries().filter(is_other).any(|other| other.is_available(Some(now))) {
+        if !current.entries().filter(is_other).any(|other| other.may_serve(Some(now))) {
             return false;
         }
         let was_settled = entry.state.with_outlier(|outlier| {
@@ -340,7 +340,7 @@ impl Group {
 /// Forgets the failures of the instances that Evenkeel watches where they exclude all peers of a new set: failures never
 /// exclude the last peer available, whether it is the last by an exclusion or because the others have left.
 fn forgive_if_nobody_is_left<'a>(entries: impl Iterator<Item = &'a Arc<RosterPeer>> + Clone) {
-    if entries.clone().any(|entry| entry.is_available(None)) {
+    if entries.clone().any(|entry| entry.may_serve(None)) {
         return;
     }
     for entry in entries.filter(|entry| entry.is_watched) {

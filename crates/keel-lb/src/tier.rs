@@ -46,7 +46,12 @@ impl RosterPeer {
 
     /// Whether it may take part. Without a time, one that failures once excluded stays out.
     pub(crate) fn is_available(&self, now: Option<Instant>) -> bool {
-        if self.down || self.state.is_closed() || self.is_busy() {
+        !self.is_busy() && self.may_serve(now)
+    }
+
+    /// Whether it may take part once it isn't busy.
+    pub(crate) fn may_serve(&self, now: Option<Instant>) -> bool {
+        if self.down || self.state.is_closed() {
             return false;
         }
         match (self.limits, now) {

@@ -52,6 +52,9 @@ impl Plan {
         fn walk(locations: &mut [Location], change: &mut dyn FnMut(&mut Syslog)) {
             for location in locations {
                 in_scope(&mut location.scope, change);
+                for scope in location.rewrite.scopes_mut() {
+                    in_scope(scope, change);
+                }
                 walk(&mut location.locations, change);
             }
         }

@@ -90,7 +90,7 @@ fn conditions_of_all_forms() {
            if ($uri ~ ^/a(.)\.b$) { return 403; } if ($uri ~* "^/b{2}") { break; } if ($uri !~ a) { break; }
            if ($uri !~* a) { break; } if (-f $request_filename) { break; } if (!-d /a) { break; }
            if (-e "/a b") { break; } if (!-x /a/$host) { break; }
-           location / { if ($x) { set $y 2; if ($y) { return 200 $y; } } }"#,
+           location / { if ($x) { set $y 2; return 200 $y; } }"#,
     );
     assert_snapshot!(steps(&server.rewrite.steps), @r#"
     set Defined(VariableId(0)) "1"
@@ -108,7 +108,7 @@ fn conditions_of_all_forms() {
     if false Executable "/a/{Host}" { break }
     "#);
     let inside = steps(&location(&server, "/").rewrite.steps);
-    assert_snapshot!(inside, @r#"if true Defined(VariableId(0)) of a location { set Defined(VariableId(1)) "2"; if true Defined(VariableId(1)) of a location { return 200 } }"#);
+    assert_snapshot!(inside, @r#"if true Defined(VariableId(0)) of a location { set Defined(VariableId(1)) "2"; return 200 }"#);
 }
 
 #[test]

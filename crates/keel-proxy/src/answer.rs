@@ -10,7 +10,7 @@ use keel_http::{Lines, Name, NameSet, ResponseFraming, date};
 use keel_lb::Pick;
 
 use crate::{
-    exchange::Exchange,
+    exchange::{Exchange, Method},
     upstream::{Exchanged, Retries, Target},
 };
 
@@ -46,7 +46,7 @@ impl Answer {
                 // A peer's 204 or 304 has no body, whatever status it is sent with.
                 _ if matches!(ex.upstream.head.status, 204 | 304) => Some(0),
                 // Neither has what answers a HEAD that stands for the client's GET.
-                _ if ex.upstream.asks_for_head && !ex.is_head() => Some(0),
+                _ if ex.upstream.method == Method::Head && !ex.is_head() => Some(0),
                 ResponseFraming::Length(length) => Some(length),
                 ResponseFraming::Chunked | ResponseFraming::UntilClose => None,
             },

@@ -157,8 +157,9 @@ impl Control {
         }));
         let workers = plan.process.workers.max(1) as usize;
         let stores = match &self.stores {
-            Some(stores) => stores,
-            None => {
+            // A plan that was refused before any worker began may have had another number of them.
+            Some(stores) if !self.workers.is_empty() => stores,
+            _ => {
                 let told = self.reports.clone();
                 let drained: Drained =
                     Arc::new(move |upstream: &UpstreamName, peer: &PeerKey| told.drained(upstream, peer));

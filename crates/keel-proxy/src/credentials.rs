@@ -28,7 +28,7 @@ impl Credentials {
         }
         let start = rest.iter().position(|byte| *byte != b' ')?;
         let text = base64(rest.get(start..)?)?;
-        let colon = memchr::memchr(b':', &text)?;
+        let colon = memchr::memchr(b':', &text).filter(|colon| *colon > 0)?;
         Some(Self { text, colon })
     }
 
@@ -73,7 +73,7 @@ mod tests {
         check("Basic YTo=", Some(("a", "")));
         check("Basic YTo", Some(("a", "")));
         check("Basic YTpiOmM=anything", Some(("a", "b:c")));
-        check("Basic OmI=", Some(("", "b")));
+        check("Basic OmI=", None);
         check("Basic dXNlcg==", None);
         check("Basic ", None);
         check("Basic", None);

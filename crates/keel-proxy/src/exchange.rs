@@ -101,6 +101,8 @@ pub(crate) struct SentResponse {
     pub(crate) forced_status: Option<u16>,
     /// Field lines for the next response that the proxy makes.
     pub(crate) carried: Lines,
+    /// The type of the next file that is sent, whatever its name says.
+    pub(crate) content_type: Option<Vec<u8>>,
     /// `Location` of a redirect that an error page took the place of, unless that has one of its own.
     pub(crate) location: Option<Vec<u8>>,
     /// Whether a response couldn't be written as configured: the one in its place has no fields of the configuration.
@@ -132,8 +134,9 @@ pub(crate) struct UpstreamSide {
     pub(crate) has_head: bool,
     /// The request as it is sent, as far as its body goes with the head.
     pub(crate) request: Message,
-    /// Whether that is a HEAD, whatever the client sent (`proxy_method`): no body follows the response's head.
-    pub(crate) asks_for_head: bool,
+    /// The method of that, whatever the client sent (`proxy_method`): it says whether a body follows the response's head,
+    /// and whether it may be sent twice.
+    pub(crate) method: Method,
     /// The trailers that came.
     pub(crate) trailers: Vec<u8>,
 }
@@ -400,12 +403,20 @@ impl Routed {
     }
 }
 
+impl Routed {
+    /// Takes over the variables that were written in another request of the same configuration.
+    pub(crate) fn take_written(&mut self, other: &Self) {
+        self.slots.take_written(other);
+    }
+}
+
 impl SentResponse {
     fn clear(&mut self) {
         let Self {
             status,
             forced_status,
             carried,
+            content_type,
             location,
             plain_fields,
             retry_after,
@@ -421,7 +432,7 @@ impl SentResponse {
         *status = 0;
         *forced_status = None;
         carried.clear();
-        *location = None;
+        (*content_type, *location) = (None, None);
         *plain_fields = false;
         *retry_after = None;
         head.clear();
@@ -434,8 +445,7 @@ impl SentResponse {
 
 impl UpstreamSide {
     fn clear(&mut self) {
-        let Self { attempts, tried, head, input, body_start, has_head, request, asks_for_head, trailers } =
-            self;
+        let Self { attempts, tried, head, input, body_start, has_head, request, method, trailers } = self;
         attempts.clear();
         tried.clear();
         head.clear_at(0);
@@ -443,7 +453,7 @@ impl UpstreamSide {
         *body_start = 0;
         *has_head = false;
         request.clear();
-        *asks_for_head = false;
+        *method = Method::Get;
         trailers.clear();
     }
 }
@@ -544,6 +554,19 @@ impl Exchange {
     /// Says whether the response carries no body because of the request.
     pub(crate) fn is_head(&self) -> bool {
         self.routed.method == Method::Head
+    }
+
+    /// The response's status; before there is one, the status that an error page is to be sent with, or 0.
+    pub(crate) fn status(&self) -> u16 {
+        match self.sent.status {
+            0 => self.sent.forced_status.unwrap_or(0),
+            status => status,
+        }
+    }
+
+    /// Whether it may be sent twice: the client's request and what was made of it for the peer.
+    pub(crate) fn may_repeat(&self) -> bool {
+        self.routed.method.is_idempotent() && self.upstream.method.is_idempotent()
     }
 
     /// Says whether the client speaks HTTP/1.1 and so understands chunks.

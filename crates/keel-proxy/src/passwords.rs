@@ -71,7 +71,17 @@ pub(crate) struct Passwords {
     known: Arc<Known>,
     queue: SyncSender<Waiting>,
     waiting: Arc<Mutex<Receiver<Waiting>>>,
-    threads: AtomicUsize,
+    threads: Arc<AtomicUsize>,
+    threads_max: usize,
+}
+
+/// Counts a thread until it ends, be it by a panic.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A question and who asked.
@@ -125,7 +135,8 @@ impl Named for Passwords {
             known: Arc::default(),
             queue,
             waiting: Arc::new(Mutex::new(waiting)),
-            threads: AtomicUsize::new(0),
+            threads: Arc::default(),
+            threads_max: thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
         }
     }
 
@@ -150,13 +161,14 @@ impl Passwords {
         }
     }
 
-    /// Starts another thread unless there are enough. They end when nobody has this any more.
+    /// Starts another thread unless there are enough. The threads end when `Passwords` is dropped.
     fn start_thread(&self) -> io::Result<()> {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let is_wanted = |threads| (threads < cores.min(THREADS_MAX)).then_some(threads + 1);
+        let is_wanted = |threads| (threads < self.threads_max).then_some(threads + 1);
         let Ok(before) = self.threads.fetch_update(Relaxed, Relaxed, is_wanted) else { return Ok(()) };
+        let counted = Counted(self.threads.clone());
         let (known, waiting) = (self.known.clone(), self.waiting.clone());
         let started = thread::Builder::new().name("passwords".into()).spawn(move || {
+            let _counted = counted;
             loop {
                 let next = lock(&waiting).recv();
                 let Ok(Waiting { question, answer }) = next else { return };
@@ -168,10 +180,8 @@ impl Passwords {
         });
         match started {
             Ok(_) => Ok(()),
-            Err(error) => {
-                self.threads.fetch_sub(1, Relaxed);
-                if before == 0 { Err(error) } else { Ok(()) }
-            }
+            Err(error) if before == 0 => Err(error),
+            Err(_) => Ok(()),
         }
     }
 }

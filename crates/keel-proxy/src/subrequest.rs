@@ -16,7 +16,7 @@ use crate::{
     body::RequestBodyStore,
     client::{Capture, Client, ClientWatch, Sink},
     exchange::{Exchange, Wanted},
-    job::{Ended, Flow, Job},
+    job::{Flow, Job},
     phase,
     worker::{Background, View, Worker},
 };
@@ -93,11 +93,11 @@ pub(crate) async fn run(job: &mut Job<'_>, subrequest: Subrequest) -> Result<(),
     Ok(())
 }
 
-/// Lets a subrequest run as long as the client is there.
-async fn until_gone(
+/// Waits for something as long as the client is there.
+pub(crate) async fn until_gone<T>(
     job: &mut Job<'_>,
-    mut running: std::pin::Pin<&mut impl Future<Output = Ended>>,
-) -> Option<Ended> {
+    mut running: std::pin::Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
     let mut watch = ClientWatch::default();
     let watches = !job.place().scope.proxy.upstream.ignore_client_abort;
     let (worker, client) = (job.worker, &mut *job.client);

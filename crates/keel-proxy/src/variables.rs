@@ -71,6 +71,8 @@ impl Lookup<'_> {
         match variable {
             // The request.
             Variable::Request => put_some(out, ex.received.head.line.of(&ex.received.input)),
+            // Of a client's request that a redirect has made a GET.
+            Variable::RequestMethod if ex.routed.as_get && ex.routed.depth == 0 => put_some(out, b"GET"),
             Variable::RequestMethod => put_some(out, ex.received.head.method.of(&ex.received.input)),
             Variable::RequestUri => put_some(out, ex.received.head.target.raw.of(&ex.received.input)),
             Variable::Uri => put(out, Some(&ex.routed.uri)),
@@ -104,7 +106,7 @@ impl Lookup<'_> {
             Variable::RequestHeader(name) => self.request_header(name, out),
             Variable::Cookie(name) => self.cookie(name, out),
             // The response.
-            Variable::Status => write!(out, "{:03}", ex.sent.status).is_ok(),
+            Variable::Status => write!(out, "{:03}", ex.status()).is_ok(),
             Variable::BytesSent => number(out, ex.sent.bytes),
             Variable::BodyBytesSent => number(out, ex.sent.body_bytes),
             Variable::SentHeader(name) => self.sent_header(name, out),

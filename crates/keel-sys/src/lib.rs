@@ -26,7 +26,7 @@ pub mod watched;
 pub use channel::{Channel, Outgoing};
 pub use watched::Watched;
 
-/// The machine's name (`uname -n`).
+/// The machine's name (`uname -n`) in lower case, as nginx has it.
 pub fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase()
 }

@@ -429,7 +429,9 @@ impl LogFile {
 
     /// Gives up what can't be written at the end.
     fn give_up(&self) -> Option<Problem> {
-        let missed = |queue: &Arc<Queue>| count_lines(&lock(&queue.lines)) + queue.lost.swap(0, Relaxed);
+        let is_datagrams = matches!(lock(&self.output).target, Target::Datagrams(_));
+        let count = if is_datagrams { count_datagrams } else { count_lines };
+        let missed = |queue: &Arc<Queue>| count(&lock(&queue.lines)) + queue.lost.swap(0, Relaxed);
         let queued: u64 = lock(&self.queues).iter().map(missed).sum();
         let pending = lock(&self.output).give_up();
         let pending = if let Some(Problem::Lost { lines }) = pending { lines } else { 0 };
@@ -638,6 +640,14 @@ fn write_some<'a>(file: &mut impl Write, mut bytes: &'a [u8]) -> io::Result<&'a 
 fn split_datagram(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>()?;
     rest.split_at_checked(u32::from_le_bytes(*length) as usize)
+}
+
+fn count_datagrams(mut records: &[u8]) -> u64 {
+    let mut count = 0;
+    while let Some((_, rest)) = split_datagram(records) {
+        (records, count) = (rest, count + 1);
+    }
+    count
 }
 
 /// Splits what [`Log::append_to`] put together into path, line and the rest.

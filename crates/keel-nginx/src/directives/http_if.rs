@@ -14,7 +14,7 @@ use crate::{
 pub(crate) const ROWS: &[Row] = &[Row {
     name: "if",
     syntax: "(condition) { ... }",
-    contexts: Contexts::SERVER_LOCATION_IF,
+    contexts: Contexts::SERVER.or(Contexts::LOCATION),
     arity: Arity::AtLeast(1),
     default: None,
     doc: "Does what stands in its block where the condition holds: `$variable` is neither empty nor `0`, `=` and `!=` compare \

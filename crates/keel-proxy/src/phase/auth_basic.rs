@@ -1,6 +1,6 @@
 //! `auth_basic`: a name and a password of a file.
 
-use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt as _, path::Path};
+use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt as _, path::Path, pin::pin};
 
 use keel_http::{Lines, Name};
 use keel_model::{LogLevel, Template};
@@ -11,6 +11,7 @@ use crate::{
     credentials::Credentials,
     job::Job,
     passwords::{PasswordOutcome, Question},
+    subrequest::until_gone,
 };
 
 /// Decides by the credentials that the request brings.
@@ -32,7 +33,10 @@ pub(super) async fn check(job: &mut Job<'_>) -> Access {
     let user = credentials.user().to_vec();
     let path = file.resolve(&evaluated(job, &file.path));
     let question = Question { files: place.files.clone(), path: path.clone(), credentials };
-    match passwords.verify(question).await {
+    let Some(outcome) = until_gone(job, pin!(passwords.verify(question))).await else {
+        return Access::Denied(499.into());
+    };
+    match outcome {
         PasswordOutcome::Right => Access::Allowed,
         PasswordOutcome::Wrong => {
             let text = format!("user \"{}\": password mismatch", user.escape_ascii());

@@ -37,6 +37,8 @@ fn decide(job: &Job<'_>, answered: Authorisation) -> Access {
 
 /// Takes over what the subrequest's answer says, and what `auth_request_set` makes of it.
 fn done(job: &mut Job<'_>, inner: &mut Job<'_>) {
+    // Both requests have one set of variables in nginx.
+    job.ex.routed.take_written(&inner.ex.routed);
     let view = job.view.clone();
     for (variable, value) in &job.ex.place(&view).scope.auth_request.set {
         let value = inner.text(value);

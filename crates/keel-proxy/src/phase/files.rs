@@ -157,7 +157,7 @@ fn index(job: &mut Job<'_>) -> Flow {
     for name in &job.ex.place(&view).scope.index.names {
         let name = job.text(name);
         if name.starts_with(b"/") {
-            return redirect::to(job, &name);
+            return Flow::restart(name, job.ex.routed.args.clone());
         }
         let folder = path_of(job.lookup(), &job.ex.routed.uri).into_os_string().into_encoded_bytes();
         let path = join(folder, &name);
@@ -211,7 +211,9 @@ async fn answer(job: &mut Job<'_>, file: File, meta: &Metadata) -> Flow {
     let modified = meta.mtime();
     let etag = job.place().scope.core.etag;
     let fields = Fields {
-        content_type: Some(content_type(job).as_bytes().to_vec()),
+        content_type: Some(
+            job.ex.sent.content_type.clone().unwrap_or_else(|| content_type(job).as_bytes().to_vec()),
+        ),
         modified: Some(modified),
         etag: etag.then(|| format!("\"{:x}-{:x}\"", modified, meta.len()).into_bytes()),
         ranges: Ranges::Many,

@@ -13,6 +13,7 @@ use crate::{
 pub(super) fn run(job: &mut Job<'_>) -> Flow {
     let view = job.view.clone();
     let server = job.ex.server(&view);
+    let mut slash = None;
     match server.tree.find(&view.snapshot, &job.ex.routed.uri) {
         Found::Nowhere => job.ex.routed.place = Some(server.root),
         Found::Place(place) => job.ex.routed.place = Some(place),
@@ -30,14 +31,7 @@ pub(super) fn run(job: &mut Job<'_>) -> Flow {
         Found::AddSlash(place) => {
             job.ex.routed.place = Some(place);
             let PlaceKind::Prefix(name) = &view.snapshot.place(place).kind else { return Flow::status(500) };
-            let mut path = Vec::new();
-            keel_http::uri::escape(name.as_bytes(), &mut path);
-            if !job.ex.routed.args.is_empty() {
-                path.push(b'?');
-                path.extend_from_slice(&job.ex.routed.args);
-            }
-            let url = redirect::absolute_url(job.lookup(), &path);
-            return Flow::Status(Box::new(Special::moved(301, url)));
+            slash = Some(name);
         }
     }
     limit_except::run(job);
@@ -58,5 +52,19 @@ pub(super) fn run(job: &mut Job<'_>) -> Flow {
         job.ex.received.body_is_lost = true;
         return Flow::status(413);
     }
-    Flow::Next
+    match slash {
+        Some(name) => add_slash(job, name),
+        None => Flow::Next,
+    }
+}
+
+/// Sends the client to the place whose name is the path with a slash behind it.
+fn add_slash(job: &Job<'_>, name: &str) -> Flow {
+    let mut path = Vec::new();
+    keel_http::uri::escape(name.as_bytes(), &mut path);
+    if !job.ex.routed.args.is_empty() {
+        path.push(b'?');
+        path.extend_from_slice(&job.ex.routed.args);
+    }
+    Flow::Status(Box::new(Special::moved(301, redirect::absolute_url(job.lookup(), &path))))
 }

@@ -88,6 +88,8 @@ pub(super) fn follow(job: &mut Job<'_>, uri: Option<Box<InternalUri>>, restart: 
     }
     if let Restart::Location(place) = restart {
         job.ex.routed.place = Some(place);
+        let view = job.view.clone();
+        job.client.limit_keep_alive(job.worker, job.ex, &view);
     }
     Ok(())
 }

@@ -63,7 +63,10 @@ impl Relay {
         let head_length = head.head_length();
         job.client.stream.begin(head, framing);
         let side = &job.ex.upstream;
-        let accel = side.head.fields.first(keel_http::Name::XAccelBuffering);
+        let program = job.place().proxy.as_ref();
+        let ignores =
+            program.is_some_and(|program| program.ignores.contains(keel_http::Name::XAccelBuffering));
+        let accel = side.head.fields.first(keel_http::Name::XAccelBuffering).filter(|_| !ignores);
         let accel = accel.map(|field| field.value.of(&side.input));
         let buffering = match accel {
             Some(value) if value.eq_ignore_ascii_case(b"no") => false,
@@ -94,7 +97,13 @@ impl Relay {
 
     /// Says whether more may be read from the peer now.
     fn has_room(&self, stream: &ClientStream) -> bool {
-        stream.pending() < self.memory_max || self.spool.as_ref().map_or(0, Spool::len) < self.file_max
+        let has_room_on_disk = self.spool.as_ref().map_or(0, Spool::len) < self.file_max;
+        // Behind unread bytes of the file everything goes to the file.
+        if self.spooled() > 0 {
+            has_room_on_disk
+        } else {
+            stream.pending() < self.memory_max || has_room_on_disk
+        }
     }
 
     /// Passes payload on, as the place's filters change it.
@@ -273,7 +282,11 @@ fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Res
                     }
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Cause::ClientGone)),
-                Poll::Pending => return if moved { Poll::Ready(Ok(true)) } else { Poll::Pending },
+                Poll::Pending => {
+                    // Behind a slow client it never empties.
+                    job.client.stream.clear_sent(&mut job.ex.sent.head);
+                    return if moved { Poll::Ready(Ok(true)) } else { Poll::Pending };
+                }
             }
         }
         if relay.finished {

@@ -30,7 +30,8 @@ pub(super) async fn run(job: &mut Job<'_>, head: Message, peer: PeerAnswer) -> S
     let PeerAnswer { exchanged, pick, .. } = peer;
     if sent.is_ok() {
         let view = job.view.clone();
-        copy(job, exchanged.stream.into_upgraded(), &job.ex.place(&view).scope.proxy).await;
+        let mut connection = exchanged.stream.into_upgraded();
+        copy(job, &mut connection.transport, &job.ex.place(&view).scope.proxy).await;
     }
     upstream::end_attempt(job, 0);
     drop(pick);
@@ -54,7 +55,7 @@ impl Half {
 }
 
 /// Copies bytes both ways until both sides have ended, or nothing has come for too long.
-async fn copy(job: &mut Job<'_>, mut peer: Transport, scope: &ProxyScope) {
+async fn copy(job: &mut Job<'_>, peer: &mut Transport, scope: &ProxyScope) {
     let mut up = Half::default();
     let mut down = Half::default();
     let (body_start, consumed) = (job.ex.upstream.body_start, job.ex.received.consumed);
@@ -71,8 +72,8 @@ async fn copy(job: &mut Job<'_>, mut peer: Transport, scope: &ProxyScope) {
         loop {
             // Only a connection can become a tunnel.
             let Some(transport) = client.stream.upgraded() else { return Poll::Ready(()) };
-            let first = pump(transport, &mut peer, &mut up, cx);
-            let second = pump(&mut peer, transport, &mut down, cx);
+            let first = pump(transport, peer, &mut up, cx);
+            let second = pump(peer, transport, &mut down, cx);
             let (Ok(a), Ok(b)) = (first, second) else { return Poll::Ready(()) };
             ex.sent.bytes += b.1;
             received += b.1;

@@ -151,7 +151,7 @@ impl CompiledMap {
         if let Some(result) = self.exact.get(lower.as_slice()) {
             return LookedUp::Found(result);
         }
-        let head = self.heads.iter().find(|(text, _)| lower.len() > text.len() && lower.ends_with(text));
+        let head = self.heads.iter().find(|(text, _)| lower.len() >= text.len() && lower.ends_with(text));
         let tail = || self.tails.iter().find(|(text, _)| lower.len() > text.len() && lower.starts_with(text));
         if let Some((_, result)) = head.or_else(tail) {
             return LookedUp::Found(result);

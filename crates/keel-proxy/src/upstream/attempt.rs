@@ -74,8 +74,7 @@ pub(crate) async fn attempt(
     retries: &Retries,
 ) -> Result<Box<Exchanged>, Error> {
     let streams = retries.streams;
-    let repeat =
-        if !streams && job.ex.routed.method.is_idempotent() { Repeat::Allowed } else { Repeat::Forbidden };
+    let repeat = if !streams && job.ex.may_repeat() { Repeat::Allowed } else { Repeat::Forbidden };
     let wanted = LeaseKey { peer: pick.peer(), place: Some(&job.place().identity) };
     let mut reused = target.pool().take(wanted, repeat, job.worker.clock.now());
     loop {
@@ -93,11 +92,7 @@ pub(crate) async fn attempt(
         };
         note_connected(job);
         // Only where it can matter: the kernel is asked what had been acknowledged before this request.
-        let acked = if was_reused && !job.ex.routed.method.is_idempotent() {
-            acknowledged(&connection)
-        } else {
-            None
-        };
+        let acked = if was_reused && !job.ex.may_repeat() { acknowledged(&connection) } else { None };
         let failed = match exchange(job, connection, scope, streams).await {
             Ok(exchanged) => return Ok(exchanged),
             Err(failed) => failed,
@@ -108,7 +103,7 @@ pub(crate) async fn attempt(
         // What the client has sent of a streamed body since can't be sent again, whether the peer took it or not.
         let nothing_taken =
             broken.sent == 0 || (!job.ex.received.body_is_lost && broken.proves_unread(acked));
-        let may_repeat = !streams && (job.ex.routed.method.is_idempotent() || nothing_taken);
+        let may_repeat = !streams && (job.ex.may_repeat() || nothing_taken);
         if broken.is_stale(was_reused) {
             if may_repeat || broken.sent == 0 {
                 // The peer closed an idle connection just then: it gets the request on a new one.
@@ -366,7 +361,8 @@ impl Exchanging<'_> {
             self.limit = None;
         }
         polled.map_err(|no_head| match no_head {
-            NoHead::Closed => (Ending::Closed, End::Fin),
+            // Behind a write that failed, the end of the stream may be what a reset left.
+            NoHead::Closed => (Ending::Closed, if self.writable { End::Fin } else { End::Error }),
             NoHead::Broke(error) => (Ending::Broke(error), End::Error),
             NoHead::Invalid(error) => (Ending::Invalid(error), End::GivenUp),
         })

@@ -6,6 +6,7 @@ use keel_model::{ProxyHttpVersion, ProxyScope, Template};
 use super::route::Target;
 use crate::{
     body::RequestBodyStore,
+    exchange::Method,
     job::Job,
     snapshot::{PlaceKind, ProxyProgram},
 };
@@ -26,7 +27,8 @@ pub(super) fn write_head(
         out = job.worker.buffers.take();
     }
     let message = write(job, program, scope, target, streams, Lines::in_buffer(out))?;
-    job.ex.upstream.asks_for_head = message.as_bytes().starts_with(b"HEAD ");
+    let method = message.as_bytes().split(|byte| *byte == b' ').next();
+    job.ex.upstream.method = Method::of(method.unwrap_or_default());
     job.ex.upstream.request = message;
     Ok(())
 }

@@ -8,6 +8,7 @@ use super::{attempt::Exchanged, pool::PeerConnection, retry::Retries, route::Tar
 use crate::{
     answer::{Answer, PeerAnswer, Source, Special},
     client::Framing,
+    exchange::{SentResponse, UpstreamSide},
     job::{Flow, Job},
     phase::redirect,
     send,
@@ -75,6 +76,27 @@ fn note_announced_idle(job: &Job<'_>, connection: &mut PeerConnection) {
     }
 }
 
+/// Whether a path has `..` for a segment, escaped or not.
+fn climbs(raw: &[u8]) -> bool {
+    let mut path = Vec::new();
+    uri::unescape(raw, &mut path);
+    path.split(|byte| *byte == b'/').any(|segment| segment == b"..")
+}
+
+/// Carries what describes the content over to the response that `X-Accel-Redirect` leads to, as nginx does.
+fn carry(side: &UpstreamSide, sent: &mut SentResponse) {
+    for field in side.head.fields.iter() {
+        match field.known {
+            Name::ContentType => sent.content_type = Some(field.value.of(&side.input).to_vec()),
+            Name::SetCookie | Name::CacheControl | Name::Expires => sent.carried.copied(field, &side.input),
+            _ if field.name.of(&side.input).eq_ignore_ascii_case(b"content-disposition") => {
+                sent.carried.copied(field, &side.input);
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Acts on `X-Accel-Redirect` and `proxy_intercept_errors`: the response is replaced by another.
 fn replacement(job: &mut Job<'_>, program: &ProxyProgram, scope: &ProxyScope) -> Option<Flow> {
     let side = &job.ex.upstream;
@@ -83,24 +105,24 @@ fn replacement(job: &mut Job<'_>, program: &ProxyProgram, scope: &ProxyScope) ->
     let accel = accel.filter(|_| !program.ignores.contains(Name::XAccelRedirect));
     let flow = if let Some(field) = accel {
         let location = field.value.of(&side.input).to_vec();
+        carry(&job.ex.upstream, &mut job.ex.sent);
         if !job.ex.is_head() {
             job.ex.routed.method = crate::exchange::Method::Get;
             job.ex.routed.as_get = true;
         }
-        let mut path = Vec::new();
         if location.starts_with(b"@") {
-            path = location;
+            redirect::to(job, &location)
         } else {
-            let (raw, args) = match memchr::memchr(b'?', &location) {
-                Some(at) => location.split_at(at),
-                None => (location.as_slice(), b"".as_slice()),
-            };
-            if uri::normalise(raw, uri::Slashes::Keep, &mut path).is_err() {
+            // The query is what follows the first `?` as written; `%3F` belongs to the path.
+            let (raw, args) = redirect::split(&location);
+            let mut path = Vec::new();
+            // A name that somebody chose must not lead out of the folder that the application meant.
+            if raw.is_empty() || climbs(raw) || uri::normalise(raw, uri::Slashes::Keep, &mut path).is_err() {
+                job.client.log_error(job.worker, job.ex, "unsafe URI was detected in \"X-Accel-Redirect\"");
                 return Some(Flow::status(404));
             }
-            path.extend_from_slice(args);
+            Flow::restart(path, args.to_vec())
         }
-        redirect::to(job, &path)
     } else {
         let pages = &job.place().scope.core.error_pages;
         let intercepts = scope.upstream.intercept_errors && status >= 300 && !job.ex.routed.error_page;

@@ -156,7 +156,7 @@ impl Retries {
         };
         let safe = match error.retry {
             Retry::Safe => true,
-            Retry::IfIdempotent => job.ex.routed.method.is_idempotent() || next.non_idempotent,
+            Retry::IfIdempotent => job.ex.may_repeat() || next.non_idempotent,
             Retry::Never => false,
         };
         let in_time = self.deadline.is_none_or(|deadline| job.worker.clock.now() < deadline);

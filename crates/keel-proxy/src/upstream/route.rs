@@ -71,6 +71,9 @@ impl Target {
     }
 }
 
+/// What a `proxy_pass` begins with.
+const SCHEME: &[u8] = b"http://";
+
 /// Finds the group of a location, evaluating its name where it depends on the request.
 pub(super) fn find(job: &mut Job<'_>, program: &ProxyProgram) -> Result<Target, u16> {
     let template = match &program.route {
@@ -80,10 +83,12 @@ pub(super) fn find(job: &mut Job<'_>, program: &ProxyProgram) -> Result<Target, 
         Route::Evaluated(template) => template,
     };
     let text = job.text(template);
-    let text = text.strip_prefix(b"http://").map_or(text.clone(), <[u8]>::to_vec);
-    let (host, uri) = split(&text);
+    // A scheme that is written in the file is not in the template; one of a variable may be in any case.
+    let scheme = text.get(..SCHEME.len()).filter(|scheme| scheme.eq_ignore_ascii_case(SCHEME));
+    let rest = scheme.and_then(|_| text.get(SCHEME.len()..)).unwrap_or(&text);
+    let (host, uri) = split(rest);
     let host = String::from_utf8_lossy(host).into_owned();
-    if host.is_empty() {
+    if host.is_empty() || host.starts_with(':') {
         job.client.log_error(job.worker, job.ex, "no host in upstream");
         return Err(500);
     }
@@ -103,7 +108,10 @@ pub(super) fn find(job: &mut Job<'_>, program: &ProxyProgram) -> Result<Target, 
         return Ok(Target::Dynamic(Box::new(Dynamic { name: host, group, pool, uri })));
     }
     let Some(address) = parse_address(&host) else {
-        let text = format!("no resolver defined to resolve {}", host.split(':').next().unwrap_or_default());
+        let name = host.split(':').next().unwrap_or_default();
+        let text = format!(
+            "{name} can't be resolved: only names that `set`, `map`, `geo` or `split_clients` give are followed"
+        );
         job.client.log_error(job.worker, job.ex, &text);
         return Err(502);
     };

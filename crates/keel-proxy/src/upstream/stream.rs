@@ -21,7 +21,6 @@ use crate::{
     client::Client,
     error::PeerFailure,
     exchange::{Exchange, UpstreamSide},
-    transport::Transport,
 };
 
 /// One request to a peer and its response.
@@ -178,10 +177,8 @@ impl PeerStream {
         }
     }
 
-    /// What is below, once what follows on it is no HTTP any more.
-    pub(crate) fn into_upgraded(self) -> Transport {
-        match self {
-            PeerStream::H1(h1) => h1.connection.transport,
-        }
+    /// The connection below, once what follows on it is no HTTP any more. It counts as a connection to its end.
+    pub(crate) fn into_upgraded(self) -> PeerConnection {
+        self.into_connection()
     }
 }

@@ -25,6 +25,9 @@ const HEAD_ROOM: usize = 4 << 10;
 /// Room that is made before a read of a body.
 const BODY_ROOM: usize = 8 << 10;
 
+/// Room that an exchange keeps for the head of a response at most.
+const HEAD_ROOM_MAX: usize = 16 << 10;
+
 /// A connection on which one request follows the other.
 pub(crate) struct H1 {
     sink: Sink,
@@ -188,14 +191,15 @@ impl H1 {
     }
 
     pub(super) fn clear_sent(&mut self, head: &mut Vec<u8>) {
-        if self.out_sent < self.out.len() {
+        // Moving what is left then costs no more than what has been sent.
+        if self.out_sent < self.pending().max(self.head_length) {
             return;
         }
         if head.is_empty() {
             head.extend_from_slice(self.out.get(..self.head_length).unwrap_or_default());
         }
         self.head_length = 0;
-        self.out.clear();
+        self.out.drain(..self.out_sent);
         self.out_sent = 0;
     }
 
@@ -203,7 +207,8 @@ impl H1 {
         let mut out = std::mem::take(&mut self.out);
         if head.is_empty() {
             out.truncate(self.head_length);
-            *head = out;
+            // Exchanges are reused: what was a response's buffer is not kept for a head.
+            if out.capacity() > HEAD_ROOM_MAX { head.extend_from_slice(&out) } else { *head = out }
         }
         (self.out_sent, self.head_length) = (0, 0);
         self.framing = Framing::None;

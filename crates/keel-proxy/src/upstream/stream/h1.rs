@@ -14,7 +14,7 @@ use super::{
 use crate::{
     client::Client,
     error::PeerFailure,
-    exchange::{Exchange, UpstreamSide},
+    exchange::{Exchange, Method, UpstreamSide},
     io::buffer::BUFFER_BYTES,
     upstream::pool::PeerConnection,
 };
@@ -92,7 +92,7 @@ impl H1 {
     ) -> Result<(), PeerFailure> {
         self.clean = true;
         self.decoder = match side.head.framing {
-            _ if side.asks_for_head || matches!(side.head.status, 204 | 304) => Decoder::Done,
+            _ if side.method == Method::Head || matches!(side.head.status, 204 | 304) => Decoder::Done,
             ResponseFraming::Length(length) => Decoder::length(length),
             ResponseFraming::Chunked => Decoder::chunked(trailers),
             ResponseFraming::UntilClose => Decoder::UntilClose,
