@@ -1,7 +1,7 @@
 //! A peer's stream: it takes the head and the body of one request, and yields head, payload and trailers of the response.
 //!
 //! How either stands on the connection is known here and nowhere else, so that a peer that speaks something else than
-//! HTTP/1 is one more variant. Time and retries are the business of [`attempt`](super::attempt).
+//! HTTP/1 is one more variant. Time and retries are the business of [`attempt`](mod@super::attempt).
 
 mod h1;
 mod sender;
