@@ -160,6 +160,21 @@ fn what_is_excluded_is_let_in_when_the_others_leave() {
 }
 
 #[test]
+fn a_busy_instance_is_no_reason_to_forgive_the_others() {
+    let peers = || set([watched("a"), watched("b"), Peer { max_conns: 1, ..watched("c") }]);
+    let rig = Rig::new("round_robin", peers());
+    for name in ["a", "b"] {
+        for _ in 0..3 {
+            pick(&rig, name).report_broken(rig.now(), rig.now());
+        }
+    }
+    let held = rig.first().unwrap();
+    assert_eq!(held.name(), "c");
+    rig.group.publish(&peers());
+    assert_eq!(rig.first().unwrap_err(), NoPeer::AllBusy);
+}
+
+#[test]
 fn time_outs_exclude_an_instance_as_they_exclude_any_peer() {
     let rig = Rig::new("round_robin", set(["a", "b"].map(watched)));
     assert_eq!(pick(&rig, "a").report(Outcome::Failure, rig.now()), Standing::Excluded);
