@@ -255,7 +255,8 @@ pub(crate) fn create_temp_folders(plan: &Plan) -> Result<(), FileError> {
         .scopes()
         .into_iter()
         .flat_map(|scope| {
-            [scope.core.client_body_temp_path.as_path(), scope.proxy.upstream.temp_path.as_path()]
+            let responses = scope.peer_settings().map(|settings| settings.temp_path.as_path());
+            responses.into_iter().chain([scope.core.client_body_temp_path.as_path()])
         })
         .collect();
     folders.sort();

@@ -165,6 +165,16 @@ settings! {
     }
 }
 
+impl Scope {
+    /// The settings towards peers that hold here: those of the module that asks them; `None` where nobody does.
+    pub fn peer_settings(&self) -> Option<&UpstreamScope> {
+        match &self.content {
+            Content::Static => None,
+            Content::Proxy(_) => Some(&self.proxy.upstream),
+        }
+    }
+}
+
 /// Who answers a request in this location.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {

@@ -153,7 +153,8 @@ impl Control {
             return Err(format!("there is no socket for {}", listener.address));
         }
         spool::hold(plan.scopes().into_iter().flat_map(|scope| {
-            [scope.core.client_body_temp_path.as_path(), scope.proxy.upstream.temp_path.as_path()]
+            let responses = scope.peer_settings().map(|settings| settings.temp_path.as_path());
+            responses.into_iter().chain([scope.core.client_body_temp_path.as_path()])
         }));
         let workers = plan.process.workers.max(1) as usize;
         let stores = match &self.stores {

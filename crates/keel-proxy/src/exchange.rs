@@ -13,6 +13,7 @@ use crate::{
     body::RequestBodyStore,
     limits::Entered,
     snapshot::{Place, PlaceId, Server, Snapshot},
+    upstream::Rest,
     worker::View,
 };
 
@@ -137,6 +138,8 @@ pub(crate) struct UpstreamSide {
     /// The method of that, whatever the client sent (`proxy_method`): it says whether a body follows the response's head,
     /// and whether it may be sent twice.
     pub(crate) method: Method,
+    /// What of the request is to be sent behind that.
+    pub(crate) rest: Rest,
     /// The trailers that came.
     pub(crate) trailers: Vec<u8>,
 }
@@ -445,7 +448,8 @@ impl SentResponse {
 
 impl UpstreamSide {
     fn clear(&mut self) {
-        let Self { attempts, tried, head, input, body_start, has_head, request, method, trailers } = self;
+        let Self { attempts, tried, head, input, body_start, has_head, request, method, rest, trailers } =
+            self;
         attempts.clear();
         tried.clear();
         head.clear_at(0);
@@ -454,6 +458,7 @@ impl UpstreamSide {
         *has_head = false;
         request.clear();
         *method = Method::Get;
+        *rest = Rest::Nothing;
         trailers.clear();
     }
 }

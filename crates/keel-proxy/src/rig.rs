@@ -52,6 +52,20 @@ pub(crate) fn upstream(name: &str) -> Upstream {
     }
 }
 
+/// What a location with these settings and a `proxy_pass` does.
+#[cfg(test)]
+pub(crate) fn program(scope: &Scope) -> Box<snapshot::PeerProgram> {
+    let name = UpstreamName("app".into());
+    let pass = ProxyPass {
+        target: ProxyTarget::Upstream(name.clone()),
+        host: Template::literal("app"),
+        port: "80".into(),
+        uri: None,
+    };
+    let scope = Scope { content: Content::Proxy(pass), ..scope.clone() };
+    snapshot::PeerProgram::compile(&scope, &[(name, 0)].into()).unwrap().unwrap()
+}
+
 impl Rig {
     /// Makes one with a server; `adjust` gives it locations.
     pub(crate) fn new(adjust: impl FnOnce(&mut Plan)) -> Self {

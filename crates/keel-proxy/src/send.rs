@@ -105,8 +105,9 @@ async fn send_head(job: &mut Job<'_>, head: Message, source: Source) -> Sent {
     let sent = flush(job).await;
     if let Source::Peer(mut peer) = source {
         let view = job.view.clone();
-        let scope = &job.ex.place(&view).scope.proxy;
-        discard::run(job, &mut peer.exchanged.stream, scope).await;
+        if let Some(program) = &job.ex.place(&view).proxy {
+            discard::run(job, &mut peer.exchanged.stream, &program.settings).await;
+        }
         upstream::end_attempt(job, 0);
         upstream::finish(job, peer);
     }
@@ -189,13 +190,13 @@ async fn send_peer(
     keeps_alive: bool,
 ) -> Sent {
     let view = job.view.clone();
-    let scope = &job.ex.place(&view).scope.proxy;
-    let mut relay = Relay::new(job, framing, scope, head);
+    let Some(program) = &job.ex.place(&view).proxy else { return Sent::Cut };
+    let mut relay = Relay::new(job, framing, program, head);
     if filter::is_wanted(job) {
         relay.transforms = filter::body(job, &answer);
     }
     let Source::Peer(peer) = &mut answer.source else { return Sent::Cut };
-    let ended = relay::run(job, &mut peer.exchanged, &mut relay, scope).await;
+    let ended = relay::run(job, &mut peer.exchanged, &mut relay, program).await;
     let Source::Peer(peer) = answer.source else { return Sent::Cut };
     upstream::end_attempt(job, 0);
     match ended {

@@ -29,7 +29,7 @@ pub(crate) use geo::{CompiledGeo, split};
 pub(crate) use identity::PlaceIdentity;
 pub(crate) use limits::{Limits, RequestLimit};
 pub(crate) use locations::{Found, LocationTree};
-pub(crate) use program::{ProxyProgram, RedirectRule, Route};
+pub(crate) use program::{HttpProgram, PeerProgram, Protocol, RedirectRule, Route};
 pub(crate) use referers::Referers;
 pub(crate) use rewrite::{Branch, Program, Rule, Step, Test};
 pub(crate) use servers::ServerNames;
@@ -61,7 +61,7 @@ pub(crate) struct Place {
     pub(crate) files: Files,
     /// What is done before the request is answered.
     pub(crate) rewrite: Program,
-    pub(crate) proxy: Option<Box<ProxyProgram>>,
+    pub(crate) proxy: Option<Box<PeerProgram>>,
     pub(crate) filters: Chain,
     pub(crate) types: HashMap<String, String>,
     pub(crate) nested: LocationTree,
@@ -347,13 +347,7 @@ impl Builder<'_, '_> {
         inside: Inside,
     ) -> Result<PlaceId, CompileError> {
         let Inside { returns, rewrite, nested, limit_except } = inside;
-        let proxy = match &scope.content {
-            Content::Proxy(pass) => {
-                let program = ProxyProgram::compile(pass, &scope.proxy, self.upstream_by_name)?;
-                Some(Box::new(program))
-            }
-            Content::Static => None,
-        };
+        let proxy = PeerProgram::compile(scope, self.upstream_by_name)?;
         let filters = filter::compile(&filter::Settings { scope, returns })?;
         let place = Place {
             identity,
@@ -400,7 +394,7 @@ impl Builder<'_, '_> {
             let name = PlaceName::Location(location.matcher.clone());
             let identity = PlaceIdentity::inside(within, name);
             let id = self.place(identity, kind, settings, outer)?;
-            let redirects = matches!(location.scope.content, Content::Proxy(_));
+            let redirects = location.scope.content != Content::Static;
             match (&location.matcher, &mut named) {
                 (LocationMatcher::Named(name), Some(named)) => {
                     named.insert(name.clone(), id);

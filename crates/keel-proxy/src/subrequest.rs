@@ -99,7 +99,8 @@ pub(crate) async fn until_gone<T>(
     mut running: std::pin::Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
     let mut watch = ClientWatch::default();
-    let watches = !job.place().scope.proxy.upstream.ignore_client_abort;
+    let settings = job.place().scope.peer_settings();
+    let watches = !settings.is_some_and(|settings| settings.ignore_client_abort);
     let (worker, client) = (job.worker, &mut *job.client);
     poll_fn(|cx| {
         if let Poll::Ready(ended) = running.as_mut().poll(cx) {

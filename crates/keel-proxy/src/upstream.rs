@@ -11,12 +11,12 @@ mod stream;
 
 use std::{sync::Arc, time::Instant};
 
-use keel_http::body::Decoder;
 use keel_lb::{Ask, Attempt, NoPeer, Outcome, PeerState, Pick, Standing};
-use keel_model::{LogLevel, ProxyHttpVersion, ProxyScope};
+use keel_model::{LogLevel, UpstreamScope};
 
 pub(crate) use self::{
     attempt::{Exchanged, Waited, wait},
+    request::Rest,
     response::{finish, write_fields},
     retry::Retries,
     route::{Target, host_and_port},
@@ -31,6 +31,7 @@ use crate::{
     exchange::AttemptRecord,
     job::{Flow, Job},
     send::{BrokenOff, send_rest},
+    snapshot::PeerProgram,
 };
 
 /// Answers a request with what a peer says.
@@ -38,8 +39,7 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
     let view = job.view.clone();
     let place = job.ex.place(&view);
     let Some(program) = &place.proxy else { return Flow::status(500) };
-    let scope = &place.scope.proxy;
-    let streams = streams_body(job, scope);
+    let streams = streams_body(job, program);
     let read = if streams {
         client::expect_continue(job).await
     } else if client::has_body(job) {
@@ -54,23 +54,20 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
         Ok(target) => target,
         Err(status) => return Flow::status(status),
     };
-    if let Err(status) = request::write_head(job, program, scope, &target, streams) {
+    if let Err(status) = request::write(job, program, &target, streams) {
         return Flow::status(status);
     }
     job.ex.upstream.tried.clear();
-    let retries = Retries::new(job, scope, &target, streams);
+    let retries = Retries::new(job, &program.settings, &target, streams);
     try_peers(job, target, retries).await
 }
 
 /// Says whether the client's body goes to the peer as it comes (`proxy_request_buffering off`). It can't where the peer is to
 /// get another body or none: what follows the head must be what the head announces.
-fn streams_body(job: &Job<'_>, scope: &ProxyScope) -> bool {
-    let chunked_to_old = matches!(job.ex.received.body_left, Decoder::Chunked(_))
-        && scope.http_version == ProxyHttpVersion::Http10;
-    !scope.upstream.request_buffering
-        && scope.upstream.pass_request_body
-        && scope.set_body.is_none()
-        && !chunked_to_old
+fn streams_body(job: &Job<'_>, program: &PeerProgram) -> bool {
+    !program.settings.request_buffering
+        && program.settings.pass_request_body
+        && request::may_stream(job, program)
         && !job.ex.received.body_is_lost
         && !job.ex.received.body_left.is_done()
 }
@@ -82,9 +79,9 @@ pub(crate) async fn resume(job: &mut Job<'_>, broken: Box<BrokenOff>) -> Flow {
     drop(exchanged);
     report_failure(job, &pick, failure);
     let view = job.view.clone();
-    let scope = &job.ex.place(&view).scope.proxy;
+    let Some(program) = &job.ex.place(&view).proxy else { return Flow::status(500) };
     let error = Error { cause: Cause::Peer(failure), retry: retries.after_sending() };
-    match go_on(job, scope, &target, pick, error, &mut retries).await {
+    match go_on(job, &program.settings, &target, pick, error, &mut retries).await {
         Ok(()) => try_peers(job, target, retries).await,
         Err(flow) if !has_rest => flow,
         // The client gets as much as there is.
@@ -98,7 +95,8 @@ pub(crate) async fn resume(job: &mut Job<'_>, broken: Box<BrokenOff>) -> Flow {
 /// Tries one peer after the other until one answers.
 async fn try_peers(job: &mut Job<'_>, target: Target, mut retries: Retries) -> Flow {
     let view = job.view.clone();
-    let scope = &job.ex.place(&view).scope.proxy;
+    let Some(program) = &job.ex.place(&view).proxy else { return Flow::status(500) };
+    let settings = &program.settings;
     let after_redirect = !job.ex.upstream.attempts.is_empty();
     let mut found = None;
     loop {
@@ -113,16 +111,16 @@ async fn try_peers(job: &mut Job<'_>, target: Target, mut retries: Retries) -> F
         let first = job.ex.upstream.tried.is_empty();
         job.ex.upstream.attempts.push(AttemptRecord::new(&pick, began, after_redirect && first));
         job.ex.upstream.tried.push(pick.peer().clone());
-        match attempt(job, &pick, &target, scope, &retries).await {
+        match attempt(job, &pick, &target, program, &retries).await {
             Ok(exchanged) => {
                 let status = job.ex.upstream.head.status;
                 let failure = PeerFailure::Status(status);
                 let error = Error { cause: Cause::Peer(failure), retry: retries.after_sending() };
-                let another = scope.upstream.next_upstream.statuses.contains(&status)
-                    && retries.may(job, scope, &target, error);
+                let another = settings.next_upstream.statuses.contains(&status)
+                    && retries.may(job, settings, &target, error);
                 // A response that nobody can better is passed on.
                 found = if another { ask(job, &target, Attempt::Retry).ok() } else { None };
-                if found.is_none() || retries.allow(job, scope, &target, error) != Allowed::Yes {
+                if found.is_none() || retries.allow(job, settings, &target, error) != Allowed::Yes {
                     return response::answer(job, exchanged, pick, target, retries);
                 }
                 end_attempt(job, status);
@@ -136,7 +134,7 @@ async fn try_peers(job: &mut Job<'_>, target: Target, mut retries: Retries) -> F
                 Cause::Peer(failure) => {
                     end_attempt(job, failure.status());
                     report_failure(job, &pick, failure);
-                    if let Err(flow) = go_on(job, scope, &target, pick, error, &mut retries).await {
+                    if let Err(flow) = go_on(job, settings, &target, pick, error, &mut retries).await {
                         return flow;
                     }
                 }
@@ -152,13 +150,13 @@ async fn try_peers(job: &mut Job<'_>, target: Target, mut retries: Retries) -> F
 /// Decides whether a request that failed at a peer is tried at another. An error is what to answer otherwise.
 async fn go_on(
     job: &mut Job<'_>,
-    scope: &ProxyScope,
+    settings: &UpstreamScope,
     target: &Target,
     pick: Pick,
     error: Error,
     retries: &mut Retries,
 ) -> Result<(), Flow> {
-    match retries.allow(job, scope, target, error) {
+    match retries.allow(job, settings, target, error) {
         Allowed::Yes => Ok(()),
         Allowed::No => Err(Flow::status(error.cause.status())),
         Allowed::IfItDied => {

@@ -16,7 +16,7 @@ use crate::{
     preface::ProxyHeader,
     secure_link::{self, Link, Scheme},
     send,
-    snapshot::{self, CompiledGeo, CompiledMap, LookedUp, Route, Source},
+    snapshot::{self, CompiledGeo, CompiledMap, HttpProgram, LookedUp, Route, Source},
     worker::{View, Worker},
 };
 
@@ -386,25 +386,32 @@ impl Lookup<'_> {
     }
 
     fn proxy_host(&self, out: &mut Vec<u8>) -> bool {
-        match self.ex.place(self.view).proxy.as_ref() {
-            Some(proxy) if let Route::Evaluated(template) = &proxy.route => {
+        let Some((route, http)) = self.proxy_pass() else { return false };
+        match route {
+            Route::Evaluated(template) => {
                 put(out, Some(crate::upstream::host_and_port(&self.text(template)).0))
             }
-            Some(proxy) => {
-                self.append_template(&proxy.pass.host, out);
+            Route::Upstream(_) => {
+                self.append_template(&http.pass.host, out);
                 true
             }
-            None => false,
         }
     }
 
     fn proxy_port(&self, out: &mut Vec<u8>) -> bool {
-        match self.ex.place(self.view).proxy.as_ref() {
-            Some(proxy) if let Route::Evaluated(template) = &proxy.route => {
+        let Some((route, http)) = self.proxy_pass() else { return false };
+        match route {
+            Route::Evaluated(template) => {
                 put(out, Some(crate::upstream::host_and_port(&self.text(template)).1))
             }
-            proxy => put(out, proxy.map(|proxy| proxy.pass.port.as_bytes())),
+            Route::Upstream(_) => put(out, Some(http.pass.port.as_bytes())),
         }
+    }
+
+    /// The place's `proxy_pass`.
+    fn proxy_pass(&self) -> Option<(&Route, &HttpProgram)> {
+        let program = self.ex.place(self.view).proxy.as_ref()?;
+        Some((&program.route, program.http()?))
     }
 
     fn add_x_forwarded_for(&self, out: &mut Vec<u8>) -> bool {

@@ -107,7 +107,7 @@ fn a_head_says_what_a_get_would_have_and_204_says_nothing() {
     let plane = DataPlane::start(|plan| {
         balance(plan, &[peer.address]);
         let scope = &mut plan.servers[0].locations[0].scope;
-        scope.proxy.force_ranges = true;
+        scope.proxy.upstream.force_ranges = true;
         scope.proxy.upstream.intercept_errors = true;
         let uri = Template::literal("/page");
         scope.core.error_pages = vec![ErrorPage { status: 404, response: ErrorPageStatus::Fixed(204), uri }];

@@ -68,7 +68,7 @@ fn a_part_of_a_peer_s_response_is_given_where_that_is_wanted() {
     let plane = DataPlane::start(|plan| {
         balance(plan, &[peer.address]);
         let mut forced = proxy_location("/forced", "u");
-        forced.scope.proxy.force_ranges = true;
+        forced.scope.proxy.upstream.force_ranges = true;
         plan.servers[0].locations.push(forced);
         plan.upstreams[0].keepalive.connections = 8;
     });

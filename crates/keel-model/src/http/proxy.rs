@@ -50,8 +50,6 @@ settings! {
         redirects: Vec<ProxyRedirect> = Vec::new(), as Own<Vec<ProxyRedirect>>;
         /// `proxy_pass_trailers`.
         pass_trailers: bool = false;
-        /// `proxy_force_ranges`.
-        force_ranges: bool = false;
     }
 }
 

@@ -52,6 +52,8 @@ settings! {
         intercept_errors: bool = false;
         /// `…_ignore_client_abort`.
         ignore_client_abort: bool = false;
+        /// `…_force_ranges`.
+        force_ranges: bool = false;
     }
 }
 

@@ -114,18 +114,6 @@ pub(crate) const ROWS: &[Row] = &[
             reader.once(directive, |frame| &mut frame.scope.proxy.pass_trailers, flag)
         }),
     },
-    Row {
-        name: "proxy_force_ranges",
-        syntax: "on | off",
-        contexts: Contexts::HTTP_ALL,
-        arity: Arity::ONE,
-        default: Some("off"),
-        doc: "Answers `Range` requests from whole responses of peers, also of peers that don't send `Accept-Ranges`. One \
-              range is given at most. Without it ranges are the peer's own business.",
-        set: Setter::Simple(|reader, directive| {
-            reader.once(directive, |frame| &mut frame.scope.proxy.force_ranges, flag)
-        }),
-    },
 ];
 
 /// The directives of every module that asks peers.

@@ -286,6 +286,18 @@ macro_rules! buffering_rows {
                     reader.once(directive, |frame| &mut frame.scope.$module.upstream.ignore_client_abort, flag)
                 }),
             },
+            Row {
+                name: concat!($prefix, "_force_ranges"),
+                syntax: "on | off",
+                contexts: Contexts::HTTP_ALL,
+                arity: Arity::ONE,
+                default: Some("off"),
+                doc: "Answers `Range` requests from whole responses of peers, also of peers that don't send `Accept-Ranges`. One \
+                      range is given at most. Without it ranges are the peer's own business.",
+                set: Setter::Simple(|reader, directive| {
+                    reader.once(directive, |frame| &mut frame.scope.$module.upstream.force_ranges, flag)
+                }),
+            },
         ]
     };
 }

@@ -11,7 +11,7 @@ use crate::{
     answer::{Answer, Source, Special},
     error::CompileError,
     job::Job,
-    snapshot::ProxyProgram,
+    snapshot::PeerProgram,
 };
 
 struct Charset {
@@ -74,7 +74,7 @@ impl Charset {
 
 /// Says whether the field of a peer is one that the client doesn't get.
 fn hides_content_type(job: &Job<'_>, answer: &Answer) -> bool {
-    let hides = |program: &ProxyProgram| program.response_drops.contains(Name::ContentType, b"content-type");
+    let hides = |program: &PeerProgram| program.response_drops.contains(Name::ContentType, b"content-type");
     matches!(answer.source, Source::Peer(_)) && job.place().proxy.as_deref().is_some_and(hides)
 }
 

@@ -26,7 +26,8 @@ struct RangeFilter {
 
 pub(super) fn compile(settings: &Settings<'_>) -> Result<Option<Box<dyn Filter>>, CompileError> {
     let scope = settings.scope;
-    let filter = RangeFilter { ranges_max: scope.core.max_ranges, forces: scope.proxy.force_ranges };
+    let forces = scope.peer_settings().is_some_and(|settings| settings.force_ranges);
+    let filter = RangeFilter { ranges_max: scope.core.max_ranges, forces };
     let applies = settings.has_own_content() || filter.forces;
     Ok((applies && filter.ranges_max != Some(0)).then(|| Box::new(filter) as Box<dyn Filter>))
 }

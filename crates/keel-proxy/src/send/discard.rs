@@ -6,7 +6,7 @@ use std::{
 };
 
 use keel_http::body::Trailers;
-use keel_model::ProxyScope;
+use keel_model::UpstreamScope;
 
 use crate::{exchange::Wanted, job::Job, upstream::PeerStream};
 
@@ -17,7 +17,7 @@ const DISCARD_BYTES_MAX: usize = 64 << 10;
 const READ_BYTES: usize = 16 << 10;
 
 /// Reads and forgets a peer's response, as long as that isn't more than its connection is worth.
-pub(super) async fn run(job: &mut Job<'_>, peer: &mut PeerStream, scope: &ProxyScope) {
+pub(super) async fn run(job: &mut Job<'_>, peer: &mut PeerStream, settings: &UpstreamScope) {
     let side = &mut job.ex.upstream;
     let mut read = side.input.len() - side.body_start;
     if peer.begin_body(side, Trailers::Drop, |_| {}).is_err() {
@@ -26,7 +26,7 @@ pub(super) async fn run(job: &mut Job<'_>, peer: &mut PeerStream, scope: &ProxyS
     let is_patient = job.ex.routed.wanted != Wanted::Head;
     let mut scratch = job.worker.buffers.take();
     let (worker, client, ex) = (job.worker, &mut *job.client, &mut *job.ex);
-    client.timer.set(&worker.clock, scope.upstream.read_timeout);
+    client.timer.set(&worker.clock, settings.read_timeout);
     poll_fn(|cx| {
         while !peer.has_ended() && read <= DISCARD_BYTES_MAX {
             // A peer that has answered early may want the rest of the request before it says more.
@@ -34,7 +34,7 @@ pub(super) async fn run(job: &mut Job<'_>, peer: &mut PeerStream, scope: &ProxyS
             match peer.poll_payload(cx, &mut scratch, READ_BYTES, |_| {}) {
                 Poll::Ready(Ok(count)) => {
                     read += count;
-                    client.timer.set(&worker.clock, scope.upstream.read_timeout);
+                    client.timer.set(&worker.clock, settings.read_timeout);
                 }
                 Poll::Ready(Err(_)) => break,
                 Poll::Pending if is_patient => {

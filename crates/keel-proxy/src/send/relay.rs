@@ -11,8 +11,8 @@ use std::{
     time::Instant,
 };
 
-use keel_http::{Lines, Message, body::Trailers};
-use keel_model::{LogLevel, ProxyScope};
+use keel_http::{Lines, Message};
+use keel_model::{LogLevel, UpstreamScope};
 
 use super::filter_trailers;
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     filter::Transform,
     io::spool::Spool,
     job::Job,
+    snapshot::PeerProgram,
     upstream::{Exchanged, PeerStream},
 };
 
@@ -59,29 +60,27 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Begins the response in the client's stream.
-    pub(super) fn new(job: &mut Job<'_>, framing: Framing, scope: &ProxyScope, head: Message) -> Self {
+    pub(super) fn new(job: &mut Job<'_>, framing: Framing, program: &PeerProgram, head: Message) -> Self {
         let head_length = head.head_length();
         job.client.stream.begin(head, framing);
         let side = &job.ex.upstream;
-        let program = job.place().proxy.as_ref();
-        let ignores =
-            program.is_some_and(|program| program.ignores.contains(keel_http::Name::XAccelBuffering));
+        let settings = &program.settings;
+        let ignores = program.ignores.contains(keel_http::Name::XAccelBuffering);
         let accel = side.head.fields.first(keel_http::Name::XAccelBuffering).filter(|_| !ignores);
         let accel = accel.map(|field| field.value.of(&side.input));
         let buffering = match accel {
             Some(value) if value.eq_ignore_ascii_case(b"no") => false,
             Some(value) if value.eq_ignore_ascii_case(b"yes") => true,
-            _ => scope.upstream.buffering,
+            _ => settings.buffering,
         };
-        let memory =
-            scope.upstream.buffers.size.as_usize().saturating_mul(scope.upstream.buffers.count as usize);
+        let memory = settings.buffers.size.as_usize().saturating_mul(settings.buffers.count as usize);
         Self {
             framing,
             head_length,
             raw: Vec::new(),
             spool: None,
-            memory_max: if buffering { memory } else { scope.upstream.buffer_size.as_usize() }.max(4 << 10),
-            file_max: if buffering { scope.upstream.max_temp_file_size.0 } else { 0 },
+            memory_max: if buffering { memory } else { settings.buffer_size.as_usize() }.max(4 << 10),
+            file_max: if buffering { settings.max_temp_file_size.0 } else { 0 },
             ended: false,
             finished: false,
             payload_bytes: 0,
@@ -140,11 +139,10 @@ pub(super) async fn run(
     job: &mut Job<'_>,
     peer: &mut Exchanged,
     relay: &mut Relay,
-    scope: &ProxyScope,
+    program: &PeerProgram,
 ) -> Result<(), Cause> {
-    let trailers = if scope.pass_trailers { Trailers::Keep } else { Trailers::Drop };
     let stream = &mut job.client.stream;
-    let begun = peer.stream.begin_body(&mut job.ex.upstream, trailers, |payload| {
+    let begun = peer.stream.begin_body(&mut job.ex.upstream, program.trailers(), |payload| {
         relay.filter(payload, |piece| stream.put(piece));
     });
     let ended = match begun {
@@ -152,7 +150,7 @@ pub(super) async fn run(
             if peer.stream.has_ended() {
                 end_body(job, &peer.stream, relay);
             }
-            self::stream(job, peer, relay, scope).await
+            self::stream(job, peer, relay, &program.settings).await
         }
         Err(failure) => Err(Cause::Peer(failure)),
     };
@@ -193,7 +191,7 @@ async fn stream(
     job: &mut Job<'_>,
     peer: &mut Exchanged,
     relay: &mut Relay,
-    scope: &ProxyScope,
+    settings: &UpstreamScope,
 ) -> Result<(), Cause> {
     let send_timeout = job.place().scope.core.send_timeout;
     let mut read_since: Option<Instant> = None;
@@ -205,7 +203,7 @@ async fn stream(
             let mut progress = false;
             if std::mem::take(&mut reads_first)
                 && !relay.ended
-                && let Poll::Ready(Err(cause)) = read(job, peer, relay, scope, cx)
+                && let Poll::Ready(Err(cause)) = read(job, peer, relay, settings, cx)
             {
                 return Poll::Ready(Err(cause));
             }
@@ -223,7 +221,7 @@ async fn stream(
             peer.stream.poll_rest_of_request(cx, job.client, job.ex);
             let reads = !relay.ended && relay.has_room(&job.client.stream);
             if reads {
-                match read(job, peer, relay, scope, cx) {
+                match read(job, peer, relay, settings, cx) {
                     Poll::Ready(Ok(())) => {
                         progress = true;
                         read_since = None;
@@ -244,10 +242,10 @@ async fn stream(
             if job.client.stream.pending() > 0 {
                 write_since.get_or_insert(now);
             }
-            if !scope.upstream.ignore_client_abort && peer.watch.poll_gone(cx, job.client, now).is_ready() {
+            if !settings.ignore_client_abort && peer.watch.poll_gone(cx, job.client, now).is_ready() {
                 return Poll::Ready(Err(Cause::ClientGone));
             }
-            let read_until = read_since.map(|since| since + scope.upstream.read_timeout);
+            let read_until = read_since.map(|since| since + settings.read_timeout);
             let write_until = write_since.map(|since| since + send_timeout);
             let gone_at = peer.watch.deadline().filter(|_| job.client.stream.pending() == 0);
             let next = read_until.into_iter().chain(write_until).chain(gone_at).min();
@@ -314,7 +312,7 @@ fn read(
     job: &mut Job<'_>,
     peer: &mut Exchanged,
     relay: &mut Relay,
-    scope: &ProxyScope,
+    settings: &UpstreamScope,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), Cause>> {
     let mut raw = std::mem::take(&mut relay.raw);
@@ -336,7 +334,7 @@ fn read(
         attempt.received_bytes += count as u64;
     }
     if !stored.is_empty() {
-        spool(job, relay, &stored, &scope.upstream.temp_path)?;
+        spool(job, relay, &stored, &settings.temp_path)?;
     }
     if peer.stream.has_ended() {
         end_body(job, &peer.stream, relay);

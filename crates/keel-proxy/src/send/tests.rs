@@ -22,6 +22,7 @@ use crate::{
     filter::Transform,
     job::Job,
     rig::{self, Rig, location},
+    snapshot::PeerProgram,
     transport::{Script, Transport},
     upstream::{
         Exchanged, PeerStream,
@@ -129,7 +130,7 @@ fn a_capture_has_a_bound() {
 }
 
 /// A connection to a peer that says what the reads give.
-fn peer(job: &mut Job<'_>, reads: &[Option<&str>], scope: &ProxyScope) -> Exchanged {
+fn peer(job: &mut Job<'_>, reads: &[Option<&str>], program: &PeerProgram) -> Exchanged {
     let group = Group::new(&rig::upstream("app"), &job.worker.registry, Arc::new(|_, _| {})).unwrap();
     let ask =
         Ask { now: job.worker.clock.now(), client_key: b"", tried: &[], attempt: Attempt::First, random: 0 };
@@ -138,7 +139,7 @@ fn peer(job: &mut Job<'_>, reads: &[Option<&str>], scope: &ProxyScope) -> Exchan
     let counted = Counted::new(job.worker);
     let identity = job.place().identity.clone();
     let connection = PeerConnection::new(transport, pick.peer().clone(), identity, ask.now, counted);
-    let mut stream = PeerStream::new(connection, job.ex, scope, false, 0);
+    let mut stream = PeerStream::new(connection, job.ex, program, false, 0);
     let mut cx = Context::from_waker(Waker::noop());
     stream.poll_rest_of_request(&mut cx, job.client, job.ex);
     Exchanged { stream, watch: ClientWatch::default() }
@@ -177,13 +178,13 @@ fn relayed(
                 receive(job, head, first);
                 let mut lines = Lines::default();
                 lines.fixed("H: 1\r\n");
-                let scope = ProxyScope::default();
-                let mut relay = Relay::new(job, framing, &scope, lines.end().unwrap());
+                let program = &rig::program(&Scope::default());
+                let mut relay = Relay::new(job, framing, program, lines.end().unwrap());
                 relay.transforms = transforms;
-                let mut peer = peer(job, reads, &scope);
-                let relayed = relay::run(job, &mut peer, &mut relay, &scope).await;
+                let mut peer = peer(job, reads, program);
+                let relayed = relay::run(job, &mut peer, &mut relay, program).await;
                 let waiting = String::from_utf8(job.client.stream.waiting().to_vec()).unwrap();
-                (relayed, relay.has_rest, peer.stream.is_reusable(), waiting)
+                (relayed, relay.has_rest, peer.stream.is_reusable(&job.ex.upstream), waiting)
             })
             .await;
         let ((relayed, has_rest, is_reusable, waiting), captured) = both;

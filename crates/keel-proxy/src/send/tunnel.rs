@@ -6,7 +6,7 @@ use std::{
 };
 
 use keel_http::Message;
-use keel_model::ProxyScope;
+use keel_model::UpstreamScope;
 
 use super::Sent;
 use crate::{
@@ -31,7 +31,9 @@ pub(super) async fn run(job: &mut Job<'_>, head: Message, peer: PeerAnswer) -> S
     if sent.is_ok() {
         let view = job.view.clone();
         let mut connection = exchanged.stream.into_upgraded();
-        copy(job, &mut connection.transport, &job.ex.place(&view).scope.proxy).await;
+        if let Some(program) = &job.ex.place(&view).proxy {
+            copy(job, &mut connection.transport, &program.settings).await;
+        }
     }
     upstream::end_attempt(job, 0);
     drop(pick);
@@ -55,7 +57,7 @@ impl Half {
 }
 
 /// Copies bytes both ways until both sides have ended, or nothing has come for too long.
-async fn copy(job: &mut Job<'_>, peer: &mut Transport, scope: &ProxyScope) {
+async fn copy(job: &mut Job<'_>, peer: &mut Transport, settings: &UpstreamScope) {
     let mut up = Half::default();
     let mut down = Half::default();
     let (body_start, consumed) = (job.ex.upstream.body_start, job.ex.received.consumed);
@@ -65,7 +67,7 @@ async fn copy(job: &mut Job<'_>, peer: &mut Transport, scope: &ProxyScope) {
     if job.place().scope.core.tcp_nodelay {
         job.client.no_delay();
     }
-    job.client.timer.set(&job.worker.clock, scope.upstream.read_timeout);
+    job.client.timer.set(&job.worker.clock, settings.read_timeout);
     let (worker, client, ex) = (job.worker, &mut *job.client, &mut *job.ex);
     let mut received = 0u64;
     poll_fn(|cx| {
@@ -81,7 +83,7 @@ async fn copy(job: &mut Job<'_>, peer: &mut Transport, scope: &ProxyScope) {
                 return Poll::Ready(());
             }
             if a.0 || b.0 {
-                client.timer.set(&worker.clock, scope.upstream.read_timeout);
+                client.timer.set(&worker.clock, settings.read_timeout);
                 continue;
             }
             return client.timer.poll_expired(&worker.clock, cx).map(drop);

@@ -1,29 +1,33 @@
-//! What a location does to the fields that pass through it, worked out at load.
+//! What a location does that asks peers, worked out at load: where its requests go, how they are written, and which fields
+//! of responses pass.
+
+mod http;
 
 use std::collections::HashMap;
 
-use keel_http::{Name, NameSet};
-use keel_model::{ProxyPass, ProxyRedirect, ProxyScope, ProxyTarget, Template, UpstreamName};
-use keel_regex::Regex;
+use keel_http::{Name, NameSet, body::Trailers};
+use keel_model::{Content, ProxyTarget, Scope, Template, UpstreamName, UpstreamScope};
 
-use super::FieldProgram;
+pub(crate) use self::http::{HttpProgram, RedirectRule};
 use crate::error::CompileError;
 
-/// The header program of a location with `proxy_pass`.
-pub(crate) struct ProxyProgram {
+/// What a location does that asks peers.
+pub(crate) struct PeerProgram {
     pub(crate) route: Route,
-    pub(crate) pass: ProxyPass,
-    /// Fields set on the request, in order; those that frame it are not among them.
-    pub(crate) set: Vec<FieldProgram>,
-    /// Fields of the client that don't pass.
-    pub(crate) request_drops: Names,
+    /// The settings towards peers of the module that asks them.
+    pub(crate) settings: UpstreamScope,
     /// Fields of the peer that don't pass.
     pub(crate) response_drops: Names,
     /// Fields of the peer that have no effect here (`proxy_ignore_headers`).
     pub(crate) ignores: NameSet,
-    pub(crate) redirects: Vec<RedirectRule>,
-    /// Whether `Upgrade` may pass and a tunnel begin.
-    pub(crate) upgrades: bool,
+    /// How requests are written.
+    pub(crate) protocol: Protocol,
+}
+
+/// In which protocol peers are asked.
+pub(crate) enum Protocol {
+    /// `proxy_pass`.
+    Http(HttpProgram),
 }
 
 /// Where requests go.
@@ -32,12 +36,6 @@ pub(crate) enum Route {
     Upstream(usize),
     /// Known once evaluated.
     Evaluated(Template),
-}
-
-/// One rule of `proxy_redirect`.
-pub(crate) enum RedirectRule {
-    Prefix { from: Template, to: Template },
-    Regex { from: Regex, to: Template },
 }
 
 /// A set of field names.
@@ -90,70 +88,64 @@ impl Names {
     }
 }
 
-/// Fields that the proxy writes itself, or that are for it alone.
-const OWN: [&str; 5] = ["host", "connection", "content-length", "transfer-encoding", "expect"];
-
-impl ProxyProgram {
-    pub(super) fn compile(
-        pass: &ProxyPass,
-        scope: &ProxyScope,
+impl PeerProgram {
+    /// Makes the program of a place; `None` where it asks no peers.
+    pub(crate) fn compile(
+        scope: &Scope,
         upstreams: &HashMap<UpstreamName, usize>,
-    ) -> Result<Self, CompileError> {
-        let route = match &pass.target {
-            ProxyTarget::Upstream(name) => Route::Upstream(
-                upstreams
-                    .get(name)
-                    .copied()
-                    .ok_or_else(|| CompileError::Dangling { what: format!("the upstream `{name}`") })?,
-            ),
-            ProxyTarget::Evaluated(template) => Route::Evaluated(template.clone()),
+    ) -> Result<Option<Box<Self>>, CompileError> {
+        let (target, settings, protocol) = match &scope.content {
+            Content::Static => return Ok(None),
+            Content::Proxy(pass) => {
+                let protocol = Protocol::Http(HttpProgram::compile(pass, &scope.proxy)?);
+                (&pass.target, &scope.proxy.upstream, protocol)
+            }
         };
-        let mut request_drops = Names { known: NameSet::HOP_BY_HOP, ..Names::default() };
-        OWN.iter().for_each(|name| request_drops.insert(name.as_bytes()));
-        let mut set: Vec<FieldProgram> = Vec::new();
-        let mut upgrades = false;
-        for (name, value) in &scope.set_headers {
-            // `X-Forwarded-*` with an empty value leaves out the whole family.
-            if let Some(family) = name.strip_suffix('*').filter(|_| value.parts.is_empty()) {
-                request_drops.insert_family(family);
-                continue;
-            }
-            request_drops.insert(name.as_bytes());
-            let known = Name::of(name.as_bytes());
-            upgrades |= known == Name::Upgrade;
-            let frames = matches!(known, Name::ContentLength | Name::TransferEncoding);
-            // Of several the last counts, as in nginx; of other fields each does.
-            if known == Name::Host {
-                set.retain(|field| field.name.known() != Name::Host);
-            }
-            if !frames && !value.parts.is_empty() {
-                set.push(FieldProgram::compile(name, value)?);
-            }
-        }
         let mut response_drops = Names { known: NameSet::HOP_BY_HOP, ..Names::default() };
         response_drops.insert(b"content-length");
-        scope.upstream.hide_headers.iter().for_each(|name| response_drops.insert(name.as_bytes()));
+        settings.hide_headers.iter().for_each(|name| response_drops.insert(name.as_bytes()));
         let mut ignores = Names::default();
-        scope.upstream.ignore_headers.iter().for_each(|name| ignores.insert(name.as_bytes()));
-        let redirects = scope.redirects.iter().map(|redirect| {
-            Ok(match redirect {
-                ProxyRedirect::Prefix { from, to } => {
-                    RedirectRule::Prefix { from: from.clone(), to: to.clone() }
-                }
-                ProxyRedirect::Regex { from, to } => {
-                    RedirectRule::Regex { from: super::regex(from)?, to: to.clone() }
-                }
-            })
-        });
-        Ok(Self {
-            route,
-            pass: pass.clone(),
-            set,
-            request_drops,
+        settings.ignore_headers.iter().for_each(|name| ignores.insert(name.as_bytes()));
+        Ok(Some(Box::new(Self {
+            route: Route::compile(target, upstreams)?,
+            settings: settings.clone(),
             response_drops,
             ignores: ignores.known,
-            redirects: redirects.collect::<Result<_, CompileError>>()?,
-            upgrades,
+            protocol,
+        })))
+    }
+
+    /// The `proxy_pass`, if it is one.
+    pub(crate) fn http(&self) -> Option<&HttpProgram> {
+        match &self.protocol {
+            Protocol::Http(http) => Some(http),
+        }
+    }
+
+    /// What becomes of the trailers of responses.
+    pub(crate) fn trailers(&self) -> Trailers {
+        match &self.protocol {
+            Protocol::Http(http) if http.pass_trailers => Trailers::Keep,
+            Protocol::Http(_) => Trailers::Drop,
+        }
+    }
+
+    /// Whether a tunnel may begin where the client asks for one.
+    pub(crate) fn may_tunnel(&self) -> bool {
+        match &self.protocol {
+            Protocol::Http(http) => http.upgrades,
+        }
+    }
+}
+
+impl Route {
+    fn compile(target: &ProxyTarget, upstreams: &HashMap<UpstreamName, usize>) -> Result<Self, CompileError> {
+        Ok(match target {
+            ProxyTarget::Evaluated(template) => Route::Evaluated(template.clone()),
+            ProxyTarget::Upstream(name) => match upstreams.get(name) {
+                Some(upstream) => Route::Upstream(*upstream),
+                None => return Err(CompileError::Dangling { what: format!("the upstream `{name}`") }),
+            },
         })
     }
 }

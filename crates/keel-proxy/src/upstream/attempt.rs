@@ -10,7 +10,7 @@ use std::{
 
 use keel_http::ResponseError;
 use keel_lb::Pick;
-use keel_model::{Address, LogLevel, ProxyScope};
+use keel_model::{Address, LogLevel, UpstreamScope};
 
 use super::{
     pool::{Counted, LeaseKey, PeerConnection, Repeat},
@@ -23,6 +23,7 @@ use crate::{
     error::{BodyFailure, Cause, Error, PeerFailure, Retry},
     exchange::Exchange,
     job::Job,
+    snapshot::PeerProgram,
     transport::{Socket, SocketBuffers},
     worker::Worker,
 };
@@ -70,7 +71,7 @@ pub(crate) async fn attempt(
     job: &mut Job<'_>,
     pick: &Pick,
     target: &Target,
-    scope: &ProxyScope,
+    program: &PeerProgram,
     retries: &Retries,
 ) -> Result<Box<Exchanged>, Error> {
     let streams = retries.streams;
@@ -84,7 +85,7 @@ pub(crate) async fn attempt(
             None => {
                 // A failed connect counts against the peer; a stale pooled connection does not.
                 // Boxed, as most requests need no room for it.
-                match Box::pin(connect(job, pick, scope)).await {
+                match Box::pin(connect(job, pick, &program.settings)).await {
                     Ok(connection) => connection,
                     Err(cause) => return Err(Error { cause, retry: Retry::Safe }),
                 }
@@ -93,7 +94,7 @@ pub(crate) async fn attempt(
         note_connected(job);
         // Only where it can matter: the kernel is asked what had been acknowledged before this request.
         let acked = if was_reused && !job.ex.may_repeat() { acknowledged(&connection) } else { None };
-        let failed = match exchange(job, connection, scope, streams).await {
+        let failed = match exchange(job, connection, program, streams).await {
             Ok(exchanged) => return Ok(exchanged),
             Err(failed) => failed,
         };
@@ -171,7 +172,7 @@ fn note_connected(job: &mut Job<'_>) {
     }
 }
 
-async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<PeerConnection, Cause> {
+async fn connect(job: &mut Job<'_>, pick: &Pick, settings: &UpstreamScope) -> Result<PeerConnection, Cause> {
     if !job.worker.make_room() {
         let text = "worker_connections are not enough while connecting to upstream";
         job.client.log(job.worker, job.ex, LogLevel::Alert, text);
@@ -179,12 +180,11 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
     }
     // From now on: many at once would otherwise all see the same room.
     let counted = Counted::new(job.worker);
-    let upstream = &scope.upstream;
-    let buffers = SocketBuffers { receive: upstream.socket_rcvbuf, send: upstream.socket_sndbuf };
+    let buffers = SocketBuffers { receive: settings.socket_rcvbuf, send: settings.socket_sndbuf };
     let mut connecting = pin!(Socket::connect(&pick.key().address, buffers));
     let mut watch = ClientWatch::default();
     let (worker, client) = (job.worker, &mut *job.client);
-    let mut limit = worker.clock.now() + scope.upstream.connect_timeout;
+    let mut limit = worker.clock.now() + settings.connect_timeout;
     client.timer.set_at(Some(limit));
     // Where a peer's host is gone nobody refuses, and the kernel tries for minutes: that it left is known earlier.
     let mut peers_changed = pin!(worker.waiters.peers_changed());
@@ -211,7 +211,7 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
             limit = limit.min(worker.clock.now() + LEFT_PATIENCE);
         }
         let now = worker.clock.now();
-        if !scope.upstream.ignore_client_abort && watch.poll_gone(cx, client, now).is_ready() {
+        if !settings.ignore_client_abort && watch.poll_gone(cx, client, now).is_ready() {
             return Poll::Ready(Err((Cause::ClientGone, String::new())));
         }
         client.timer.set_at(Some(watch.deadline().map_or(limit, |patience| patience.min(limit))));
@@ -228,7 +228,7 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, scope: &ProxyScope) -> Result<P
     });
     match outcome.await {
         Ok(socket) => {
-            if scope.upstream.socket_keepalive {
+            if settings.socket_keepalive {
                 socket.set_keepalive();
             }
             let (place, opened) = (job.place().identity.clone(), job.worker.clock.now());
@@ -268,7 +268,7 @@ struct Failed {
 async fn exchange(
     job: &mut Job<'_>,
     mut connection: PeerConnection,
-    scope: &ProxyScope,
+    program: &PeerProgram,
     streams: bool,
 ) -> Result<Box<Exchanged>, Failed> {
     let view = job.view.clone();
@@ -281,12 +281,12 @@ async fn exchange(
     side.head.clear_at(0);
     side.has_head = false;
     connection.requests += 1;
-    let stream = PeerStream::new(connection, job.ex, scope, streams, core.client_max_body_size.0);
+    let stream = PeerStream::new(connection, job.ex, program, streams, core.client_max_body_size.0);
     let mut exchanged = Box::new(Exchanged { stream, watch: ClientWatch::default() });
     let mut state = Exchanging {
-        scope,
+        settings: &program.settings,
         body_timeout: core.client_body_timeout,
-        head_max: scope.upstream.buffer_size.as_usize().max(HEAD_BYTES_MIN),
+        head_max: program.settings.buffer_size.as_usize().max(HEAD_BYTES_MIN),
         writable: true,
         limit: None,
     };
@@ -314,7 +314,7 @@ async fn exchange(
 
 /// A request being sent and a response being awaited.
 struct Exchanging<'a> {
-    scope: &'a ProxyScope,
+    settings: &'a UpstreamScope,
     body_timeout: Duration,
     head_max: usize,
     /// Whether the peer still takes bytes.
@@ -374,7 +374,7 @@ impl Exchanging<'_> {
         let now = job.worker.clock.now();
         let body_waits = stream.waits_for_client(job.ex);
         if !body_waits
-            && !self.scope.upstream.ignore_client_abort
+            && !self.settings.ignore_client_abort
             && watch.poll_gone(cx, job.client, now).is_ready()
         {
             return Poll::Ready(Err((Ending::ClientGone, End::GivenUp)));
@@ -385,11 +385,11 @@ impl Exchanging<'_> {
         }
         let (until, waiting) = *self.limit.get_or_insert_with(|| {
             if stream.is_sent() {
-                (now + self.scope.upstream.read_timeout, Waiting::Response)
+                (now + self.settings.read_timeout, Waiting::Response)
             } else if body_waits {
                 (now + self.body_timeout, Waiting::Body)
             } else {
-                (now + self.scope.upstream.send_timeout, Waiting::Send)
+                (now + self.settings.send_timeout, Waiting::Send)
             }
         });
         job.client.timer.set_at(Some(watch.deadline().map_or(until, |patience| patience.min(until))));

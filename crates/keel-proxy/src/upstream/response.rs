@@ -2,7 +2,6 @@
 
 use keel_http::{Lines, Name, Version, body::Trailers, connection, uri};
 use keel_lb::{Outcome, Pick};
-use keel_model::ProxyScope;
 
 use super::{attempt::Exchanged, pool::PeerConnection, retry::Retries, route::Target};
 use crate::{
@@ -12,7 +11,7 @@ use crate::{
     job::{Flow, Job},
     phase::redirect,
     send,
-    snapshot::{ProxyProgram, RedirectRule},
+    snapshot::{PeerProgram, RedirectRule},
     variables::Lookup,
 };
 
@@ -26,7 +25,7 @@ pub(super) fn answer(
 ) -> Flow {
     let view = job.view.clone();
     let place = job.ex.place(&view);
-    let (Some(program), scope) = (&place.proxy, &place.scope.proxy) else { return Flow::status(500) };
+    let Some(program) = &place.proxy else { return Flow::status(500) };
     let status = job.ex.upstream.head.status;
     if status == 101 && !may_upgrade(job, program) {
         job.client.log_error(job.worker, job.ex, "upstream sent 101 that nobody asked for");
@@ -37,7 +36,7 @@ pub(super) fn answer(
     note_announced_idle(job, exchanged.stream.connection_mut());
     let mut peer = PeerAnswer { exchanged, pick, target, retries, slice: None };
     if status != 101
-        && let Some(flow) = replacement(job, program, scope)
+        && let Some(flow) = replacement(job, program)
     {
         super::end_attempt(job, status);
         // A connection is worth keeping only if nothing has to be read from it first.
@@ -49,9 +48,9 @@ pub(super) fn answer(
 }
 
 /// Says whether the client asked for a tunnel, and may have one.
-fn may_upgrade(job: &Job<'_>, program: &ProxyProgram) -> bool {
+fn may_upgrade(job: &Job<'_>, program: &PeerProgram) -> bool {
     let head = &job.ex.received.head;
-    program.upgrades
+    program.may_tunnel()
         && head.connection.upgrade
         && head.fields.has(Name::Upgrade)
         && head.version == Version::Http11
@@ -62,7 +61,7 @@ pub(crate) fn finish(job: &mut Job<'_>, peer: PeerAnswer) {
     let PeerAnswer { exchanged, target, pick, .. } = peer;
     // The peer may have answered before it had the whole body; nobody wants the rest.
     job.ex.sent.linger |= !exchanged.stream.is_sent();
-    if exchanged.stream.is_reusable() && job.ex.upstream.head.keeps_alive() {
+    if exchanged.stream.is_reusable(&job.ex.upstream) {
         target.pool().give(job.worker, exchanged.stream.into_connection());
     }
     drop(pick);
@@ -98,7 +97,7 @@ fn carry(side: &UpstreamSide, sent: &mut SentResponse) {
 }
 
 /// Acts on `X-Accel-Redirect` and `proxy_intercept_errors`: the response is replaced by another.
-fn replacement(job: &mut Job<'_>, program: &ProxyProgram, scope: &ProxyScope) -> Option<Flow> {
+fn replacement(job: &mut Job<'_>, program: &PeerProgram) -> Option<Flow> {
     let side = &job.ex.upstream;
     let status = side.head.status;
     let accel = side.head.fields.first(Name::XAccelRedirect);
@@ -125,7 +124,7 @@ fn replacement(job: &mut Job<'_>, program: &ProxyProgram, scope: &ProxyScope) ->
         }
     } else {
         let pages = &job.place().scope.core.error_pages;
-        let intercepts = scope.upstream.intercept_errors && status >= 300 && !job.ex.routed.error_page;
+        let intercepts = program.settings.intercept_errors && status >= 300 && !job.ex.routed.error_page;
         if !intercepts || !pages.iter().any(|page| page.status == status) {
             return None;
         }
@@ -153,6 +152,7 @@ pub(crate) fn write_fields(lookup: Lookup<'_>, answer: &Answer, framing: Framing
         send::write_date(lookup, out);
     }
     let dropped = answer.fields.dropped;
+    let redirects = program.http().map_or(&[][..], |http| &http.redirects);
     for field in &side.head.fields {
         let name = field.name.of(input);
         if program.response_drops.contains(field.known, name) || dropped.contains(field.known) {
@@ -162,8 +162,8 @@ pub(crate) fn write_fields(lookup: Lookup<'_>, answer: &Answer, framing: Framing
             continue;
         }
         match field.known {
-            Name::Location | Name::Refresh if !program.redirects.is_empty() => {
-                match rewrite_redirect(lookup, program, field.known, field.value.of(input)) {
+            Name::Location | Name::Refresh if !redirects.is_empty() => {
+                match rewrite_redirect(lookup, redirects, field.known, field.value.of(input)) {
                     Some((before, url)) => out.uri(name, before, &url),
                     None => out.copied(field, input),
                 }
@@ -178,7 +178,7 @@ pub(crate) fn write_fields(lookup: Lookup<'_>, answer: &Answer, framing: Framing
 /// and the URL.
 fn rewrite_redirect<'a>(
     lookup: Lookup<'_>,
-    program: &ProxyProgram,
+    rules: &[RedirectRule],
     name: Name,
     value: &'a [u8],
 ) -> Option<(&'a [u8], Vec<u8>)> {
@@ -191,7 +191,7 @@ fn rewrite_redirect<'a>(
         _ => 0,
     };
     let (before, url) = value.split_at_checked(at).unwrap_or((b"", value));
-    for rule in &program.redirects {
+    for rule in rules {
         let replaced = match rule {
             RedirectRule::Prefix { from, to } => {
                 let from = lookup.text(from);

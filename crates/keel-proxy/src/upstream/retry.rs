@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keel_model::ProxyScope;
+use keel_model::UpstreamScope;
 
 use super::route::Target;
 use crate::{
@@ -90,9 +90,9 @@ pub(crate) struct Retries {
 }
 
 impl Retries {
-    pub(super) fn new(job: &Job<'_>, scope: &ProxyScope, target: &Target, streams: bool) -> Self {
+    pub(super) fn new(job: &Job<'_>, settings: &UpstreamScope, target: &Target, streams: bool) -> Self {
         target.pool().budget.first_attempt();
-        let limit = scope.upstream.next_upstream_timeout;
+        let limit = settings.next_upstream_timeout;
         let deadline = (limit > Duration::ZERO).then(|| job.worker.clock.now() + limit);
         Self { left: u32::MAX, deadline, streams, happened: false }
     }
@@ -106,11 +106,11 @@ impl Retries {
     pub(super) fn allow(
         &mut self,
         job: &Job<'_>,
-        scope: &ProxyScope,
+        settings: &UpstreamScope,
         target: &Target,
         error: Error,
     ) -> Allowed {
-        if !self.may(job, scope, target, error) {
+        if !self.may(job, settings, target, error) {
             return Allowed::No;
         }
         if target.pool().budget.take(job.worker.clock.now()) {
@@ -137,13 +137,19 @@ impl Retries {
     }
 
     /// Says whether another peer could be tried, without deciding it.
-    pub(super) fn may(&mut self, job: &Job<'_>, scope: &ProxyScope, target: &Target, error: Error) -> bool {
-        let next = &scope.upstream.next_upstream;
+    pub(super) fn may(
+        &mut self,
+        job: &Job<'_>,
+        settings: &UpstreamScope,
+        target: &Target,
+        error: Error,
+    ) -> bool {
+        let next = &settings.next_upstream;
         if self.left == u32::MAX {
             let peers = u32::try_from(target.group().tries()).unwrap_or(TRIES_MAX).min(TRIES_MAX);
             let replaced = if target.group().is_managed() { REPLACED_MAX } else { 0 };
             let peers = peers + replaced;
-            let tries = scope.upstream.next_upstream_tries;
+            let tries = settings.next_upstream_tries;
             let tries = if tries == 0 { peers } else { tries.min(peers) };
             self.left = tries.saturating_sub(1);
         }
@@ -188,9 +194,9 @@ mod tests {
                 let group = Group::new(&upstream, &job.worker.registry, Arc::new(|_, _| {})).unwrap();
                 let (name, pool) = ("app".to_owned(), Rc::new(Pool::default()));
                 let target = Target::Dynamic(Box::new(Dynamic { name, group, pool, uri: None }));
-                let scope = ProxyScope::default();
-                let mut retries = Retries::new(job, &scope, &target, false);
-                retries.may(job, &scope, &target, Error { cause, retry })
+                let settings = UpstreamScope::default();
+                let mut retries = Retries::new(job, &settings, &target, false);
+                retries.may(job, &settings, &target, Error { cause, retry })
             };
             let (may, _) = rig.enter(async || rig.with_job(&request, may).await);
             assert_eq!(may, expect, "{method} {cause:?} {retry:?}");

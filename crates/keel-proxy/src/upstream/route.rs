@@ -8,7 +8,7 @@ use keel_model::{Address, Peer, PeerSet, Upstream, UpstreamKeepalive, UpstreamNa
 use super::{pool::Pool, queue::QueueLength};
 use crate::{
     job::Job,
-    snapshot::{ProxyProgram, Route},
+    snapshot::{PeerProgram, Route},
     worker::View,
 };
 
@@ -75,7 +75,7 @@ impl Target {
 const SCHEME: &[u8] = b"http://";
 
 /// Finds the group of a location, evaluating its name where it depends on the request.
-pub(super) fn find(job: &mut Job<'_>, program: &ProxyProgram) -> Result<Target, u16> {
+pub(super) fn find(job: &mut Job<'_>, program: &PeerProgram) -> Result<Target, u16> {
     let template = match &program.route {
         Route::Upstream(upstream) => {
             return Ok(Target::Known { upstream: *upstream, view: job.view.clone() });

@@ -12,7 +12,6 @@ use std::{
 };
 
 use keel_http::{Lines, ResponseError, body::Trailers};
-use keel_model::ProxyScope;
 
 pub(super) use self::sender::SendFailure;
 use self::{h1::H1, sender::Sender};
@@ -21,6 +20,7 @@ use crate::{
     client::Client,
     error::PeerFailure,
     exchange::{Exchange, UpstreamSide},
+    snapshot::{PeerProgram, Protocol},
 };
 
 /// One request to a peer and its response.
@@ -44,11 +44,13 @@ impl PeerStream {
     pub(crate) fn new(
         connection: PeerConnection,
         ex: &mut Exchange,
-        scope: &ProxyScope,
+        program: &PeerProgram,
         streams: bool,
         size_max: u64,
     ) -> Self {
-        PeerStream::H1(H1::new(connection, Sender::new(ex, scope, streams, size_max)))
+        match &program.protocol {
+            Protocol::Http(_) => PeerStream::H1(H1::new(connection, Sender::new(ex, streams, size_max))),
+        }
     }
 
     /// Sends as much of the request as the peer takes. Ready when all is sent.
@@ -156,10 +158,11 @@ impl PeerStream {
         }
     }
 
-    /// Whether the connection may carry another request: both messages are over, and nothing has come behind them.
-    pub(crate) fn is_reusable(&self) -> bool {
+    /// Whether the connection may carry another request: both messages are over, nothing has come behind them, and the
+    /// peer keeps it open.
+    pub(crate) fn is_reusable(&self, side: &UpstreamSide) -> bool {
         match self {
-            PeerStream::H1(h1) => h1.is_reusable(),
+            PeerStream::H1(h1) => h1.is_reusable(side),
         }
     }
 

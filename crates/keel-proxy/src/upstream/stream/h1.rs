@@ -154,8 +154,8 @@ impl H1 {
         kept
     }
 
-    pub(super) fn is_reusable(&self) -> bool {
-        self.clean && self.decoder.is_done() && self.sender.is_done()
+    pub(super) fn is_reusable(&self, side: &UpstreamSide) -> bool {
+        self.clean && self.decoder.is_done() && self.sender.is_done() && side.head.keeps_alive()
     }
 }
 

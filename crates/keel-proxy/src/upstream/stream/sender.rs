@@ -3,11 +3,10 @@
 use std::task::{Context, Poll, ready};
 
 use keel_http::encode;
-use keel_model::ProxyScope;
 
 use crate::{
     body::RequestBodyStore, client::Client, error::BodyFailure, exchange::Exchange, transport::Transport,
-    upstream::request,
+    upstream::Rest,
 };
 
 /// Bytes of a body read from a file, or gathered from the client, before they are sent.
@@ -46,11 +45,11 @@ pub(in crate::upstream) enum SendFailure {
 }
 
 impl Sender {
-    pub(super) fn new(ex: &mut Exchange, scope: &ProxyScope, streams: bool, size_max: u64) -> Self {
+    pub(super) fn new(ex: &mut Exchange, streams: bool, size_max: u64) -> Self {
         let source = if streams {
             let chunked = matches!(ex.received.head.body, keel_http::RequestBody::Chunked);
             Source::Client { chunked, total: 0, size_max: if size_max == 0 { u64::MAX } else { size_max } }
-        } else if request::holds_body(&ex.received.body, scope) {
+        } else if ex.upstream.rest == Rest::Nothing {
             Source::None
         } else {
             match &mut ex.received.body {
