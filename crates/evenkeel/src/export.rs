@@ -37,6 +37,12 @@ enum Cluster {
     /// Write manifests for Kubernetes
     #[cfg(feature = "kubernetes")]
     Kubernetes(KubernetesArgs),
+    /// Not in this program: build it with the feature `kubernetes`
+    #[cfg(not(feature = "kubernetes"))]
+    Kubernetes {
+        #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        ignored: Vec<std::ffi::OsString>,
+    },
     /// Write a stack file for Docker Swarm
     Swarm(SwarmArgs),
 }
@@ -87,6 +93,10 @@ pub(crate) fn run(project: &ProjectArgs, args: &Args) -> anyhow::Result<ExitCode
             };
             (options.export_kubernetes(&wanted), &to.out)
         }
+        #[cfg(not(feature = "kubernetes"))]
+        Cluster::Kubernetes { .. } => anyhow::bail!(
+            "`export kubernetes` isn't in this program; `cargo install --profile dist --path crates/evenkeel --features kubernetes` builds one that has it, and so has the image"
+        ),
         Cluster::Swarm(to) => (options.export_swarm(&SwarmOptions { image: to.image.clone() }), &to.out),
     };
     let text =
