@@ -253,10 +253,16 @@ fn print_version(full: bool) {
 }
 
 /// Modules that nginx has only where it is asked for them, each with a directive of its own.
-const OPTIONAL_MODULES: [(&str, &str); 3] = [
+const OPTIONAL_MODULES: [(&str, &str); 9] = [
+    ("http_addition_module", "add_before_body"),
     ("http_auth_request_module", "auth_request"),
+    ("http_gunzip_module", "gunzip"),
+    ("http_gzip_static_module", "gzip_static"),
+    ("http_random_index_module", "random_index"),
     ("http_realip_module", "set_real_ip_from"),
     ("http_secure_link_module", "secure_link"),
+    ("http_stub_status_module", "stub_status"),
+    ("http_sub_module", "sub_filter"),
 ];
 
 /// What `-V` shows as configure arguments, by which nginx's own tests know what to expect: the modules that are not

@@ -274,7 +274,26 @@ impl Lines {
 
     /// Takes out the lines of a field.
     pub fn remove(&mut self, name: &FieldName) {
-        let name = &*name.text;
+        self.remove_text(&name.text);
+    }
+
+    /// Takes out the lines of a known field.
+    pub fn remove_known(&mut self, name: Name) {
+        self.remove_text(name.as_str().as_bytes());
+    }
+
+    /// The values of a known field, in the lines' order.
+    pub fn values(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+        let lines = self.bytes.split(|byte| *byte == b'\n');
+        lines.filter_map(move |line| {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let colon = memchr::memchr(b':', line)?;
+            let is_it = Name::of(line.get(..colon)?) == name;
+            is_it.then(|| line.get(colon + 1..).unwrap_or_default().trim_ascii())
+        })
+    }
+
+    fn remove_text(&mut self, name: &[u8]) {
         let mut start = 0;
         while let Some(length) = memchr::memchr(b'\n', self.bytes.get(start..).unwrap_or_default()) {
             let end = start + length + 1;

@@ -9,6 +9,9 @@ mod auth_request;
 mod charset;
 mod core;
 mod geo;
+mod gunzip;
+mod gzip;
+mod gzip_static;
 mod headers;
 mod index;
 mod limit_conn;
@@ -36,6 +39,9 @@ pub use self::auth_request::*;
 pub use self::charset::*;
 pub use self::core::*;
 pub use self::geo::*;
+pub use self::gunzip::*;
+pub use self::gzip::*;
+pub use self::gzip_static::*;
 pub use self::headers::*;
 pub use self::index::*;
 pub use self::limit_conn::*;
@@ -144,6 +150,12 @@ settings! {
         headers: HeadersScope = HeadersScope::default(), as HeadersLayer;
         /// ngx_http_charset_module.
         charset: CharsetScope = CharsetScope::default(), as CharsetLayer;
+        /// ngx_http_gzip_module.
+        gzip: GzipScope = GzipScope::default(), as GzipLayer;
+        /// ngx_http_gunzip_module.
+        gunzip: GunzipScope = GunzipScope::default(), as GunzipLayer;
+        /// ngx_http_gzip_static_module.
+        gzip_static: GzipStatic = GzipStatic::Off;
         /// ngx_http_rewrite_module, apart from what it does.
         rewrite: RewriteScope = RewriteScope::default(), as RewriteLayer;
         /// ngx_http_limit_conn_module.

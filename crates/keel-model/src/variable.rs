@@ -64,6 +64,7 @@ pub enum Variable {
     Status,
     BytesSent,
     BodyBytesSent,
+    GzipRatio,
     /// `$sent_http_name`.
     SentHeader(String),
     /// `$sent_trailer_name`.
@@ -153,6 +154,6 @@ pub enum VariableSource {
     /// `split_clients`.
     SplitClients(SplitClients),
     /// Only what is written into the slot: a group of this name, when a regular expression of a `location` or
-    /// `server_name` matches. One that nothing writes never has a value, as `$gzip_ratio` without gzip.
+    /// `server_name` matches. One that nothing writes never has a value, as `$ssl_cipher` without TLS.
     Written,
 }

@@ -2,11 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use keel_model::{Buffers, ByteSize};
+use keel_diag::Diagnostic;
+use keel_model::{Buffers, ByteSize, MediaTypes};
 
 use crate::{
     ast::Directive,
-    reader::Reader,
+    reader::{Frame, Reader},
     value::{self, Resolution},
 };
 
@@ -116,6 +117,62 @@ pub(crate) fn buffers(reader: &mut Reader<'_>, directive: &Directive) -> Option<
     Some(Buffers { count: u32::try_from(number).unwrap_or(u32::MAX), size: bytes })
 }
 
+/// Adds media types to the list that one block has of them; `text/html` is always in it.
+pub(crate) fn media_types(
+    reader: &mut Reader<'_>,
+    directive: &Directive,
+    slot: fn(&mut Frame) -> &mut Option<MediaTypes>,
+) {
+    for word in &directive.args {
+        let types = slot(&mut reader.frame).get_or_insert_with(MediaTypes::always);
+        let MediaTypes::These(list) = types else { return };
+        let media = word.text.to_ascii_lowercase();
+        if media == "*" {
+            *types = MediaTypes::All;
+        } else if !list.contains(&media) {
+            list.push(media);
+        } else if media != MediaTypes::ALWAYS {
+            reader.diagnostics.push(
+                Diagnostic::warning("nginx::duplicate-type", format!("`{media}` is in the list already"))
+                    .at(word.span, "named again here")
+                    .nginx(format!("duplicate MIME type \"{media}\"")),
+            );
+        }
+    }
+}
+
+/// Reads a number in a range.
+pub(crate) fn number_in(
+    reader: &mut Reader<'_>,
+    directive: &Directive,
+    range: std::ops::RangeInclusive<u32>,
+) -> Option<u32> {
+    let value = number32(reader, directive)?;
+    if range.contains(&value) {
+        return Some(value);
+    }
+    let (from, to) = (range.start(), range.end());
+    let nginx = match value < *from {
+        true => format!("value must be equal to or greater than {from}"),
+        false => format!("value must be equal to or less than {to}"),
+    };
+    reader.invalid(directive, directive.args.first()?, nginx, &format!("a number from {from} to {to}"));
+    None
+}
+
+/// Reads a size out of a list, in bytes; gives its place there.
+pub(crate) fn size_of_list(reader: &mut Reader<'_>, directive: &Directive, sizes: &[u64]) -> Option<usize> {
+    let bytes = size(reader, directive)?;
+    let place = sizes.iter().position(|size| *size == bytes.0);
+    if place.is_none() {
+        let names: Vec<_> = sizes.iter().map(|bytes| value::size_text(*bytes)).collect();
+        let names = names.join(", ");
+        let nginx = format!("\"{}\" directive must be {names}", directive.name.text);
+        reader.invalid(directive, directive.args.first()?, nginx, &format!("one of {names}"));
+    }
+    place
+}
+
 /// Reads the text of the first argument.
 pub(crate) fn text(_: &mut Reader<'_>, directive: &Directive) -> Option<String> {
     directive.args.first().map(|word| word.text.clone())
@@ -166,12 +223,9 @@ pub(crate) fn keywords<T: Copy + PartialEq>(
     for word in &directive.args {
         match choices.iter().find(|(name, _)| name.eq_ignore_ascii_case(&word.text)) {
             Some((_, value)) if values.contains(value) => reader.diagnostics.push(
-                keel_diag::Diagnostic::warning(
-                    "nginx::duplicate-value",
-                    format!("`{}` stands twice", word.text),
-                )
-                .at(word.span, "")
-                .nginx(format!("duplicate value \"{}\"", word.text)),
+                Diagnostic::warning("nginx::duplicate-value", format!("`{}` stands twice", word.text))
+                    .at(word.span, "")
+                    .nginx(format!("duplicate value \"{}\"", word.text)),
             ),
             Some((_, value)) => values.push(*value),
             None => {

@@ -222,8 +222,9 @@ fn what_stands_in_blocks_without_effect_is_checked() {
 
 #[test]
 fn what_has_no_effect_is_named_with_what_that_means() {
-    let (loaded, sources) =
-        support::load("events {} http { gzip on; gzip_types a; ssi off; server { listen 80; ssi on; } }");
+    let (loaded, sources) = support::load(
+        "events {} http { brotli on; brotli_types a; proxy_cache off; server { listen 80; slice 1m; } }",
+    );
     let named: Vec<String> = loaded
         .diagnostics
         .iter()
@@ -235,8 +236,8 @@ fn what_has_no_effect_is_named_with_what_that_means() {
     assert_eq!(
         named,
         [
-            "Warning gzip on: responses are sent uncompressed",
-            "Error ssi on: responses would have another body",
+            "Warning brotli on: responses are sent uncompressed",
+            "Error slice 1m: responses would have another body",
         ]
     );
 }

@@ -11,6 +11,7 @@ use keel_lb::Pick;
 
 use crate::{
     exchange::{Exchange, Method},
+    transform::Transforms,
     upstream::{Exchanged, Retries, Target},
 };
 
@@ -19,12 +20,19 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) fields: Fields,
     pub(crate) source: Source,
+    /// What filters do to the body on its way.
+    pub(crate) transforms: Transforms,
 }
 
 impl Answer {
     /// Makes one of a status, without fields of its own.
     pub(crate) fn new(status: u16, source: Source) -> Box<Self> {
-        Box::new(Self { status, fields: Fields::default(), source })
+        Self::with(status, Fields::default(), source)
+    }
+
+    /// Makes one with fields.
+    pub(crate) fn with(status: u16, fields: Fields, source: Source) -> Box<Self> {
+        Box::new(Self { status, fields, source, transforms: Transforms::default() })
     }
 
     /// Makes one with a text of that media type.
@@ -32,12 +40,13 @@ impl Answer {
         let content_type =
             Some(content_type.as_bytes().to_vec()).filter(|content_type| !content_type.is_empty());
         let fields = Fields { content_type, ..Fields::default() };
-        Box::new(Self { status, fields, source: Source::Bytes(text) })
+        Self::with(status, fields, Source::Bytes(text))
     }
 
     /// Length of the body in bytes, where it is known before the body has been read.
     pub(crate) fn length(&self, ex: &Exchange) -> Option<u64> {
         match &self.source {
+            _ if self.fields.resized => None,
             Source::Empty => Some(0),
             Source::Bytes(bytes) => Some(bytes.len() as u64),
             Source::File(file) => Some(file.length()),
@@ -69,6 +78,61 @@ impl Answer {
         self.fields.modified.or_else(|| self.of_peer(ex, Name::LastModified).and_then(date::parse_http))
     }
 
+    /// `Content-Encoding` as it stands so far; an empty one is none.
+    pub(crate) fn encoding<'a>(&'a self, ex: &'a Exchange) -> Option<&'a [u8]> {
+        let own = self.fields.encoding.map(str::as_bytes);
+        own.or_else(|| self.of_peer(ex, Name::ContentEncoding)).filter(|value| !value.is_empty())
+    }
+
+    /// Values of a field as it stands so far: what filters have written, and else what the peer sent.
+    pub(crate) fn values<'a>(&'a self, ex: &'a Exchange, name: Name) -> impl Iterator<Item = &'a [u8]> {
+        let lines = [&self.fields.lines, &self.fields.added, &ex.sent.carried];
+        let own = lines.into_iter().flat_map(move |lines| lines.values(name));
+        let side = &ex.upstream;
+        let is_peers = matches!(self.source, Source::Peer(_)) && !self.fields.dropped.contains(name);
+        let came = is_peers.then(|| side.head.fields.all(name)).into_iter().flatten();
+        own.chain(came.map(|field| field.value.of(&side.input)))
+    }
+
+    /// Says that the body that is sent has another length than its source, and that no part of it can be asked for.
+    pub(crate) fn resize(&mut self) {
+        self.fields.resized = true;
+        self.forbid_ranges();
+    }
+
+    /// Says that no part of the body can be asked for.
+    pub(crate) fn forbid_ranges(&mut self) {
+        self.fields.ranges = Ranges::No;
+        self.fields.dropped = self.fields.dropped.with(Name::AcceptRanges);
+    }
+
+    /// Makes the validator a weak one: the body means the same as before, in other bytes. One that can't be is taken out.
+    pub(crate) fn weaken_etag(&mut self, ex: &Exchange) {
+        let weak = match self.etag(ex) {
+            None => return,
+            Some(etag) if etag.starts_with(b"W/") => return,
+            Some(etag) => etag.starts_with(b"\"").then(|| [b"W/", etag].concat()),
+        };
+        self.take_out(Name::Etag);
+        if let Some(weak) = &weak {
+            self.fields.lines.field("ETag", weak);
+        }
+        self.fields.etag = weak;
+    }
+
+    /// Takes out `Content-Encoding`.
+    pub(crate) fn forget_encoding(&mut self) {
+        self.take_out(Name::ContentEncoding);
+        self.fields.encoding = None;
+    }
+
+    /// Takes out a field, whoever wrote it.
+    fn take_out(&mut self, name: Name) {
+        self.fields.dropped = self.fields.dropped.with(name);
+        self.fields.lines.remove_known(name);
+        self.fields.added.remove_known(name);
+    }
+
     /// The first field of that name that came from a peer and that no filter has replaced.
     fn of_peer<'a>(&self, ex: &'a Exchange, name: Name) -> Option<&'a [u8]> {
         if !matches!(self.source, Source::Peer(_)) || self.fields.dropped.contains(name) {
@@ -87,6 +151,8 @@ pub(crate) struct Fields {
     /// `Last-Modified`, in Unix seconds.
     pub(crate) modified: Option<i64>,
     pub(crate) etag: Option<Vec<u8>>,
+    /// `Content-Encoding`.
+    pub(crate) encoding: Option<&'static str>,
     /// Further lines that stand before `Connection`.
     pub(crate) lines: Lines,
     /// Lines of the configuration, which stand behind all others.
@@ -96,6 +162,10 @@ pub(crate) struct Fields {
     pub(crate) ranges: Ranges,
     /// Whether filters append fields behind the body.
     pub(crate) trailers: bool,
+    /// Whether filters change the body's length, so that nobody knows it before it has been sent.
+    pub(crate) resized: bool,
+    /// Whether the answer is another one to clients that accept other encodings.
+    pub(crate) varies: bool,
 }
 
 /// Which parts of an answer may be asked for by `Range`.

@@ -37,6 +37,8 @@ pub(crate) enum Cause {
     NoRoom,
     /// A temporary file can't be written or read; it has been logged.
     Store,
+    /// A filter can't go on with a body; it has been logged.
+    Filter,
 }
 
 /// Whether a request may be sent again, from what became of it.
@@ -55,7 +57,9 @@ impl Cause {
     pub(crate) fn side(self) -> Side {
         match self {
             Cause::ClientGone => Side::Downstream,
-            Cause::Body(BodyFailure::Internal) | Cause::NoRoom | Cause::Store => Side::Internal,
+            Cause::Body(BodyFailure::Internal) | Cause::NoRoom | Cause::Store | Cause::Filter => {
+                Side::Internal
+            }
             Cause::Body(_) => Side::Downstream,
             Cause::Peer(_) => Side::Peer,
         }
@@ -67,7 +71,7 @@ impl Cause {
             Cause::ClientGone => 499,
             Cause::Body(failure) => failure.status(),
             Cause::Peer(failure) => failure.status(),
-            Cause::NoRoom | Cause::Store => 500,
+            Cause::NoRoom | Cause::Store | Cause::Filter => 500,
         }
     }
 
@@ -171,5 +175,6 @@ mod tests {
         check(Cause::Peer(PeerFailure::Status(404)), Side::Peer, 404);
         check(Cause::NoRoom, Side::Internal, 500);
         check(Cause::Store, Side::Internal, 500);
+        check(Cause::Filter, Side::Internal, 500);
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     body::RequestBodyStore,
     limits::Entered,
     snapshot::{Place, PlaceId, Server, Snapshot},
+    transform::GzipRatio,
     upstream::Rest,
     worker::View,
 };
@@ -121,6 +122,28 @@ pub(crate) struct SentResponse {
     pub(crate) keep_alive: bool,
     /// The request's body was not read to its end; the connection closes after it, with patience.
     pub(crate) linger: bool,
+    /// What few responses have.
+    seldom: Option<Box<Seldom>>,
+}
+
+/// What few responses have.
+#[derive(Debug, Default)]
+pub(crate) struct Seldom {
+    pub(crate) gzip_ratio: Option<GzipRatio>,
+}
+
+impl SentResponse {
+    /// Notes what compressing the body came to, where it was.
+    pub(crate) fn note_gzip(&mut self, ratio: Option<GzipRatio>) {
+        if ratio.is_some() {
+            self.seldom.get_or_insert_default().gzip_ratio = ratio;
+        }
+    }
+
+    /// What compressing the body came to, where it was.
+    pub(crate) fn gzip_ratio(&self) -> Option<GzipRatio> {
+        self.seldom.as_ref()?.gzip_ratio
+    }
 }
 
 /// What a request knows of the peers it was sent to.
@@ -431,6 +454,7 @@ impl SentResponse {
             complete,
             keep_alive,
             linger,
+            seldom,
         } = self;
         *status = 0;
         *forced_status = None;
@@ -443,6 +467,7 @@ impl SentResponse {
         (*bytes, *body_bytes) = (0, 0);
         trailers.clear();
         (*complete, *keep_alive, *linger) = (false, false, false);
+        *seldom = None;
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a place does to every answer that leaves it, whatever its source. One file for each filter.
 //!
-//! A filter is a [`Filter`]: hooks for the head, the body and the trailers, each of which does nothing unless it is written.
+//! A filter is a [`Filter`]: hooks for the head and the trailers, each of which does nothing unless it is written. What it
+//! does to a body is a [`Transform`](crate::transform::Transform), which it adds to the answer while it looks at the head.
 //! A place's chain is compiled at load and holds only filters that can have an effect there; of most places that pass to
 //! peers it is empty.
 
@@ -9,9 +10,15 @@
 mod add_header;
 mod add_trailer;
 mod charset;
+mod content_type;
+mod encoding;
 mod expires;
+mod gunzip;
+mod gzip;
 mod not_modified;
 mod ranges;
+
+pub(crate) use self::encoding::{accepts_gzip, is_vary_said, say_vary};
 
 use keel_http::Lines;
 use keel_model::{Content, Scope};
@@ -19,12 +26,18 @@ use keel_model::{Content, Scope};
 use crate::{
     answer::{Answer, Special},
     error::CompileError,
+    exchange::Wanted,
     job::Job,
 };
 
 /// One filter of one place.
 pub(crate) trait Filter: Send + Sync {
-    /// Changes the head of an answer.
+    /// Whether it also acts on answers that become a part of another one.
+    fn acts_within(&self) -> bool {
+        false
+    }
+
+    /// Changes the head of an answer, and adds what changes its body.
     ///
     /// # Errors
     /// What the request ends with instead. Nothing of the answer is sent then.
@@ -32,20 +45,8 @@ pub(crate) trait Filter: Send + Sync {
         Ok(())
     }
 
-    /// Makes what changes the body of one peer's response; `None` leaves it alone. Bodies that are at hand as a whole are
-    /// changed where they are, in [`Answer::source`].
-    fn body(&self, _job: &Job<'_>, _answer: &Answer) -> Option<Box<dyn Transform>> {
-        None
-    }
-
     /// Appends fields that follow the body.
     fn trailers(&self, _job: &Job<'_>, _out: &mut Lines) {}
-}
-
-/// Changes a body as it passes.
-pub(crate) trait Transform {
-    /// Changes the next piece of the payload.
-    fn piece(&mut self, piece: &mut Vec<u8>);
 }
 
 /// The filters of a place, in the order in which they act.
@@ -69,12 +70,14 @@ impl Settings<'_> {
 type Compile = fn(&Settings<'_>) -> Result<Option<Box<dyn Filter>>, CompileError>;
 
 /// All filters, in nginx's order.
-const FILTERS: [Compile; 6] = [
+const FILTERS: [Compile; 8] = [
     not_modified::compile,
     expires::compile,
     add_header::compile,
     add_trailer::compile,
+    gunzip::compile,
     charset::compile,
+    gzip::compile,
     ranges::compile,
 ];
 
@@ -84,25 +87,25 @@ pub(crate) fn compile(settings: &Settings<'_>) -> Result<Chain, CompileError> {
     Ok(filters.collect::<Result<Vec<_>, _>>()?.into())
 }
 
-/// Says whether anything filters this answer. Those of subrequests are left as they are, as in nginx.
+/// Says whether anything filters this answer. Of a subrequest's answer the fields are left as they are, and the body where
+/// nobody wants it.
 pub(crate) fn is_wanted(job: &Job<'_>) -> bool {
-    !job.place().filters.is_empty() && !job.ex.sent.plain_fields && job.ex.routed.depth == 0
+    !job.place().filters.is_empty()
+        && !job.ex.sent.plain_fields
+        && (job.ex.routed.depth == 0 || job.ex.routed.wanted == Wanted::Whole)
 }
 
-/// Lets the place's filters change a head.
+/// Lets the place's filters change a head, and say what they do to the body.
 pub(crate) fn header(job: &Job<'_>, answer: &mut Answer) -> Result<(), Special> {
-    job.place().filters.iter().try_for_each(|filter| filter.header(job, answer))
-}
-
-/// Gathers what the place's filters do to the body of a peer's response.
-pub(crate) fn body(job: &Job<'_>, answer: &Answer) -> Vec<Box<dyn Transform>> {
-    job.place().filters.iter().filter_map(|filter| filter.body(job, answer)).collect()
+    let is_within = job.ex.routed.depth > 0;
+    let mut filters = job.place().filters.iter().filter(|filter| !is_within || filter.acts_within());
+    filters.try_for_each(|filter| filter.header(job, answer))
 }
 
 /// Gathers the place's trailers.
 pub(crate) fn trailers(job: &Job<'_>) -> Lines {
     let mut out = Lines::default();
-    if is_wanted(job) {
+    if is_wanted(job) && job.ex.routed.depth == 0 {
         job.place().filters.iter().for_each(|filter| filter.trailers(job, &mut out));
     }
     out

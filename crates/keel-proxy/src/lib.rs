@@ -36,6 +36,7 @@ mod send;
 mod snapshot;
 mod stores;
 mod subrequest;
+mod transform;
 mod transport;
 mod upstream;
 mod variables;

@@ -9,6 +9,7 @@ mod content;
 mod error_page;
 pub(crate) mod files;
 mod find_location;
+mod gzip_static;
 pub(crate) mod limit_conn;
 mod limit_except;
 pub(crate) mod limit_req;

@@ -5,6 +5,7 @@
 //! A place without filters has an empty chain: a peer's response is then relayed as it comes, with no call and no buffer in
 //! between.
 
+mod changed;
 mod discard;
 mod file;
 mod head;
@@ -26,6 +27,7 @@ use crate::{
     exchange::Wanted,
     filter,
     job::Job,
+    transform::Broken,
     upstream,
 };
 
@@ -65,6 +67,9 @@ pub(crate) async fn send(job: &mut Job<'_>, mut answer: Box<Answer>) -> Sent {
         }
         job.ex.sent.status = answer.status;
     }
+    if head::is_bodyless(job, &answer) {
+        answer.transforms.clear();
+    }
     let keeps_alive = job.ex.sent.keep_alive;
     job.settle_keep_alive();
     let framing = head::choose_framing(job, &answer);
@@ -89,6 +94,9 @@ pub(crate) async fn send(job: &mut Job<'_>, mut answer: Box<Answer>) -> Sent {
     }
     if matches!(answer.source, Source::Peer(_)) && answer.status != 101 {
         return send_peer(job, head, framing, answer, keeps_alive).await;
+    }
+    if !answer.transforms.is_empty() {
+        return Box::pin(changed::send(job, head, framing, *answer)).await;
     }
     match answer.source {
         Source::Peer(peer) => Box::pin(tunnel::run(job, head, peer)).await,
@@ -181,6 +189,11 @@ fn filter_trailers(job: &Job<'_>, framing: Framing) -> Lines {
     }
 }
 
+/// Says in the log that a filter can't go on with a body.
+fn log_broken_filter(job: &Job<'_>, broken: &Broken) {
+    job.client.log_error(job.worker, job.ex, &broken.0);
+}
+
 /// Relays a peer's response.
 async fn send_peer(
     job: &mut Job<'_>,
@@ -192,9 +205,7 @@ async fn send_peer(
     let view = job.view.clone();
     let Some(program) = &job.ex.place(&view).proxy else { return Sent::Cut };
     let mut relay = Relay::new(job, framing, program, head);
-    if filter::is_wanted(job) {
-        relay.transforms = filter::body(job, &answer);
-    }
+    relay.change(std::mem::take(&mut answer.transforms));
     let Source::Peer(peer) = &mut answer.source else { return Sent::Cut };
     let ended = relay::run(job, &mut peer.exchanged, &mut relay, program).await;
     let Source::Peer(peer) = answer.source else { return Sent::Cut };

@@ -64,6 +64,8 @@ pub(crate) struct Place {
     pub(crate) proxy: Option<Box<PeerProgram>>,
     pub(crate) filters: Chain,
     pub(crate) types: HashMap<String, String>,
+    /// `gzip_disable`.
+    pub(crate) gzip_disable: Vec<Regex>,
     pub(crate) nested: LocationTree,
     pub(crate) limits: Option<Box<Limits>>,
     pub(crate) referers: Option<Box<Referers>>,
@@ -357,6 +359,7 @@ impl Builder<'_, '_> {
             proxy,
             filters,
             types: scope.core.types.iter().cloned().collect(),
+            gzip_disable: scope.gzip.disable.patterns.iter().map(regex).collect::<Result<_, _>>()?,
             nested,
             referers: Referers::compile(&scope.referer, &self.server_names)?,
             limit_except,

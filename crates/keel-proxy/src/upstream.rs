@@ -138,7 +138,7 @@ async fn try_peers(job: &mut Job<'_>, target: Target, mut retries: Retries) -> F
                         return flow;
                     }
                 }
-                cause @ (Cause::ClientGone | Cause::NoRoom | Cause::Store) => {
+                cause @ (Cause::ClientGone | Cause::NoRoom | Cause::Store | Cause::Filter) => {
                     end_attempt(job, cause.status());
                     return Flow::status(cause.status());
                 }

@@ -17,6 +17,7 @@ use crate::{
     secure_link::{self, Link, Scheme},
     send,
     snapshot::{self, CompiledGeo, CompiledMap, HttpProgram, LookedUp, Route, Source},
+    transform::GzipRatio,
     worker::{View, Worker},
 };
 
@@ -109,6 +110,7 @@ impl Lookup<'_> {
             Variable::Status => write!(out, "{:03}", ex.status()).is_ok(),
             Variable::BytesSent => number(out, ex.sent.bytes),
             Variable::BodyBytesSent => number(out, ex.sent.body_bytes),
+            Variable::GzipRatio => ex.sent.gzip_ratio().is_some_and(|ratio| put_ratio(ratio, out)),
             Variable::SentHeader(name) => self.sent_header(name, out),
             Variable::SentTrailer(name) => {
                 joined(out, lines(self.trailers.unwrap_or(&ex.sent.trailers).as_bytes()), name)
@@ -566,6 +568,13 @@ fn put_some(out: &mut Vec<u8>, value: &[u8]) -> bool {
 fn number(out: &mut Vec<u8>, value: u64) -> bool {
     keel_http::encode::decimal(value, out);
     true
+}
+
+/// How many times as long the body was before it was compressed, in hundredths.
+fn put_ratio(ratio: GzipRatio, out: &mut Vec<u8>) -> bool {
+    let thousandths = ratio.plain_bytes.saturating_mul(1000).checked_div(ratio.packed_bytes);
+    let hundredths = thousandths.map(|thousandths| (thousandths + 5) / 10);
+    hundredths.is_some_and(|hundredths| write!(out, "{}.{:02}", hundredths / 100, hundredths % 100).is_ok())
 }
 
 /// A port that nobody told is empty, as in nginx.

@@ -43,6 +43,11 @@ impl MediaTypes {
     /// The type that every list has, written or not.
     pub const ALWAYS: &str = "text/html";
 
+    /// Makes the list that has only that.
+    pub fn always() -> Self {
+        MediaTypes::These(vec![Self::ALWAYS.to_owned()])
+    }
+
     /// Says whether a media type, in any case, is one of them.
     pub fn contains(&self, media: &[u8]) -> bool {
         match self {

@@ -1,10 +1,10 @@
 //! ngx_http_charset_module: the charset that responses say they are in. Bodies are not converted.
 
 use keel_diag::Diagnostic;
-use keel_model::{CharsetScope, MediaTypes, Template};
+use keel_model::{CharsetScope, Template};
 
 use crate::{
-    arguments::flag,
+    arguments::{flag, media_types},
     ast::Directive,
     reader::{Frame, Reader},
     registry::{Arity, Contexts, Row, Setter},
@@ -57,7 +57,9 @@ pub(crate) const ROWS: &[Row] = &[
             "text/html text/xml text/plain text/vnd.wap.wml application/javascript application/rss+xml",
         ),
         doc: "The media types that `charset` is for, besides `text/html`; `*` for all.",
-        set: Setter::Simple(types),
+        set: Setter::Simple(|reader, directive| {
+            media_types(reader, directive, |frame| &mut frame.scope.charset.types);
+        }),
     },
 ];
 
@@ -66,26 +68,6 @@ fn charset(reader: &mut Reader<'_>, directive: &Directive) -> Option<Option<Temp
         return Some(None);
     }
     reader.template_arg(directive).map(Some)
-}
-
-fn types(reader: &mut Reader<'_>, directive: &Directive) {
-    let fresh = || MediaTypes::These(vec![MediaTypes::ALWAYS.to_owned()]);
-    for word in &directive.args {
-        let types = reader.frame.scope.charset.types.get_or_insert_with(fresh);
-        let MediaTypes::These(list) = types else { return };
-        let media = word.text.to_ascii_lowercase();
-        if media == "*" {
-            *types = MediaTypes::All;
-        } else if !list.contains(&media) {
-            list.push(media);
-        } else if media != MediaTypes::ALWAYS {
-            reader.diagnostics.push(
-                Diagnostic::warning("nginx::duplicate-type", format!("`{media}` is in the list already"))
-                    .at(word.span, "named again here")
-                    .nginx(format!("duplicate MIME type \"{media}\"")),
-            );
-        }
-    }
 }
 
 /// Refuses what would need a conversion, once all blocks around `frame` have been laid together.

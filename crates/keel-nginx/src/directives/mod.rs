@@ -9,6 +9,9 @@ pub(crate) mod http_charset;
 pub(crate) mod http_core;
 pub(crate) mod http_core_scope;
 pub(crate) mod http_geo;
+pub(crate) mod http_gunzip;
+pub(crate) mod http_gzip;
+pub(crate) mod http_gzip_static;
 pub(crate) mod http_headers;
 pub(crate) mod http_if;
 pub(crate) mod http_index;
@@ -50,6 +53,9 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_auth_request_module", rows: http_auth_request::ROWS },
     Module { name: "ngx_http_charset_module", rows: http_charset::ROWS },
     Module { name: "ngx_http_geo_module", rows: http_geo::ROWS },
+    Module { name: "ngx_http_gunzip_module", rows: http_gunzip::ROWS },
+    Module { name: "ngx_http_gzip_module", rows: http_gzip::ROWS },
+    Module { name: "ngx_http_gzip_static_module", rows: http_gzip_static::ROWS },
     Module { name: "ngx_http_headers_module", rows: http_headers::ROWS },
     Module { name: "ngx_http_index_module", rows: http_index::ROWS },
     Module { name: "ngx_http_limit_conn_module", rows: http_limit_conn::ROWS },

@@ -364,8 +364,8 @@ pub(super) fn split_path_info(reader: &mut Reader<'_>, directive: &Directive) {
     }
 }
 
-/// `gzip_disable`: expressions that nginx would compile.
-pub(super) fn expressions(reader: &mut Reader<'_>, directive: &Directive) {
+/// Expressions that nginx would compile.
+fn expressions(reader: &mut Reader<'_>, directive: &Directive) {
     for word in &directive.args {
         if let Err(PatternError::Invalid(why)) = pattern::translate(&word.text, false) {
             let nginx = format!("pcre2_compile() failed: {why} in \"{}\"", word.text);

@@ -9,7 +9,6 @@ use crate::{
     ast::Directive,
     reader::Reader,
     registry::{Arity, Contexts},
-    value,
 };
 
 /// What nginx demands of a directive in some blocks.
@@ -47,8 +46,6 @@ pub(super) enum Value {
     /// A number from so many to so many.
     Between(u64, u64),
     Size,
-    /// A size out of a list, in bytes.
-    Sizes(&'static [u64]),
     SizeWithVariables,
     Offset,
     Milliseconds,
@@ -112,7 +109,6 @@ fn check_value(reader: &mut Reader<'_>, directive: &Directive, value: Value) {
         Value::Number => drop(number(reader, directive)),
         Value::Between(from, to) => between(reader, directive, from..=to),
         Value::Size => drop(size(reader, directive)),
-        Value::Sizes(sizes) => size_of_list(reader, directive, sizes),
         Value::SizeWithVariables if directive.arg(0).contains('$') => {}
         Value::SizeWithVariables => drop(size(reader, directive)),
         Value::Offset => drop(offset(reader, directive)),
@@ -139,15 +135,6 @@ fn between(reader: &mut Reader<'_>, directive: &Directive, range: std::ops::Rang
         false => format!("value must be equal to or less than {to}"),
     };
     reader.invalid(directive, word, nginx, &format!("a number from {from} to {to}"));
-}
-
-fn size_of_list(reader: &mut Reader<'_>, directive: &Directive, sizes: &[u64]) {
-    let Some(bytes) = size(reader, directive) else { return };
-    let Some(word) = directive.args.first().filter(|_| !sizes.contains(&bytes.0)) else { return };
-    let names: Vec<_> = sizes.iter().map(|bytes| value::size_text(*bytes)).collect();
-    let names = names.join(", ");
-    let nginx = format!("\"{}\" directive must be {names}", directive.name.text);
-    reader.invalid(directive, word, nginx, &format!("one of {names}"));
 }
 
 #[cfg(test)]

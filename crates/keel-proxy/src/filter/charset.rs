@@ -6,7 +6,7 @@
 use keel_http::Name;
 use keel_model::{MediaTypes, Template};
 
-use super::{Filter, Settings};
+use super::{Filter, Settings, content_type::ContentType};
 use crate::{
     answer::{Answer, Source, Special},
     error::CompileError,
@@ -78,48 +78,9 @@ fn hides_content_type(job: &Job<'_>, answer: &Answer) -> bool {
     matches!(answer.source, Source::Peer(_)) && job.place().proxy.as_deref().is_some_and(hides)
 }
 
-/// The value of `Content-Type`.
-#[derive(Debug, PartialEq, Eq)]
-struct ContentType<'a> {
-    /// What stands before the charset: the media type and other parameters.
-    media: &'a [u8],
-    charset: Option<&'a [u8]>,
-}
-
-impl<'a> ContentType<'a> {
-    fn parse(value: &'a [u8]) -> Self {
-        for at in memchr::memchr_iter(b';', value) {
-            let (media, parameter) = value.split_at(at);
-            let parameter = parameter.get(1..).unwrap_or_default().trim_ascii_start();
-            let Some((name, charset)) = parameter.split_at_checked(b"charset=".len()) else { continue };
-            if name.eq_ignore_ascii_case(b"charset=") {
-                let charset = charset.strip_prefix(b"\"").unwrap_or(charset);
-                let charset = charset.strip_suffix(b"\"").unwrap_or(charset);
-                return Self { media, charset: Some(charset) };
-            }
-        }
-        Self { media: value, charset: None }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn finds_the_charset_of_a_content_type() {
-        let check = |value: &str, media: &str, charset: Option<&str>| {
-            let expect = ContentType { media: media.as_bytes(), charset: charset.map(str::as_bytes) };
-            assert_eq!(ContentType::parse(value.as_bytes()), expect, "{value}");
-        };
-        check("text/html", "text/html", None);
-        check("text/html;charset=A", "text/html", Some("A"));
-        check("text/html; q=1;  CharSet=\"A\"", "text/html; q=1", Some("A"));
-        check("text/html; q=1", "text/html; q=1", None);
-        check("text/html; charset", "text/html; charset", None);
-        check("text/html;", "text/html;", None);
-        check("", "", None);
-    }
 
     #[test]
     fn a_type_is_meant_by_its_name_or_by_overriding() {

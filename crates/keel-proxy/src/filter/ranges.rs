@@ -5,11 +5,12 @@
 
 use keel_http::{Lines, Name, date};
 
-use super::{Filter, Settings, Transform};
+use super::{Filter, Settings};
 use crate::{
     answer::{Answer, FilePart, Ranges, Source, Special},
     error::CompileError,
     job::Job,
+    transform::{Broken, Transform},
 };
 
 /// Room that a range takes besides its bytes, and that all of them may: where `max_ranges` is not set, ranges that make more
@@ -20,24 +21,18 @@ const OVERHEAD_BYTES_MAX: u64 = 4096;
 struct RangeFilter {
     /// `max_ranges`.
     ranges_max: Option<u32>,
-    /// `proxy_force_ranges`.
-    forces: bool,
 }
 
 pub(super) fn compile(settings: &Settings<'_>) -> Result<Option<Box<dyn Filter>>, CompileError> {
     let scope = settings.scope;
     let forces = scope.peer_settings().is_some_and(|settings| settings.force_ranges);
-    let filter = RangeFilter { ranges_max: scope.core.max_ranges, forces };
-    let applies = settings.has_own_content() || filter.forces;
+    let filter = RangeFilter { ranges_max: scope.core.max_ranges };
+    let applies = settings.has_own_content() || forces;
     Ok((applies && filter.ranges_max != Some(0)).then(|| Box::new(filter) as Box<dyn Filter>))
 }
 
 impl Filter for RangeFilter {
     fn header(&self, job: &Job<'_>, answer: &mut Answer) -> Result<(), Special> {
-        if matches!(answer.source, Source::Peer(_)) && self.forces {
-            answer.fields.ranges = Ranges::One;
-            answer.fields.dropped = answer.fields.dropped.with(Name::AcceptRanges);
-        }
         let ranges_max = match answer.fields.ranges {
             Ranges::No => return Ok(()),
             Ranges::One => Some(1),
@@ -62,19 +57,17 @@ impl Filter for RangeFilter {
                 answer.fields.lines.field("Content-Range", text.as_bytes());
                 match &mut answer.source {
                     Source::File(file) => file.parts = vec![FilePart { before: Vec::new(), start, end }],
-                    Source::Peer(peer) => peer.slice = Some((start, end)),
+                    Source::Peer(peer) => {
+                        peer.slice = Some((start, end));
+                        // Filters before this one keep the length: what they change is the part alone.
+                        answer.transforms.push_first(Slice { skip: start, left: end - start });
+                    }
                     Source::Empty | Source::Bytes(_) => {}
                 }
             }
             Selection::Many(ranges) => multipart(answer, &ranges, length),
         }
         Ok(())
-    }
-
-    fn body(&self, _job: &Job<'_>, answer: &Answer) -> Option<Box<dyn Transform>> {
-        let Source::Peer(peer) = &answer.source else { return None };
-        peer.slice
-            .map(|(start, end)| Box::new(Slice { skip: start, left: end - start }) as Box<dyn Transform>)
     }
 }
 
@@ -123,13 +116,14 @@ struct Slice {
 }
 
 impl Transform for Slice {
-    fn piece(&mut self, piece: &mut Vec<u8>) {
+    fn piece(&mut self, piece: &mut Vec<u8>) -> Result<(), Broken> {
         let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(piece.len());
         piece.drain(..skipped);
         let kept = usize::try_from(self.left).unwrap_or(usize::MAX).min(piece.len());
         piece.truncate(kept);
         self.skip -= skipped as u64;
         self.left -= kept as u64;
+        Ok(())
     }
 }
 
@@ -238,7 +232,7 @@ mod tests {
             let mut out = Vec::new();
             for piece in body.chunks(size) {
                 let mut piece = piece.to_vec();
-                slice.piece(&mut piece);
+                slice.piece(&mut piece).unwrap();
                 out.extend(piece);
             }
             assert_eq!(out, body[10..35], "in pieces of {size}");

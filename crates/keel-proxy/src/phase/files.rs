@@ -7,14 +7,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use keel_model::{LogLevel, Root};
+use keel_model::{GzipStatic, LogLevel, Root};
 
-use super::redirect;
+use super::{
+    gzip_static::{self, Found},
+    redirect,
+};
 use crate::{
     answer::{Answer, Fields, FileParts, Ranges, Source, Special},
     client,
     exchange::Method,
     files::Opened,
+    filter,
     job::{Flow, Job},
     snapshot::PlaceKind,
     variables::Lookup,
@@ -100,6 +104,15 @@ pub(super) async fn serve(job: &mut Job<'_>) -> Flow {
     if job.ex.routed.uri.ends_with(b"/") {
         return index(job);
     }
+    let mut varies = false;
+    if readable && job.place().scope.gzip_static != GzipStatic::Off {
+        match gzip_static::find(job) {
+            Found::Packed(file, meta) => return answer(job, file, &meta, Encoding::Gzip).await,
+            Found::PackedForOthers => varies = true,
+            Found::Nothing => {}
+            Found::Odd => return Flow::status(404),
+        }
+    }
     let path = path_of(job.lookup(), &job.ex.routed.uri);
     let opened = match job.place().files.open(&path) {
         Ok(opened) => opened,
@@ -124,7 +137,16 @@ pub(super) async fn serve(job: &mut Job<'_>) -> Flow {
     if !readable {
         return Flow::status(405);
     }
-    answer(job, file, &meta).await
+    answer(job, file, &meta, if varies { Encoding::PlainOfTwo } else { Encoding::Plain }).await
+}
+
+/// How the bytes of a file that is sent stand for its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Plain,
+    /// As they are, but other clients get them compressed.
+    PlainOfTwo,
+    Gzip,
 }
 
 fn not_found(job: &mut Job<'_>, path: &Path, error: &io::Error) -> Flow {
@@ -204,7 +226,7 @@ fn ending_of(uri: &[u8]) -> Option<&str> {
 }
 
 /// Makes the answer of a file that has been opened.
-async fn answer(job: &mut Job<'_>, file: File, meta: &Metadata) -> Flow {
+async fn answer(job: &mut Job<'_>, file: File, meta: &Metadata, encoding: Encoding) -> Flow {
     if client::expect_continue(job).await.is_err() {
         return Flow::Close;
     }
@@ -216,9 +238,15 @@ async fn answer(job: &mut Job<'_>, file: File, meta: &Metadata) -> Flow {
         ),
         modified: Some(modified),
         etag: etag.then(|| format!("\"{:x}-{:x}\"", modified, meta.len()).into_bytes()),
+        encoding: (encoding == Encoding::Gzip).then_some("gzip"),
         ranges: Ranges::Many,
         ..Fields::default()
     };
     let parts = FileParts::whole(file, meta.len());
-    Flow::Answer(Box::new(Answer { status: 200, fields, source: Source::File(parts) }))
+    let mut answer = Answer::with(200, fields, Source::File(parts));
+    let is_always = job.place().scope.gzip_static == GzipStatic::Always;
+    if encoding != Encoding::Plain && !is_always {
+        filter::say_vary(job, &mut answer);
+    }
+    Flow::Answer(answer)
 }

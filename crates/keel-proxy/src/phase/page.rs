@@ -33,7 +33,7 @@ pub(super) fn answer(job: &Job<'_>, special: Special) -> Box<Answer> {
         lines: special.fields,
         ..Fields::default()
     };
-    Box::new(Answer { status: shown(special.status), fields, source: Source::Bytes(body) })
+    Answer::with(shown(special.status), fields, Source::Bytes(body))
 }
 
 /// Makes a page that leads a browser elsewhere (`msie_refresh`).

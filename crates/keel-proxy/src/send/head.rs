@@ -16,7 +16,7 @@ pub(crate) const NGINX_VERSION: &str = "1.31.5";
 
 /// Chooses how a response's body is framed for the client.
 pub(super) fn choose_framing(job: &Job<'_>, answer: &Answer) -> Framing {
-    if job.ex.is_head() || is_bodyless(answer.status) {
+    if is_bodyless(job, answer) {
         return Framing::None;
     }
     if answer.status == 101 {
@@ -33,8 +33,13 @@ pub(super) fn choose_framing(job: &Job<'_>, answer: &Answer) -> Framing {
     }
 }
 
+/// Says whether an answer is sent without its body.
+pub(super) fn is_bodyless(job: &Job<'_>, answer: &Answer) -> bool {
+    job.ex.is_head() || has_no_body(answer.status)
+}
+
 /// Says whether a response of this status has no body (RFC 9110 §6.4.1). 101 begins a tunnel.
-fn is_bodyless(status: u16) -> bool {
+fn has_no_body(status: u16) -> bool {
     matches!(status, 204 | 304) || ((100..200).contains(&status) && status != 101)
 }
 
@@ -79,6 +84,9 @@ fn write_lines(lookup: Lookup<'_>, answer: &Answer, framing: Framing, out: &mut 
             write_date(lookup, out);
             write_own_fields(answer, framing, out);
         }
+    }
+    if let Some(encoding) = answer.fields.encoding {
+        out.field("Content-Encoding", encoding.as_bytes());
     }
     out.append(&answer.fields.lines);
     write_connection(lookup, answer.status, out);
@@ -133,6 +141,7 @@ pub(crate) fn write_framing(lookup: Lookup<'_>, answer: &Answer, framing: Framin
         // (Informational) or 204 (No Content)" (RFC 9110 §8.6).
         Framing::None if answer.status == 204 || lookup.ex.upstream.head.status == 204 => {}
         // What a GET would have had.
+        Framing::None if answer.fields.resized => {}
         Framing::None => {
             let length = match (&answer.source, lookup.ex.upstream.head.framing) {
                 (Source::Peer(PeerAnswer { slice: Some((start, end)), .. }), _) => end - start,
@@ -145,16 +154,16 @@ pub(crate) fn write_framing(lookup: Lookup<'_>, answer: &Answer, framing: Framin
 }
 
 fn write_own_fields(answer: &Answer, framing: Framing, out: &mut Lines) {
-    let Answer { status, fields, source } = answer;
+    let Answer { status, fields, source, transforms: _ } = answer;
     // `return 304` describes a body that it doesn't send; a 304 of a file has nothing to describe.
-    let is_described = !is_bodyless(*status) || (*status == 304 && fields.content_type.is_some());
+    let is_described = !has_no_body(*status) || (*status == 304 && fields.content_type.is_some());
     if is_described {
         if let Some(content_type) = fields.content_type.as_ref().filter(|value| !value.is_empty()) {
             out.field("Content-Type", content_type);
         }
         if framing == Framing::Chunked {
             out.fixed("Transfer-Encoding: chunked\r\n");
-        } else {
+        } else if !fields.resized {
             let length = match source {
                 Source::Bytes(bytes) => bytes.len() as u64,
                 Source::File(file) => file.length(),

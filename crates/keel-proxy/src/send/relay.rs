@@ -8,20 +8,20 @@ use std::{
     io,
     path::Path,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use keel_http::{Lines, Message};
 use keel_model::{LogLevel, UpstreamScope};
 
-use super::filter_trailers;
+use super::{filter_trailers, log_broken_filter};
 use crate::{
     client::{ClientStream, Framing},
     error::{Cause, PeerFailure},
-    filter::Transform,
     io::spool::Spool,
     job::Job,
     snapshot::PeerProgram,
+    transform::{Broken, Transforms},
     upstream::{Exchanged, PeerStream},
 };
 
@@ -30,6 +30,13 @@ const READ_BYTES: usize = 32 << 10;
 
 /// With fewer bytes than this at hand, a response's first write waits for one more look at what has come.
 const READ_FIRST_BYTES_MAX: usize = 4 << 10;
+
+/// How long a peer may pause while its responses are buffered, before what filters hold back is sent. An app that sends
+/// in pieces is not meant to have each of them compressed alone.
+const FLUSH_AFTER: Duration = Duration::from_millis(5);
+
+/// Bytes that filters change of one body before others have their turn.
+const CHANGED_BYTES_MAX: usize = 128 << 10;
 
 /// Bytes read back from a temporary file at a time.
 const UNSPOOL_BYTES: usize = 64 << 10;
@@ -54,8 +61,16 @@ pub(super) struct Relay {
     pub(super) has_rest: bool,
     /// Bytes sent before the response, interim ones.
     sent_before: u64,
-    /// What filters do to the payload, in order.
-    pub(super) transforms: Vec<Box<dyn Transform>>,
+    /// What filters do to the payload.
+    transforms: Transforms,
+    /// Why they can't go on.
+    broken: Option<Broken>,
+    /// How long the peer may pause before what filters hold back is sent.
+    flush_after: Duration,
+    /// Bytes read from the peer at a time.
+    read_bytes: usize,
+    /// Bytes that filters have changed since others had their turn.
+    changed_bytes: usize,
 }
 
 impl Relay {
@@ -86,7 +101,19 @@ impl Relay {
             payload_bytes: 0,
             has_rest: false,
             sent_before: job.ex.sent.bytes,
-            transforms: Vec::new(),
+            transforms: Transforms::default(),
+            broken: None,
+            flush_after: if buffering { FLUSH_AFTER } else { Duration::ZERO },
+            read_bytes: READ_BYTES,
+            changed_bytes: 0,
+        }
+    }
+
+    /// Has the payload changed on its way.
+    pub(super) fn change(&mut self, transforms: Transforms) {
+        if !transforms.is_empty() {
+            self.read_bytes = READ_BYTES.min(transforms.input_bytes_max());
+            self.transforms = transforms;
         }
     }
 
@@ -112,9 +139,20 @@ impl Relay {
         if self.transforms.is_empty() {
             return pass(payload);
         }
+        if self.broken.is_some() {
+            return;
+        }
+        self.changed_bytes += payload.len();
         let mut piece = payload.to_vec();
-        self.transforms.iter_mut().for_each(|transform| transform.piece(&mut piece));
-        pass(&piece);
+        match self.transforms.piece(&mut piece) {
+            Ok(()) => pass(&piece),
+            Err(broken) => self.broken = Some(broken),
+        }
+    }
+
+    /// Whether payload goes straight to the client's stream.
+    fn is_direct(&self, stream: &ClientStream) -> bool {
+        self.spooled() == 0 && stream.pending() < self.memory_max
     }
 
     /// Ends the body for the client, once everything before the end has been put.
@@ -145,14 +183,14 @@ pub(super) async fn run(
     let begun = peer.stream.begin_body(&mut job.ex.upstream, program.trailers(), |payload| {
         relay.filter(payload, |piece| stream.put(piece));
     });
+    let begun = begun.map_err(Cause::Peer).and_then(|()| check_filters(job, relay));
+    let begun = begun.and_then(|()| match peer.stream.has_ended() {
+        true => end_body(job, &peer.stream, relay, &program.settings),
+        false => Ok(()),
+    });
     let ended = match begun {
-        Ok(()) => {
-            if peer.stream.has_ended() {
-                end_body(job, &peer.stream, relay);
-            }
-            self::stream(job, peer, relay, &program.settings).await
-        }
-        Err(failure) => Err(Cause::Peer(failure)),
+        Ok(()) => self::stream(job, peer, relay, &program.settings).await,
+        Err(cause) => Err(cause),
     };
     // What a peer said before it failed in another way than by breaking off can't be trusted.
     relay.has_rest =
@@ -171,13 +209,23 @@ pub(super) async fn run(
 }
 
 /// Keeps the trailers of a response that has been read to its end, and ends the client's where nothing is in between.
-fn end_body(job: &mut Job<'_>, peer: &PeerStream, relay: &mut Relay) {
+fn end_body(
+    job: &mut Job<'_>,
+    peer: &PeerStream,
+    relay: &mut Relay,
+    settings: &UpstreamScope,
+) -> Result<(), Cause> {
     let mut trailers = peer.trailers();
     trailers.as_bytes().clone_into(&mut job.ex.upstream.trailers);
     trailers.append(&filter_trailers(job, relay.framing));
     job.ex.sent.trailers = trailers;
     relay.ended = true;
+    if !relay.transforms.is_empty() {
+        pass_held(job, relay, settings)?;
+        job.ex.sent.note_gzip(relay.transforms.gzip_ratio());
+    }
     relay.finish(&mut job.client.stream, &job.ex.sent.trailers);
+    Ok(())
 }
 
 /// Says that a temporary file fails: neither the peer nor the client has anything to do with it.
@@ -226,11 +274,19 @@ async fn stream(
                         progress = true;
                         read_since = None;
                     }
-                    Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                    Poll::Ready(Err(cause)) => {
+                        pass_rest(job, relay, settings, cause, cx);
+                        return Poll::Ready(Err(cause));
+                    }
                     Poll::Pending => {}
                 }
             } else {
                 read_since = None;
+            }
+            if relay.changed_bytes >= CHANGED_BYTES_MAX {
+                relay.changed_bytes = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if progress {
                 continue;
@@ -238,6 +294,12 @@ async fn stream(
             let now = job.worker.clock.now();
             if reads {
                 read_since.get_or_insert(now);
+            }
+            let flush_at =
+                read_since.filter(|_| relay.transforms.holds()).map(|since| since + relay.flush_after);
+            if flush_at.is_some_and(|at| now >= at) {
+                pass_held(job, relay, settings)?;
+                continue;
             }
             if job.client.stream.pending() > 0 {
                 write_since.get_or_insert(now);
@@ -248,9 +310,12 @@ async fn stream(
             let read_until = read_since.map(|since| since + settings.read_timeout);
             let write_until = write_since.map(|since| since + send_timeout);
             let gone_at = peer.watch.deadline().filter(|_| job.client.stream.pending() == 0);
-            let next = read_until.into_iter().chain(write_until).chain(gone_at).min();
+            let next = read_until.into_iter().chain(write_until).chain(gone_at).chain(flush_at).min();
             job.client.timer.set_at(next);
             let now = ready!(job.client.timer.poll_expired(&job.worker.clock, cx));
+            if flush_at.is_some_and(|at| now >= at) {
+                continue;
+            }
             if write_until.is_some_and(|until| now >= until) {
                 job.client.timed_out = true;
                 return Poll::Ready(Err(Cause::ClientGone));
@@ -317,9 +382,9 @@ fn read(
 ) -> Poll<Result<(), Cause>> {
     let mut raw = std::mem::take(&mut relay.raw);
     let stream = &mut job.client.stream;
-    let is_direct = relay.spooled() == 0 && stream.pending() < relay.memory_max;
+    let (is_direct, room) = (relay.is_direct(stream), relay.read_bytes);
     let mut stored = Vec::new();
-    let polled = peer.stream.poll_payload(cx, &mut raw, READ_BYTES, |payload| {
+    let polled = peer.stream.poll_payload(cx, &mut raw, room, |payload| {
         relay.filter(payload, |piece| {
             if is_direct {
                 stream.put(piece);
@@ -330,6 +395,7 @@ fn read(
     });
     relay.raw = raw;
     let count = ready!(polled).map_err(Cause::Peer)?;
+    check_filters(job, relay)?;
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
         attempt.received_bytes += count as u64;
     }
@@ -337,9 +403,54 @@ fn read(
         spool(job, relay, &stored, &settings.temp_path)?;
     }
     if peer.stream.has_ended() {
-        end_body(job, &peer.stream, relay);
+        end_body(job, &peer.stream, relay, settings)?;
     }
     Poll::Ready(Ok(()))
+}
+
+/// An error where a filter can't go on.
+fn check_filters(job: &Job<'_>, relay: &mut Relay) -> Result<(), Cause> {
+    match relay.broken.take() {
+        None => Ok(()),
+        Some(broken) => {
+            log_broken_filter(job, &broken);
+            Err(Cause::Filter)
+        }
+    }
+}
+
+/// Passes on what filters have held back: all of it at the body's end, else what they may give before it.
+fn pass_held(job: &mut Job<'_>, relay: &mut Relay, settings: &UpstreamScope) -> Result<(), Cause> {
+    let mut held = Vec::new();
+    let given = if relay.ended { relay.transforms.end(&mut held) } else { relay.transforms.flush(&mut held) };
+    relay.broken = given.err();
+    check_filters(job, relay)?;
+    if held.is_empty() {
+        return Ok(());
+    }
+    if relay.is_direct(&job.client.stream) {
+        job.client.stream.put(&held);
+        return Ok(());
+    }
+    spool(job, relay, &held, &settings.temp_path)
+}
+
+/// Lets the client have what filters hold back of a response that broke off.
+fn pass_rest(
+    job: &mut Job<'_>,
+    relay: &mut Relay,
+    settings: &UpstreamScope,
+    cause: Cause,
+    cx: &mut Context<'_>,
+) {
+    if cause == Cause::Peer(PeerFailure::Error)
+        && relay.transforms.holds()
+        && pass_held(job, relay, settings).is_ok()
+        && job.ex.sent.begun
+    {
+        // As much as it takes at once.
+        let _ = write(job, relay, cx);
+    }
 }
 
 /// Puts payload behind everything else: the client hasn't taken that yet.

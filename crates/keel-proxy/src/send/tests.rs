@@ -19,10 +19,10 @@ use crate::{
     answer::{Answer, FileParts, Ranges, Source},
     client::{CAPTURE_BYTES_MAX, ClientWatch, Framing},
     error::{Cause, PeerFailure},
-    filter::Transform,
     job::Job,
     rig::{self, Rig, location},
     snapshot::PeerProgram,
+    transform::{Broken, Transform, Transforms},
     transport::{Script, Transport},
     upstream::{
         Exchanged, PeerStream,
@@ -169,7 +169,7 @@ fn relayed(
     first: &str,
     reads: &[Option<&str>],
     framing: Framing,
-    transforms: Vec<Box<dyn Transform>>,
+    transforms: Transforms,
 ) -> Outcome {
     let rig = Rig::new(|plan| plan.servers[0].locations.push(location("/")));
     rig.enter(async || {
@@ -180,7 +180,7 @@ fn relayed(
                 lines.fixed("H: 1\r\n");
                 let program = &rig::program(&Scope::default());
                 let mut relay = Relay::new(job, framing, program, lines.end().unwrap());
-                relay.transforms = transforms;
+                relay.change(transforms);
                 let mut peer = peer(job, reads, program);
                 let relayed = relay::run(job, &mut peer, &mut relay, program).await;
                 let waiting = String::from_utf8(job.client.stream.waiting().to_vec()).unwrap();
@@ -201,11 +201,12 @@ fn a_body_is_framed_anew_however_it_comes() {
     for cut in 0..whole.len() {
         let (first, rest) = whole.split_at(cut);
         let Outcome { relayed, is_reusable, got, .. } =
-            relayed(CHUNKED, first, &[Some(rest)], Framing::UntilClose, Vec::new());
+            relayed(CHUNKED, first, &[Some(rest)], Framing::UntilClose, Transforms::default());
         assert!(relayed == Ok(()) && is_reusable, "cut at {cut}");
         assert_eq!(got, "H: 1\r\n\r\nhello world", "cut at {cut}");
     }
-    let Outcome { got, .. } = relayed(LENGTH_10, "01234", &[Some("56789")], Framing::Chunked, Vec::new());
+    let Outcome { got, .. } =
+        relayed(LENGTH_10, "01234", &[Some("56789")], Framing::Chunked, Transforms::default());
     assert_eq!(got, "H: 1\r\n\r\n5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n");
 }
 
@@ -213,7 +214,7 @@ fn a_body_is_framed_anew_however_it_comes() {
 fn a_peer_that_breaks_off_is_told_by_what_was_sent_before() {
     let check = |first: &str, reads: &[Option<&str>], expect: &str| {
         let Outcome { relayed, has_rest, got, waiting, .. } =
-            relayed(LENGTH_10, first, reads, Framing::Length(10), Vec::new());
+            relayed(LENGTH_10, first, reads, Framing::Length(10), Transforms::default());
         assert_eq!(relayed, Err(Cause::Peer(PeerFailure::Error)), "{first}");
         if got.is_empty() {
             assert_eq!(has_rest, !expect.is_empty(), "{first}");
@@ -232,7 +233,7 @@ fn a_peer_that_breaks_off_is_told_by_what_was_sent_before() {
 #[test]
 fn a_response_longer_than_announced_leaves_its_connection_unclean() {
     let Outcome { relayed, is_reusable, got, .. } =
-        relayed(LENGTH_10, "0123456789more", &[], Framing::Length(10), Vec::new());
+        relayed(LENGTH_10, "0123456789more", &[], Framing::Length(10), Transforms::default());
     assert!(relayed == Ok(()) && !is_reusable);
     assert_eq!(got, "H: 1\r\n\r\n0123456789");
 }
@@ -241,17 +242,25 @@ fn a_response_longer_than_announced_leaves_its_connection_unclean() {
 struct Doubled;
 
 impl Transform for Doubled {
-    fn piece(&mut self, piece: &mut Vec<u8>) {
+    fn piece(&mut self, piece: &mut Vec<u8>) -> Result<(), Broken> {
         *piece = piece.iter().flat_map(|byte| [*byte, *byte]).collect();
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Broken> {
+        out.push(b'.');
+        Ok(())
     }
 }
 
 #[test]
 fn transforms_act_on_the_payload_in_their_order() {
-    let transforms: Vec<Box<dyn Transform>> = vec![Box::new(Doubled), Box::new(Doubled)];
+    let mut transforms = Transforms::default();
+    (0..2).for_each(|_| transforms.push(Doubled));
     let Outcome { got, .. } = relayed(LENGTH_10, "01", &[Some("23456789")], Framing::Chunked, transforms);
     let body = got.strip_prefix("H: 1\r\n\r\n").unwrap();
     assert!(body.starts_with("8\r\n00001111\r\n20\r\n2222"), "{got}");
+    assert!(body.ends_with("\r\n3\r\n...\r\n0\r\n\r\n"), "{got}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use keel_lb::{Outcome, Pick};
 
 use super::{attempt::Exchanged, pool::PeerConnection, retry::Retries, route::Target};
 use crate::{
-    answer::{Answer, PeerAnswer, Source, Special},
+    answer::{Answer, PeerAnswer, Ranges, Source, Special},
     client::Framing,
     exchange::{SentResponse, UpstreamSide},
     job::{Flow, Job},
@@ -44,7 +44,12 @@ pub(super) fn answer(
         finish(job, peer);
         return flow;
     }
-    Flow::Answer(Answer::new(status, Source::Peer(peer)))
+    let mut answer = Answer::new(status, Source::Peer(peer));
+    if program.settings.force_ranges {
+        answer.forbid_ranges();
+        answer.fields.ranges = Ranges::One;
+    }
+    Flow::Answer(answer)
 }
 
 /// Says whether the client asked for a tunnel, and may have one.

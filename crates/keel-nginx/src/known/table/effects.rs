@@ -8,14 +8,14 @@ use crate::{
     known::{
         Effect, Group,
         checks::{
-            aio, bind, cache, cpu_affinity, directio, event_method, expressions, open_file_cache, pool_size,
-            priority, thread_pool,
+            aio, bind, cache, cpu_affinity, directio, event_method, open_file_cache, pool_size, priority,
+            thread_pool,
         },
         signatures::{
             Repeats::{Many, Once},
             Value::{
-                self, Between, Buffers, Checked, Flag, Keyword, Milliseconds, Number, Offset, Seconds, Size,
-                SizeWithVariables, Sizes, Text,
+                self, Buffers, Checked, Flag, Keyword, Milliseconds, Number, Offset, Seconds, Size,
+                SizeWithVariables, Text,
             },
         },
     },
@@ -23,19 +23,6 @@ use crate::{
 };
 
 const DAV_METHODS: Value = Value::Keywords(&["off", "put", "delete", "mkcol", "copy", "move"]);
-const GZIP_HASH: Value = Value::Sizes(&[512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072]);
-const GZIP_PROXIED: Value = Value::Keywords(&[
-    "off",
-    "expired",
-    "no-cache",
-    "no-store",
-    "private",
-    "no_last_modified",
-    "no_etag",
-    "auth",
-    "any",
-]);
-
 #[rustfmt::skip]
 pub(super) const GROUPS: &[Group] = &[
     Group {
@@ -202,9 +189,6 @@ pub(super) const GROUPS: &[Group] = &[
         rows: &[
             foreign("brotli"),
             foreign("brotli_static"),
-            line("gunzip", HTTP_ALL, ONE, Once, Flag),
-            line("gzip", HTTP_ALL.or(LOCATION_IF), ONE, Once, Flag),
-            line("gzip_static", HTTP_ALL, ONE, Once, Keyword(&["off", "on", "always"])),
             foreign("zstd"),
         ],
     },
@@ -357,26 +341,13 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        effect: Effect::Companion("gzip"),
+        effect: Effect::Companion("brotli"),
         rows: &[
             foreign("brotli_buffers"),
             foreign("brotli_comp_level"),
             foreign("brotli_min_length"),
             foreign("brotli_types"),
             foreign("brotli_window"),
-            line("gunzip_buffers", HTTP_ALL, TWO, Once, Buffers),
-            line("gzip_buffers", HTTP_ALL, TWO, Once, Buffers),
-            line("gzip_comp_level", HTTP_ALL, ONE, Once, Between(1, 9)),
-            line("gzip_disable", HTTP_ALL, AtLeast(1), Many, Checked(expressions)),
-            line("gzip_hash", HTTP_ALL, ONE, Once, GZIP_HASH),
-            line("gzip_http_version", HTTP_ALL, ONE, Once, Keyword(&["1.0", "1.1"])),
-            line("gzip_min_length", HTTP_ALL, ONE, Once, Size),
-            line("gzip_no_buffer", HTTP_ALL, ONE, Once, Flag),
-            line("gzip_proxied", HTTP_ALL, AtLeast(1), Many, GZIP_PROXIED),
-            line("gzip_types", HTTP_ALL, AtLeast(1), Many, Text),
-            line("gzip_vary", HTTP_ALL, ONE, Once, Flag),
-            line("gzip_window", HTTP_ALL, ONE, Once, Sizes(&[512, 1024, 2048, 4096, 8192, 16384, 32768])),
-            line("postpone_gzipping", HTTP_ALL, ONE, Once, Size),
         ],
     },
 ];
