@@ -66,7 +66,7 @@ impl Transport {
     ) -> Poll<io::Result<usize>> {
         match self {
             #[cfg(test)]
-            Transport::Script(script) => script.poll_fill(buffer),
+            Transport::Script(script) => script.poll_fill(buffer, room),
             Transport::Plain(socket) => socket.poll_fill(cx, buffer, room),
         }
     }

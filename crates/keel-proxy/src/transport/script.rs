@@ -6,7 +6,8 @@ use std::{
     task::{Context, Poll},
 };
 
-/// What each read gives; an empty piece is the end, `None` a broken connection. Behind the last is the end.
+/// What each read gives, as far as there is room for it; an empty piece is the end, `None` a broken connection. Behind
+/// the last is the end.
 #[derive(Default)]
 pub(crate) struct Script(VecDeque<Option<Vec<u8>>>);
 
@@ -15,9 +16,12 @@ impl Script {
         Self(reads.iter().map(|read| read.map(|text| text.as_bytes().to_vec())).collect())
     }
 
-    pub(super) fn poll_fill(&mut self, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_fill(&mut self, buffer: &mut Vec<u8>, room: usize) -> Poll<io::Result<usize>> {
         Poll::Ready(match self.0.pop_front() {
-            Some(Some(bytes)) => {
+            Some(Some(mut bytes)) => {
+                if bytes.len() > room {
+                    self.0.push_front(Some(bytes.split_off(room)));
+                }
                 buffer.extend_from_slice(&bytes);
                 Ok(bytes.len())
             }

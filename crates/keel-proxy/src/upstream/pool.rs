@@ -76,6 +76,8 @@ pub(crate) struct PeerConnection {
     pub(crate) opened: Instant,
     /// How long the peer lets it idle, if it said so (`Keep-Alive: timeout`).
     pub(crate) announced_idle: Option<Duration>,
+    /// Whether the last response on it had more than one buffer holds.
+    pub(crate) answers_long: bool,
     watch: Option<Watch>,
     _counted: Counted,
 }
@@ -118,6 +120,7 @@ impl PeerConnection {
             requests: 0,
             opened,
             announced_idle: None,
+            answers_long: false,
             watch: None,
             _counted: counted,
         }

@@ -271,6 +271,7 @@ impl Seat {
         upstreams
     }
 
+    #[cfg(feature = "kubernetes")]
     fn listens(&self) -> BTreeSet<u16> {
         self.configuration.plan.listeners.iter().map(|listener| listener.declared_port).collect()
     }

@@ -1,6 +1,9 @@
 //! HTTP/1 with a peer (RFC 9112): a connection that carries this request and, if all went well, others behind it.
 
-use std::task::{Context, Poll, ready};
+use std::{
+    io,
+    task::{Context, Poll, ready},
+};
 
 use keel_http::{
     Lines, Progress, ResponseError, ResponseFraming,
@@ -18,6 +21,9 @@ use crate::{
     io::buffer::BUFFER_BYTES,
     upstream::pool::PeerConnection,
 };
+
+/// Bytes that the first read takes where the response before it had more than [`BUFFER_BYTES`].
+const LONG_BYTES: usize = 64 << 10;
 
 /// One request on a connection.
 pub(crate) struct H1 {
@@ -68,9 +74,7 @@ impl H1 {
             if room == 0 {
                 return Poll::Ready(Err(NoHead::Invalid(ResponseError::TooLarge)));
             }
-            // What comes with it of the body is welcome: a small response then takes one read and one write.
-            let room = room.max(BUFFER_BYTES.saturating_sub(side.input.len()));
-            match ready!(self.connection.transport.poll_fill(cx, &mut side.input, room)) {
+            match ready!(self.poll_fill_head(cx, &mut side.input, room)) {
                 Ok(0) => return Poll::Ready(Err(NoHead::Closed)),
                 Err(error) => return Poll::Ready(Err(NoHead::Broke(error))),
                 Ok(_) => {}
@@ -81,6 +85,32 @@ impl H1 {
                 Err(error) => return Poll::Ready(Err(NoHead::Invalid(error))),
             }
         }
+    }
+
+    /// Reads a part of the head, and with it what has come of the body: a response that fits then takes one read and
+    /// one write.
+    ///
+    /// What fits is learned on each connection. The larger buffer is made only once there is something to read, so that
+    /// waiting for a peer never holds one.
+    fn poll_fill_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &mut Vec<u8>,
+        head_room: usize,
+    ) -> Poll<io::Result<usize>> {
+        let connection = &mut self.connection;
+        if !input.is_empty() {
+            let room = head_room.max(BUFFER_BYTES.saturating_sub(input.len()));
+            return connection.transport.poll_fill(cx, input, room);
+        }
+        let mut room = head_room.max(BUFFER_BYTES);
+        if connection.answers_long {
+            ready!(connection.transport.poll_read_ready(cx))?;
+            room = room.max(LONG_BYTES);
+        }
+        let read = ready!(connection.transport.poll_fill(cx, input, room))?;
+        connection.answers_long = read >= BUFFER_BYTES;
+        Poll::Ready(Ok(read))
     }
 
     #[inline]
@@ -173,5 +203,55 @@ fn read_head(side: &mut UpstreamSide) -> Result<bool, ResponseError> {
                 return Ok(true);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, task::Waker};
+
+    use keel_lb::{Ask, Attempt, Group};
+
+    use super::*;
+    use crate::{
+        rig::{self, Rig},
+        transport::{Script, Transport},
+        upstream::pool::Counted,
+    };
+
+    #[test]
+    fn a_connection_learns_how_much_to_read_at_once() {
+        let rig = Rig::new(|_| {});
+        let head = |length: usize| format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+        let long = head(40_000) + &"x".repeat(40_000);
+        let short = head(1) + "x";
+        let rest = &long[BUFFER_BYTES..];
+        let reads: [(&[&str], usize); 4] = [
+            (&[&long], BUFFER_BYTES),
+            (&[&long], long.len()),
+            (&[&short], short.len()),
+            (&[&long[..BUFFER_BYTES], rest], BUFFER_BYTES),
+        ];
+        let act = async |job: &mut crate::job::Job<'_>| {
+            let group = Group::new(&rig::upstream("app"), &job.worker.registry, Arc::new(|_, _| {})).unwrap();
+            let now = job.worker.clock.now();
+            let ask = Ask { now, client_key: b"", tried: &[], attempt: Attempt::First, random: 0 };
+            let peer = group.pick(&ask).unwrap().peer().clone();
+            let (identity, counted) = (job.place().identity.clone(), Counted::new(job.worker));
+            let transport = Transport::Script(Script::default());
+            let mut connection = PeerConnection::new(transport, peer, identity, now, counted);
+            let mut cx = Context::from_waker(Waker::noop());
+            for (reads, first) in reads {
+                let reads: Vec<_> = reads.iter().copied().map(Some).collect();
+                connection.transport = Transport::Script(Script::new(&reads));
+                let mut h1 = H1::new(connection, Sender::new(job.ex, false, 0));
+                job.ex.upstream.input = Vec::new();
+                assert!(matches!(h1.poll_head(&mut cx, &mut job.ex.upstream, 4096), Poll::Ready(Ok(()))));
+                assert_eq!(job.ex.upstream.input.len(), first);
+                job.ex.upstream.head.clear_at(0);
+                connection = h1.connection;
+            }
+        };
+        rig.enter(async || rig.with_job("GET / HTTP/1.1\r\nHost: h\r\n\r\n", act).await);
     }
 }
