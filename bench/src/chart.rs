@@ -44,8 +44,10 @@ fn bars(record: &Record, work: Work) -> Vec<Bar> {
 
 fn title(work: Work) -> String {
     match work {
-        Work::Browser | Work::NewConnections => work.title().to_owned(),
-        Work::Body100 | Work::Body1k | Work::Body10k | Work::Body100k => format!("{} body", work.title()),
+        Work::UnixPeers | Work::Browser | Work::NewConnections => work.title().to_owned(),
+        Work::Body100 | Work::Body1k | Work::Body10k | Work::Body16k | Work::Body100k => {
+            format!("{} body", work.title())
+        }
     }
 }
 

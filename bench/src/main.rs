@@ -25,6 +25,7 @@ mod wrk;
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -101,7 +102,10 @@ enum Command {
     },
     /// Answers as the peers do (what the comparison starts for itself).
     #[command(hide = true)]
-    Peers,
+    Peers {
+        /// The unix sockets that they listen on, one each.
+        sockets: Vec<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -116,7 +120,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.command {
-        Some(Command::Peers) => peers::serve(),
+        Some(Command::Peers { sockets }) => peers::serve(sockets),
         Some(Command::Report { file }) => {
             let text = fs::read(file).with_context(|| format!("{} can't be read", file.display()))?;
             finish(&serde_json::from_slice(&text)?, arguments)
@@ -203,7 +207,9 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Record> {
     let machine = Machine::read();
     let cpus = cpus::Cpus::split()?;
     cpus.use_others()?;
-    let peers = Peers::start()?;
+    // Workers that have dropped to another user connect to the peers' sockets in it.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let peers = Peers::start(folder.path())?;
     let start = |proxy: &Proxy| proxy.start(folder.path(), &peers, &cpus);
     let mut record = Record {
         machine,

@@ -5,16 +5,19 @@
 
 use std::{
     collections::HashMap,
+    fs,
     io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, SocketAddr},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::Arc,
 };
 
 use anyhow::Context;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, UnixListener},
 };
 
 use crate::work::Work;
@@ -29,12 +32,17 @@ pub(crate) struct Peers {
     child: Child,
     _stdin: Option<ChildStdin>,
     pub(crate) addresses: Vec<SocketAddr>,
+    /// Where the same peers listen on unix sockets.
+    pub(crate) sockets: Vec<PathBuf>,
 }
 
 impl Peers {
-    pub(crate) fn start() -> anyhow::Result<Self> {
+    /// Starts them; their sockets are made in `folder`.
+    pub(crate) fn start(folder: &Path) -> anyhow::Result<Self> {
+        let sockets: Vec<_> = (1..=COUNT).map(|number| folder.join(format!("peer{number}.sock"))).collect();
         let mut child = Command::new(std::env::current_exe()?)
             .arg("peers")
+            .args(&sockets)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -42,7 +50,7 @@ impl Peers {
         let stdin = child.stdin.take();
         let lines = BufReader::new(child.stdout.take().context("the peers say nothing")?).lines();
         let addresses = lines.take(COUNT).map(|line| Ok(line?.parse()?)).collect::<anyhow::Result<_>>();
-        Ok(Self { child, _stdin: stdin, addresses: addresses? })
+        Ok(Self { child, _stdin: stdin, addresses: addresses?, sockets })
     }
 }
 
@@ -55,7 +63,7 @@ impl Drop for Peers {
 }
 
 /// Is the peers' process.
-pub(crate) fn serve() -> anyhow::Result<()> {
+pub(crate) fn serve(sockets: &[PathBuf]) -> anyhow::Result<()> {
     std::thread::spawn(|| {
         // Its parent holds the other end; once that is gone there is nothing to do.
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
@@ -65,7 +73,10 @@ pub(crate) fn serve() -> anyhow::Result<()> {
     let responses = Arc::new(responses);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        for _ in 0..COUNT {
+        for socket in sockets {
+            let listener = UnixListener::bind(socket)?;
+            fs::set_permissions(socket, fs::Permissions::from_mode(0o666))?;
+            tokio::spawn(accept_unix(listener, responses.clone()));
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
             writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;
             tokio::spawn(accept(listener, responses.clone()));
@@ -88,16 +99,28 @@ fn response(work: Work) -> Vec<u8> {
 async fn accept(listener: TcpListener, responses: Arc<HashMap<String, Vec<u8>>>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        let responses = responses.clone();
-        tokio::spawn(async move {
-            // A proxy may close whenever it likes.
-            let _ = answer(stream, &responses).await;
-        });
+        // A connection that is gone already says so when it is read.
+        let _ = stream.set_nodelay(true);
+        tokio::spawn(answer_all(stream, responses.clone()));
     }
 }
 
-async fn answer(mut stream: TcpStream, responses: &HashMap<String, Vec<u8>>) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
+async fn accept_unix(listener: UnixListener, responses: Arc<HashMap<String, Vec<u8>>>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        tokio::spawn(answer_all(stream, responses.clone()));
+    }
+}
+
+async fn answer_all(stream: impl AsyncRead + AsyncWrite + Unpin, responses: Arc<HashMap<String, Vec<u8>>>) {
+    // A proxy may close whenever it likes.
+    let _ = answer(stream, &responses).await;
+}
+
+async fn answer(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    responses: &HashMap<String, Vec<u8>>,
+) -> std::io::Result<()> {
     let mut head = Vec::with_capacity(2048);
     while stream.read_buf(&mut head).await? > 0 {
         while let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {

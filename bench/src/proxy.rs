@@ -17,7 +17,7 @@ use crate::{
     cpus::Cpus,
     peers::Peers,
     process::{self, Memory},
-    work::Work,
+    work::{UNIX_FOLDER, Work},
 };
 
 /// Clients that a proxy takes at most, if there are descriptors for twice as many.
@@ -89,7 +89,7 @@ impl Proxy {
             Kind::Haproxy => "haproxy.cfg",
             Kind::Envoy => "envoy.json",
         });
-        fs::write(&config, self.config(address, &peers.addresses, &prefix))?;
+        fs::write(&config, self.config(address, peers, &prefix))?;
         let mut command = Command::new(&self.path);
         match self.kind {
             Kind::Evenkeel => command.arg("serve").arg("-p").arg(&prefix).arg("-c").arg(&config),
@@ -109,7 +109,7 @@ impl Proxy {
         Ok(running)
     }
 
-    fn config(&self, listen: SocketAddr, peers: &[SocketAddr], prefix: &Path) -> String {
+    fn config(&self, listen: SocketAddr, peers: &Peers, prefix: &Path) -> String {
         match self.kind {
             Kind::Evenkeel | Kind::Nginx => nginx_config(listen, peers, prefix),
             Kind::Haproxy => haproxy_config(listen, peers),
@@ -125,8 +125,11 @@ fn number(version: &str) -> Option<&str> {
         .find(|word| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-fn nginx_config(listen: SocketAddr, peers: &[SocketAddr], prefix: &Path) -> String {
-    let servers: String = peers.iter().map(|peer| format!("        server {peer};\n")).collect();
+fn nginx_config(listen: SocketAddr, peers: &Peers, prefix: &Path) -> String {
+    let server = |address: String| format!("        server {address};\n");
+    let servers: String = peers.addresses.iter().map(|peer| server(peer.to_string())).collect();
+    let sockets: String =
+        peers.sockets.iter().map(|peer| server(format!("unix:{}", peer.display()))).collect();
     let prefix = prefix.display();
     format!(
         "daemon off;
@@ -143,13 +146,20 @@ http {{
 {servers}        keepalive 128;
         keepalive_requests {KEEPALIVE_REQUESTS};
     }}
+    upstream unix {{
+{sockets}        keepalive 128;
+        keepalive_requests {KEEPALIVE_REQUESTS};
+    }}
     server {{
         listen {listen};
+        proxy_http_version 1.1;
+        proxy_set_header Connection \"\";
+        proxy_max_temp_file_size 0;
         location / {{
             proxy_pass http://app;
-            proxy_http_version 1.1;
-            proxy_set_header Connection \"\";
-            proxy_max_temp_file_size 0;
+        }}
+        location {UNIX_FOLDER} {{
+            proxy_pass http://unix;
         }}
     }}
 }}
@@ -157,11 +167,17 @@ http {{
     )
 }
 
-fn haproxy_config(listen: SocketAddr, peers: &[SocketAddr]) -> String {
+fn haproxy_config(listen: SocketAddr, peers: &Peers) -> String {
     let files = process::allow_files(2 * CONNECTIONS_MAX + SPARE_FILES);
     let connections = CONNECTIONS_MAX.min(files.saturating_sub(SPARE_FILES) / 2);
-    let servers: String =
-        (1..).zip(peers).map(|(number, peer)| format!("    server app{number} {peer}\n")).collect();
+    let servers: String = (1..)
+        .zip(&peers.addresses)
+        .map(|(number, peer)| format!("    server app{number} {peer}\n"))
+        .collect();
+    let sockets: String = (1..)
+        .zip(&peers.sockets)
+        .map(|(number, peer)| format!("    server unix{number} unix@{}\n", peer.display()))
+        .collect();
     format!(
         "global
     nbthread 1
@@ -174,22 +190,37 @@ defaults
     timeout server 60s
 frontend all
     bind {listen}
+    use_backend unix if {{ path_beg {UNIX_FOLDER} }}
     default_backend app
 backend app
     balance roundrobin
     http-reuse always
-{servers}"
+{servers}backend unix
+    balance roundrobin
+    http-reuse always
+{sockets}"
     )
 }
 
-fn envoy_config(listen: SocketAddr, peers: &[SocketAddr]) -> String {
+fn envoy_config(listen: SocketAddr, peers: &Peers) -> String {
     let socket = |address: &SocketAddr| {
         serde_json::json!({ "socket_address": {
             "address": address.ip().to_string(), "port_value": address.port(),
         } })
     };
-    let endpoints: Vec<_> =
-        peers.iter().map(|peer| serde_json::json!({ "endpoint": { "address": socket(peer) } })).collect();
+    let pipe = |path: &PathBuf| serde_json::json!({ "pipe": { "path": path.to_string_lossy() } });
+    let cluster = |name: &str, addresses: Vec<serde_json::Value>| {
+        let endpoint = |address| serde_json::json!({ "endpoint": { "address": address } });
+        let endpoints: Vec<_> = addresses.into_iter().map(endpoint).collect();
+        serde_json::json!({
+            "name": name,
+            "type": "STATIC",
+            "lb_policy": "ROUND_ROBIN",
+            "connect_timeout": "60s",
+            "load_assignment": { "cluster_name": name, "endpoints": [{ "lb_endpoints": endpoints }] },
+        })
+    };
+    let route = |prefix: &str, name: &str| serde_json::json!({ "match": { "prefix": prefix }, "route": { "cluster": name } });
     let types = "type.googleapis.com/envoy.extensions.filters";
     serde_json::json!({ "static_resources": {
         "listeners": [{
@@ -202,7 +233,7 @@ fn envoy_config(listen: SocketAddr, peers: &[SocketAddr]) -> String {
                     "route_config": { "virtual_hosts": [{
                         "name": "all",
                         "domains": ["*"],
-                        "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "app" } }],
+                        "routes": [route(UNIX_FOLDER, "unix"), route("/", "app")],
                     }] },
                     "http_filters": [{
                         "name": "router",
@@ -211,13 +242,10 @@ fn envoy_config(listen: SocketAddr, peers: &[SocketAddr]) -> String {
                 },
             }] }],
         }],
-        "clusters": [{
-            "name": "app",
-            "type": "STATIC",
-            "lb_policy": "ROUND_ROBIN",
-            "connect_timeout": "60s",
-            "load_assignment": { "cluster_name": "app", "endpoints": [{ "lb_endpoints": endpoints }] },
-        }],
+        "clusters": [
+            cluster("app", peers.addresses.iter().map(socket).collect()),
+            cluster("unix", peers.sockets.iter().map(pipe).collect()),
+        ],
     } })
     .to_string()
 }

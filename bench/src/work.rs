@@ -3,6 +3,9 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+/// What requests begin with that go to peers on unix sockets.
+pub(crate) const UNIX_FOLDER: &str = "/unix/";
+
 /// A kind of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -13,8 +16,12 @@ pub(crate) enum Work {
     Body1k,
     /// The same, 10,000 bytes.
     Body10k,
+    /// The same, 16,384 bytes: with its head more than 16 KiB.
+    Body16k,
     /// The same, 100,000 bytes.
     Body100k,
+    /// GET with a response body of 100 bytes, from peers on unix sockets.
+    UnixPeers,
     /// A browser's request of 15 fields, response body of 1,000 bytes.
     Browser,
     /// Each request on a connection of its own, response body of 100 bytes.
@@ -22,15 +29,25 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Body100, Self::Body1k, Self::Body10k, Self::Body100k, Self::Browser, Self::NewConnections];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Body100,
+        Self::Body1k,
+        Self::Body10k,
+        Self::Body16k,
+        Self::Body100k,
+        Self::UnixPeers,
+        Self::Browser,
+        Self::NewConnections,
+    ];
 
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Body100 => "0.1 KB",
             Self::Body1k => "1 KB",
             Self::Body10k => "10 KB",
+            Self::Body16k => "16 KB",
             Self::Body100k => "100 KB",
+            Self::UnixPeers => "unix peers, 0.1 KB",
             Self::Browser => "browser, 1 KB",
             Self::NewConnections => "new connections",
         }
@@ -38,15 +55,17 @@ impl Work {
 
     pub(crate) fn body_bytes(self) -> usize {
         match self {
-            Self::Body100 | Self::NewConnections => 100,
+            Self::Body100 | Self::UnixPeers | Self::NewConnections => 100,
             Self::Body1k | Self::Browser => 1_000,
             Self::Body10k => 10_000,
+            Self::Body16k => 16_384,
             Self::Body100k => 100_000,
         }
     }
 
     pub(crate) fn path(self) -> String {
-        format!("/{}", self.body_bytes())
+        let folder = if self == Self::UnixPeers { UNIX_FOLDER } else { "/" };
+        format!("{folder}{}", self.body_bytes())
     }
 
     /// Fields beside `Host`.
@@ -54,7 +73,12 @@ impl Work {
         match self {
             Self::Browser => BROWSER,
             Self::NewConnections => &[("Connection", "close")],
-            Self::Body100 | Self::Body1k | Self::Body10k | Self::Body100k => &[],
+            Self::Body100
+            | Self::Body1k
+            | Self::Body10k
+            | Self::Body16k
+            | Self::Body100k
+            | Self::UnixPeers => &[],
         }
     }
 }
