@@ -253,7 +253,7 @@ fn print_version(full: bool) {
 }
 
 /// Modules that nginx has only where it is asked for them, each with a directive of its own.
-const OPTIONAL_MODULES: [(&str, &str); 9] = [
+const OPTIONAL_MODULES: [(&str, &str); 10] = [
     ("http_addition_module", "add_before_body"),
     ("http_auth_request_module", "auth_request"),
     ("http_gunzip_module", "gunzip"),
@@ -263,6 +263,7 @@ const OPTIONAL_MODULES: [(&str, &str); 9] = [
     ("http_secure_link_module", "secure_link"),
     ("http_stub_status_module", "stub_status"),
     ("http_sub_module", "sub_filter"),
+    ("http_v2_module", "http2"),
 ];
 
 /// What `-V` shows as configure arguments, by which nginx's own tests know what to expect: the modules that are not

@@ -292,6 +292,7 @@ mod tests {
             address,
             declared_port: 80,
             proxy_protocol: false,
+            http2: false,
             options: SocketOptions::default(),
             default_server: keel_model::ServerId(0),
             servers: vec![keel_model::ServerId(0)],

@@ -1,4 +1,4 @@
-//! HTTP/1 without I/O: heads, body framing, fields, limits; and the PROXY protocol's header in front of it.
+//! HTTP without I/O, as HTTP/1 writes it: heads, body framing, fields, limits; and the PROXY protocol's header in front of it.
 //!
 //! Everything works on bytes that the caller has read and says what they mean as ranges into them; nothing here copies
 //! a field, owns a socket or reads a clock. Framing follows RFC 9112 strictly: what two proxies could read differently
@@ -25,7 +25,7 @@ pub mod uri;
 
 pub use field::{Field, Fields, Name, NameSet, Range};
 pub use lines::{FieldName, Lines, Message, RequestVersion, Status, Unwritable, unfolded};
-pub use request::{Limits, RequestBody, RequestError, RequestHead, Rules, Target, Underscores};
+pub use request::{Limits, RequestBody, RequestError, RequestHead, Rules, StreamEnd, Target, Underscores};
 pub use response::{ResponseError, ResponseFraming, ResponseHead};
 
 /// Which version of the protocol a message speaks.
@@ -36,6 +36,8 @@ pub enum Version {
     /// HTTP/1.1, and higher minor versions, which mean the same.
     #[default]
     Http11,
+    /// HTTP/2, whose heads are written as lines before they are read here.
+    Http2,
 }
 
 /// Whether a head is complete.

@@ -88,7 +88,7 @@ pub enum RequestError {
     /// A handshake of WebSocket that isn't whole (RFC 6455 §4.2.1).
     #[error("client sent WebSocket handshake without \"Sec-WebSocket-Key\" header")]
     WebSocketKey,
-    /// HTTP/1.1 without `Host`.
+    /// HTTP/1.1 without `Host`, or HTTP/2 without that and `:authority`.
     #[error("client sent HTTP/1.1 request without \"Host\" header")]
     NoHost,
     /// `Content-Length` is no number.
@@ -137,6 +137,15 @@ pub enum RequestBody {
     Chunked,
 }
 
+/// Where a stream of HTTP/2 ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// With the request's head.
+    WithHead,
+    /// Behind it: a body follows, if only an empty one.
+    Later,
+}
+
 /// What is requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Target {
@@ -177,6 +186,8 @@ pub struct RequestHead {
     pub odd_field: Option<Range>,
     next: usize,
     stage: Stage,
+    /// The version that the connection speaks.
+    speaks: Version,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -192,6 +203,33 @@ impl RequestHead {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
         *self = Self { fields, ..Self::default() };
+    }
+
+    /// Reads the whole head of an HTTP/2 request that has been written as lines, its `:authority` as `Host`. `ends` says
+    /// whether the request has no body.
+    ///
+    /// # Errors
+    /// What makes the request one to refuse.
+    pub fn parse_http2(
+        &mut self,
+        bytes: &[u8],
+        rules: &Rules,
+        ends: StreamEnd,
+    ) -> Result<usize, RequestError> {
+        self.speaks = Version::Http2;
+        let Progress::Complete(end) = self.parse(bytes, rules)? else { return Err(RequestError::Line) };
+        if self.version != Version::Http2 || self.target.scheme.is_some() {
+            return Err(RequestError::Line);
+        }
+        self.body = match (self.body, ends) {
+            (RequestBody::Length(_), StreamEnd::WithHead) => return Err(RequestError::ContentLength),
+            (_, StreamEnd::WithHead) => RequestBody::None,
+            (RequestBody::None, StreamEnd::Later) if !self.fields.has(Name::ContentLength) => {
+                RequestBody::Chunked
+            }
+            (body, StreamEnd::Later) => body,
+        };
+        Ok(end)
     }
 
     /// Reads on in `bytes`, which begin where they did at the last call and may have grown.
@@ -296,9 +334,12 @@ impl RequestHead {
         let (target, form) =
             parse_target(rest.get(..target_length).unwrap_or_default(), start + target_start)?;
         self.target = target;
-        self.version = parse_version(line.get(version_start..).unwrap_or_default())?;
+        self.version = match line.get(version_start..).unwrap_or_default() {
+            b"HTTP/2.0" if self.speaks == Version::Http2 => Version::Http2,
+            text => parse_version(text)?,
+        };
         // In HTTP/1.0 what is too much is cut off, as nginx does, before anything is decided by it.
-        if form == Form::Tolerated && self.version == Version::Http11 {
+        if form == Form::Tolerated && self.version != Version::Http10 {
             return Err(RequestError::Line);
         }
         match self.method.of(bytes) {
@@ -312,7 +353,7 @@ impl RequestHead {
 
     /// Draws the conclusions from all fields together.
     fn finish(&mut self, bytes: &[u8]) -> Result<(), RequestError> {
-        if self.version == Version::Http11 && !self.fields.has(Name::Host) {
+        if self.version != Version::Http10 && !self.fields.has(Name::Host) {
             return Err(RequestError::NoHost);
         }
         if self.fields.first(Name::Host).is_some_and(|field| has_tab_around(bytes, field)) {
@@ -341,7 +382,8 @@ impl RequestHead {
             None => None,
         };
         self.body = match (self.fields.first(Name::TransferEncoding), length) {
-            (Some(_), _) if self.version < Version::Http11 => return Err(RequestError::TransferEncoding10),
+            (Some(_), _) if self.version == Version::Http10 => return Err(RequestError::TransferEncoding10),
+            (Some(_), _) if self.version == Version::Http2 => return Err(RequestError::TransferEncoding),
             (Some(field), _)
                 if !field.value.of(bytes).eq_ignore_ascii_case(b"chunked")
                     || has_tab_around(bytes, field) =>
@@ -401,7 +443,7 @@ impl RequestHead {
     /// Says whether the client is willing to send another request on this connection (RFC 9112 §9.3).
     pub fn wants_keep_alive(&self) -> bool {
         match self.version {
-            Version::Http11 => !self.connection.close,
+            Version::Http11 | Version::Http2 => !self.connection.close,
             Version::Http10 => self.connection.keep_alive && !self.connection.close,
         }
     }

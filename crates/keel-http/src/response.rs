@@ -169,7 +169,7 @@ impl ResponseHead {
     /// Says whether the peer keeps its connection open after this response (RFC 9112 §9.3).
     pub fn keeps_alive(&self) -> bool {
         match self.version {
-            Version::Http11 => !self.connection.close,
+            Version::Http11 | Version::Http2 => !self.connection.close,
             Version::Http10 => self.connection.keep_alive && !self.connection.close,
         }
     }

@@ -35,6 +35,8 @@ pub struct Listener {
     pub declared_port: u16,
     /// Whether every connection begins with a header of the PROXY protocol.
     pub proxy_protocol: bool,
+    /// Whether clients may begin with HTTP/2 whatever the default server's `http2` says (`listen ... http2`).
+    pub http2: bool,
     /// How to open the socket.
     pub options: SocketOptions,
     /// Answers requests whose host no other server claims.

@@ -26,6 +26,8 @@ pub enum Variable {
     ServerAddr,
     ServerPort,
     ServerProtocol,
+    /// `h2` over TLS, `h2c` without, nothing where another version is spoken.
+    Http2,
     RemoteAddr,
     RemotePort,
     RemoteUser,

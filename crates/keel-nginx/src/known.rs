@@ -133,7 +133,6 @@ impl Entry {
             ),
             Effect::Harmless(effect) => {
                 let (code, message) = match name {
-                    "http2" => ("nginx::unsupported-http2", "HTTP/2 is not there yet".to_owned()),
                     "http3" | "http3_hq" => {
                         ("nginx::unsupported-http3", "HTTP/3 is not there yet".to_owned())
                     }

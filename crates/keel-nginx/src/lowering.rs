@@ -276,6 +276,7 @@ fn server_listens(reader: &mut Reader<'_>, server: &mut Frame) -> Vec<Listen> {
             options: Default::default(),
             default_server: false,
             proxy_protocol: false,
+            http2: false,
             options_set: false,
             span,
         };
@@ -338,6 +339,8 @@ fn add_listen(reader: &mut Reader<'_>, bound: &mut Vec<Bound>, id: ServerId, lis
     // One that has it has it for all, as in nginx.
     let proxy_protocol = known.listen.proxy_protocol || listen.proxy_protocol;
     known.listen.proxy_protocol = proxy_protocol;
+    let http2 = known.listen.http2 || listen.http2;
+    known.listen.http2 = http2;
     if listen.options_set {
         if known.listen.options_set {
             let found = clash(
@@ -348,7 +351,7 @@ fn add_listen(reader: &mut Reader<'_>, bound: &mut Vec<Bound>, id: ServerId, lis
             );
             return reader.diagnostics.push(found);
         }
-        known.listen = Listen { proxy_protocol, ..listen.clone() };
+        known.listen = Listen { proxy_protocol, http2, ..listen.clone() };
     }
     if listen.default_server {
         match known.default_server {
@@ -435,6 +438,7 @@ fn fold(bound: Vec<Bound>) -> Vec<Listener> {
                 Address::Unix(_) => 0,
             },
             proxy_protocol: bound.listen.proxy_protocol,
+            http2: bound.listen.http2,
             default_server: bound.default_id(),
             servers: bound.ids(),
             by_local_address: Vec::new(),
@@ -446,6 +450,7 @@ fn fold(bound: Vec<Bound>) -> Vec<Listener> {
         let key = Some((is_ipv4, address.port()));
         if let Some(listener) = listeners.iter_mut().find(|listener| wildcard_port(&listener.address) == key)
         {
+            listener.http2 |= bound.listen.http2;
             listener.by_local_address.push((address, bound.default_id(), bound.ids()));
         }
     }

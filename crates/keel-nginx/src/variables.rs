@@ -98,6 +98,7 @@ const FIXED: &[(&str, Variable)] = &[
     ("connection_time", Variable::ConnectionTime), ("content_length", Variable::ContentLength),
     ("content_type", Variable::ContentType), ("document_root", Variable::DocumentRoot),
     ("document_uri", Variable::Uri), ("gzip_ratio", Variable::GzipRatio), ("host", Variable::Host), ("hostname", Variable::Hostname),
+    ("http2", Variable::Http2),
     ("https", Variable::Https), ("invalid_referer", Variable::InvalidReferer), ("is_args", Variable::IsArgs), ("is_request_port", Variable::IsRequestPort),
     ("limit_conn_status", Variable::LimitConnStatus), ("limit_rate", Variable::LimitRate),
     ("limit_req_status", Variable::LimitReqStatus), ("msec", Variable::Msec), ("msie", Variable::Msie), ("nginx_version", Variable::NginxVersion),
@@ -158,7 +159,7 @@ const PROXY_SSL_TLVS: &[(&str, u8)] =
 /// Variables that have no value while what gives them one isn't configured, or is reported where it is.
 #[rustfmt::skip]
 const ABSENT: &[&str] = &[
-    "http2", "http3", "quic", "session_log_binary_id", "session_log_id", "session_time",
+    "http3", "quic", "session_log_binary_id", "session_log_id", "session_time",
     "uid_got", "uid_reset", "uid_set", "upstream_cache_age", "upstream_cache_etag", "upstream_cache_last_modified",
     "upstream_cache_status", "upstream_queue_time",
 ];

@@ -383,13 +383,13 @@ fn zones_of_upstreams_have_one_size() {
 
 #[test]
 fn what_concerns_many_places_is_said_once() {
-    let text = "events {} http { server { listen 80 http2; http2 on; listen 443 ssl; listen 444 ssl; }
-        server { listen 80 http2; listen 443 ssl; resolver 127.0.0.1; server_name a; } 
+    let text = "events {} http { server { listen 80; http3 on; listen 443 ssl; listen 444 ssl; }
+        server { listen 80; http3 on; listen 443 ssl; resolver 127.0.0.1; server_name a; } 
         server { listen 80; resolver 127.0.0.1; server_name b; } }";
     let said = human(&[("nginx.conf", text)]);
     let count = |what: &str| said.matches(what).count();
-    assert_eq!(count("HTTP/2 is not there yet"), 1, "{said}");
-    assert_eq!(count("clients are answered in HTTP/1.1; the same holds at 2 more places"), 1, "{said}");
+    assert_eq!(count("HTTP/3 is not there yet"), 1, "{said}");
+    assert_eq!(count("clients are answered without it; the same holds at one more place"), 1, "{said}");
     assert_eq!(count("`443` stays closed"), 1, "{said}");
     assert_eq!(count("nothing listens here; the same holds at one more place"), 1, "{said}");
     assert_eq!(count("`444` stays closed"), 1, "{said}");

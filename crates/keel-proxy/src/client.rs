@@ -20,7 +20,7 @@ use crate::{
     exchange::{Exchange, Method, Remote},
     io::timer::Timer,
     snapshot::{Server, ServerNames},
-    transport::{self, Socket},
+    transport::{self, Socket, Transport},
     worker::{View, Worker},
 };
 
@@ -31,7 +31,7 @@ pub(crate) use self::{
     connection::ClientConnection,
     flush::flush,
     sink::{Capture, Sink},
-    stream::{ClientStream, Framing, HeadFailure},
+    stream::{ClientStream, Framing, H2, HeadFailure},
     watch::ClientWatch,
 };
 
@@ -105,6 +105,28 @@ impl Client {
             kept_until: None,
             last_host: LastHost::default(),
         }
+    }
+
+    /// Says whether the connection may begin with HTTP/2, on which nothing has been said yet.
+    pub(crate) fn may_speak_http2(&self) -> bool {
+        self.connection.requests == 0 && {
+            let listener = &self.connection.view.snapshot.listeners[self.connection.listener_at];
+            listener.http2 || self.default_server().client.http2
+        }
+    }
+
+    /// Takes the connection out of the stream, with what has come on it.
+    pub(crate) fn take_transport(&mut self) -> Option<(Transport, Vec<u8>)> {
+        let mut stream = std::mem::replace(&mut self.stream, ClientStream::new(Sink::Discard));
+        let input = std::mem::take(stream.behind());
+        Some((stream.into_transport()?, input))
+    }
+
+    /// Makes the client's side of a request that came on a stream of this connection.
+    pub(crate) fn on_stream(&self, stream: H2) -> Self {
+        let mut client = Self::resumed(self.connection.clone(), Sink::Discard, Timer::default());
+        client.stream = ClientStream::H2(Box::new(stream));
+        client
     }
 
     /// Makes the client's side of a request within this one's server, whose answer goes elsewhere.

@@ -1,6 +1,7 @@
 //! Clients' connections: one task per connection that has something to do, which drives the peer's socket too.
 
 mod h1;
+mod h2;
 mod linger;
 mod opening;
 mod order;
@@ -10,6 +11,8 @@ mod task;
 use std::{future::poll_fn, rc::Rc, task::Poll, time::Duration};
 
 use crate::{client::Client, transport::Peeked, worker::Worker};
+
+use opening::Protocol;
 
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use h1::accept_head;
@@ -39,6 +42,16 @@ async fn serve(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> Served 
                 return Served::Ended;
             }
             continue;
+        }
+        if client.may_speak_http2() {
+            match Box::pin(opening::find_protocol(worker, client, rest)).await {
+                Some(Protocol::Http1) => {}
+                Some(Protocol::Http2) => {
+                    Box::pin(h2::serve(worker, client, rest)).await;
+                    return Served::Ended;
+                }
+                None => return Served::Ended,
+            }
         }
         // Boxed, so that an idle connection doesn't carry the room that a request needs.
         if !Box::pin(h1::serve_one(worker, client, rest)).await {

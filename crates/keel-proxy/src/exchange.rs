@@ -599,9 +599,14 @@ impl Exchange {
         self.routed.method.is_idempotent() && self.upstream.method.is_idempotent()
     }
 
-    /// Says whether the client speaks HTTP/1.1 and so understands chunks.
+    /// Says whether the client speaks HTTP/1.1 or more, and so understands bodies in pieces with trailers behind them.
     pub(crate) fn is_http11(&self) -> bool {
-        self.received.head.version == Version::Http11
+        self.received.head.version != Version::Http10
+    }
+
+    /// Says whether the request came on a stream of HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.received.head.version == Version::Http2
     }
 }
 

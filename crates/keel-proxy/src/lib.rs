@@ -20,6 +20,7 @@ mod files;
 mod filter;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod http2;
 mod io;
 mod job;
 mod limits;

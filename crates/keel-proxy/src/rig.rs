@@ -75,6 +75,7 @@ impl Rig {
                 address: Address::Unix("rig".into()),
                 declared_port: 80,
                 proxy_protocol: false,
+                http2: false,
                 options: SocketOptions::default(),
                 default_server: ServerId(0),
                 servers: vec![ServerId(0)],

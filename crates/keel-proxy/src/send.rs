@@ -176,7 +176,7 @@ fn finish(
 /// Gathers the trailers of the place's filters, where the body's framing has room for them. The head has been sent: what
 /// can't be written is left out.
 fn filter_trailers(job: &Job<'_>, framing: Framing) -> Lines {
-    if framing != Framing::Chunked {
+    if framing != Framing::Chunked && !job.ex.is_http2() {
         return Lines::default();
     }
     let trailers = filter::trailers(job);

@@ -85,6 +85,7 @@ impl Lookup<'_> {
             Variable::Host if !ex.received.host.is_empty() => put(out, Some(&ex.received.host)),
             Variable::Host | Variable::ServerName => put(out, Some(ex.server(self.view).name.as_bytes())),
             Variable::ServerProtocol => put_some(out, self.protocol()),
+            Variable::Http2 => put_some(out, if ex.is_http2() { b"h2c" } else { b"" }),
             Variable::RemoteUser => put(out, self.credentials().as_ref().map(Credentials::user)),
             Variable::RequestId => self.request_id(out),
             Variable::RequestTime => self.request_time(out),
@@ -293,6 +294,7 @@ impl Lookup<'_> {
             _ if self.ex.received.head.method.is_empty() => b"",
             Version::Http10 => b"HTTP/1.0",
             Version::Http11 => b"HTTP/1.1",
+            Version::Http2 => b"HTTP/2.0",
         }
     }
 

@@ -105,7 +105,7 @@ pub(crate) type DynamicGroup = (Arc<Group>, Rc<Pool>);
 /// What the loop of one worker holds.
 pub(crate) struct Worker {
     pub(crate) clock: Rc<Clock>,
-    pub(crate) buffers: BufferPool,
+    pub(crate) buffers: Rc<BufferPool>,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) reports: Reports,
     pub(crate) index: usize,
@@ -171,7 +171,7 @@ impl Worker {
     pub(crate) fn new(setup: WorkerSetup) -> (Rc<Self>, mpsc::Receiver<WorkerOrder>) {
         let worker = Rc::new(Self {
             clock: Rc::new(Clock::new()),
-            buffers: BufferPool::default(),
+            buffers: Rc::default(),
             counters: setup.counters,
             reports: setup.reports,
             index: setup.index,

@@ -25,6 +25,12 @@ settings! {
         merge_slashes: bool = true;
         /// `max_headers`: fields in a request head at most.
         headers_max: u32 = 1000;
+        /// `http2`.
+        http2: bool = false;
+        /// `http2_max_concurrent_streams`.
+        http2_max_concurrent_streams: u32 = 128;
+        /// `http2_body_preread_size`.
+        http2_body_preread_size: ByteSize = ByteSize::kib(64);
     }
 }
 

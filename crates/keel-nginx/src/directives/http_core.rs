@@ -65,14 +65,15 @@ pub(crate) const ROWS: &[Row] = &[
         name: "listen",
         syntax: "address[:port] | port | unix:path [default_server] [backlog=number] [reuseport] [ipv6only=on|off] \
                  [rcvbuf=size] [sndbuf=size] [so_keepalive=on|off|idle:interval:count] [deferred] \
-                 [fastopen=number] [bind] [proxy_protocol]",
+                 [fastopen=number] [bind] [proxy_protocol] [http2]",
         contexts: Contexts::SERVER,
         arity: Arity::AtLeast(1),
         default: Some("*:80 | *:8000"),
         doc: "Where the server listens. Without any, port 80 for root and 8000 otherwise. A port may be a range \
               `first-last`. `reuseport` is read without effect: the supervisor keeps one socket for all \
               workers, over reloads too, and each worker accepts from it. With `proxy_protocol` every connection \
-              begins with a header of the PROXY protocol, version 1 or 2, within `client_header_timeout`.",
+              begins with a header of the PROXY protocol, version 1 or 2, within `client_header_timeout`. `http2` \
+              is the older way to say `http2 on` of all servers of the address.",
         set: Setter::Simple(http_listen::listen),
     },
     Row {

@@ -19,6 +19,7 @@ pub(crate) struct Listen {
     pub(crate) options: SocketOptions,
     pub(crate) default_server: bool,
     pub(crate) proxy_protocol: bool,
+    pub(crate) http2: bool,
     /// Whether any parameter of the socket is given, which only one `listen` of an address may do.
     pub(crate) options_set: bool,
     pub(crate) span: Span,
@@ -31,7 +32,7 @@ struct Parameters {
     options_set: bool,
     default_server: bool,
     proxy_protocol: bool,
-    http2: Option<Span>,
+    http2: bool,
     /// The parameter that keeps this listener from being opened.
     unserved: Option<(Unserved, Span)>,
 }
@@ -84,19 +85,13 @@ pub(crate) fn listen(reader: &mut Reader<'_>, directive: &Directive) {
         reader.frame.server.skipped.push(span);
         return report_unserved(reader, unserved, &place_word.text, span);
     }
-    if let Some(span) = parameters.http2 {
-        reader.diagnostics.push(
-            Diagnostic::warning("nginx::unsupported-http2", "HTTP/2 is not there yet")
-                .at(span, "clients are answered in HTTP/1.1")
-                .once_per_run(),
-        );
-    }
     for address in addresses {
         reader.frame.server.listens.push(Listen {
             address,
             options: parameters.options.clone(),
             default_server: parameters.default_server,
             proxy_protocol: parameters.proxy_protocol,
+            http2: parameters.http2,
             options_set: parameters.options_set,
             span: directive.span(),
         });
@@ -154,7 +149,7 @@ fn parameter(reader: &mut Reader<'_>, directive: &Directive, word: &Word, parame
         ("default_server" | "default", None) => parameters.default_server = true,
         ("ssl", None) => parameters.unserved = Some((Unserved::Tls, word.span)),
         ("quic", None) => parameters.unserved = Some((Unserved::Quic, word.span)),
-        ("http2", None) => parameters.http2 = Some(word.span),
+        ("http2", None) => parameters.http2 = true,
         ("proxy_protocol", None) => parameters.proxy_protocol = true,
         ("multipath" | "setfib" | "accept_filter", _) => {
             parameters.options_set = true;

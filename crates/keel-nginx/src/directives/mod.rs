@@ -33,6 +33,7 @@ pub(crate) mod http_split_clients;
 pub(crate) mod http_try_files;
 pub(crate) mod http_upstream;
 pub(crate) mod http_upstream_scope;
+pub(crate) mod http_v2;
 pub(crate) mod limit_zones;
 pub(crate) mod resolver;
 pub(crate) mod syslog;
@@ -74,4 +75,5 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_secure_link_module", rows: http_secure_link::ROWS },
     Module { name: "ngx_http_split_clients_module", rows: http_split_clients::ROWS },
     Module { name: "ngx_http_upstream_module", rows: http_upstream::ROWS },
+    Module { name: "ngx_http_v2_module", rows: http_v2::ROWS },
 ];

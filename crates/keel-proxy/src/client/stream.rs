@@ -1,9 +1,11 @@
 //! A client's stream: one request's way in, and its response's way out.
 //!
 //! How heads and bodies stand on the connection is known here and nowhere else: others give and take fields and payload.
-//! With HTTP/1 a connection is one stream, which carries one request after the other.
+//! With HTTP/1 a connection is one stream, which carries one request after the other; with HTTP/2 it has many at once, each
+//! of which carries one.
 
 mod h1;
+mod h2;
 
 use std::{
     io,
@@ -13,7 +15,7 @@ use std::{
 
 use keel_http::{Lines, Message, Name, RequestError, Rules};
 
-pub(crate) use self::h1::H1;
+pub(crate) use self::{h1::H1, h2::H2};
 use super::sink::{Capture, Sink};
 use crate::{
     error::BodyFailure,
@@ -24,6 +26,8 @@ use crate::{
 /// One stream of a client.
 pub(crate) enum ClientStream {
     H1(H1),
+    /// Boxed, so that others don't grow.
+    H2(Box<H2>),
 }
 
 /// How the body of a response is framed for the client.
@@ -68,6 +72,7 @@ impl ClientStream {
     pub(crate) fn behind(&mut self) -> &mut Vec<u8> {
         match self {
             ClientStream::H1(h1) => &mut h1.behind,
+            ClientStream::H2(h2) => &mut h2.behind,
         }
     }
 
@@ -75,6 +80,7 @@ impl ClientStream {
     pub(crate) fn into_transport(self) -> Option<Transport> {
         match self {
             ClientStream::H1(h1) => h1.into_transport(),
+            ClientStream::H2(_) => None,
         }
     }
 
@@ -87,6 +93,8 @@ impl ClientStream {
     ) -> Poll<Result<(), HeadFailure>> {
         match self {
             ClientStream::H1(h1) => h1.poll_head(cx, received, rules),
+            // It has come before its stream.
+            ClientStream::H2(h2) => Poll::Ready(h2.read_head(received, rules).map_err(HeadFailure::Refused)),
         }
     }
 
@@ -99,6 +107,7 @@ impl ClientStream {
     ) -> Poll<Result<usize, BodyFailure>> {
         match self {
             ClientStream::H1(h1) => h1.poll_body(cx, received, out),
+            ClientStream::H2(h2) => h2.poll_body(cx, received, out),
         }
     }
 
@@ -106,6 +115,7 @@ impl ClientStream {
     pub(crate) fn begin(&mut self, head: Message, framing: Framing) {
         match self {
             ClientStream::H1(h1) => h1.begin(head, framing),
+            ClientStream::H2(h2) => h2.begin(head, framing),
         }
     }
 
@@ -113,6 +123,7 @@ impl ClientStream {
     pub(crate) fn put_continue(&mut self) {
         match self {
             ClientStream::H1(h1) => h1.put_continue(),
+            ClientStream::H2(h2) => h2.put_continue(),
         }
     }
 
@@ -121,6 +132,7 @@ impl ClientStream {
     pub(crate) fn put(&mut self, payload: &[u8]) {
         match self {
             ClientStream::H1(h1) => h1.put(payload),
+            ClientStream::H2(h2) => h2.put(payload),
         }
     }
 
@@ -128,6 +140,7 @@ impl ClientStream {
     pub(crate) fn begin_piece(&mut self, length: u64) {
         match self {
             ClientStream::H1(h1) => h1.begin_piece(length),
+            ClientStream::H2(_) => {}
         }
     }
 
@@ -135,6 +148,7 @@ impl ClientStream {
     pub(crate) fn end_piece(&mut self) {
         match self {
             ClientStream::H1(h1) => h1.end_piece(),
+            ClientStream::H2(_) => {}
         }
     }
 
@@ -142,6 +156,7 @@ impl ClientStream {
     pub(crate) fn end(&mut self, trailers: &Lines) {
         match self {
             ClientStream::H1(h1) => h1.end(trailers),
+            ClientStream::H2(h2) => h2.end(trailers),
         }
     }
 
@@ -150,6 +165,7 @@ impl ClientStream {
     pub(crate) fn pending(&self) -> usize {
         match self {
             ClientStream::H1(h1) => h1.pending(),
+            ClientStream::H2(h2) => h2.pending(),
         }
     }
 
@@ -158,6 +174,7 @@ impl ClientStream {
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match self {
             ClientStream::H1(h1) => h1.poll_send(cx),
+            ClientStream::H2(h2) => h2.poll_send(cx),
         }
     }
 
@@ -171,6 +188,7 @@ impl ClientStream {
     ) -> Poll<io::Result<usize>> {
         match self {
             ClientStream::H1(h1) => h1.poll_send_file(cx, file, offset, length_max),
+            ClientStream::H2(h2) => h2.poll_send_file(cx, file, offset, length_max),
         }
     }
 
@@ -178,6 +196,7 @@ impl ClientStream {
     pub(crate) fn clear_sent(&mut self, head: &mut Vec<u8>) {
         match self {
             ClientStream::H1(h1) => h1.clear_sent(head),
+            ClientStream::H2(h2) => h2.clear_sent(head),
         }
     }
 
@@ -185,6 +204,7 @@ impl ClientStream {
     pub(crate) fn finish(&mut self, head: &mut Vec<u8>) {
         match self {
             ClientStream::H1(h1) => h1.finish(head),
+            ClientStream::H2(h2) => h2.finish(head),
         }
     }
 
@@ -192,6 +212,7 @@ impl ClientStream {
     pub(super) fn poll_stir(&mut self, cx: &mut Context<'_>) -> Poll<Stir> {
         match self {
             ClientStream::H1(h1) => h1.poll_stir(cx),
+            ClientStream::H2(h2) => h2.poll_stir(cx),
         }
     }
 
@@ -199,6 +220,7 @@ impl ClientStream {
     pub(crate) fn upgraded(&mut self) -> Option<&mut Transport> {
         match self {
             ClientStream::H1(h1) => h1.transport_mut(),
+            ClientStream::H2(_) => None,
         }
     }
 
@@ -211,6 +233,7 @@ impl ClientStream {
     ) -> Poll<io::Result<usize>> {
         match self {
             ClientStream::H1(h1) => h1.poll_fill(cx, buffer, room),
+            ClientStream::H2(_) => Poll::Ready(Ok(0)),
         }
     }
 
@@ -218,6 +241,7 @@ impl ClientStream {
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             ClientStream::H1(h1) => h1.poll_read_ready(cx),
+            ClientStream::H2(_) => Poll::Pending,
         }
     }
 
@@ -225,6 +249,7 @@ impl ClientStream {
     pub(crate) fn peek(&mut self) -> Peeked {
         match self {
             ClientStream::H1(h1) => h1.peek(),
+            ClientStream::H2(_) => Peeked::Nothing,
         }
     }
 
@@ -232,6 +257,7 @@ impl ClientStream {
     pub(crate) fn shutdown_write(&mut self) {
         match self {
             ClientStream::H1(h1) => h1.transport_mut().into_iter().for_each(Transport::shutdown_write),
+            ClientStream::H2(_) => {}
         }
     }
 
@@ -239,6 +265,7 @@ impl ClientStream {
     pub(crate) fn socket(&self) -> Option<&Socket> {
         match self {
             ClientStream::H1(h1) => h1.transport().map(Transport::socket),
+            ClientStream::H2(_) => None,
         }
     }
 
@@ -246,6 +273,7 @@ impl ClientStream {
     fn capture(&self) -> Option<&Capture> {
         match self {
             ClientStream::H1(h1) => h1.capture(),
+            ClientStream::H2(_) => None,
         }
     }
 
@@ -259,6 +287,7 @@ impl ClientStream {
     pub(crate) fn waiting(&self) -> &[u8] {
         match self {
             ClientStream::H1(h1) => h1.waiting(),
+            ClientStream::H2(h2) => h2.waiting(),
         }
     }
 

@@ -63,19 +63,27 @@ async fn exchange(worker: &Rc<Worker>, client: &mut Client, ex: &mut Exchange, r
         Ok(()) => None,
     };
     client.connection.requests += 1;
-    worker.counters.requests.add(1);
-    ex.received.request_id = [worker.random(), worker.random()];
-    let ended = match refused {
-        Some(error) => Box::pin(refuse(worker, client, ex, view.clone(), error)).await,
-        None => match accept_head(worker, client, ex, &view) {
-            Ok(()) => phase::run(&mut Job { worker, client, ex, view: view.clone() }).await,
-            Err(error) => Box::pin(refuse(worker, client, ex, view.clone(), error)).await,
-        },
-    };
+    let ended = answer(worker, client, ex, &view, refused.map_or(Ok(()), Err)).await;
     finish(Job { worker, client, ex, view }, ended, rest).await
 }
 
-fn rules(settings: &ClientSettings) -> Rules {
+/// Answers a request whose head has been read.
+pub(super) async fn answer(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    ex: &mut Exchange,
+    view: &Rc<View>,
+    head: Result<(), RequestError>,
+) -> Ended {
+    worker.counters.requests.add(1);
+    ex.received.request_id = [worker.random(), worker.random()];
+    match head.and_then(|()| accept_head(worker, client, ex, view)) {
+        Ok(()) => phase::run(&mut Job { worker, client, ex, view: view.clone() }).await,
+        Err(error) => Box::pin(refuse(worker, client, ex, view.clone(), error)).await,
+    }
+}
+
+pub(super) fn rules(settings: &ClientSettings) -> Rules {
     let large = settings.large_header_buffers;
     let line = large.size.as_usize().max(settings.header_buffer.as_usize());
     Rules {
@@ -193,6 +201,8 @@ pub(crate) fn accept_head(
     ex.received.body_left = match ex.received.head.body {
         RequestBody::None => Decoder::Done,
         RequestBody::Length(length) => Decoder::length(length),
+        // The end is the stream's.
+        RequestBody::Chunked if ex.is_http2() => Decoder::UntilClose,
         RequestBody::Chunked => Decoder::chunked(Trailers::Drop),
     };
     // The connection of a listener that is gone follows no configuration any more: this response is its last.

@@ -29,7 +29,7 @@ const PARKED_AFTER_TICKS: u32 = 2;
 pub(crate) struct Tasks {
     all: RefCell<Slab<Rc<Seat>>>,
     spare: RefCell<Vec<Rc<Seat>>>,
-    order: RefCell<Order<4>>,
+    order: RefCell<Order<5>>,
     /// How many connections have been told to close and haven't yet.
     closing: Cell<u64>,
 }
@@ -52,6 +52,8 @@ pub(crate) enum Resting {
     Lingering,
     /// It waits for the rest of a head. nginx never closes such ones, so that half heads keep other clients out.
     ReadingHead,
+    /// It speaks HTTP/2 and waits for a stream: it keeps its task.
+    Streamless,
 }
 
 /// What a connection does that needs no task for it.
@@ -158,14 +160,17 @@ impl Tasks {
     pub(crate) fn make_room(worker: &Rc<Worker>) -> bool {
         let tasks = &worker.tasks;
         let count = |resting: Resting| tasks.order.borrow().count(resting as usize);
-        let idle = worker.parking.count() + count(Resting::Idle) + count(Resting::Lingering);
+        let idle = worker.parking.count()
+            + count(Resting::Idle)
+            + count(Resting::Lingering)
+            + count(Resting::Streamless);
         // Without one that idles, one whose head isn't whole goes, and no more of them than are needed.
         let mut left = (idle / 8).clamp(1, CLOSED_MAX);
         while left > 0 && worker.parking.close_oldest(worker) {
             left -= 1;
         }
         let all = tasks.all.borrow();
-        for resting in [Resting::Idle, Resting::Lingering] {
+        for resting in [Resting::Idle, Resting::Lingering, Resting::Streamless] {
             while left > 0 && tasks.close_first(&all, resting) {
                 left -= 1;
             }

@@ -22,6 +22,10 @@ pub(super) fn choose_framing(job: &Job<'_>, answer: &Answer) -> Framing {
     if answer.status == 101 {
         return Framing::UntilClose;
     }
+    if job.ex.is_http2() {
+        // The end of a stream is the end of the body, and trailers have room behind any.
+        return answer.length(job.ex).map_or(Framing::Chunked, Framing::Length);
+    }
     let takes_chunks = job.ex.is_http11() && job.place().scope.core.chunked_transfer_encoding;
     if takes_chunks && answer.fields.trailers {
         return Framing::Chunked;
@@ -135,8 +139,8 @@ pub(crate) fn write_date(lookup: Lookup<'_>, out: &mut Lines) {
 pub(crate) fn write_framing(lookup: Lookup<'_>, answer: &Answer, framing: Framing, out: &mut Lines) {
     match framing {
         Framing::Length(length) => out.number("Content-Length", length),
-        Framing::Chunked => out.fixed("Transfer-Encoding: chunked\r\n"),
-        Framing::UntilClose => {}
+        Framing::Chunked if !lookup.ex.is_http2() => out.fixed("Transfer-Encoding: chunked\r\n"),
+        Framing::Chunked | Framing::UntilClose => {}
         // "A server MUST NOT send a Content-Length header field in any response with a status code of 1xx
         // (Informational) or 204 (No Content)" (RFC 9110 §8.6).
         Framing::None if answer.status == 204 || lookup.ex.upstream.head.status == 204 => {}

@@ -113,6 +113,7 @@ pub(crate) fn plan(address: SocketAddr) -> Plan {
             address: Address::Tcp(address),
             declared_port: address.port(),
             proxy_protocol: false,
+            http2: false,
             options: SocketOptions::default(),
             default_server: ServerId(0),
             servers: vec![ServerId(0)],

@@ -1,6 +1,6 @@
 //! HTTP/1: the header program of the location over the client's fields.
 
-use keel_http::{Field, Lines, Message, RequestBody, RequestVersion, body::Decoder, connection, uri};
+use keel_http::{Field, Lines, Message, RequestBody, RequestVersion, connection, uri};
 use keel_model::{ProxyHttpVersion, Template};
 
 use super::{Rest, Target, WITH_HEAD_BYTES_MAX, Written, rest_of};
@@ -14,7 +14,7 @@ use crate::{
 /// Says whether the client's body can follow the head as it comes.
 pub(super) fn may_stream(job: &Job<'_>, http: &HttpProgram) -> bool {
     let chunked_to_old =
-        matches!(job.ex.received.body_left, Decoder::Chunked(_)) && http.version == ProxyHttpVersion::Http10;
+        matches!(job.ex.received.head.body, RequestBody::Chunked) && http.version == ProxyHttpVersion::Http10;
     http.set_body.is_none() && !chunked_to_old
 }
 

@@ -1,0 +1,166 @@
+//! Heads of HTTP/2 as lines of HTTP/1, which all else reads and writes, and back.
+//!
+//! A line can't be ended early from here: names and values of the crate `http` hold no CR, LF or NUL, and what is made of
+//! lines goes through those types. Fields that belong to a connection are left out both ways (RFC 9113 §8.2.2).
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{CONNECTION, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+};
+use keel_http::RequestError;
+
+/// Fields of the connection that have no name in the crate `http`.
+const OF_CONNECTION: [&str; 2] = ["keep-alive", "proxy-connection"];
+
+/// Writes a request's head as lines, `:authority` as `host`.
+///
+/// # Errors
+/// When it is one to refuse.
+pub(crate) fn write_request(parts: &http::request::Parts, out: &mut Vec<u8>) -> Result<(), RequestError> {
+    let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+    out.extend_from_slice(parts.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(path.as_bytes());
+    out.extend_from_slice(b" HTTP/2.0\r\n");
+    if !path.starts_with('/') {
+        out.extend_from_slice(b"\r\n");
+        return Err(if parts.method == http::Method::CONNECT {
+            RequestError::Connect
+        } else {
+            RequestError::Line
+        });
+    }
+    let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes());
+    if let Some(authority) = authority {
+        write_line(b"host", authority, out);
+    }
+    write_map(&parts.headers, |name| *name == HOST && authority.is_some(), out);
+    out.extend_from_slice(b"\r\n");
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    match (authority, hosts.next(), hosts.next()) {
+        (_, _, Some(_)) => Err(RequestError::Duplicate),
+        (Some(authority), Some(host), None) if host.as_bytes() != authority => Err(RequestError::TwoHosts),
+        _ => Ok(()),
+    }
+}
+
+/// Writes fields as lines. Several lines of cookies become one (RFC 9113 §8.2.3).
+fn write_map(map: &HeaderMap, leaves_out: impl Fn(&HeaderName) -> bool, out: &mut Vec<u8>) {
+    for name in map.keys().filter(|name| !leaves_out(name)) {
+        let values = map.get_all(name);
+        if *name == COOKIE {
+            let joined: Vec<&[u8]> = values.iter().map(HeaderValue::as_bytes).collect();
+            write_line(name.as_str().as_bytes(), &joined.join(&b"; "[..]), out);
+            continue;
+        }
+        for value in &values {
+            write_line(name.as_str().as_bytes(), value.as_bytes(), out);
+        }
+    }
+}
+
+fn write_line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Makes a response of a head that was written as lines.
+pub(crate) fn response(head: &[u8]) -> http::Response<()> {
+    let mut response = http::Response::new(());
+    let (line, rest) = split_line(head);
+    let status = line.get(9..12).and_then(|digits| StatusCode::from_bytes(digits).ok());
+    *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.headers_mut() = map(rest);
+    response
+}
+
+/// Makes a map of fields that were written as lines, up to an empty line or the end.
+pub(crate) fn map(lines: &[u8]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    let all = Bytes::copy_from_slice(lines);
+    let mut rest: &[u8] = &all;
+    loop {
+        let (line, behind) = split_line(rest);
+        rest = behind;
+        let Some(colon) = memchr::memchr(b':', line) else { return map };
+        let (name, value) = line.split_at_checked(colon).unwrap_or_default();
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        let Ok(name) = HeaderName::from_bytes(name) else { continue };
+        if is_of_connection(&name, value) {
+            continue;
+        }
+        if let Ok(value) = HeaderValue::from_maybe_shared(all.slice_ref(value)) {
+            // A head with too many fields to be sent has none of the rest.
+            let _ = map.try_append(name, value);
+        }
+    }
+}
+
+fn split_line(bytes: &[u8]) -> (&[u8], &[u8]) {
+    match memchr::memchr(b'\n', bytes) {
+        Some(end) => {
+            let line = bytes.get(..end).unwrap_or_default();
+            (line.strip_suffix(b"\r").unwrap_or(line), bytes.get(end + 1..).unwrap_or_default())
+        }
+        None => (bytes, &[]),
+    }
+}
+
+fn is_of_connection(name: &HeaderName, value: &[u8]) -> bool {
+    match *name {
+        CONNECTION | TRANSFER_ENCODING | UPGRADE => true,
+        TE => !value.eq_ignore_ascii_case(b"trailers"),
+        _ => OF_CONNECTION.contains(&name.as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(uri: &str, fields: &[(&str, &str)]) -> (String, Result<(), RequestError>) {
+        let mut request = http::Request::builder().uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let mut out = Vec::new();
+        let result = write_request(&parts, &mut out);
+        (String::from_utf8(out).unwrap(), result)
+    }
+
+    #[test]
+    fn a_request_becomes_lines() {
+        let (text, result) =
+            written("http://h:81/a?b", &[("cookie", "a=1"), ("x", "1"), ("cookie", "b=2"), ("x", "2")]);
+        assert_eq!(text, "GET /a?b HTTP/2.0\r\nhost: h:81\r\ncookie: a=1; b=2\r\nx: 1\r\nx: 2\r\n\r\n");
+        assert_eq!(result, Ok(()));
+        let (text, result) = written("/", &[("host", "h")]);
+        assert_eq!((text.as_str(), result), ("GET / HTTP/2.0\r\nhost: h\r\n\r\n", Ok(())));
+    }
+
+    #[test]
+    fn authority_and_host_agree() {
+        let check =
+            |hosts: &[(&str, &str)], expect| assert_eq!(written("http://h/", hosts).1, expect, "{hosts:?}");
+        check(&[("host", "h")], Ok(()));
+        check(&[("host", "other")], Err(RequestError::TwoHosts));
+        check(&[("host", "h"), ("host", "h")], Err(RequestError::Duplicate));
+    }
+
+    #[test]
+    fn lines_become_a_response_without_what_is_the_connection_s() {
+        let head =
+            b"HTTP/1.1 404 Not Found\r\nServer: nginx\r\nConnection: close\r\nKeep-Alive: timeout=5\r\n\
+            Transfer-Encoding: chunked\r\nTE: gzip\r\nA: 1\r\nA:  2 \r\nOdd name: 3\r\nEmpty:\r\n\r\nbody: 1";
+        let response = response(head);
+        assert_eq!(response.status(), StatusCode::NOT_FOUND);
+        let mut got: Vec<_> =
+            response.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        got.sort_unstable();
+        assert_eq!(got, [("a", &b"1"[..]), ("a", b"2"), ("empty", b""), ("server", b"nginx")]);
+    }
+}
