@@ -21,10 +21,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("keel-lb", &["keel-model"]),
     ("keel-regex", &["keel-model"]),
     ("keel-telemetry", &["keel-model"]),
+    ("keel-tls", &["keel-model"]),
     ("keel-tree", &["keel-model"]),
     ("keel-compose", &["keel-diag", "keel-model", "keel-tree"]),
     ("keel-kube", &["keel-compose", "keel-diag", "keel-model"]),
-    ("keel-nginx", &["keel-diag", "keel-lb", "keel-model", "keel-regex"]),
+    ("keel-nginx", &["keel-diag", "keel-lb", "keel-model", "keel-regex", "keel-tls"]),
     (
         "keel-proxy",
         &[
@@ -36,6 +37,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "keel-regex",
             "keel-sys",
             "keel-telemetry",
+            "keel-tls",
             "keel-tree",
         ],
     ),

@@ -196,6 +196,11 @@ pub(crate) fn run(args: Args, style: Style) -> ExitCode {
         if !args.quiet {
             say!("nginx: the configuration file {} syntax is ok", path.display());
         }
+        // A start or reload goes on with it, as nginx does: the other sites serve.
+        if read.diagnostics.iter().any(|found| found.code == keel_nginx::EXPIRED) {
+            say!("nginx: configuration file {} test failed", path.display());
+            return ExitCode::FAILURE;
+        }
         if let Err(error) = ready.test_files() {
             say!("nginx: [emerg] {error}");
             say!("nginx: configuration file {} test failed", path.display());
@@ -248,12 +253,15 @@ impl Args {
 fn print_version(full: bool) {
     say!("nginx version: nginx/{NGINX_VERSION} (evenkeel/{})", env!("CARGO_PKG_VERSION"));
     if full {
+        // Programs that set up TLS for nginx look here for what the configuration may say.
+        say!("built with OpenSSL 3.0.0 in name: rustls speaks TLS");
+        say!("TLS SNI support enabled");
         say!("configure arguments: {}", configure_arguments().join(" "));
     }
 }
 
 /// Modules that nginx has only where it is asked for them, each with a directive of its own.
-const OPTIONAL_MODULES: [(&str, &str); 10] = [
+const OPTIONAL_MODULES: [(&str, &str); 11] = [
     ("http_addition_module", "add_before_body"),
     ("http_auth_request_module", "auth_request"),
     ("http_gunzip_module", "gunzip"),
@@ -261,6 +269,7 @@ const OPTIONAL_MODULES: [(&str, &str); 10] = [
     ("http_random_index_module", "random_index"),
     ("http_realip_module", "set_real_ip_from"),
     ("http_secure_link_module", "secure_link"),
+    ("http_ssl_module", "ssl_certificate"),
     ("http_stub_status_module", "stub_status"),
     ("http_sub_module", "sub_filter"),
     ("http_v2_module", "http2"),

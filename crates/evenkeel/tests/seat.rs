@@ -228,11 +228,10 @@ fn the_balancer_that_proxies_has_the_seat_and_the_other_is_served_too() -> Done 
     Ok(())
 }
 
-/// As in most production files: port 80 leads to https, and certificates lie beside.
 #[test]
-fn a_server_for_tls_alone_is_left_out_and_the_others_serve() -> Done {
+fn a_server_for_http3_alone_is_left_out_and_the_others_serve() -> Done {
     let conf = "server { listen 80; location / { return 301 https://$host$request_uri; } location /app { proxy_pass http://app:5000/; } }\n\
-                server { listen 443 ssl; listen [::]:443 ssl; http2 on; ssl_certificate /etc/a.pem; ssl_certificate_key /etc/a.key;\n\
+                server { listen 443 quic; listen [::]:443 quic; http3 on;\n\
                 location / { proxy_pass http://app:5000; } }\n";
     let seat = "  nginx:\n    image: nginx\n    ports: ['127.0.0.1:@0@:80', '127.0.0.1:@1@:443']\n    \
                 volumes: ['./d.conf:/etc/nginx/conf.d/default.conf']\n";
@@ -244,7 +243,7 @@ fn a_server_for_tls_alone_is_left_out_and_the_others_serve() -> Done {
     for expect in ["so this server is left out", "published, but its `listen 443` stays closed"] {
         assert!(said.contains(expect), "{expect:?} is missing in:\n{said}");
     }
-    assert_eq!(said.matches("TLS is not there yet").count(), 1, "{said}");
+    assert_eq!(said.matches("HTTP/3 is not there yet; `443` stays closed").count(), 1, "{said}");
     assert!(ports.body(0, "/app")?.contains(HELLO));
     assert!(std::net::TcpStream::connect(("127.0.0.1", ports.0[1])).is_err());
     Ok(())

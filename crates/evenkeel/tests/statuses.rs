@@ -37,14 +37,14 @@ fn an_error_in_a_service_is_no_success() -> Done {
 }
 
 #[test]
-fn a_balancer_for_tls_alone_keeps_nothing_else_from_running() -> Done {
+fn a_balancer_for_http3_alone_keeps_nothing_else_from_running() -> Done {
     let app = keel_testkit::demo_app(std::path::Path::new(env!("CARGO_BIN_EXE_evenkeel")))?;
     let port = keel_testkit::free_port()?;
     let file = format!(
         "services:\n  web: {{image: nginx, volumes: ['./nginx.conf:/etc/nginx/nginx.conf']}}\n\
          \u{20} app: {{x-process: {{command: {app}}}, ports: ['127.0.0.1:{port}:5000']}}\n"
     );
-    let conf = "events {} http { server { listen 443 ssl; location / { proxy_pass http://app:5000; } } }";
+    let conf = "events {} http { server { listen 443 quic; location / { proxy_pass http://app:5000; } } }";
     let binary = Binary::new(env!("CARGO_BIN_EXE_evenkeel"));
     let project = Project::new(binary, &[("compose.yaml", &file), ("nginx.conf", conf)])?;
     let output = project.output(&["up", "-d"])?;

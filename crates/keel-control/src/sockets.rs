@@ -293,6 +293,7 @@ mod tests {
             declared_port: 80,
             proxy_protocol: false,
             http2: false,
+            tls: false,
             options: SocketOptions::default(),
             default_server: keel_model::ServerId(0),
             servers: vec![keel_model::ServerId(0)],

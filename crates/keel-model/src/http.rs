@@ -25,6 +25,7 @@ mod referer;
 mod rewrite;
 mod secure_link;
 mod split_clients;
+mod ssl;
 mod upstream;
 
 use std::borrow::Cow;
@@ -55,6 +56,7 @@ pub use self::referer::*;
 pub use self::rewrite::*;
 pub use self::secure_link::*;
 pub use self::split_clients::*;
+pub use self::ssl::*;
 pub use self::upstream::*;
 
 /// A `server` block.
@@ -64,6 +66,8 @@ pub struct VirtualServer {
     pub names: Vec<ServerName>,
     /// How connections and request heads are read here.
     pub client: ClientSettings,
+    /// How TLS is spoken here, where a certificate or a refusal is set.
+    pub ssl: Option<Box<SslSettings>>,
     /// What holds outside every location.
     pub scope: Scope,
     /// What the `rewrite` phase of the server itself does.

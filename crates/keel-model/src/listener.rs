@@ -37,6 +37,8 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// Whether clients may begin with HTTP/2 whatever the default server's `http2` says (`listen ... http2`).
     pub http2: bool,
+    /// Whether every connection speaks TLS, behind that header.
+    pub tls: bool,
     /// How to open the socket.
     pub options: SocketOptions,
     /// Answers requests whose host no other server claims.

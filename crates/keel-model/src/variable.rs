@@ -90,6 +90,8 @@ pub enum Variable {
     TcpinfoRttvar,
     TcpinfoSndCwnd,
     TcpinfoRcvSpace,
+    /// `$ssl_name`: of the client's TLS.
+    Ssl(SslVariable),
     // The upstream side.
     ProxyHost,
     ProxyPort,
@@ -115,6 +117,20 @@ pub enum Variable {
     Defined(VariableId),
     /// `$1` to `$9`: a group of the regular expression matched last.
     Capture(u8),
+}
+
+/// A value of a client's TLS, without the `ssl_` of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "each is the nginx variable of the same name, in snake case")]
+pub enum SslVariable {
+    AlpnProtocol,
+    Cipher,
+    Ciphers,
+    Curve,
+    Curves,
+    Protocol,
+    ServerName,
+    SessionReused,
 }
 
 /// A value that a header of version 2 of the PROXY protocol may carry.

@@ -7,6 +7,7 @@ use std::{
     io,
     net::{IpAddr, ToSocketAddrs},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 /// What the reader needs from the system.
@@ -31,6 +32,11 @@ pub trait Files {
     /// The resolver's, if the name has no address.
     fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         Ok((host, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
+    }
+
+    /// Gives the time, by which certificates are valid.
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
     }
 
     /// Tells whether this process may bind ports below 1024; without it a server with no `listen` gets port 8000.

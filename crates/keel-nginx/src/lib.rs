@@ -34,7 +34,7 @@ pub use configuration::{
     Configuration, Loaded, MainSettings, Options, ServerAddress, ServerEntry, UpstreamOrigin, UpstreamSource,
     WorkerProcesses, load,
 };
-pub use directives::{core::UserText, resolver::parse_resolver, syslog::SyslogName};
+pub use directives::{core::UserText, http_ssl::EXPIRED, resolver::parse_resolver, syslog::SyslogName};
 pub use files::{Files, HostFiles};
 pub use parser::parse;
 pub use reference::{explain, reference};

@@ -18,6 +18,7 @@ use crate::{
         http_proxy_pass::{Pass, To},
         http_proxy_upstreams::Literals,
         http_rewrite::Step,
+        http_ssl,
         http_upstream::check_zones,
         limit_zones::{self, LimitZones},
         resolver,
@@ -41,6 +42,8 @@ pub(crate) struct HttpSettings {
     pub(crate) upstreams: Vec<Frame>,
     /// Zones of upstreams, by name: the first place, and the size that any place gives.
     pub(crate) zones: BTreeMap<String, (Span, Option<ByteSize>)>,
+    /// Certificates and keys read so far, by the places that name them.
+    pub(crate) pairs: Vec<http_ssl::Loaded>,
     /// Zones of limits.
     pub(crate) limit_zones: LimitZones,
     /// Zones of caches.
@@ -130,6 +133,7 @@ fn lower_server(reader: &mut Reader<'_>, literals: &mut Literals, server: &mut F
     VirtualServer {
         names,
         client: server.client.settle(ClientSettings::default()),
+        ssl: http_ssl::lower(reader, server),
         scope: lower_scope(reader, literals, server),
         rewrite: Rewrite { steps: lower_steps(reader, literals, server) },
         locations: lower_locations(reader, literals, server),
@@ -260,6 +264,9 @@ fn listeners(reader: &mut Reader<'_>, servers: &mut [Frame]) -> Vec<Listener> {
     }
     for bound in &bound {
         conflicting_names(reader, bound, servers);
+        if let Some(span) = bound.listen.ssl {
+            http_ssl::check_listener(reader, span, bound.default_id(), &bound.ids(), servers);
+        }
     }
     name_left_out(reader, &bound, servers);
     fold(bound)
@@ -277,6 +284,7 @@ fn server_listens(reader: &mut Reader<'_>, server: &mut Frame) -> Vec<Listen> {
             default_server: false,
             proxy_protocol: false,
             http2: false,
+            ssl: None,
             options_set: false,
             span,
         };
@@ -341,6 +349,8 @@ fn add_listen(reader: &mut Reader<'_>, bound: &mut Vec<Bound>, id: ServerId, lis
     known.listen.proxy_protocol = proxy_protocol;
     let http2 = known.listen.http2 || listen.http2;
     known.listen.http2 = http2;
+    let ssl = known.listen.ssl.or(listen.ssl);
+    known.listen.ssl = ssl;
     if listen.options_set {
         if known.listen.options_set {
             let found = clash(
@@ -351,7 +361,7 @@ fn add_listen(reader: &mut Reader<'_>, bound: &mut Vec<Bound>, id: ServerId, lis
             );
             return reader.diagnostics.push(found);
         }
-        known.listen = Listen { proxy_protocol, http2, ..listen.clone() };
+        known.listen = Listen { proxy_protocol, http2, ssl, ..listen.clone() };
     }
     if listen.default_server {
         match known.default_server {
@@ -417,8 +427,10 @@ fn fold(bound: Vec<Bound>) -> Vec<Listener> {
         Address::Tcp(address) if address.ip().is_unspecified() => Some((address.is_ipv4(), address.port())),
         _ => None,
     };
-    let with_protocol =
-        |bound: &Bound| wildcard_port(&bound.listen.address).map(|port| (port, bound.listen.proxy_protocol));
+    let with_protocol = |bound: &Bound| {
+        wildcard_port(&bound.listen.address)
+            .map(|port| (port, bound.listen.proxy_protocol, bound.listen.ssl.is_some()))
+    };
     let wildcards: Vec<_> = bound.iter().filter_map(with_protocol).collect();
     let mut listeners: Vec<Listener> = Vec::new();
     let mut folded: Vec<(bool, std::net::SocketAddr, Bound)> = Vec::new();
@@ -426,7 +438,8 @@ fn fold(bound: Vec<Bound>) -> Vec<Listener> {
         if let Address::Tcp(address) = &bound.listen.address {
             let (address, key) = (*address, (address.is_ipv4(), address.port()));
             let single = !address.ip().is_unspecified();
-            let is_covered = wildcards.contains(&(key, bound.listen.proxy_protocol));
+            let is_covered =
+                wildcards.contains(&(key, bound.listen.proxy_protocol, bound.listen.ssl.is_some()));
             if single && !bound.listen.options_set && is_covered {
                 folded.push((key.0, address, bound));
                 continue;
@@ -439,6 +452,7 @@ fn fold(bound: Vec<Bound>) -> Vec<Listener> {
             },
             proxy_protocol: bound.listen.proxy_protocol,
             http2: bound.listen.http2,
+            tls: bound.listen.ssl.is_some(),
             default_server: bound.default_id(),
             servers: bound.ids(),
             by_local_address: Vec::new(),

@@ -15,7 +15,8 @@ use keel_model::{ClientLayer, Layer, LocationMatcher, ScopeLayer};
 use crate::{
     ast::{Directive, Word},
     directives::{
-        core, events, http_core, http_limit_except, http_proxy, http_rewrite, http_upstream, resolver,
+        core, events, http_core, http_limit_except, http_proxy, http_rewrite, http_ssl, http_upstream,
+        resolver,
     },
     files::Files,
     known,
@@ -69,6 +70,8 @@ pub(crate) struct Frame {
     pub(crate) limit_except: Option<http_limit_except::LimitExceptBlock>,
     /// ngx_http_upstream_module.
     pub(crate) upstream: http_upstream::Settings,
+    /// ngx_http_ssl_module.
+    pub(crate) ssl: http_ssl::Settings,
     /// Who is asked for names.
     pub(crate) resolver: resolver::Settings,
     /// Of a location: which requests it takes.
@@ -93,6 +96,7 @@ impl Frame {
             steps: Vec::new(),
             limit_except: None,
             upstream: http_upstream::Settings::default(),
+            ssl: http_ssl::Settings::default(),
             resolver: resolver::Settings::default(),
             matcher: None,
             locations: Vec::new(),
@@ -104,6 +108,7 @@ impl Frame {
         self.client.inherit(&outer.client);
         self.scope.inherit(&outer.scope);
         self.proxy.inherit(&outer.proxy);
+        self.ssl.inherit(&outer.ssl);
         self.resolver.inherit(&outer.resolver);
     }
 }

@@ -7,7 +7,9 @@
 use std::collections::{HashMap, HashSet};
 
 use keel_diag::{Diagnostic, Span, suggest};
-use keel_model::{DefinedVariable, Part, Pattern, ProxyTlv, Template, Variable, VariableId, VariableSource};
+use keel_model::{
+    DefinedVariable, Part, Pattern, ProxyTlv, SslVariable, Template, Variable, VariableId, VariableSource,
+};
 
 use crate::{
     ast::{Directive, Word},
@@ -146,6 +148,14 @@ const PREFIXED: &[(&str, MakeVariable)] = &[
     ("arg_", Variable::Arg),
 ];
 
+/// What stands behind `ssl_` in variables of a client's TLS.
+#[rustfmt::skip]
+const SSL: &[(&str, SslVariable)] = &[
+    ("alpn_protocol", SslVariable::AlpnProtocol), ("cipher", SslVariable::Cipher), ("ciphers", SslVariable::Ciphers),
+    ("curve", SslVariable::Curve), ("curves", SslVariable::Curves), ("protocol", SslVariable::Protocol),
+    ("server_name", SslVariable::ServerName), ("session_reused", SslVariable::SessionReused),
+];
+
 /// Types of the values of a PROXY header (proxy-protocol.txt §2.2).
 #[rustfmt::skip]
 const PROXY_TLVS: &[(&str, u8)] =
@@ -176,7 +186,11 @@ fn known(name: &str) -> Option<Known> {
     if let Some((_, variable)) = FIXED.iter().find(|(fixed, _)| *fixed == name) {
         return Some(Known::Value(variable.clone()));
     }
-    if ABSENT.contains(&name) || name.starts_with("ssl_") {
+    if let Some(name) = name.strip_prefix("ssl_") {
+        let found = SSL.iter().find(|(known, _)| *known == name);
+        return Some(found.map_or(Known::Absent, |(_, variable)| Known::Value(Variable::Ssl(*variable))));
+    }
+    if ABSENT.contains(&name) {
         return Some(Known::Absent);
     }
     if let Some(tlv) = name.strip_prefix("proxy_protocol_tlv_") {

@@ -145,20 +145,105 @@ fn a_worker_needs_more_connections_than_there_are_listeners() {
 }
 
 #[test]
-fn listeners_that_need_tls_are_skipped_as_long_as_another_serves() {
-    let warning = "[warn] TLS is not there yet; `443` stays closed:2";
-    check_http("server { listen 80; listen 443 ssl; ssl_certificate a; }", &[warning]);
+fn listeners_of_http3_are_skipped_as_long_as_another_serves() {
+    let warning = "[warn] HTTP/3 is not there yet; `443` stays closed:2";
+    check_http("server { listen 80; listen 443 quic; }", &[warning]);
     check_http(
-        "server { listen 443 ssl; }",
+        "server { listen 443 quic; }",
         &["[emerg] no listener of this server can be opened:2", warning],
     );
-    check_http("server { listen 80; return 301 https://$host; } server { listen 443 ssl; }", &[warning]);
+    check_http("server { listen 80; return 301 https://$host; } server { listen 443 quic; }", &[warning]);
     let said = human(&[(
         "nginx.conf",
-        "events {} http { server { listen 80; listen 444 ssl; } server { listen 443 ssl; } }",
+        "events {} http { server { listen 80; listen 444 quic; } server { listen 443 quic; } }",
     )]);
     assert_eq!(said.matches("so this server is left out").count(), 1, "{said}");
     assert!(!said.contains("end TLS in front"), "{said}");
+}
+
+#[test]
+fn tls() {
+    let none =
+        |name: &str| format!("[emerg] no \"{name}\" is defined for the \"listen ... ssl\" directive:2");
+    check_http("server { listen 443 ssl; }", &[&none("ssl_certificate")]);
+    check_http("server { listen 443 ssl; ssl_reject_handshake on; }", &[]);
+    check_http(
+        "server { listen 443 ssl; ssl_reject_handshake on; } server { listen 443; server_name b; }",
+        &[&none("ssl_certificate")],
+    );
+    check_server(
+        "ssl_certificate a.crt;",
+        &["[emerg] no \"ssl_certificate_key\" is defined for certificate \"a.crt\":2"],
+    );
+    check_server("ssl_protocols TLSv1 TLSv1.2; ssl_ecdh_curve auto;", &["[warn] `TLSv1` is never spoken:2"]);
+    check_server(
+        "ssl_protocols SSLv3;",
+        &["[emerg] no version of TLS is left that is spoken:2", "[warn] `SSLv3` is never spoken:2"],
+    );
+    check_server(
+        "ssl_ciphers ECDHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES128-SHA;",
+        &["[warn] these ciphers are not there: `DHE-RSA-AES128-SHA`:2"],
+    );
+    check_server(
+        "ssl_ciphers AES128-SHA;",
+        &["[emerg] SSL_CTX_set_cipher_list(\"AES128-SHA\") failed (SSL: no cipher match):2"],
+    );
+    check_server("ssl_ecdh_curve x;", &["[emerg] SSL_CTX_set1_curves_list(\"x\") failed:2"]);
+    check_server("ssl_verify_client on;", &["[emerg] `ssl_verify_client` is not supported yet:2"]);
+}
+
+/// A self-signed certificate and its key in PEM.
+#[expect(clippy::unwrap_used, reason = "a test ends at the first thing that goes wrong")]
+fn certificate(until: i32) -> (String, String) {
+    let mut params = rcgen::CertificateParams::new(vec!["h".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(until, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[test]
+fn certificates_are_looked_at_and_keys_are_not_shown() {
+    let (one, key) = certificate(4000);
+    let (old, old_key) = certificate(2001);
+    let said = |certificate: &str, key_file: &str| {
+        let conf = format!(
+            "events {{}} http {{ ssl_certificate {certificate}; ssl_certificate_key {key_file};
+             server {{ listen 443 ssl; }} server {{ listen 443; server_name b; }} }}"
+        );
+        let files = [
+            ("nginx.conf", conf.as_str()),
+            ("a.crt", &one),
+            ("a.key", &key),
+            ("old.crt", &old),
+            ("old.key", &old_key),
+        ];
+        human(&files)
+    };
+    assert_eq!(said("a.crt", "a.key"), "");
+    let all = [
+        said("none.crt", "a.key"),
+        said("a.key", "a.key"),
+        said("a.crt", "a.crt"),
+        said("a.crt", "old.key"),
+        said("old.crt", "old.key"),
+        said("a.crt", "$name"),
+        said("a.crt", &format!("\"data:{}\"", old_key.trim_end())),
+    ];
+    let expect = [
+        "the certificate `none.crt` can't be read",
+        "the certificate `a.key` can't be used",
+        "the certificate key `a.crt` can't be used",
+        "the key `old.key` isn't that of `a.crt`",
+        "the certificate `old.crt` has expired",
+        "a certificate key with variables is not supported yet",
+        "the key `data:...` isn't that of `a.crt`",
+    ];
+    for (said, expect) in all.iter().zip(expect) {
+        assert!(said.contains(expect), "{expect:?} isn't in:\n{said}");
+        assert_eq!(said.matches("nginx::").count(), 1, "said once for both servers:\n{said}");
+    }
+    let secret = key.lines().nth(1).unwrap();
+    assert!(all.iter().all(|said| !said.contains(secret)));
 }
 
 #[test]
@@ -383,12 +468,12 @@ fn zones_of_upstreams_have_one_size() {
 
 #[test]
 fn what_concerns_many_places_is_said_once() {
-    let text = "events {} http { server { listen 80; http3 on; listen 443 ssl; listen 444 ssl; }
-        server { listen 80; http3 on; listen 443 ssl; resolver 127.0.0.1; server_name a; } 
+    let text = "events {} http { server { listen 80; http3 on; listen 443 quic; listen 444 quic; }
+        server { listen 80; http3 on; listen 443 quic; resolver 127.0.0.1; server_name a; } 
         server { listen 80; resolver 127.0.0.1; server_name b; } }";
     let said = human(&[("nginx.conf", text)]);
     let count = |what: &str| said.matches(what).count();
-    assert_eq!(count("HTTP/3 is not there yet"), 1, "{said}");
+    assert_eq!(count("HTTP/3 is not there yet\n"), 1, "{said}");
     assert_eq!(count("clients are answered without it; the same holds at one more place"), 1, "{said}");
     assert_eq!(count("`443` stays closed"), 1, "{said}");
     assert_eq!(count("nothing listens here; the same holds at one more place"), 1, "{said}");
@@ -397,8 +482,10 @@ fn what_concerns_many_places_is_said_once() {
 
 #[test]
 fn nobody_is_told_to_open_a_site_without_tls() {
-    let said =
-        human(&[("nginx.conf", "events {} http { server { listen 443 ssl; } server { listen 444 ssl; } }")]);
+    let said = human(&[(
+        "nginx.conf",
+        "events {} http { server { listen 443 quic; } server { listen 444 quic; } }",
+    )]);
     assert!(!said.contains("listen 80"), "{said}");
     assert_eq!(said.matches("end TLS in front of Evenkeel").count(), 1, "{said}");
 }

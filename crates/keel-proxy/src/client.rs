@@ -109,7 +109,8 @@ impl Client {
 
     /// Says whether the connection may begin with HTTP/2, on which nothing has been said yet.
     pub(crate) fn may_speak_http2(&self) -> bool {
-        self.connection.requests == 0 && {
+        // With TLS, ALPN has chosen.
+        self.connection.requests == 0 && self.connection.tls().is_none() && {
             let listener = &self.connection.view.snapshot.listeners[self.connection.listener_at];
             listener.http2 || self.default_server().client.http2
         }
@@ -137,6 +138,12 @@ impl Client {
         within.pipelined = self.pipelined;
         within.wants_no_delay = false;
         within
+    }
+
+    /// Goes on with a transport, on which this has been read.
+    pub(crate) fn resume(&mut self, transport: Transport, behind: Vec<u8>) {
+        self.stream = ClientStream::new(Sink::Connection(transport));
+        *self.stream.behind() = behind;
     }
 
     /// Gives the address that the client connected to.

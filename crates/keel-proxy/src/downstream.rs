@@ -2,6 +2,7 @@
 
 mod h1;
 mod h2;
+mod handshake;
 mod linger;
 mod opening;
 mod order;
@@ -39,6 +40,16 @@ async fn serve(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -> Served 
         }
         if client.connection.awaits_proxy_header() {
             if !Box::pin(opening::read(worker, client, rest)).await {
+                return Served::Ended;
+            }
+            continue;
+        }
+        if client.connection.awaits_tls() {
+            if !Box::pin(handshake::run(worker, client, rest)).await {
+                return Served::Ended;
+            }
+            if client.connection.has_chosen_http2() {
+                Box::pin(h2::serve(worker, client, rest)).await;
                 return Served::Ended;
             }
             continue;

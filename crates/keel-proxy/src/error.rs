@@ -154,6 +154,10 @@ pub(crate) enum CompileError {
     Policy { upstream: String, reason: String },
     #[error("the plan refers to {what} that it doesn't have")]
     Dangling { what: String },
+    #[error("a certificate can't be used: {0}")]
+    Pair(#[from] keel_tls::PairError),
+    #[error("TLS can't be spoken as configured: {0}")]
+    Tls(#[from] rustls::Error),
     #[error("a field that the configuration adds can't be written: {0}")]
     Field(keel_http::Unwritable),
     #[error("the log `{path}` can't be opened")]

@@ -35,6 +35,7 @@ mod rig;
 mod secure_link;
 mod send;
 mod snapshot;
+mod ssl_variables;
 mod stores;
 mod subrequest;
 mod transform;

@@ -1,13 +1,45 @@
-//! What comes on a connection before its protocol: the header of the PROXY protocol, where `listen` asks for it.
+//! What comes on a connection before its protocol: the header of the PROXY protocol, then TLS, where `listen` asks for them.
 //!
 //! Nothing here reads from a socket: [`crate::downstream`] does, under the rules that hold for heads of requests.
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing))]
 
+use std::rc::Rc;
+
 use keel_http::{
     Progress,
     proxy_header::{self, Addresses, Broken, Tlvs, V1_BYTES_MAX},
 };
+
+use crate::transport::{Agreed, Offer};
+
+/// What a connection begins with. Only one that begins with anything has this.
+#[derive(Clone, Default)]
+pub(crate) struct Preface {
+    /// The header of the PROXY protocol, where the listener asks for one.
+    pub(crate) proxy_header: Option<ProxyHeader>,
+    pub(crate) tls: Security,
+}
+
+/// Whether a connection speaks TLS.
+#[derive(Clone, Default)]
+pub(crate) enum Security {
+    /// Its listener doesn't ask for it.
+    #[default]
+    None,
+    /// It has yet to begin.
+    Awaited,
+    /// It is to, and doesn't: its requests are refused.
+    Missing,
+    /// It does.
+    Tls(Rc<TlsFacts>),
+}
+
+/// What is known of a client's TLS.
+pub(crate) struct TlsFacts {
+    pub(crate) agreed: Agreed,
+    pub(crate) offer: Offer,
+}
 
 /// The header of a connection whose listener asks for one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ mod program;
 mod referers;
 mod rewrite;
 mod servers;
+pub(crate) mod tls;
 mod variables;
 
 use std::{collections::HashMap, os::fd::OwnedFd, path::PathBuf, sync::Arc};
@@ -33,6 +34,7 @@ pub(crate) use program::{HttpProgram, PeerProgram, Protocol, RedirectRule, Route
 pub(crate) use referers::Referers;
 pub(crate) use rewrite::{Branch, Program, Rule, Step, Test};
 pub(crate) use servers::ServerNames;
+pub(crate) use tls::ServerTls;
 pub(crate) use variables::{CompiledMap, LookedUp, Source, Variables};
 
 use self::identity::PlaceName;
@@ -94,6 +96,8 @@ pub(crate) enum PlaceKind {
 pub(crate) struct Server {
     pub(crate) name: String,
     pub(crate) client: ClientSettings,
+    /// How TLS is spoken, where that is configured.
+    pub(crate) tls: Option<ServerTls>,
     pub(crate) root: PlaceId,
     pub(crate) tree: LocationTree,
     pub(crate) named: HashMap<String, PlaceId>,
@@ -105,6 +109,7 @@ pub(crate) struct ListenerConf {
     pub(crate) declared_port: u16,
     pub(crate) proxy_protocol: bool,
     pub(crate) http2: bool,
+    pub(crate) tls: bool,
     pub(crate) keepalive: keel_model::TcpKeepalive,
     pub(crate) names: ServerNames,
     pub(crate) by_local_address: HashMap<std::net::SocketAddr, ServerNames>,
@@ -221,6 +226,7 @@ pub(crate) fn compile(
             declared_port: listener.declared_port,
             proxy_protocol: listener.proxy_protocol,
             http2: listener.http2,
+            tls: listener.tls,
             keepalive: listener.options.keepalive,
             names: ServerNames::compile(&plan.servers, listener.default_server, &listener.servers)?,
             by_local_address: by_local_address.collect::<Result<_, CompileError>>()?,
@@ -307,6 +313,7 @@ impl Builder<'_, '_> {
         Ok(Server {
             name: server.primary_name().into_owned(),
             client: server.client.clone(),
+            tls: server.ssl.as_deref().map(ServerTls::compile).transpose()?,
             root,
             tree,
             named,

@@ -7,10 +7,11 @@
 #[cfg(test)]
 mod script;
 mod socket;
+mod tls;
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{BorrowedFd, OwnedFd},
     task::{Context, Poll},
 };
 
@@ -19,11 +20,14 @@ use keel_model::Address;
 #[cfg(test)]
 pub(crate) use script::Script;
 pub(crate) use socket::{FLAGS, Peeked, Socket, SocketBuffers, local_congestion_control};
+pub(crate) use tls::{Agreed, Alert, HandshakeFailure, Hello, Offer, Session, Tls};
 
 /// One connection, as streams see it.
 pub(crate) enum Transport {
     /// Bytes as they are.
     Plain(Socket),
+    /// Records of TLS.
+    Tls(Box<Tls>),
     #[cfg(test)]
     Script(Script),
 }
@@ -44,6 +48,7 @@ impl Transport {
             #[cfg(test)]
             Transport::Script(_) => panic!("a script has no socket"),
             Transport::Plain(socket) => socket,
+            Transport::Tls(tls) => tls.socket(),
         }
     }
 
@@ -53,6 +58,7 @@ impl Transport {
             #[cfg(test)]
             Transport::Script(script) => script.poll_read_ready(cx),
             Transport::Plain(socket) => socket.poll_read_ready(cx),
+            Transport::Tls(tls) => tls.poll_read_ready(cx),
         }
     }
 
@@ -68,6 +74,7 @@ impl Transport {
             #[cfg(test)]
             Transport::Script(script) => script.poll_fill(buffer, room),
             Transport::Plain(socket) => socket.poll_fill(cx, buffer, room),
+            Transport::Tls(tls) => tls.poll_fill(cx, buffer, room),
         }
     }
 
@@ -78,6 +85,7 @@ impl Transport {
             #[cfg(test)]
             Transport::Script(_) => Poll::Ready(Ok(bytes.len())),
             Transport::Plain(socket) => socket.poll_send(cx, bytes),
+            Transport::Tls(tls) => tls.poll_send(cx, bytes),
         }
     }
 
@@ -93,6 +101,7 @@ impl Transport {
             #[cfg(test)]
             Transport::Script(_) => Poll::Ready(Ok(0)),
             Transport::Plain(socket) => socket.poll_send_file(cx, file, offset, length_max),
+            Transport::Tls(tls) => tls.poll_send_file(cx, file, offset, length_max),
         }
     }
 
@@ -102,6 +111,7 @@ impl Transport {
             #[cfg(test)]
             Transport::Script(_) => Peeked::Nothing,
             Transport::Plain(socket) => socket.peek(),
+            Transport::Tls(tls) => tls.peek(),
         }
     }
 
@@ -114,6 +124,7 @@ impl Transport {
             Transport::Plain(socket) => {
                 (look == Look::Glance && !socket.is_readable()) || socket.peek() == Peeked::Nothing
             }
+            Transport::Tls(tls) => tls.is_quiet(look),
         }
     }
 
@@ -123,6 +134,7 @@ impl Transport {
             #[cfg(test)]
             Transport::Script(_) => {}
             Transport::Plain(socket) => socket.forget_readiness(),
+            Transport::Tls(tls) => tls.forget_readiness(),
         }
     }
 
@@ -132,6 +144,7 @@ impl Transport {
             #[cfg(test)]
             Transport::Script(_) => {}
             Transport::Plain(socket) => socket.shutdown_write(),
+            Transport::Tls(tls) => tls.shutdown_write(),
         }
     }
 
@@ -141,6 +154,10 @@ impl Transport {
             #[cfg(test)]
             Transport::Script(_) => panic!("a script is never parked"),
             Transport::Plain(socket) => ParkedTransport::Plain(socket.into_descriptor()),
+            Transport::Tls(mut tls) => {
+                tls.unwatch();
+                ParkedTransport::Tls(tls)
+            }
         }
     }
 }
@@ -154,16 +171,10 @@ impl From<Socket> for Transport {
 /// A connection that idles, without a place in the event loop.
 pub(crate) enum ParkedTransport {
     Plain(OwnedFd),
+    Tls(Box<Tls>),
 }
 
 impl ParkedTransport {
-    /// Looks at what waits to be read by a stream, without taking it.
-    pub(crate) fn peek(&self) -> Peeked {
-        match self {
-            ParkedTransport::Plain(descriptor) => socket::peek(descriptor),
-        }
-    }
-
     /// Gives the connection back to the event loop.
     ///
     /// # Errors
@@ -173,16 +184,17 @@ impl ParkedTransport {
             ParkedTransport::Plain(descriptor) => {
                 Socket::accepted(descriptor, listener).map(Transport::Plain)
             }
+            ParkedTransport::Tls(mut tls) => {
+                tls.watch()?;
+                Ok(Transport::Tls(tls))
+            }
         }
     }
 }
 
-impl AsFd for ParkedTransport {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            ParkedTransport::Plain(descriptor) => descriptor.as_fd(),
-        }
-    }
+/// Looks at what waits to be read on a connection of bytes as they are, without taking it.
+pub(crate) fn peek_plain(descriptor: &OwnedFd) -> Peeked {
+    socket::peek(descriptor)
 }
 
 #[cfg(test)]
@@ -205,10 +217,10 @@ mod tests {
         // What it told of may have been read since.
         poll_fn(|cx| transport.poll_fill(cx, &mut Vec::new(), 8)).await.unwrap();
         assert!(transport.is_quiet(Look::Glance));
-        let parked = transport.park();
-        assert_eq!(parked.peek(), Peeked::Nothing);
+        let ParkedTransport::Plain(parked) = transport.park() else { panic!("it is plain") };
+        assert_eq!(peek_plain(&parked), Peeked::Nothing);
         drop(other);
-        assert_eq!(parked.peek(), Peeked::End);
-        assert!(!parked.unpark(&listener).unwrap().is_quiet(Look::Close));
+        assert_eq!(peek_plain(&parked), Peeked::End);
+        assert!(!ParkedTransport::Plain(parked).unpark(&listener).unwrap().is_quiet(Look::Close));
     }
 }

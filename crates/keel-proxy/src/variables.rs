@@ -17,6 +17,7 @@ use crate::{
     secure_link::{self, Link, Scheme},
     send,
     snapshot::{self, CompiledGeo, CompiledMap, HttpProgram, LookedUp, Route, Source},
+    ssl_variables,
     transform::GzipRatio,
     worker::{View, Worker},
 };
@@ -80,8 +81,13 @@ impl Lookup<'_> {
             Variable::Args => put_some(out, &ex.routed.args),
             Variable::IsArgs => put(out, Some(if ex.routed.args.is_empty() { b"" } else { b"?" })),
             Variable::Arg(name) => put(out, argument(&ex.routed.args, name.as_bytes())),
-            Variable::Scheme => put(out, Some(b"http")),
-            Variable::Https => put(out, Some(b"")),
+            Variable::Scheme => {
+                put(out, Some(if client.connection.tls().is_some() { b"https" } else { b"http" }))
+            }
+            Variable::Https => put(out, Some(if client.connection.tls().is_some() { b"on" } else { b"" })),
+            Variable::Ssl(variable) => {
+                client.connection.tls().is_some_and(|facts| ssl_variables::append(*variable, facts, out))
+            }
             Variable::Host if !ex.received.host.is_empty() => put(out, Some(&ex.received.host)),
             Variable::Host | Variable::ServerName => put(out, Some(ex.server(self.view).name.as_bytes())),
             Variable::ServerProtocol => put_some(out, self.protocol()),
@@ -361,11 +367,11 @@ impl Lookup<'_> {
 
     /// Gives a value of the PROXY protocol's header; none where the header tells of nobody.
     fn proxy_header(&self, show: impl FnOnce(&Addresses) -> bool) -> bool {
-        self.client.connection.proxy_header.as_deref().and_then(ProxyHeader::addresses).is_some_and(show)
+        self.client.connection.proxy_header().and_then(ProxyHeader::addresses).is_some_and(show)
     }
 
     fn proxy_tlv(&self, tlv: ProxyTlv, out: &mut Vec<u8>) -> bool {
-        let Some(tlvs) = self.client.connection.proxy_header.as_deref().map(ProxyHeader::tlvs) else {
+        let Some(tlvs) = self.client.connection.proxy_header().map(ProxyHeader::tlvs) else {
             return false;
         };
         match tlv {

@@ -70,6 +70,19 @@ impl Watched {
         self.descriptor
     }
 
+    /// Leaves the event loop until [`watch`](Self::watch).
+    pub fn unwatch(&mut self) {
+        self.registration = None;
+    }
+
+    /// Comes back to the event loop.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says; the descriptor isn't watched then.
+    pub fn watch(&mut self) -> io::Result<()> {
+        self.register()
+    }
+
     fn registration(&self) -> io::Result<&AsyncFd<Number>> {
         self.registration.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }

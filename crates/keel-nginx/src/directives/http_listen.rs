@@ -20,6 +20,8 @@ pub(crate) struct Listen {
     pub(crate) default_server: bool,
     pub(crate) proxy_protocol: bool,
     pub(crate) http2: bool,
+    /// The parameter `ssl`.
+    pub(crate) ssl: Option<Span>,
     /// Whether any parameter of the socket is given, which only one `listen` of an address may do.
     pub(crate) options_set: bool,
     pub(crate) span: Span,
@@ -33,13 +35,13 @@ struct Parameters {
     default_server: bool,
     proxy_protocol: bool,
     http2: bool,
+    ssl: Option<Span>,
     /// The parameter that keeps this listener from being opened.
     unserved: Option<(Unserved, Span)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Unserved {
-    Tls,
     Quic,
 }
 
@@ -92,6 +94,7 @@ pub(crate) fn listen(reader: &mut Reader<'_>, directive: &Directive) {
             default_server: parameters.default_server,
             proxy_protocol: parameters.proxy_protocol,
             http2: parameters.http2,
+            ssl: parameters.ssl,
             options_set: parameters.options_set,
             span: directive.span(),
         });
@@ -100,7 +103,6 @@ pub(crate) fn listen(reader: &mut Reader<'_>, directive: &Directive) {
 
 fn report_unserved(reader: &mut Reader<'_>, unserved: Unserved, place: &str, span: Span) {
     let (what, code) = match unserved {
-        Unserved::Tls => ("TLS", "nginx::unsupported-tls"),
         Unserved::Quic => ("HTTP/3", "nginx::unsupported-quic"),
     };
     // The two families of a port are one matter.
@@ -147,7 +149,7 @@ fn parameter(reader: &mut Reader<'_>, directive: &Directive, word: &Word, parame
     };
     match (key, text) {
         ("default_server" | "default", None) => parameters.default_server = true,
-        ("ssl", None) => parameters.unserved = Some((Unserved::Tls, word.span)),
+        ("ssl", None) => parameters.ssl = Some(word.span),
         ("quic", None) => parameters.unserved = Some((Unserved::Quic, word.span)),
         ("http2", None) => parameters.http2 = true,
         ("proxy_protocol", None) => parameters.proxy_protocol = true,

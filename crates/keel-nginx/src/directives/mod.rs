@@ -30,6 +30,7 @@ pub(crate) mod http_referer;
 pub(crate) mod http_rewrite;
 pub(crate) mod http_secure_link;
 pub(crate) mod http_split_clients;
+pub(crate) mod http_ssl;
 pub(crate) mod http_try_files;
 pub(crate) mod http_upstream;
 pub(crate) mod http_upstream_scope;
@@ -74,6 +75,7 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_rewrite_module", rows: http_if::ROWS },
     Module { name: "ngx_http_secure_link_module", rows: http_secure_link::ROWS },
     Module { name: "ngx_http_split_clients_module", rows: http_split_clients::ROWS },
+    Module { name: "ngx_http_ssl_module", rows: http_ssl::ROWS },
     Module { name: "ngx_http_upstream_module", rows: http_upstream::ROWS },
     Module { name: "ngx_http_v2_module", rows: http_v2::ROWS },
 ];

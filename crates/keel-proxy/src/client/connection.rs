@@ -6,7 +6,8 @@ use keel_model::Address;
 
 use crate::{
     exchange::Remote,
-    preface::ProxyHeader,
+    preface::{Preface, ProxyHeader, Security, TlsFacts},
+    snapshot::tls,
     transport::Socket,
     worker::{View, Worker},
 };
@@ -20,8 +21,8 @@ pub(crate) struct ClientConnection {
     /// Requests begun on it.
     pub(crate) requests: u64,
     pub(crate) accepted: Instant,
-    /// The header of the PROXY protocol, where the listener asks for one.
-    pub(crate) proxy_header: Option<Box<ProxyHeader>>,
+    /// What it begins with, where the listener asks for anything.
+    pub(crate) preface: Option<Box<Preface>>,
     /// The configuration of the last request, as long as its listener is there.
     pub(crate) view: Rc<View>,
     /// Which of its listeners that is.
@@ -38,14 +39,20 @@ impl ClientConnection {
         remote: Remote,
         listener: Rc<Address>,
     ) -> Self {
-        let awaits_header = view.snapshot.listeners[listener_at].proxy_protocol;
+        let conf = &view.snapshot.listeners[listener_at];
+        let preface = (conf.proxy_protocol || conf.tls).then(|| {
+            Box::new(Preface {
+                proxy_header: conf.proxy_protocol.then_some(ProxyHeader::Awaited),
+                tls: if conf.tls { Security::Awaited } else { Security::None },
+            })
+        });
         Self {
             remote,
             listener,
             number: worker.next_connection(),
             requests: 0,
             accepted: worker.clock.now(),
-            proxy_header: awaits_header.then(|| Box::new(ProxyHeader::Awaited)),
+            preface,
             view,
             listener_at,
             local: OnceCell::new(),
@@ -57,9 +64,39 @@ impl ClientConnection {
         *self.local.get_or_init(|| socket.and_then(Socket::local_address))
     }
 
+    /// The header of the PROXY protocol.
+    pub(crate) fn proxy_header(&self) -> Option<&ProxyHeader> {
+        self.preface.as_ref()?.proxy_header.as_ref()
+    }
+
     /// Whether the header of the PROXY protocol has yet to be read.
     pub(crate) fn awaits_proxy_header(&self) -> bool {
-        matches!(self.proxy_header.as_deref(), Some(ProxyHeader::Awaited))
+        matches!(self.proxy_header(), Some(ProxyHeader::Awaited))
+    }
+
+    /// Whether TLS has yet to begin.
+    pub(crate) fn awaits_tls(&self) -> bool {
+        matches!(self.preface.as_deref(), Some(Preface { tls: Security::Awaited, .. }))
+    }
+
+    /// What is known of its TLS, where it speaks that.
+    pub(crate) fn tls(&self) -> Option<&TlsFacts> {
+        match &self.preface.as_ref()?.tls {
+            Security::Tls(facts) => Some(facts),
+            Security::None | Security::Awaited | Security::Missing => None,
+        }
+    }
+
+    /// Whether HTTP/2 is what TLS has agreed on.
+    pub(crate) fn has_chosen_http2(&self) -> bool {
+        self.tls().is_some_and(|facts| facts.agreed.alpn.as_deref() == Some(tls::HTTP2))
+    }
+
+    /// Notes what came of TLS.
+    pub(crate) fn secure(&mut self, security: Security) {
+        if let Some(preface) = &mut self.preface {
+            preface.tls = security;
+        }
     }
 
     /// Takes the current configuration, unless it has no such listener any more.

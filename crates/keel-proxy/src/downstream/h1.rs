@@ -20,6 +20,7 @@ use crate::{
     exchange::{Exchange, Method},
     job::{Ended, Job},
     phase,
+    preface::Security,
     transport::Peeked,
     worker::{View, Worker},
 };
@@ -78,7 +79,10 @@ pub(super) async fn answer(
     worker.counters.requests.add(1);
     ex.received.request_id = [worker.random(), worker.random()];
     match head.and_then(|()| accept_head(worker, client, ex, view)) {
-        Ok(()) => phase::run(&mut Job { worker, client, ex, view: view.clone() }).await,
+        Ok(()) => match unfit(worker, client, ex) {
+            None => phase::run(&mut Job { worker, client, ex, view: view.clone() }).await,
+            Some(status) => Box::pin(turn_away(worker, client, ex, view.clone(), status)).await,
+        },
         Err(error) => Box::pin(refuse(worker, client, ex, view.clone(), error)).await,
     }
 }
@@ -224,13 +228,35 @@ async fn refuse(
     error: RequestError,
 ) -> Ended {
     client.log(worker, ex, LogLevel::Info, &error.to_string());
+    turn_away(worker, client, ex, view, error.status()).await
+}
+
+/// Says why a request isn't fit for its connection, as a status.
+fn unfit(worker: &Worker, client: &Client, ex: &Exchange) -> Option<u16> {
+    match client.connection.preface.as_deref()?.tls {
+        Security::Missing => {
+            client.log(worker, ex, LogLevel::Info, "client sent plain HTTP request to HTTPS port");
+            Some(497)
+        }
+        Security::None | Security::Awaited | Security::Tls(_) => None,
+    }
+}
+
+/// Answers with a status and reads nothing more.
+async fn turn_away(
+    worker: &Rc<Worker>,
+    client: &mut Client,
+    ex: &mut Exchange,
+    view: Rc<View>,
+    status: u16,
+) -> Ended {
     ex.sent.keep_alive = false;
     ex.received.body_left = Decoder::Done;
     ex.received.consumed = ex.received.input.len();
     // What follows can't be read as a request, but must be read before the connection closes, or the client's
     // kernel throws the answer away.
     ex.sent.linger = true;
-    phase::refuse(&mut Job { worker, client, ex, view }, error.status()).await
+    phase::refuse(&mut Job { worker, client, ex, view }, status).await
 }
 
 /// Logs the request and leaves the connection ready for the next. False when it is to close.

@@ -44,7 +44,8 @@ pub(super) async fn read(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) 
                     return Poll::Ready(Outcome::TimedOut);
                 }
             }
-            let Some(header) = client.connection.proxy_header.as_deref_mut() else {
+            let preface = client.connection.preface.as_deref_mut();
+            let Some(header) = preface.and_then(|preface| preface.proxy_header.as_mut()) else {
                 return Poll::Ready(Outcome::Taken);
             };
             match header.take(&mut input) {

@@ -11,6 +11,7 @@ use std::{
     io,
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
     num::NonZeroU64,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
@@ -29,8 +30,8 @@ use crate::{
         deadlines::{Deadline, Deadlines},
         timer::Timer,
     },
-    preface::ProxyHeader,
-    transport::{ParkedTransport, Peeked},
+    preface::Preface,
+    transport::{self, ParkedTransport, Peeked, Tls},
     worker::{View, Worker},
 };
 
@@ -46,10 +47,11 @@ const EVENTS_MAX: usize = 64;
 
 /// A connection without a task: what a [`Client`] holds, without what it can be made of again, and small.
 struct Parked {
-    transport: ParkedTransport,
+    /// Its socket; `None` where that is part of `preface`.
+    plain: Option<OwnedFd>,
     listener_at: u32,
     remote: SmallRemote,
-    proxy_header: Option<Box<ProxyHeader>>,
+    preface: Option<Box<ParkedPreface>>,
     listener: Rc<Address>,
     view: Rc<View>,
     number: u64,
@@ -59,6 +61,12 @@ struct Parked {
     kept_until: Option<Moment>,
     no_delay: bool,
     wants_no_delay: bool,
+}
+
+/// What a connection has begun with, and what it is made of since. In a box, as most have none.
+struct ParkedPreface {
+    preface: Option<Box<Preface>>,
+    tls: Option<Box<Tls>>,
 }
 
 /// Half the size of a [`Remote`]. IPv6 addresses are boxed.
@@ -221,8 +229,8 @@ impl Parking {
     /// Takes a connection out: a task goes on with it where there is something to do, else it closes.
     fn leave(&self, worker: &Rc<Worker>, place: usize, leaving: Leaving) {
         self.order.borrow_mut().remove(place);
-        let Some(parked) = self.places.borrow_mut().try_remove(place) else { return };
-        let goes_on = match parked.transport.peek() {
+        let Some(mut parked) = self.places.borrow_mut().try_remove(place) else { return };
+        let goes_on = match parked.peek() {
             Peeked::Bytes => true,
             Peeked::Nothing => leaving == Leaving::Ready,
             Peeked::End | Peeked::Broken => false,
@@ -231,9 +239,9 @@ impl Parking {
             drop(parked);
             return worker.connection_ended();
         }
-        if let Some(events) = &self.events {
+        if let (Some(events), Some(socket)) = (&self.events, parked.socket()) {
             // Fails only for a descriptor that isn't there.
-            let _ = epoll::delete(events, &parked.transport);
+            let _ = epoll::delete(events, socket);
         }
         parked.go_on(worker, leaving);
     }
@@ -343,6 +351,20 @@ fn counts(places: &Slab<Parked>, deadline: &Deadline<Moment>) -> bool {
 }
 
 impl Parked {
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        let tls = || self.preface.as_ref()?.tls.as_ref();
+        self.plain.as_ref().map(AsFd::as_fd).or_else(|| tls().map(|tls| tls.as_fd()))
+    }
+
+    /// Looks at what waits to be read, without taking it.
+    fn peek(&mut self) -> Peeked {
+        match (&self.plain, self.preface.as_mut().and_then(|preface| preface.tls.as_mut())) {
+            (Some(descriptor), _) => transport::peek_plain(descriptor),
+            (None, Some(tls)) => tls.peek(),
+            (None, None) => Peeked::Broken,
+        }
+    }
+
     /// Tells it from others that were parked in its place.
     fn stamp(&self) -> u32 {
         (self.number & u64::from(u32::MAX)) as u32
@@ -390,18 +412,23 @@ impl Parked {
             number,
             requests,
             accepted,
-            proxy_header,
+            preface,
             view,
             listener_at,
             local: _,
         } = connection;
         let moment = |at| Moment::new(start, at);
+        let (plain, tls) = match stream.into_transport()?.park() {
+            ParkedTransport::Plain(descriptor) => (Some(descriptor), None),
+            ParkedTransport::Tls(tls) => (None, Some(tls)),
+        };
+        let has_more = preface.is_some() || tls.is_some();
         Some(Self {
-            transport: stream.into_transport()?.park(),
+            plain,
             // There are never as many listeners as would be cut here.
             listener_at: u32::try_from(listener_at).unwrap_or(u32::MAX),
             remote: remote.into(),
-            proxy_header,
+            preface: has_more.then(|| Box::new(ParkedPreface { preface, tls })),
             listener,
             view,
             number,
@@ -416,9 +443,9 @@ impl Parked {
 
     fn into_client(self, start: Instant, leaving: Leaving) -> io::Result<Client> {
         let Self {
-            transport,
+            plain,
             remote,
-            proxy_header,
+            preface,
             listener,
             view,
             listener_at,
@@ -432,14 +459,19 @@ impl Parked {
         } = self;
         let mut timer = Timer::default();
         timer.set_at(deadline.map(|moment| moment.instant(start)));
-        let transport = transport.unpark(&listener)?;
+        let (preface, tls) = match preface {
+            Some(parked) => (parked.preface, parked.tls),
+            None => (None, None),
+        };
+        let parked = tls.map(ParkedTransport::Tls).or(plain.map(ParkedTransport::Plain));
+        let transport = parked.ok_or(io::ErrorKind::NotConnected)?.unpark(&listener)?;
         let connection = ClientConnection {
             remote: remote.into(),
             listener,
             number,
             requests,
             accepted: accepted.instant(start),
-            proxy_header,
+            preface,
             view,
             listener_at: listener_at as usize,
             local: OnceCell::new(),
@@ -463,9 +495,9 @@ pub(super) fn park(worker: &Rc<Worker>, mut client: Client) {
     let entry = places.vacant_entry();
     let place = entry.key();
     let flags = EventFlags::IN | EventFlags::RDHUP;
-    let added = match &parking.events {
-        Some(events) => epoll::add(events, &parked.transport, EventData::new_u64(place as u64), flags),
-        None => Err(rustix::io::Errno::NOSYS),
+    let added = match (&parking.events, parked.socket()) {
+        (Some(events), Some(socket)) => epoll::add(events, socket, EventData::new_u64(place as u64), flags),
+        _ => Err(rustix::io::Errno::NOSYS),
     };
     if added.is_err() {
         drop(places);

@@ -23,7 +23,7 @@ fn find(job: &Job<'_>) -> Option<Remote> {
     let (ex, connection) = (&job.ex, job.client.connection.remote);
     match &settings.header {
         RealIpHeader::ProxyProtocol => {
-            let told = job.client.connection.proxy_header.as_deref().and_then(ProxyHeader::addresses);
+            let told = job.client.connection.proxy_header().and_then(ProxyHeader::addresses);
             told.filter(|_| is_believed(settings, connection))
                 .map(|Addresses { client, .. }| Remote::Tcp(*client))
         }

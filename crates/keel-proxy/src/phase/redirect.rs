@@ -99,7 +99,11 @@ pub(crate) fn absolute_url(lookup: Lookup<'_>, path: &[u8]) -> Vec<u8> {
     let core = &lookup.ex.place(lookup.view).scope.core;
     let mut url = Vec::new();
     if core.absolute_redirect {
-        url.extend_from_slice(b"http://");
+        let (scheme, usual_port) = match lookup.client.connection.tls() {
+            Some(_) => ("https://", 443),
+            None => ("http://", 80),
+        };
+        url.extend_from_slice(scheme.as_bytes());
         let name = &lookup.ex.server(lookup.view).name;
         if core.server_name_in_redirect && !name.is_empty() {
             url.extend_from_slice(name.as_bytes());
@@ -110,8 +114,8 @@ pub(crate) fn absolute_url(lookup: Lookup<'_>, path: &[u8]) -> Vec<u8> {
         }
         let listener = lookup.view.snapshot.listener(&lookup.client.connection.listener);
         let listener = listener.and_then(|listener| lookup.view.snapshot.listeners.get(listener));
-        let port = listener.map_or(80, |listener| listener.declared_port);
-        if core.port_in_redirect && port != 80 && port != 0 {
+        let port = listener.map_or(usual_port, |listener| listener.declared_port);
+        if core.port_in_redirect && port != usual_port && port != 0 {
             url.extend_from_slice(format!(":{port}").as_bytes());
         }
     }

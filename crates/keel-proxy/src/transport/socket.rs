@@ -111,6 +111,23 @@ impl Socket {
         Ok(Self { watched, is_tcp: matches!(address, Address::Tcp(_)) })
     }
 
+    /// Leaves the event loop.
+    pub(super) fn unwatch(&mut self) {
+        self.watched.unwatch();
+    }
+
+    /// Comes back to the event loop.
+    pub(super) fn watch(&mut self) -> io::Result<()> {
+        self.watched.watch()
+    }
+
+    /// Reads what is there, whatever the event loop knows.
+    pub(super) fn fill_now(&self, buffer: &mut Vec<u8>, room: usize) -> io::Result<usize> {
+        buffer.reserve(room);
+        let free = rustix::buffer::spare_capacity(buffer);
+        Ok(rustix::net::recv(self, free, RecvFlags::DONTWAIT)?.0)
+    }
+
     pub(crate) fn set_nodelay(&self) {
         if self.is_tcp {
             // A connection that is gone already fails at the next write.

@@ -114,6 +114,7 @@ pub(crate) fn plan(address: SocketAddr) -> Plan {
             declared_port: address.port(),
             proxy_protocol: false,
             http2: false,
+            tls: false,
             options: SocketOptions::default(),
             default_server: ServerId(0),
             servers: vec![ServerId(0)],
@@ -122,6 +123,7 @@ pub(crate) fn plan(address: SocketAddr) -> Plan {
         servers: vec![VirtualServer {
             names: vec![ServerName::Exact("localhost".into())],
             client: ClientSettings::default(),
+            ssl: None,
             scope,
             rewrite: Rewrite::default(),
             locations: Vec::new(),
