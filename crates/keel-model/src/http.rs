@@ -4,6 +4,7 @@
 //! setting is one line of such a group: its name, type, default and, where it isn't the usual one, its inheritance.
 
 mod access;
+mod addition;
 mod auth_basic;
 mod auth_request;
 mod charset;
@@ -26,6 +27,7 @@ mod rewrite;
 mod secure_link;
 mod split_clients;
 mod ssl;
+mod sub;
 mod upstream;
 
 use std::borrow::Cow;
@@ -35,6 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Own, Pattern, settings::settings};
 
 pub use self::access::*;
+pub use self::addition::*;
 pub use self::auth_basic::*;
 pub use self::auth_request::*;
 pub use self::charset::*;
@@ -57,6 +60,7 @@ pub use self::rewrite::*;
 pub use self::secure_link::*;
 pub use self::split_clients::*;
 pub use self::ssl::*;
+pub use self::sub::*;
 pub use self::upstream::*;
 
 /// A `server` block.
@@ -154,6 +158,10 @@ settings! {
         headers: HeadersScope = HeadersScope::default(), as HeadersLayer;
         /// ngx_http_charset_module.
         charset: CharsetScope = CharsetScope::default(), as CharsetLayer;
+        /// ngx_http_addition_module.
+        addition: AdditionScope = AdditionScope::default(), as AdditionLayer;
+        /// ngx_http_sub_module.
+        sub: SubScope = SubScope::default(), as SubLayer;
         /// ngx_http_gzip_module.
         gzip: GzipScope = GzipScope::default(), as GzipLayer;
         /// ngx_http_gunzip_module.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccessLog, DefinedVariable, FileTree, Listener, Location, LogDestination, LogLevel, Scope, Syslog,
-    Upstream, VirtualServer,
+    AccessLog, CharsetMap, DefinedVariable, FileTree, Listener, Location, LogDestination, LogLevel, Scope,
+    Syslog, Upstream, VirtualServer,
 };
 
 /// One configuration of the data plane, complete and checked. Indices (`ServerId`, `VariableId`) point into it.
@@ -24,6 +24,8 @@ pub struct Plan {
     pub upstreams: Vec<Upstream>,
     /// All variables that the configuration defines.
     pub variables: Vec<DefinedVariable>,
+    /// How text in one charset is written in another.
+    pub charset_maps: Vec<CharsetMap>,
     /// The files of the containers in whose place servers are; each has a name of its own.
     pub trees: Vec<FileTree>,
 }

@@ -216,6 +216,7 @@ fn finish(reader: &mut Reader<'_>) -> (MainSettings, Plan, Vec<UpstreamSource>) 
         servers: lowered.servers,
         upstreams: lowered.upstreams,
         variables: std::mem::take(&mut reader.http.names.defined),
+        charset_maps: std::mem::take(&mut reader.http.charset_maps),
         trees: Vec::new(),
     };
     let main = MainSettings {

@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use keel_diag::{Diagnostic, Span};
 use keel_model::{
-    AccessLog, Address, ByteSize, ClientSettings, If, Layer, LimitExcept, Listener, Location, LogDestination,
-    LogFormat, PeerSet, Rewrite, RewriteStep, Root, Scope, ServerId, ServerName, Template, Upstream,
-    UpstreamKeepalive, VirtualServer,
+    AccessLog, Address, ByteSize, CharsetMap, ClientSettings, If, Layer, LimitExcept, Listener, Location,
+    LogDestination, LogFormat, PeerSet, Rewrite, RewriteStep, Root, Scope, ServerId, ServerName, Template,
+    Upstream, UpstreamKeepalive, VirtualServer,
 };
 
 use crate::{
@@ -40,6 +40,8 @@ pub(crate) struct HttpSettings {
     pub(crate) servers: Vec<Frame>,
     /// `upstream` blocks, closed.
     pub(crate) upstreams: Vec<Frame>,
+    /// `charset_map`s so far.
+    pub(crate) charset_maps: Vec<CharsetMap>,
     /// Zones of upstreams, by name: the first place, and the size that any place gives.
     pub(crate) zones: BTreeMap<String, (Span, Option<ByteSize>)>,
     /// Certificates and keys read so far, by the places that name them.

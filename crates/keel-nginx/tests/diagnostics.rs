@@ -376,8 +376,9 @@ fn arguments_of_what_has_no_effect_are_checked_as_nginx_checks_them() {
         &["[emerg] keys zone \"keys_zone=a:4k\" is too small:2"],
     );
     // These may be repeated.
-    let unsupported = "[emerg] `sub_filter` is not supported yet:2";
-    check_server("sub_filter a b; sub_filter c d;", &[unsupported, unsupported]);
+    let unsupported = "[emerg] `userid_service` is not supported yet:2";
+    check_server("userid_service 1;", &[unsupported]);
+    check_server("userid_flags secure; userid_flags httponly;", &[]);
     // Directives of other modules aren't nginx's to check.
     check_http("more_set_headers;", &["[emerg] `more_set_headers` is not supported yet:2"]);
 }
@@ -640,6 +641,14 @@ fn logs_to_syslog() {
 }
 
 #[test]
+fn text_that_is_replaced() {
+    check_server("sub_filter a b; sub_filter $arg_a '$uri b'; sub_filter_once off; sub_filter_types *;", &[]);
+    check_server("sub_filter '' b;", &["[emerg] empty search pattern:2"]);
+    let many = "sub_filter a b;".repeat(256);
+    check_server(&many, &["[emerg] number of search patterns exceeds 255:2"]);
+}
+
+#[test]
 fn bodies_that_would_need_another_charset() {
     let refused = "[emerg] no \"charset_map\" between the charsets \"koi8-r\" and \"utf-8\":2";
     check_server("charset utf-8; source_charset koi8-r;", &[refused]);
@@ -651,6 +660,25 @@ fn bodies_that_would_need_another_charset() {
         "charset utf-8; source_charset koi8-r; server { listen 127.0.0.1:80; location / {} }",
         &[refused],
     );
+    check_http("charset utf-8; source_charset koi8-r; charset_map koi8-r utf-8 { C0 D18E; 80 E28094; }", &[]);
+    check_http("charset koi8-r; source_charset UTF-8; charset_map koi8-r utf-8 { C0 D18E; }", &[]);
+    check_http("charset a; source_charset b; charset_map a b { 58 59; }", &[]);
+    check_http(
+        "charset_map a A { }",
+        &["[emerg] \"charset_map\" between the same charsets \"a\" and \"A\":2"],
+    );
+    check_http(
+        "charset_map utf-8 a { }",
+        &["[emerg] \"charset_map\" with \"utf-8\" charset should be given in the second column:2"],
+    );
+    check_http(
+        "charset_map a b { } charset_map B a { }",
+        &["[emerg] duplicate \"charset_map\" between \"B\" and \"a\":2"],
+    );
+    check_http("charset_map a b { 1ff 00; }", &["[emerg] invalid value \"1ff\":2"]);
+    check_http("charset_map a b { 58 x; }", &["[emerg] invalid value \"x\":2"]);
+    check_http("charset_map a utf-8 { 80 F09F9880; }", &["[emerg] invalid value \"F09F9880\":2"]);
+    check_http("charset_map a b { 58; }", &["[emerg] invalid parameters number:2"]);
     check_server("charset_types a/b A/b;", &["[warn] duplicate MIME type \"a/b\":2"]);
     check_server("charset utf-8; charset koi8-r;", &["[emerg] \"charset\" directive is duplicate:2"]);
 }

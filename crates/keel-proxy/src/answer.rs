@@ -22,6 +22,15 @@ pub(crate) struct Answer {
     pub(crate) source: Source,
     /// What filters do to the body on its way.
     pub(crate) transforms: Transforms,
+    /// What is put before the body and behind it.
+    pub(crate) around: Option<Box<Around>>,
+}
+
+/// Paths whose responses are put before a body and behind it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Around {
+    pub(crate) before: Option<String>,
+    pub(crate) after: Option<String>,
 }
 
 impl Answer {
@@ -32,7 +41,7 @@ impl Answer {
 
     /// Makes one with fields.
     pub(crate) fn with(status: u16, fields: Fields, source: Source) -> Box<Self> {
-        Box::new(Self { status, fields, source, transforms: Transforms::default() })
+        Box::new(Self { status, fields, source, transforms: Transforms::default(), around: None })
     }
 
     /// Makes one with a text of that media type.
@@ -94,10 +103,9 @@ impl Answer {
         own.chain(came.map(|field| field.value.of(&side.input)))
     }
 
-    /// Says that the body that is sent has another length than its source, and that no part of it can be asked for.
+    /// Says that the body that is sent has another length than its source, which nobody knows before.
     pub(crate) fn resize(&mut self) {
         self.fields.resized = true;
-        self.forbid_ranges();
     }
 
     /// Says that no part of the body can be asked for.
@@ -118,6 +126,18 @@ impl Answer {
             self.fields.lines.field("ETag", weak);
         }
         self.fields.etag = weak;
+    }
+
+    /// Takes out what says when the content was changed: it depends on more than that.
+    pub(crate) fn forget_modified(&mut self) {
+        self.take_out(Name::LastModified);
+        self.fields.modified = None;
+    }
+
+    /// Takes out the validator `ETag`.
+    pub(crate) fn forget_etag(&mut self) {
+        self.take_out(Name::Etag);
+        self.fields.etag = None;
     }
 
     /// Takes out `Content-Encoding`.
@@ -146,6 +166,7 @@ impl Answer {
 /// The fields of an answer that aren't a peer's.
 #[derive(Default)]
 pub(crate) struct Fields {
+    /// `Content-Type`; a peer's stands in its place, where it has one.
     pub(crate) content_type: Option<Vec<u8>>,
     pub(crate) location: Option<Vec<u8>>,
     /// `Last-Modified`, in Unix seconds.

@@ -30,7 +30,7 @@ pub(crate) use self::{
     body::{body_failed, expect_continue, has_body, read_whole},
     connection::ClientConnection,
     flush::flush,
-    sink::{Capture, Sink},
+    sink::{Capture, Part, Sink},
     stream::{ClientStream, Framing, H2, HeadFailure},
     watch::ClientWatch,
 };
@@ -239,6 +239,11 @@ impl Client {
         if !request.is_empty() {
             line.extend_from_slice(b", request: \"");
             line.extend_from_slice(request);
+            line.push(b'"');
+        }
+        if ex.routed.depth > 0 {
+            line.extend_from_slice(b", subrequest: \"");
+            line.extend_from_slice(&ex.routed.uri);
             line.push(b'"');
         }
         if let Some(attempt) = ex.upstream.attempts.last() {

@@ -129,10 +129,24 @@ pub(crate) struct SentResponse {
 /// What few responses have.
 #[derive(Debug, Default)]
 pub(crate) struct Seldom {
-    pub(crate) gzip_ratio: Option<GzipRatio>,
+    gzip_ratio: Option<GzipRatio>,
+    /// The charset of the answer that this one becomes a part of.
+    outer_charset: Option<Vec<u8>>,
 }
 
 impl SentResponse {
+    /// Notes the charset of the answer that this one becomes a part of.
+    pub(crate) fn note_outer_charset(&mut self, charset: Option<Vec<u8>>) {
+        if charset.is_some() {
+            self.seldom.get_or_insert_default().outer_charset = charset;
+        }
+    }
+
+    /// The charset of the answer that this one becomes a part of.
+    pub(crate) fn outer_charset(&self) -> Option<&[u8]> {
+        self.seldom.as_ref()?.outer_charset.as_deref()
+    }
+
     /// Notes what compressing the body came to, where it was.
     pub(crate) fn note_gzip(&mut self, ratio: Option<GzipRatio>) {
         if ratio.is_some() {

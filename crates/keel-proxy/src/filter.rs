@@ -9,6 +9,7 @@
 
 mod add_header;
 mod add_trailer;
+mod addition;
 mod charset;
 mod content_type;
 mod encoding;
@@ -17,14 +18,18 @@ mod gunzip;
 mod gzip;
 mod not_modified;
 mod ranges;
+mod sub;
 
 pub(crate) use self::encoding::{accepts_gzip, is_vary_said, say_vary};
+
+use std::sync::Arc;
 
 use keel_http::Lines;
 use keel_model::{Content, Scope};
 
 use crate::{
     answer::{Answer, Special},
+    charset::Charsets,
     error::CompileError,
     exchange::Wanted,
     job::Job,
@@ -57,6 +62,7 @@ pub(crate) struct Settings<'a> {
     pub(crate) scope: &'a Scope,
     /// Whether the place has a `return`.
     pub(crate) returns: bool,
+    pub(crate) charsets: &'a Arc<Charsets>,
 }
 
 impl Settings<'_> {
@@ -70,12 +76,14 @@ impl Settings<'_> {
 type Compile = fn(&Settings<'_>) -> Result<Option<Box<dyn Filter>>, CompileError>;
 
 /// All filters, in nginx's order.
-const FILTERS: [Compile; 8] = [
+const FILTERS: [Compile; 10] = [
     not_modified::compile,
     expires::compile,
     add_header::compile,
     add_trailer::compile,
     gunzip::compile,
+    addition::compile,
+    sub::compile,
     charset::compile,
     gzip::compile,
     ranges::compile,
@@ -109,6 +117,11 @@ pub(crate) fn trailers(job: &Job<'_>) -> Lines {
         job.place().filters.iter().for_each(|filter| filter.trailers(job, &mut out));
     }
     out
+}
+
+/// The charset that an answer says it is in.
+pub(crate) fn charset_of<'a>(job: &'a Job<'_>, answer: &'a Answer) -> Option<&'a [u8]> {
+    content_type::ContentType::parse(answer.content_type(job.ex)?).charset
 }
 
 /// Says whether `expires`, and fields without `always`, are added to a response of this status.

@@ -10,6 +10,7 @@ mod accept;
 mod answer;
 mod body;
 mod browser;
+mod charset;
 mod client;
 mod control;
 mod credentials;

@@ -9,6 +9,7 @@ mod changed;
 mod discard;
 mod file;
 mod head;
+mod part;
 mod relay;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ use keel_model::LogLevel;
 
 pub(crate) use self::head::{NGINX_VERSION, preview, server_text, write_date, write_framing, write_server};
 
-use self::relay::Relay;
+use self::{part::Within, relay::Relay};
 use crate::{
     answer::{Answer, PeerAnswer, Source, Special},
     client::{Framing, flush},
@@ -69,6 +70,7 @@ pub(crate) async fn send(job: &mut Job<'_>, mut answer: Box<Answer>) -> Sent {
     }
     if head::is_bodyless(job, &answer) {
         answer.transforms.clear();
+        answer.around = None;
     }
     let keeps_alive = job.ex.sent.keep_alive;
     job.settle_keep_alive();
@@ -95,7 +97,7 @@ pub(crate) async fn send(job: &mut Job<'_>, mut answer: Box<Answer>) -> Sent {
     if matches!(answer.source, Source::Peer(_)) && answer.status != 101 {
         return send_peer(job, head, framing, answer, keeps_alive).await;
     }
-    if !answer.transforms.is_empty() {
+    if !answer.transforms.is_empty() || answer.around.is_some() {
         return Box::pin(changed::send(job, head, framing, *answer)).await;
     }
     match answer.source {
@@ -206,8 +208,14 @@ async fn send_peer(
     let Some(program) = &job.ex.place(&view).proxy else { return Sent::Cut };
     let mut relay = Relay::new(job, framing, program, head);
     relay.change(std::mem::take(&mut answer.transforms));
+    let within = answer.around.is_some().then(|| Within::of(job, &mut answer));
     let Source::Peer(peer) = &mut answer.source else { return Sent::Cut };
-    let ended = relay::run(job, &mut peer.exchanged, &mut relay, program).await;
+    let ended = match within {
+        None => relay::run(job, &mut peer.exchanged, &mut relay, program).await,
+        Some(within) => {
+            Box::pin(relay::run_within(job, &mut peer.exchanged, &mut relay, program, within)).await
+        }
+    };
     let Source::Peer(peer) = answer.source else { return Sent::Cut };
     upstream::end_attempt(job, 0);
     match ended {

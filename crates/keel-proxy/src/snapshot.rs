@@ -39,6 +39,7 @@ pub(crate) use variables::{CompiledMap, LookedUp, Source, Variables};
 
 use self::identity::PlaceName;
 use crate::{
+    charset::Charsets,
     error::CompileError,
     files::Files,
     filter::{self, Chain},
@@ -204,6 +205,7 @@ pub(crate) fn compile(
         site: String::new(),
         server_names: Vec::new(),
         files: Files::Host,
+        charsets: Arc::new(Charsets::compile(&plan.charset_maps, charset_names(plan))),
     };
     let servers = plan.servers.iter().enumerate().map(|(at, server)| {
         let is_here = |servers: &[ServerId]| servers.iter().any(|id| id.0 as usize == at);
@@ -249,6 +251,17 @@ pub(crate) fn compile(
     Ok(PreparedSnapshot { snapshot: Arc::new(snapshot), claimed: claims.finish() })
 }
 
+/// Gathers the charsets that places name.
+fn charset_names(plan: &Plan) -> Vec<String> {
+    let scopes = plan.scopes().into_iter().map(|scope| &scope.charset);
+    let named = scopes.flat_map(|scope| [&scope.charset, &scope.source]);
+    let mut names: Vec<String> =
+        named.flatten().filter_map(|name| name.as_literal().map(str::to_owned)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 struct Builder<'a, 'c> {
     places: Vec<Place>,
     upstream_by_name: &'a HashMap<UpstreamName, usize>,
@@ -260,6 +273,7 @@ struct Builder<'a, 'c> {
     server_names: Vec<ServerName>,
     /// Where the paths of the current server lead.
     files: Files,
+    charsets: Arc<Charsets>,
 }
 
 /// What a place is made from.
@@ -359,7 +373,7 @@ impl Builder<'_, '_> {
     ) -> Result<PlaceId, CompileError> {
         let Inside { returns, rewrite, nested, limit_except } = inside;
         let proxy = PeerProgram::compile(scope, self.upstream_by_name)?;
-        let filters = filter::compile(&filter::Settings { scope, returns })?;
+        let filters = filter::compile(&filter::Settings { scope, returns, charsets: &self.charsets })?;
         let place = Place {
             identity,
             alias_prefix: alias_prefix(&scope.core.root, &kind, outer),

@@ -4,6 +4,7 @@
 //! names that both know, so that it may outlive it.
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
     pin::pin,
     rc::Rc,
@@ -14,10 +15,11 @@ use keel_model::LogLevel;
 
 use crate::{
     body::RequestBodyStore,
-    client::{Capture, Client, ClientWatch, Sink},
+    client::{Capture, Client, ClientWatch, Part, Sink},
+    error::Cause,
     exchange::{Exchange, Wanted},
-    job::{Flow, Job},
-    phase,
+    job::{Ended, Flow, Job},
+    phase::{self, redirect::InternalUri},
     worker::{Background, View, Worker},
 };
 
@@ -91,6 +93,50 @@ pub(crate) async fn run(job: &mut Job<'_>, subrequest: Subrequest) -> Result<(),
     (subrequest.done)(job, &mut inner.job());
     inner.end();
     Ok(())
+}
+
+/// A response that becomes a part of another one.
+pub(crate) struct Inclusion<'a> {
+    pub(crate) uri: &'a InternalUri,
+    /// The charset of the other one.
+    pub(crate) charset: Option<&'a [u8]>,
+}
+
+/// Makes a subrequest whose body becomes a part of the answer that is being sent: `pass` takes it, piece by piece. An error is
+/// also a subrequest that ends without an answer, or within it.
+pub(crate) async fn include(
+    job: &mut Job<'_>,
+    Inclusion { uri, charset }: Inclusion<'_>,
+    mut pass: impl AsyncFnMut(&mut Job<'_>, Vec<u8>) -> Result<(), Cause>,
+) -> Result<(), Cause> {
+    let part = Rc::new(RefCell::new(Part::default()));
+    let Some(mut inner) = Inner::new(job, &uri.path, Sink::Part(part.clone())) else {
+        return Err(Cause::Filter);
+    };
+    inner.ex.routed.args.extend_from_slice(&uri.args);
+    inner.ex.sent.note_outer_charset(charset.map(<[u8]>::to_vec));
+    let result = {
+        let mut inner = inner.job();
+        let mut running = Box::pin(phase::run(&mut inner));
+        loop {
+            let step = pin!(poll_fn(|cx| match running.as_mut().poll(cx) {
+                Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                Poll::Pending if part.borrow().is_empty() => Poll::Pending,
+                Poll::Pending => Poll::Ready(None),
+            }));
+            let Some(step) = until_gone(job, step).await else { break Err(Cause::ClientGone) };
+            let piece = part.borrow_mut().take();
+            let passed = if piece.is_empty() { Ok(()) } else { pass(job, piece).await };
+            match (passed, step) {
+                (Err(cause), _) => break Err(cause),
+                (Ok(()), None) => {}
+                (Ok(()), Some(Ended::Answered)) => break Ok(()),
+                (Ok(()), Some(Ended::Closed)) => break Err(Cause::Filter),
+            }
+        }
+    };
+    inner.end();
+    result
 }
 
 /// Waits for something as long as the client is there.

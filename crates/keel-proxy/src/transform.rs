@@ -46,81 +46,110 @@ pub(crate) trait Transform {
     }
 }
 
-/// The transforms of an answer, in the order in which they act.
+/// A transform of any kind.
+type AnyTransform = Box<dyn Transform>;
+
+/// The transforms of an answer, in the order in which they act. What is included in a body, other responses, comes in
+/// between: it goes through the outer ones alone.
 #[derive(Default)]
-pub(crate) struct Transforms(Vec<Box<dyn Transform>>);
+pub(crate) struct Transforms {
+    inner: Vec<AnyTransform>,
+    outer: Vec<AnyTransform>,
+}
+
+/// Lets each append something, which goes through those behind it.
+fn each<'a>(
+    transforms: impl Iterator<Item = &'a mut AnyTransform>,
+    out: &mut Vec<u8>,
+    act: impl Fn(&mut dyn Transform, &mut Vec<u8>) -> Result<(), Broken>,
+) -> Result<(), Broken> {
+    for transform in transforms {
+        if !out.is_empty() {
+            transform.piece(out)?;
+        }
+        act(transform.as_mut(), out)?;
+    }
+    Ok(())
+}
 
 impl Transforms {
-    /// Adds one behind the others.
+    /// Adds one behind the others that change what the body itself says.
     pub(crate) fn push(&mut self, transform: impl Transform + 'static) {
-        self.0.push(Box::new(transform));
+        self.inner.push(Box::new(transform));
     }
 
     /// Adds one before the others.
     pub(crate) fn push_first(&mut self, transform: impl Transform + 'static) {
-        self.0.insert(0, Box::new(transform));
+        self.inner.insert(0, Box::new(transform));
+    }
+
+    /// Adds one behind all others, for the body and what is included in it.
+    pub(crate) fn push_outer(&mut self, transform: impl Transform + 'static) {
+        self.outer.push(Box::new(transform));
     }
 
     /// Whether the body passes as it is.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.inner.is_empty() && self.outer.is_empty()
     }
 
     /// Leaves the body as it is.
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.inner.clear();
+        self.outer.clear();
     }
 
-    /// Changes the next piece.
+    fn all(&self) -> impl Iterator<Item = &AnyTransform> {
+        self.inner.iter().chain(&self.outer)
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut AnyTransform> {
+        self.inner.iter_mut().chain(&mut self.outer)
+    }
+
+    /// Changes the next piece of the body.
     pub(crate) fn piece(&mut self, piece: &mut Vec<u8>) -> Result<(), Broken> {
-        for transform in &mut self.0 {
-            if piece.is_empty() {
-                break;
-            }
-            transform.piece(piece)?;
-        }
-        Ok(())
+        each(self.all_mut(), piece, |_, _| Ok(()))
+    }
+
+    /// Changes a piece of what is included.
+    pub(crate) fn included(&mut self, piece: &mut Vec<u8>) -> Result<(), Broken> {
+        each(self.outer.iter_mut(), piece, |_, _| Ok(()))
     }
 
     /// Appends what is held back only to do better with more.
     pub(crate) fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), Broken> {
-        self.each(out, |transform, out| transform.flush(out))
+        each(self.all_mut(), out, |transform, out| transform.flush(out))
     }
 
-    /// Appends what ends the body.
-    pub(crate) fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Broken> {
-        self.each(out, |transform, out| transform.end(out))
+    /// Appends what ends the body itself. Something may be included behind it.
+    pub(crate) fn end_inner(&mut self, out: &mut Vec<u8>) -> Result<(), Broken> {
+        each(self.inner.iter_mut(), out, |transform, out| transform.end(out))?;
+        self.included(out)
     }
 
-    /// Lets each append something, which goes through those behind it.
-    fn each(
-        &mut self,
-        out: &mut Vec<u8>,
-        act: impl Fn(&mut dyn Transform, &mut Vec<u8>) -> Result<(), Broken>,
-    ) -> Result<(), Broken> {
-        for transform in &mut self.0 {
-            if !out.is_empty() {
-                transform.piece(out)?;
-            }
-            act(transform.as_mut(), out)?;
-        }
+    /// Appends what ends everything.
+    pub(crate) fn end_outer(&mut self, out: &mut Vec<u8>) -> Result<(), Broken> {
+        let mut tail = Vec::new();
+        each(self.outer.iter_mut(), &mut tail, |transform, out| transform.end(out))?;
+        out.append(&mut tail);
         Ok(())
     }
 
     /// Whether flushing would give something.
     pub(crate) fn holds(&self) -> bool {
-        self.0.iter().any(|transform| transform.holds())
+        self.all().any(|transform| transform.holds())
     }
 
     /// How many bytes they take at a time.
     pub(crate) fn input_bytes_max(&self) -> usize {
-        self.0.iter().map(|transform| transform.input_bytes_max()).min().unwrap_or(usize::MAX)
+        self.all().map(|transform| transform.input_bytes_max()).min().unwrap_or(usize::MAX)
     }
 
     /// What compressing came to, once the body has gone through.
     pub(crate) fn gzip_ratio(&self) -> Option<GzipRatio> {
-        self.0.iter().find_map(|transform| transform.gzip_ratio())
+        self.all().find_map(|transform| transform.gzip_ratio())
     }
 }
 
@@ -163,14 +192,20 @@ mod tests {
         let mut both = Transforms::default();
         both.push(Marks(b'b', Vec::new()));
         both.push_first(Marks(b'a', Vec::new()));
+        both.push_outer(Marks(b'c', Vec::new()));
         let mut piece = b"12".to_vec();
         both.piece(&mut piece).unwrap();
-        assert_eq!((piece.as_slice(), both.holds()), (b"ba".as_slice(), true));
+        assert_eq!((piece.as_slice(), both.holds()), (b"cb".as_slice(), true));
         piece.clear();
         both.flush(&mut piece).unwrap();
-        assert_eq!((piece.as_slice(), both.holds()), (b"1b2".as_slice(), false));
+        assert_eq!((piece.as_slice(), both.holds()), (b"ac1b2".as_slice(), false));
+        piece = b"xy".to_vec();
+        both.included(&mut piece).unwrap();
+        assert_eq!(piece, b"cx");
         piece.clear();
-        both.end(&mut piece).unwrap();
-        assert_eq!(piece, b"bAB");
+        both.end_inner(&mut piece).unwrap();
+        assert_eq!(piece, b"ycbA");
+        both.end_outer(&mut piece).unwrap();
+        assert_eq!(piece, b"ycbABC");
     }
 }

@@ -1,4 +1,4 @@
-//! ngx_http_charset_module: the charset that responses say they are in.
+//! ngx_http_charset_module: the charset that responses are in.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,31 @@ fn default_types() -> MediaTypes {
         "application/rss+xml",
     ];
     MediaTypes::These(types.map(str::to_owned).to_vec())
+}
+
+/// `charset_map`: how text in one charset is written in another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CharsetMap {
+    /// The charset of the first column, of one byte for each character.
+    pub from: String,
+    /// The charset of the second column.
+    pub to: String,
+    /// Characters: a byte of the first, and what it is in the second, one byte or a character of UTF-8.
+    pub pairs: Vec<(u8, Vec<u8>)>,
+}
+
+impl CharsetMap {
+    /// Says whether it is between two charsets, in either direction.
+    pub fn is_between(&self, one: &str, other: &str) -> bool {
+        let is =
+            |from: &str, to: &str| self.from.eq_ignore_ascii_case(from) && self.to.eq_ignore_ascii_case(to);
+        is(one, other) || is(other, one)
+    }
+
+    /// Says whether the second column is UTF-8.
+    pub fn is_utf8(&self) -> bool {
+        self.to.eq_ignore_ascii_case("utf-8")
+    }
 }
 
 /// The media types that a filter acts on.

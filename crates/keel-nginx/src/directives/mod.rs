@@ -3,6 +3,7 @@
 pub(crate) mod core;
 pub(crate) mod events;
 pub(crate) mod http_access;
+pub(crate) mod http_addition;
 pub(crate) mod http_auth_basic;
 pub(crate) mod http_auth_request;
 pub(crate) mod http_charset;
@@ -31,6 +32,7 @@ pub(crate) mod http_rewrite;
 pub(crate) mod http_secure_link;
 pub(crate) mod http_split_clients;
 pub(crate) mod http_ssl;
+pub(crate) mod http_sub;
 pub(crate) mod http_try_files;
 pub(crate) mod http_upstream;
 pub(crate) mod http_upstream_scope;
@@ -51,6 +53,7 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_core_module", rows: http_try_files::ROWS },
     Module { name: "ngx_http_core_module", rows: resolver::ROWS },
     Module { name: "ngx_http_access_module", rows: http_access::ROWS },
+    Module { name: "ngx_http_addition_module", rows: http_addition::ROWS },
     Module { name: "ngx_http_auth_basic_module", rows: http_auth_basic::ROWS },
     Module { name: "ngx_http_auth_request_module", rows: http_auth_request::ROWS },
     Module { name: "ngx_http_charset_module", rows: http_charset::ROWS },
@@ -76,6 +79,7 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_secure_link_module", rows: http_secure_link::ROWS },
     Module { name: "ngx_http_split_clients_module", rows: http_split_clients::ROWS },
     Module { name: "ngx_http_ssl_module", rows: http_ssl::ROWS },
+    Module { name: "ngx_http_sub_module", rows: http_sub::ROWS },
     Module { name: "ngx_http_upstream_module", rows: http_upstream::ROWS },
     Module { name: "ngx_http_v2_module", rows: http_v2::ROWS },
 ];

@@ -15,18 +15,8 @@ use crate::{
 pub(super) struct Signature {
     pub(super) contexts: Contexts,
     pub(super) arity: Arity,
-    pub(super) body: Body,
     pub(super) repeats: Repeats,
     pub(super) value: Value,
-}
-
-/// What ends a directive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Body {
-    /// A `;`.
-    Line,
-    /// A block.
-    Block,
 }
 
 /// Whether a directive may stand in a block twice.
@@ -89,9 +79,8 @@ fn signatures(name: &str) -> impl Iterator<Item = &'static Signature> {
 
 fn check_shape(reader: &mut Reader<'_>, directive: &Directive, signature: &Signature) {
     let name = directive.name.text.as_str();
-    match (signature.body, &directive.block) {
-        (Body::Line, Some(_)) => reader.unexpected_block(directive),
-        (Body::Block, None) => reader.missing_block(directive),
+    match &directive.block {
+        Some(_) => reader.unexpected_block(directive),
         _ if !signature.arity.admits(directive.args.len()) => {
             reader.wrong_count(directive, format!("it takes {}", signature.arity.words()));
         }

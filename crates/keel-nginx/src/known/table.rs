@@ -7,7 +7,7 @@ mod gateways;
 
 use super::{
     Group, Known,
-    signatures::{Body, Repeats, Signature, Value},
+    signatures::{Repeats, Signature, Value},
 };
 use crate::registry::{Arity, Contexts};
 
@@ -38,18 +38,7 @@ const TLS_PROTOCOLS: Value = Value::Keywords(&["SSLv2", "SSLv3", "TLSv1", "TLSv1
 
 /// A directive that ends in `;`.
 const fn line(name: &'static str, contexts: Contexts, arity: Arity, repeats: Repeats, value: Value) -> Known {
-    Known { name, signature: Some(Signature { contexts, arity, body: Body::Line, repeats, value }) }
-}
-
-/// A directive with a block.
-const fn block(
-    name: &'static str,
-    contexts: Contexts,
-    arity: Arity,
-    repeats: Repeats,
-    value: Value,
-) -> Known {
-    Known { name, signature: Some(Signature { contexts, arity, body: Body::Block, repeats, value }) }
+    Known { name, signature: Some(Signature { contexts, arity, repeats, value }) }
 }
 
 /// A directive of a module that nginx doesn't come with: taken as it is.

@@ -1,8 +1,10 @@
 //! Where the bytes of answers go. Only a stream writes there.
 
 use std::{
+    cell::RefCell,
     io,
     os::fd::BorrowedFd,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -16,8 +18,54 @@ pub(crate) enum Sink {
     Connection(Transport),
     /// Memory: a part of this process asked, and reads it.
     Capture(Capture),
+    /// Another answer, of which this one's body becomes a part.
+    Part(Rc<RefCell<Part>>),
     /// Nowhere: what matters is that the request was made.
     Discard,
+}
+
+/// The body of an answer on its way to another one.
+#[derive(Debug, Default)]
+pub(crate) struct Part {
+    bytes: Vec<u8>,
+    /// How many bytes come before the body.
+    head_bytes: usize,
+}
+
+/// Bytes of a part that wait to be taken, at most.
+const PART_BYTES_MAX: usize = 64 << 10;
+
+impl Part {
+    /// Says how many bytes come before the body.
+    pub(super) fn begin(&mut self, head_bytes: usize) {
+        self.head_bytes = head_bytes;
+    }
+
+    /// Takes what has come.
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Whether nothing has come.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Takes in what there is room for. Who makes the answer is polled again once something has been taken.
+    fn poll_send(&mut self, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.head_bytes > 0 {
+            let head_bytes = self.head_bytes.min(bytes.len());
+            self.head_bytes -= head_bytes;
+            return Poll::Ready(Ok(head_bytes));
+        }
+        let room = PART_BYTES_MAX.saturating_sub(self.bytes.len());
+        let taken = bytes.get(..bytes.len().min(room)).unwrap_or_default();
+        if taken.is_empty() && !bytes.is_empty() {
+            return Poll::Pending;
+        }
+        self.bytes.extend_from_slice(taken);
+        Poll::Ready(Ok(taken.len()))
+    }
 }
 
 /// An answer in memory.
@@ -65,14 +113,14 @@ impl Sink {
     pub(super) fn transport(&self) -> Option<&Transport> {
         match self {
             Sink::Connection(transport) => Some(transport),
-            Sink::Capture(_) | Sink::Discard => None,
+            Sink::Capture(_) | Sink::Part(_) | Sink::Discard => None,
         }
     }
 
     pub(super) fn transport_mut(&mut self) -> Option<&mut Transport> {
         match self {
             Sink::Connection(transport) => Some(transport),
-            Sink::Capture(_) | Sink::Discard => None,
+            Sink::Capture(_) | Sink::Part(_) | Sink::Discard => None,
         }
     }
 
@@ -82,6 +130,7 @@ impl Sink {
         match self {
             Sink::Connection(transport) => transport.poll_send(cx, bytes),
             Sink::Capture(capture) => Poll::Ready(capture.take(bytes)),
+            Sink::Part(part) => part.borrow_mut().poll_send(bytes),
             Sink::Discard => Poll::Ready(Ok(bytes.len())),
         }
     }
@@ -96,7 +145,7 @@ impl Sink {
     ) -> Poll<io::Result<usize>> {
         match self {
             Sink::Connection(transport) => transport.poll_send_file(cx, file, offset, length_max),
-            Sink::Capture(_) | Sink::Discard => {
+            Sink::Capture(_) | Sink::Part(_) | Sink::Discard => {
                 let mut piece = vec![0; length_max.min(PIECE_BYTES)];
                 let read = rustix::io::pread(file, &mut piece, *offset)?;
                 let sent = ready!(self.poll_send(cx, piece.get(..read).unwrap_or_default()));

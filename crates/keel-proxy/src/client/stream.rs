@@ -269,6 +269,14 @@ impl ClientStream {
         }
     }
 
+    /// Whether what is sent becomes a part of another answer's body.
+    pub(crate) fn is_part(&self) -> bool {
+        match self {
+            ClientStream::H1(h1) => h1.is_part(),
+            ClientStream::H2(_) => false,
+        }
+    }
+
     /// What was captured, where that is where the answer goes.
     fn capture(&self) -> Option<&Capture> {
         match self {

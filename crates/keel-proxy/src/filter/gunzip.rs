@@ -40,6 +40,7 @@ impl Filter for Gunzip {
         }
         answer.forget_encoding();
         answer.resize();
+        answer.forbid_ranges();
         answer.weaken_etag(job.ex);
         answer.transforms.push(Unpack::new());
         Ok(())

@@ -51,8 +51,9 @@ impl Filter for Gzip {
         }
         answer.fields.encoding = Some("gzip");
         answer.resize();
+        answer.forbid_ranges();
         answer.weaken_etag(job.ex);
-        answer.transforms.push(Pack::new(&self.scope, length));
+        answer.transforms.push_outer(Pack::new(&self.scope, length));
         Ok(())
     }
 }

@@ -4,30 +4,31 @@ use std::{fs::File, os::unix::fs::FileExt};
 
 use keel_http::{Lines, Message};
 
-use super::{Sent, filter_trailers, finish, log_broken_filter};
+use super::{
+    Sent, filter_trailers, finish,
+    part::{self, Within},
+};
 use crate::{
     answer::{Answer, FileParts, Source},
     client::{Framing, flush},
     error::{Cause, ClientGone},
     job::Job,
-    transform::{Broken, Transforms},
+    transform::Transforms,
 };
 
 /// Bytes that are changed at a time.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// Bytes that wait in the client's stream before they are sent.
-const WAITING_BYTES: usize = 32 << 10;
-
 /// Pieces after which others have their turn.
 const PIECES_MAX: u32 = 4;
 
 /// Sends a head and a body as its transforms make it.
-pub(super) async fn send(job: &mut Job<'_>, head: Message, framing: Framing, answer: Answer) -> Sent {
+pub(super) async fn send(job: &mut Job<'_>, head: Message, framing: Framing, mut answer: Answer) -> Sent {
+    let within = Within::of(job, &mut answer);
     let (before, head_length) = (job.ex.sent.bytes, head.head_length());
     job.client.stream.begin(head, framing);
     let Answer { source, transforms, .. } = answer;
-    let mut body = Body { transforms, pieces: 0 };
+    let mut body = Body { transforms, within, pieces: 0 };
     let mut trailers = Lines::default();
     let sent = match body.send(job, framing, source, &mut trailers).await {
         Ok(()) => Ok(()),
@@ -40,6 +41,7 @@ pub(super) async fn send(job: &mut Job<'_>, head: Message, framing: Framing, ans
 /// A body on its way.
 struct Body {
     transforms: Transforms,
+    within: Within,
     /// How many pieces have been changed since others had their turn.
     pieces: u32,
 }
@@ -52,6 +54,7 @@ impl Body {
         source: Source,
         trailers: &mut Lines,
     ) -> Result<(), Cause> {
+        self.within.before(job, &mut self.transforms).await?;
         match source {
             Source::Bytes(bytes) => {
                 let size = PIECE_BYTES.min(self.transforms.input_bytes_max());
@@ -63,8 +66,12 @@ impl Body {
             Source::Empty | Source::Peer(_) => {}
         }
         let mut tail = Vec::new();
-        let ended = self.transforms.end(&mut tail);
-        check(job, ended)?;
+        let ended = self.transforms.end_inner(&mut tail);
+        part::check(job, ended)?;
+        part::put(job, &std::mem::take(&mut tail)).await?;
+        self.within.behind(job, &mut self.transforms).await?;
+        let ended = self.transforms.end_outer(&mut tail);
+        part::check(job, ended)?;
         job.client.stream.put(&tail);
         job.ex.sent.note_gzip(self.transforms.gzip_ratio());
         *trailers = filter_trailers(job, framing);
@@ -91,13 +98,8 @@ impl Body {
     /// Passes a piece on, as the transforms make it.
     async fn pass(&mut self, job: &mut Job<'_>, mut piece: Vec<u8>) -> Result<(), Cause> {
         let changed = self.transforms.piece(&mut piece);
-        check(job, changed)?;
-        job.client.stream.put(&piece);
-        if job.client.stream.pending() >= WAITING_BYTES {
-            flush(job).await?;
-            job.ex.sent.begun = true;
-            job.client.stream.clear_sent(&mut job.ex.sent.head);
-        }
+        part::check(job, changed)?;
+        part::put(job, &piece).await?;
         self.pieces += 1;
         if self.pieces >= PIECES_MAX {
             self.pieces = 0;
@@ -105,13 +107,6 @@ impl Body {
         }
         Ok(())
     }
-}
-
-fn check(job: &Job<'_>, done: Result<(), Broken>) -> Result<(), Cause> {
-    done.map_err(|broken| {
-        log_broken_filter(job, &broken);
-        Cause::Filter
-    })
 }
 
 /// Reads a piece of a file. An error is also one that has become shorter: what was promised can't be kept.

@@ -19,7 +19,7 @@ pub(super) fn choose_framing(job: &Job<'_>, answer: &Answer) -> Framing {
     if is_bodyless(job, answer) {
         return Framing::None;
     }
-    if answer.status == 101 {
+    if answer.status == 101 || job.client.stream.is_part() {
         return Framing::UntilClose;
     }
     if job.ex.is_http2() {
@@ -158,7 +158,7 @@ pub(crate) fn write_framing(lookup: Lookup<'_>, answer: &Answer, framing: Framin
 }
 
 fn write_own_fields(answer: &Answer, framing: Framing, out: &mut Lines) {
-    let Answer { status, fields, source, transforms: _ } = answer;
+    let Answer { status, fields, source, transforms: _, around: _ } = answer;
     // `return 304` describes a body that it doesn't send; a 304 of a file has nothing to describe.
     let is_described = !has_no_body(*status) || (*status == 304 && fields.content_type.is_some());
     if is_described {

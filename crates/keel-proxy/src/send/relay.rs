@@ -14,9 +14,12 @@ use std::{
 use keel_http::{Lines, Message};
 use keel_model::{LogLevel, UpstreamScope};
 
-use super::{filter_trailers, log_broken_filter};
+use super::{
+    filter_trailers, log_broken_filter,
+    part::{self, Within},
+};
 use crate::{
-    client::{ClientStream, Framing},
+    client::{ClientStream, Framing, flush},
     error::{Cause, PeerFailure},
     io::spool::Spool,
     job::Job,
@@ -71,6 +74,8 @@ pub(super) struct Relay {
     read_bytes: usize,
     /// Bytes that filters have changed since others had their turn.
     changed_bytes: usize,
+    /// Whether something is included behind the body.
+    goes_on: bool,
 }
 
 impl Relay {
@@ -106,6 +111,7 @@ impl Relay {
             flush_after: if buffering { FLUSH_AFTER } else { Duration::ZERO },
             read_bytes: READ_BYTES,
             changed_bytes: 0,
+            goes_on: false,
         }
     }
 
@@ -157,7 +163,8 @@ impl Relay {
 
     /// Ends the body for the client, once everything before the end has been put.
     fn finish(&mut self, stream: &mut ClientStream, trailers: &Lines) {
-        if self.ended && self.spooled() == 0 && !std::mem::replace(&mut self.finished, true) {
+        let is_over = self.ended && self.spooled() == 0;
+        if is_over && !std::mem::replace(&mut self.finished, true) && !self.goes_on {
             stream.end(trailers);
         }
     }
@@ -200,12 +207,53 @@ pub(super) async fn run(
         attempt.received_bytes = attempt.received_bytes.max(relay.payload_bytes);
         attempt.sent_bytes = peer.stream.sent_bytes();
     }
+    if !relay.goes_on || ended.is_err() {
+        conclude(job, relay);
+    }
+    ended
+}
+
+/// Ends the response for the client's stream, sent or not.
+fn conclude(job: &mut Job<'_>, relay: &Relay) {
     let sent = job.ex.sent.bytes - relay.sent_before;
     job.ex.sent.body_bytes = sent.saturating_sub(relay.head_length as u64);
     if !relay.has_rest {
         job.client.stream.finish(&mut job.ex.sent.head);
     }
+}
+
+/// Relays a body to its end, with other responses before it and behind it.
+pub(super) async fn run_within(
+    job: &mut Job<'_>,
+    peer: &mut Exchanged,
+    relay: &mut Relay,
+    program: &PeerProgram,
+    within: Within,
+) -> Result<(), Cause> {
+    relay.goes_on = within.goes_on();
+    if let Err(cause) = within.before(job, &mut relay.transforms).await {
+        conclude(job, relay);
+        return Err(cause);
+    }
+    run(job, peer, relay, program).await?;
+    if !within.goes_on() {
+        return Ok(());
+    }
+    let ended = end_within(job, relay, &within).await;
+    conclude(job, relay);
     ended
+}
+
+/// Puts a response behind the body, and ends both.
+async fn end_within(job: &mut Job<'_>, relay: &mut Relay, within: &Within) -> Result<(), Cause> {
+    within.behind(job, &mut relay.transforms).await?;
+    let mut tail = Vec::new();
+    let ended = relay.transforms.end_outer(&mut tail);
+    part::check(job, ended)?;
+    job.client.stream.put(&tail);
+    job.ex.sent.note_gzip(relay.transforms.gzip_ratio());
+    job.client.stream.end(&job.ex.sent.trailers);
+    Ok(flush(job).await?)
 }
 
 /// Keeps the trailers of a response that has been read to its end, and ends the client's where nothing is in between.
@@ -422,7 +470,13 @@ fn check_filters(job: &Job<'_>, relay: &mut Relay) -> Result<(), Cause> {
 /// Passes on what filters have held back: all of it at the body's end, else what they may give before it.
 fn pass_held(job: &mut Job<'_>, relay: &mut Relay, settings: &UpstreamScope) -> Result<(), Cause> {
     let mut held = Vec::new();
-    let given = if relay.ended { relay.transforms.end(&mut held) } else { relay.transforms.flush(&mut held) };
+    let given = match (relay.ended, relay.goes_on) {
+        (false, _) => relay.transforms.flush(&mut held),
+        (true, true) => relay.transforms.end_inner(&mut held),
+        (true, false) => {
+            relay.transforms.end_inner(&mut held).and_then(|()| relay.transforms.end_outer(&mut held))
+        }
+    };
     relay.broken = given.err();
     check_filters(job, relay)?;
     if held.is_empty() {

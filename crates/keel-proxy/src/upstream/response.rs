@@ -56,6 +56,7 @@ pub(super) fn answer(
 fn may_upgrade(job: &Job<'_>, program: &PeerProgram) -> bool {
     let head = &job.ex.received.head;
     program.may_tunnel()
+        && job.ex.routed.depth == 0
         && head.connection.upgrade
         && head.fields.has(Name::Upgrade)
         && head.version == Version::Http11
@@ -167,6 +168,9 @@ pub(crate) fn write_fields(lookup: Lookup<'_>, answer: &Answer, framing: Framing
             continue;
         }
         match field.known {
+            Name::ContentType if let Some(content_type) = &answer.fields.content_type => {
+                out.field("Content-Type", content_type);
+            }
             Name::Location | Name::Refresh if !redirects.is_empty() => {
                 match rewrite_redirect(lookup, redirects, field.known, field.value.of(input)) {
                     Some((before, url)) => out.uri(name, before, &url),

@@ -2,7 +2,7 @@
 
 use super::{
     EVENTS, HTTP, HTTP_ALL, HTTP_SERVER, LIMIT_EXCEPT, LOCATION, LOCATION_IF, MAIN, NONE, ONE,
-    SERVER_LOCATION, TWO, UP_TO_ONE, UPSTREAM, block, foreign, line,
+    SERVER_LOCATION, TWO, UP_TO_ONE, UPSTREAM, foreign, line,
 };
 use crate::{
     known::{
@@ -59,9 +59,6 @@ pub(super) const GROUPS: &[Group] = &[
     Group {
         effect: Effect::Differs("responses would have another body"),
         rows: &[
-            line("add_after_body", HTTP_ALL, ONE, Once, Text),
-            line("add_before_body", HTTP_ALL, ONE, Once, Text),
-            line("addition_types", HTTP_ALL, AtLeast(1), Many, Text),
             foreign("body_filter_by_lua_block"),
             foreign("f4f"),
             line("flv", LOCATION, NONE, Many, Text),
@@ -71,7 +68,6 @@ pub(super) const GROUPS: &[Group] = &[
             line("mp4", LOCATION, NONE, Many, Text),
             line("slice", HTTP_ALL, ONE, Once, Size),
             line("ssi", HTTP_ALL.or(LOCATION_IF), ONE, Once, Flag),
-            line("sub_filter", HTTP_ALL, TWO, Many, Text),
             line("xml_entities", HTTP_ALL, ONE, Once, Text),
             line("xslt_stylesheet", LOCATION, AtLeast(1), Many, Text),
         ],
@@ -90,12 +86,6 @@ pub(super) const GROUPS: &[Group] = &[
             line("proxy_cookie_path", HTTP_ALL, Take(1, 2), Many, Text),
             line("userid", HTTP_ALL, ONE, Once, Keyword(&["off", "log", "v1", "on"])),
             line("userid_service", HTTP_ALL, ONE, Once, Number),
-        ],
-    },
-    Group {
-        effect: Effect::Differs("bodies would stay in the charset that they are in"),
-        rows: &[
-            block("charset_map", HTTP, TWO, Many, Text),
         ],
     },
     Group {

@@ -60,7 +60,7 @@ impl H1 {
     pub(super) fn into_transport(self) -> Option<Transport> {
         match self.sink {
             Sink::Connection(transport) => Some(transport),
-            Sink::Capture(_) | Sink::Discard => None,
+            Sink::Capture(_) | Sink::Part(_) | Sink::Discard => None,
         }
     }
 
@@ -123,6 +123,9 @@ impl H1 {
 
     pub(super) fn begin(&mut self, head: Message, framing: Framing) {
         self.head_length = head.head_length();
+        if let Sink::Part(part) = &self.sink {
+            part.borrow_mut().begin(self.head_length);
+        }
         self.out = head.into_bytes();
         self.out_sent = 0;
         self.framing = framing;
@@ -258,10 +261,14 @@ impl H1 {
         self.sink.transport_mut().map_or(Peeked::Nothing, Transport::peek)
     }
 
+    pub(super) fn is_part(&self) -> bool {
+        matches!(self.sink, Sink::Part(_))
+    }
+
     pub(super) fn capture(&self) -> Option<&Capture> {
         match &self.sink {
             Sink::Capture(capture) => Some(capture),
-            Sink::Connection(_) | Sink::Discard => None,
+            Sink::Connection(_) | Sink::Part(_) | Sink::Discard => None,
         }
     }
 }
