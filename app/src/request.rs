@@ -115,7 +115,7 @@ impl Request {
         self.target.split('?').next().unwrap_or_default()
     }
 
-    /// Gives a parameter of the query as a number.
+    /// A parameter of the query as a number.
     pub(crate) fn number(&self, name: &str) -> Option<u64> {
         let (_, query) = self.target.split_once('?')?;
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));

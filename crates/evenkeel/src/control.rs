@@ -16,7 +16,7 @@ pub(crate) struct ControlArgs {
 }
 
 impl ControlArgs {
-    /// Gives the client of what is meant.
+    /// The client of what is meant.
     ///
     /// # Errors
     /// When no project of this folder runs, and no socket is named.

@@ -50,7 +50,7 @@ fn project(name: &str, published: u16, port: u16, more: &str) -> anyhow::Result<
     Project::new(binary, &[("compose.yaml", &compose), ("app.py", APP)])
 }
 
-/// Gives the address and the ports of a project's first instance, as `ps` has them.
+/// The address and the ports of a project's first instance, as `ps` has them.
 fn instance(project: &Project) -> anyhow::Result<(IpAddr, String)> {
     let list: serde_json::Value = serde_json::from_str(&project.run(&["ps", "--format", "json"])?)?;
     let address = list[0]["address"].as_str().unwrap_or_default().parse()?;
@@ -194,7 +194,7 @@ fn a_project_whose_instance_is_killed_is_never_answered_for_by_another() -> Done
     Ok(())
 }
 
-/// Gives the process of a project's first instance, if that is ready.
+/// The process of a project's first instance, if that is ready.
 fn ready_pid(project: &Project) -> anyhow::Result<Option<i32>> {
     let list: serde_json::Value = serde_json::from_str(&project.run(&["ps", "--format", "json"])?)?;
     let is_ready = list[0]["state"] == "ready";

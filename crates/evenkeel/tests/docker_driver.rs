@@ -129,7 +129,7 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Gives the answers to so many requests, sorted and counted.
+    /// The answers to so many requests, sorted and counted.
     fn shares(&self, requests: usize) -> anyhow::Result<Vec<(String, usize)>> {
         let mut shares = BTreeMap::<String, usize>::new();
         for _ in 0..requests {
@@ -157,12 +157,12 @@ impl Scene {
         })
     }
 
-    /// Gives the container of an instance by its service, the only one.
+    /// The container of an instance by its service, the only one.
     fn container(&self, service: &str) -> String {
         format!("{}_{service}_1", self.project.name())
     }
 
-    /// Gives the containers of the project in any state.
+    /// The containers of the project in any state.
     fn containers(&self) -> anyhow::Result<Vec<String>> {
         let label = format!("label=com.docker.compose.project={}", self.project.name());
         let list = self.engine.docker(&["ps", "-a", "--filter", &label, "--format", "{{.Names}}"])?;
@@ -177,7 +177,7 @@ impl Scene {
         eventually("only these are left", || self.containers().is_ok_and(|found| found == names))
     }
 
-    /// Gives the processes in a service's container whose command line has these words.
+    /// The processes in a service's container whose command line has these words.
     fn running(&self, service: &str, words: &str) -> Vec<i32> {
         let list = self.engine.docker(&["top", &self.container(service), "-eo", "pid,args"]);
         let list = list.unwrap_or_default();

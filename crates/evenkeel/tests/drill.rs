@@ -36,7 +36,7 @@ fn alone(project: &Project, arguments: &[&str]) -> anyhow::Result<Output> {
     project.output_within(arguments, DRILL_DEADLINE)
 }
 
-/// Gives what a drill of the project wrote.
+/// What a drill of the project wrote.
 fn results(project: &Project) -> Value {
     let results = std::fs::read(project.folder().join("proof/results.json")).unwrap_or_default();
     serde_json::from_slice(&results).unwrap_or_default()

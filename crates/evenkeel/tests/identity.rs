@@ -20,7 +20,7 @@ fn is_root() -> bool {
     is_root
 }
 
-/// Gives what instances are, as they see it: user, groups, HOME.
+/// What instances are, as they see it: user, groups, HOME.
 fn ids(project: &Project, service: &str) -> anyhow::Result<String> {
     let line = "echo $(id -u):$(id -g) $(id -G) $HOME";
     // What is run beside the instance is run as the instance is.
@@ -121,7 +121,7 @@ fn hostname_is_the_name_inside() -> Done {
     Ok(())
 }
 
-/// Gives the address that `up` and `ps` name after "listening on".
+/// The address that `up` and `ps` name after "listening on".
 fn listening(project: &Project) -> anyhow::Result<Vec<String>> {
     let list = project.run(&["ps"])?;
     let line = list.lines().find_map(|line| line.strip_prefix("listening on "));

@@ -71,7 +71,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Gives what the balancer has said.
+    /// What the balancer has said.
     fn log(&self) -> anyhow::Result<String> {
         self.fleet.engine().logs(&self.fleet.container("balancer"))
     }
@@ -219,7 +219,7 @@ fn a_dns_outage_of_30_s_leaves_the_last_good_set() -> Outcome {
     Ok(())
 }
 
-/// Gives how long an instance takes to answer someone who asks it directly.
+/// How long an instance takes to answer someone who asks it directly.
 fn answer_time(address: IpAddr) -> anyhow::Result<Duration> {
     let begun = Instant::now();
     get((address, 5000), "/")?;

@@ -142,7 +142,7 @@ fn a_terminal_gets_colors_of_instances_and_no_other_sequences() -> Done {
     Ok(())
 }
 
-/// Gives both ends of a terminal.
+/// Both ends of a terminal.
 fn terminal() -> anyhow::Result<(File, OwnedFd)> {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;

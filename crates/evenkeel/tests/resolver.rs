@@ -67,7 +67,7 @@ impl Setup {
         addresses(self.net, hosts)
     }
 
-    /// Gives who answered six requests, each name once.
+    /// Who answered six requests, each name once.
     fn who(&self) -> anyhow::Result<Vec<String>> {
         let mut names: Vec<String> =
             (0..6).map(|_| Ok(get(self.address, "/")?.text())).collect::<anyhow::Result<_>>()?;

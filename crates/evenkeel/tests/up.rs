@@ -31,7 +31,7 @@ impl Demo {
         Ok(Self { project, address: ([127, 0, 0, 1], port).into() })
     }
 
-    /// Gives the answers to so many requests, sorted and counted.
+    /// The answers to so many requests, sorted and counted.
     fn shares(&self, requests: usize) -> anyhow::Result<Vec<(String, usize)>> {
         let mut shares = std::collections::BTreeMap::<String, usize>::new();
         for _ in 0..requests {

@@ -257,7 +257,7 @@ impl Service {
         })
     }
 
-    /// Gives the ports an instance listens on, as far as the files tell: the targets of `ports`, then `expose`, then the
+    /// The ports an instance listens on, as far as the files tell: the targets of `ports`, then `expose`, then the
     /// Dockerfile's EXPOSE, each once.
     pub fn container_ports(&self) -> Vec<Port> {
         let built = self.dockerfile.iter().flat_map(|dockerfile| &dockerfile.expose);
@@ -280,7 +280,7 @@ impl Service {
             .any(|protocol| protocol == Protocol::Tcp)
     }
 
-    /// Gives the folder its commands run in on this host, unless a path map says otherwise: the build context, else the
+    /// The folder its commands run in on this host, unless a path map says otherwise: the build context, else the
     /// project's folder.
     pub fn host_folder<'a>(&'a self, project: &'a Project) -> &'a Path {
         self.build.as_ref().map_or(&project.folder, |build| &build.context.value)

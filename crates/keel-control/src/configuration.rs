@@ -153,7 +153,7 @@ impl Ready {
         Ok(())
     }
 
-    /// Gives the folder `logs` if something is to be written to it, it isn't there, and serving would make it.
+    /// The folder `logs` if something is to be written to it, it isn't there, and serving would make it.
     fn missing_folder(&self) -> Option<&Path> {
         let folder = self.default_folder.as_deref().filter(|folder| !folder.exists())?;
         let logs = self.plan.log_paths();
@@ -193,7 +193,7 @@ impl ServeOptions {
         Configuration { sources, diagnostics, dump, ready: ready.filter(|_| !failed) }
     }
 
-    /// Gives the path of the configuration file, absolute if the prefix is.
+    /// The path of the configuration file, absolute if the prefix is.
     pub fn conf_path(&self) -> PathBuf {
         self.nginx.prefix.join(&self.nginx.conf_path)
     }

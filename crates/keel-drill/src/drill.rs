@@ -197,7 +197,7 @@ fn note_limits(records: &[Record], load: &mut results::Load) {
     }
 }
 
-/// Gives who says to have answered, where nobody notes what was received.
+/// Who says to have answered, where nobody notes what was received.
 fn served(records: &[Record], step: u32) -> BTreeMap<String, u64> {
     let mut served = BTreeMap::new();
     for name in

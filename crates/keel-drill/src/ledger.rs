@@ -132,13 +132,13 @@ impl Ledger {
         });
     }
 
-    /// Gives requests that came to instances which weren't ready, each with the instance.
+    /// Requests that came to instances which weren't ready, each with the instance.
     pub fn early(&self) -> impl Iterator<Item = (Id, &str)> {
         let early = self.entries.iter().filter(|entry| entry.event == Event::Early);
         early.map(|entry| (entry.id, entry.instance.as_str()))
     }
 
-    /// Gives requests that came to a process which is none of the project's.
+    /// Requests that came to a process which is none of the project's.
     pub fn foreign(&self) -> impl Iterator<Item = Id> {
         self.entries.iter().filter(|entry| entry.event == Event::Foreign).map(|entry| entry.id)
     }

@@ -139,7 +139,7 @@ impl<'a> Seated<'a> {
         self.nginx.manner == Manner::AsIs
     }
 
-    /// Gives one of the processes that serve connections.
+    /// One of the processes that serve connections.
     pub(crate) fn worker(&self) -> Option<Pid> {
         self.front.workers().into_iter().next()
     }

@@ -252,7 +252,7 @@ impl System {
         Ok(())
     }
 
-    /// Gives `up` in the foreground.
+    /// `up` in the foreground.
     pub(crate) fn unread(&mut self) -> Result<&mut Unread, Error> {
         self.unread.as_mut().ok_or_else(|| Error::Fault("`up` isn't in the foreground".to_owned()))
     }
@@ -280,7 +280,7 @@ impl System {
         Guard::start(&self.ground.program, &order)
     }
 
-    /// Gives words one of which is on the command line of all that belongs to the system, peers included.
+    /// Words one of which is on the command line of all that belongs to the system, peers included.
     fn marks(&self) -> Vec<String> {
         vec![self.name.clone(), self.ledger.to_string_lossy().into_owned()]
     }

@@ -12,7 +12,7 @@ const SLICES_MAX: u32 = 120;
 /// The shortest slice.
 const SLICE_MIN: Duration = Duration::from_millis(50);
 
-/// Gives percentiles of all requests that were answered.
+/// Percentiles of all requests that were answered.
 pub(crate) fn latency(records: &[Record]) -> Latency {
     let answered = records.iter().filter(|record| matches!(record.outcome, Outcome::Answered { .. }));
     let mut times: Vec<f64> = answered.map(milliseconds).collect();

@@ -59,7 +59,7 @@ impl Unread {
         shown(&String::from_utf8_lossy(&self.read))
     }
 
-    /// Gives everything that was read.
+    /// Everything that was read.
     pub(crate) fn text(&mut self) -> String {
         self.read();
         String::from_utf8_lossy(&self.read).into_owned()

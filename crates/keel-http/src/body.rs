@@ -74,7 +74,7 @@ impl Decoder {
         }
     }
 
-    /// Gives the trailer fields as they came, each with its line end, if they were to be kept.
+    /// The trailer fields as they came, each with its line end, if they were to be kept.
     pub fn trailers(&self) -> &[u8] {
         match self {
             Decoder::Chunked(chunked) => &chunked.trailers,

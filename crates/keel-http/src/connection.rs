@@ -39,7 +39,7 @@ impl ConnectionOptions {
     }
 }
 
-/// Gives the members of a comma-separated list, without white space and empty ones.
+/// The members of a comma-separated list, without white space and empty ones.
 pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }

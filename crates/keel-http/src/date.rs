@@ -51,7 +51,7 @@ impl Civil {
         }
     }
 
-    /// Gives seconds since 1970.
+    /// Seconds since 1970.
     pub fn to_seconds(self) -> i64 {
         let year = self.year - i64::from(self.month <= 2);
         let era = year.div_euclid(400);

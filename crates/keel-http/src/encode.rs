@@ -43,7 +43,7 @@ fn hexadecimal(number: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Gives status and reason as nginx writes them, where it has a text for the status.
+/// Status and reason as nginx writes them, where it has a text for the status.
 pub fn status_line(status: u16) -> Option<&'static str> {
     Some(match status {
         200 => "200 OK",

@@ -15,17 +15,17 @@ impl Range {
         Self { start: clamp(start), end: clamp(end) }
     }
 
-    /// Gives the bytes it covers; empty if it lies outside.
+    /// The bytes it covers; empty if it lies outside.
     pub fn of(self, bytes: &[u8]) -> &[u8] {
         bytes.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
-    /// Gives the offset of its first byte.
+    /// The offset of its first byte.
     pub fn start(self) -> usize {
         self.start as usize
     }
 
-    /// Gives the offset after its last byte.
+    /// The offset after its last byte.
     pub fn end(self) -> usize {
         self.end as usize
     }
@@ -115,7 +115,7 @@ impl Name {
         if is_text(name, known.as_str().as_bytes()) { known } else { Name::Other }
     }
 
-    /// Gives the name in lower case; empty for [`Name::Other`].
+    /// The name in lower case; empty for [`Name::Other`].
     pub fn as_str(self) -> &'static str {
         Self::TABLE.get(self as usize).map_or("", |(_, text)| text)
     }
@@ -142,7 +142,7 @@ static BY_ENDS: [Name; 256] = {
     table
 };
 
-/// Gives a name's place in [`BY_ENDS`].
+/// A name's place in [`BY_ENDS`].
 const fn ends(length: usize, first: u8, last: u8) -> usize {
     (length + first as usize * 3 + last as usize * 32) & 0xff
 }
@@ -198,18 +198,18 @@ impl NameSet {
     /// No name.
     pub const EMPTY: NameSet = NameSet(0);
 
-    /// Gives the set with `name` in it. [`Name::Other`] is never in a set.
+    /// The set with `name` in it. [`Name::Other`] is never in a set.
     pub const fn with(self, name: Name) -> Self {
         if matches!(name, Name::Other) { self } else { Self(self.0 | 1 << name as u8) }
     }
 
-    /// Gives the known names that begin with a text in lower case.
+    /// The known names that begin with a text in lower case.
     pub fn starting_with(prefix: &str) -> Self {
         let names = Name::TABLE.iter().filter(|(_, text)| text.starts_with(prefix));
         names.fold(NameSet::EMPTY, |set, (name, _)| set.with(*name))
     }
 
-    /// Gives the names in either set.
+    /// The names in either set.
     pub const fn union(self, other: NameSet) -> Self {
         Self(self.0 | other.0)
     }
@@ -252,7 +252,7 @@ impl Fields {
         self.list.push(field);
     }
 
-    /// Gives all of them.
+    /// All of them.
     pub fn iter(&self) -> std::slice::Iter<'_, Field> {
         self.list.iter()
     }
@@ -272,7 +272,7 @@ impl Fields {
         self.present.contains(name)
     }
 
-    /// Gives the first field of a known name.
+    /// The first field of a known name.
     pub fn first(&self, name: Name) -> Option<&Field> {
         if !self.present.contains(name) {
             return None;
@@ -280,13 +280,13 @@ impl Fields {
         self.list.iter().find(|field| field.known == name)
     }
 
-    /// Gives all fields of a known name.
+    /// All fields of a known name.
     pub fn all(&self, name: Name) -> impl Iterator<Item = &Field> {
         let list = if self.present.contains(name) { self.list.as_slice() } else { &[] };
         list.iter().filter(move |field| field.known == name)
     }
 
-    /// Gives all fields of any name, compared without regard to case.
+    /// All fields of any name, compared without regard to case.
     pub fn named<'a>(&'a self, bytes: &'a [u8], name: &'a [u8]) -> impl Iterator<Item = &'a Field> {
         self.list.iter().filter(move |field| field.name.of(bytes).eq_ignore_ascii_case(name))
     }

@@ -70,7 +70,7 @@ const fn is_odd(byte: u8) -> bool {
     matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'.' | b'^' | b'`' | b'|' | b'~')
 }
 
-/// Gives what a byte is in a field's name.
+/// What a byte is in a field's name.
 #[expect(clippy::indexing_slicing, reason = "the table has a place for every byte")]
 fn class_of(byte: u8) -> u8 {
     CLASS[usize::from(byte)]
@@ -81,7 +81,7 @@ pub(crate) fn is_token(byte: u8) -> bool {
     class_of(byte) <= ODD
 }
 
-/// Gives the end of the line that starts at `start`: where its text ends and where the next begins.
+/// The end of the line that starts at `start`: where its text ends and where the next begins.
 ///
 /// A line ends with CRLF; a single LF is taken as one, as RFC 9112 §2.2 allows and nginx does.
 pub(crate) fn end_of_line(bytes: &[u8], start: usize) -> Option<(usize, usize)> {

@@ -64,7 +64,7 @@ impl FieldName {
         &self.text
     }
 
-    /// Gives which of the known ones it is.
+    /// Which of the known ones it is.
     pub fn known(&self) -> Name {
         self.known
     }
@@ -112,7 +112,7 @@ impl Lines {
         Self { bytes: buffer, unwritable: None }
     }
 
-    /// Gives what has been written.
+    /// What has been written.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -375,7 +375,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// Gives all of it.
+    /// All of it.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -396,13 +396,13 @@ impl Message {
         self.head_length = 0;
     }
 
-    /// Gives the buffer with the head alone.
+    /// The buffer with the head alone.
     pub fn into_head(mut self) -> Vec<u8> {
         self.bytes.truncate(self.head_length);
         self.bytes
     }
 
-    /// Gives the buffer, for the body that follows.
+    /// The buffer, for the body that follows.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }

@@ -196,12 +196,12 @@ impl<'a> Tlvs<'a> {
         Self(bytes)
     }
 
-    /// Gives the bytes.
+    /// The bytes.
     pub fn as_bytes(self) -> &'a [u8] {
         self.0
     }
 
-    /// Gives the first value of a type.
+    /// The first value of a type.
     pub fn get(mut self, kind: u8) -> Option<&'a [u8]> {
         while let Some((found, value)) = self.next() {
             if found == kind {
@@ -211,7 +211,7 @@ impl<'a> Tlvs<'a> {
         None
     }
 
-    /// Gives the first value of a type among those about the client's TLS (`PP2_TYPE_SSL`).
+    /// The first value of a type among those about the client's TLS (`PP2_TYPE_SSL`).
     pub fn ssl(self, kind: u8) -> Option<&'a [u8]> {
         Tlvs(self.get(TLV_SSL)?.get(SSL_FIXED_BYTES..)?).get(kind)
     }

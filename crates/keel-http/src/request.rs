@@ -112,7 +112,7 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// Gives the status to answer with; nginx's own 494 stands for 400 with another text.
+    /// The status to answer with; nginx's own 494 stands for 400 with another text.
     pub fn status(self) -> u16 {
         match self {
             RequestError::LineTooLong => 414,

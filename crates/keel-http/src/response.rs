@@ -191,7 +191,7 @@ const FIRST_COUNTS: NameSet = NameSet::EMPTY
     .with(Name::XAccelExpires)
     .with(Name::Expires);
 
-/// Gives the version at the beginning of a status line, and where the status follows.
+/// The version at the beginning of a status line, and where the status follows.
 fn any_version(line: &[u8]) -> Option<(Version, usize)> {
     let space = memchr::memchr(b' ', line)?;
     let version = match line.get(..space)? {

@@ -190,7 +190,7 @@ impl Pool {
         if changed { Effect::Changed } else { Effect::Same }
     }
 
-    /// Gives who takes requests, in the order of addresses: who is ready; where nobody is, who leaves and still answers. A
+    /// Who takes requests, in the order of addresses: who is ready; where nobody is, who leaves and still answers. A
     /// pod with addresses of both kinds is one, under the older kind.
     pub fn members(&self) -> impl Iterator<Item = (&Member, Option<&str>)> {
         let tier = if self.ready.members.is_empty() { &self.leaving } else { &self.ready };
@@ -199,7 +199,7 @@ impl Pool {
         members.map(|(member, counted)| (member, counted.name.as_deref()))
     }
 
-    /// Gives a number that is asked for and that no slice names, though they name others: then nobody may listen there.
+    /// A number that is asked for and that no slice names, though they name others: then nobody may listen there.
     pub fn undeclared(&self, slice: &Slice) -> Option<u16> {
         match self.choice {
             PortChoice::Number(number) if !slice.ports.is_empty() => {

@@ -67,7 +67,7 @@ const BOXES: [[u8; 64]; 8] = [
      7, 11, 4, 1, 9, 12, 14, 2, 0, 6, 10, 13, 15, 3, 5, 8, 2, 1, 14, 7, 4, 10, 8, 13, 15, 12, 9, 0, 3, 5, 6, 11],
 ];
 
-/// Gives the entry that a password has with the salt of another entry, its first two characters; `None` where these are none.
+/// The entry that a password has with the salt of another entry, its first two characters; `None` where these are none.
 pub(crate) fn hash(password: &[u8], entry: &[u8]) -> Option<Vec<u8>> {
     let salt = entry.get(..2)?;
     let keys = keys(password);

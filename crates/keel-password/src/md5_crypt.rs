@@ -17,7 +17,7 @@ const ROUNDS: usize = 1000;
 /// Which bytes of the digest make four characters each.
 const ORDER: [(usize, usize, usize); 5] = [(0, 6, 12), (1, 7, 13), (2, 8, 14), (3, 9, 15), (4, 10, 5)];
 
-/// Gives the entry that a password has with the salt of another entry.
+/// The entry that a password has with the salt of another entry.
 pub(crate) fn hash(password: &[u8], entry: &[u8], mark: &[u8]) -> Option<Vec<u8>> {
     let salt = entry.strip_prefix(mark)?.split(|byte| *byte == b'$').next()?;
     let salt = salt.get(..SALT_BYTES_MAX).unwrap_or(salt);

@@ -14,7 +14,7 @@ pub(crate) const SHA512: &[u8] = b"$6$";
 const SALT_BYTES_MAX: usize = 16;
 const ROUNDS_DEFAULT: u32 = 5000;
 
-/// Gives the entry that a password has with the salt and the rounds of another entry; `None` where these are none.
+/// The entry that a password has with the salt and the rounds of another entry; `None` where these are none.
 pub(crate) fn hash(password: &[u8], entry: &[u8]) -> Option<Vec<u8>> {
     let (mark, mut rest) = entry.split_at_checked(SHA256.len())?;
     let mut out = mark.to_vec();

@@ -25,7 +25,7 @@ impl UserFile {
         Self { entries }
     }
 
-    /// Gives the entry of a user.
+    /// The entry of a user.
     pub fn entry(&self, user: &[u8]) -> Option<&[u8]> {
         self.entries.get(user).map(Vec::as_slice)
     }

@@ -150,13 +150,13 @@ pub struct Captures<'a> {
 }
 
 impl<'a> Captures<'a> {
-    /// Gives a group's bytes; number 0 is the whole match.
+    /// A group's bytes; number 0 is the whole match.
     pub fn get(&self, number: usize) -> Option<&'a [u8]> {
         let (start, end) = (*self.groups.get(number)?)?;
         self.text.get(start..end)
     }
 
-    /// Gives a named group's bytes.
+    /// A named group's bytes.
     pub fn name(&self, name: &str) -> Option<&'a [u8]> {
         self.named().find(|(known, _)| *known == name).map(|(_, bytes)| bytes)
     }

@@ -92,7 +92,7 @@ print("done", flush=True)
 threading.Event().wait()
 "#;
 
-/// Gives an address of this machine that is no loopback address, if it has one.
+/// An address of this machine that is no loopback address, if it has one.
 fn outer_address() -> Option<String> {
     let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     // A documentation address (RFC 5737): nothing is sent.

@@ -371,7 +371,7 @@ impl Killed {
         Self { process, pids, dir }
     }
 
-    /// Gives the process that watches over the runner.
+    /// The process that watches over the runner.
     fn guardian(&self) -> Option<u32> {
         let children = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children"));
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();

@@ -268,7 +268,7 @@ fn program(process: u32) -> Vec<Instruction> {
     program
 }
 
-/// Gives what holds from which number on, in order, beginning with 0.
+/// What holds from which number on, in order, beginning with 0.
 fn ranges() -> Vec<(u32, CallRule)> {
     let allowed = ALLOWED.iter().chain(ALLOWED_HERE).map(|number| (*number, CallRule::Allow));
     let mut calls: Vec<(u32, CallRule)> = allowed

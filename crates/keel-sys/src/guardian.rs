@@ -65,12 +65,12 @@ impl Guardian {
         }
     }
 
-    /// Gives its process id.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Gives a descriptor that becomes readable when it ends.
+    /// A descriptor that becomes readable when it ends.
     ///
     /// # Errors
     /// When the process is out of descriptors.

@@ -27,7 +27,7 @@ pub struct FileId {
 }
 
 impl FileId {
-    /// Gives that of the file at a path.
+    /// That of the file at a path.
     ///
     /// # Errors
     /// What stat(2) says.

@@ -31,7 +31,7 @@ pub fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&text(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Gives the value of a line of `/proc/PID/status`, as `Tgid`. Takes a thread's number too.
+/// The value of a line of `/proc/PID/status`, as `Tgid`. Takes a thread's number too.
 ///
 /// # Errors
 /// `NotFound` when there is no process of that number, `InvalidData` when there is no such line.
@@ -62,18 +62,18 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
-/// Gives the numbers of all processes.
+/// The numbers of all processes.
 pub fn pids() -> impl Iterator<Item = i32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Gives all processes that haven't ended.
+/// All processes that haven't ended.
 pub fn living() -> BTreeMap<i32, Stat> {
     pids().filter_map(|pid| Some((pid, stat(pid)?))).filter(|(_, stat)| !stat.is_over()).collect()
 }
 
-/// Gives the inodes of the sockets that a process has open.
+/// The inodes of the sockets that a process has open.
 ///
 /// # Errors
 /// `PermissionDenied` for a process of another user, or that changed its user; `NotFound` when it has ended.
@@ -83,7 +83,7 @@ pub fn sockets_of(pid: i32) -> io::Result<impl Iterator<Item = u64>> {
         .filter_map(|entry| socket_inode(&std::fs::read_link(entry.path()).ok()?.to_string_lossy())))
 }
 
-/// Gives the inode of the socket behind a descriptor of a process; `None` when it is no socket, or closed.
+/// The inode of the socket behind a descriptor of a process; `None` when it is no socket, or closed.
 pub fn socket_at(pid: i32, descriptor: i32) -> Option<u64> {
     let link = std::fs::read_link(format!("/proc/{pid}/fd/{descriptor}")).ok()?;
     socket_inode(&link.to_string_lossy())

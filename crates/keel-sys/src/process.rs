@@ -60,7 +60,7 @@ pub fn set_subreaper() -> io::Result<()> {
 }
 
 /// Sets the limit of open files, the hard one too where the process may; otherwise as far as the hard limit goes.
-/// Gives the limit that holds now.
+/// The limit that holds now.
 ///
 /// # Errors
 /// What setrlimit(2) says.

@@ -54,7 +54,7 @@ impl SockDiag {
         Ok(Self { socket: socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, protocol)? })
     }
 
-    /// Gives all TCP sockets that listen on a port, on any address.
+    /// All TCP sockets that listen on a port, on any address.
     ///
     /// # Errors
     /// What the kernel answers.
@@ -62,7 +62,7 @@ impl SockDiag {
         self.listeners(Some(port))
     }
 
-    /// Gives all TCP sockets that listen.
+    /// All TCP sockets that listen.
     ///
     /// # Errors
     /// What the kernel answers.
@@ -70,7 +70,7 @@ impl SockDiag {
         self.listeners(None)
     }
 
-    /// Gives the sockets that listen on exactly this address and port. Wildcard sockets are not among them.
+    /// The sockets that listen on exactly this address and port. Wildcard sockets are not among them.
     ///
     /// # Errors
     /// What the kernel answers.
@@ -80,7 +80,7 @@ impl SockDiag {
         Ok(found)
     }
 
-    /// Gives the socket that would take a connection to this address at this moment: the one that listens exactly
+    /// The socket that would take a connection to this address at this moment: the one that listens exactly
     /// there or, where there is none, one on a wildcard address. `None` when the connection would be refused. A single
     /// look-up, however many sockets there are; never waits.
     ///

@@ -70,7 +70,7 @@ pub fn group_by_name(name: &str) -> io::Result<Option<u32>> {
 /// Most groups that one user may be in.
 const GROUPS_MAX: usize = 65_536;
 
-/// Gives the groups that a user is in, `gid` among them: getgrouplist(3).
+/// The groups that a user is in, `gid` among them: getgrouplist(3).
 ///
 /// # Errors
 /// When the name holds a zero byte, or the user is in more groups than Linux allows.

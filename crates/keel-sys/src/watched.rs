@@ -64,7 +64,7 @@ impl Watched {
         Ok(())
     }
 
-    /// Gives the descriptor, which isn't watched any more.
+    /// The descriptor, which isn't watched any more.
     pub fn into_descriptor(self) -> OwnedFd {
         drop(self.registration);
         self.descriptor

@@ -27,7 +27,7 @@ impl BoundedFile {
         Ok(Self { file, path: path.to_owned(), length, bytes_max })
     }
 
-    /// Gives where the file before this one is.
+    /// Where the file before this one is.
     pub fn old_path(path: &Path) -> PathBuf {
         let mut old = path.as_os_str().to_owned();
         old.push(".1");

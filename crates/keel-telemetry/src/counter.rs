@@ -23,7 +23,7 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_sub(count), Relaxed);
     }
 
-    /// Gives the number.
+    /// The number.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -77,12 +77,12 @@ impl Counters {
         Self { workers: (0..workers).map(|_| Arc::default()).collect() }
     }
 
-    /// Gives the counters of a worker, from 0.
+    /// The counters of a worker, from 0.
     pub fn worker(&self, index: usize) -> Option<Arc<WorkerCounters>> {
         self.workers.get(index).cloned()
     }
 
-    /// Gives the sums as they are now.
+    /// The sums as they are now.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         self.workers.iter().for_each(|worker| totals.add(worker));

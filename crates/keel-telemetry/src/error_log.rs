@@ -104,7 +104,7 @@ impl ErrorLog {
     }
 }
 
-/// Gives the word for a level in a line: `emerg` to `debug`.
+/// The word for a level in a line: `emerg` to `debug`.
 pub fn level_name(level: LogLevel) -> &'static str {
     match level {
         LogLevel::Emerg => "emerg",

@@ -68,12 +68,12 @@ enum Phase {
     Gone,
 }
 
-/// Gives standard output. The first call of this or of [`stderr`] starts a thread.
+/// Standard output. The first call of this or of [`stderr`] starts a thread.
 pub fn stdout() -> &'static Outlet {
     &standard().0
 }
 
-/// Gives standard error: the same as [`stdout`] where both are one terminal, so that the order of lines stays.
+/// Standard error: the same as [`stdout`] where both are one terminal, so that the order of lines stays.
 pub fn stderr() -> &'static Outlet {
     &standard().1
 }
@@ -290,7 +290,7 @@ fn write_all<'a>(file: &mut impl Write, mut bytes: &'a [u8]) -> Result<(), (io::
     Ok(())
 }
 
-/// Gives the number of lines in a text, the last one with or without its end.
+/// The number of lines in a text, the last one with or without its end.
 pub(crate) fn count_lines(text: &[u8]) -> u64 {
     let ends = text.iter().filter(|byte| **byte == b'\n').count();
     let open = text.last().is_some_and(|byte| *byte != b'\n');

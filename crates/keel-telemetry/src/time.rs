@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::{Timestamp, tz::TimeZone};
 
-/// Gives the time of a log line. Keeps the texts of the second asked for last, so each thread has one of its own.
+/// The time of a log line. Keeps the texts of the second asked for last, so each thread has one of its own.
 #[derive(Clone, Debug)]
 pub struct TimeText {
     zone: TimeZone,
@@ -32,19 +32,19 @@ impl TimeText {
         }
     }
 
-    /// Gives `$time_local`: `28/Sep/1970:12:00:00 +0600`.
+    /// `$time_local`: `28/Sep/1970:12:00:00 +0600`.
     pub fn local(&mut self, now: SystemTime) -> &str {
         self.update(now);
         &self.local
     }
 
-    /// Gives `$time_iso8601`: `1970-09-28T12:00:00+06:00`.
+    /// `$time_iso8601`: `1970-09-28T12:00:00+06:00`.
     pub fn iso8601(&mut self, now: SystemTime) -> &str {
         self.update(now);
         &self.iso8601
     }
 
-    /// Gives the time of an error log's line: `1970/09/28 12:00:00`.
+    /// The time of an error log's line: `1970/09/28 12:00:00`.
     pub fn error_log(&mut self, now: SystemTime) -> &str {
         self.update(now);
         &self.error_log

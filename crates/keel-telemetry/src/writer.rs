@@ -210,7 +210,7 @@ impl Drop for LogWriter {
 }
 
 impl Log {
-    /// Gives a handle with a queue of its own.
+    /// A handle with a queue of its own.
     pub fn for_worker(&self) -> Self {
         let queue = Arc::new(Queue::default());
         lock(&self.open.file.queues).push(queue.clone());

@@ -119,7 +119,7 @@ impl FakeCluster {
         Ok(Self { address, shared })
     }
 
-    /// Gives the file that KUBECONFIG names.
+    /// The file that KUBECONFIG names.
     pub fn kubeconfig(&self) -> String {
         format!(
             "apiVersion: v1\nkind: Config\n\

@@ -21,7 +21,7 @@ impl Front {
         Self { address: address.into() }
     }
 
-    /// Gives who answers twelve requests, one after the other.
+    /// Who answers twelve requests, one after the other.
     ///
     /// # Errors
     /// When one has no answer, or another one than an instance's.

@@ -145,7 +145,7 @@ impl Report {
         Ok(())
     }
 
-    /// Gives who answered how often. The demo app ends every answer with its name.
+    /// Who answered how often. The demo app ends every answer with its name.
     pub fn shares(&self) -> Shares {
         let mut shares = Shares::new();
         for outcome in self.outcomes.iter().filter(|outcome| outcome.result == Ok(200)) {

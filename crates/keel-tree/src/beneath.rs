@@ -69,7 +69,7 @@ pub fn open_real_folder(path: &Path) -> Result<OwnedFd, Errno> {
     open(open_folder(Path::new("/"))?.as_fd(), below, flags, Mode::empty(), Links::Refused)
 }
 
-/// Gives the kind of what is at a path of a folder, links themselves included.
+/// The kind of what is at a path of a folder, links themselves included.
 ///
 /// # Errors
 /// As [`open`].

@@ -35,7 +35,7 @@ pub trait Look {
     fn look(&self, path: &Path) -> io::Result<Node>;
 }
 
-/// Gives the path without links that an absolute path stands for. What isn't there yet keeps its name.
+/// The path without links that an absolute path stands for. What isn't there yet keeps its name.
 ///
 /// # Errors
 /// `ELOOP` beyond [`LINKS_MAX`], `ENOENT` for `..` after what isn't there, and those of [`Look::look`].
@@ -78,7 +78,7 @@ pub fn resolve(files: &impl Look, path: &Path) -> io::Result<PathBuf> {
     Ok(resolved)
 }
 
-/// Gives the parts of a path that count: names and `..`.
+/// The parts of a path that count: names and `..`.
 fn parts(path: &Path) -> impl Iterator<Item = OsString> {
     path.components().filter_map(|component| match component {
         Component::Normal(name) => Some(name.to_owned()),

@@ -39,7 +39,7 @@ impl Case {
         (loaded, sources)
     }
 
-    /// Gives the project, which must have nothing to say.
+    /// The project, which must have nothing to say.
     #[track_caller]
     pub(crate) fn project(&self) -> Project {
         let (loaded, sources) = self.load();
@@ -47,14 +47,14 @@ impl Case {
         loaded.project.unwrap()
     }
 
-    /// Gives the project and what there is to say.
+    /// The project and what there is to say.
     pub(crate) fn both(&self) -> (Project, String) {
         let (loaded, sources) = self.load();
         let shown = self.show(&loaded, &sources);
         (loaded.project.unwrap(), shown)
     }
 
-    /// Gives what there is to say.
+    /// What there is to say.
     pub(crate) fn says(&self) -> String {
         let (loaded, sources) = self.load();
         self.show(&loaded, &sources)
@@ -78,7 +78,7 @@ impl Case {
     }
 }
 
-/// Gives a map as text.
+/// A map as text.
 pub(crate) fn pairs<'a>(
     map: impl IntoIterator<Item = (&'a String, &'a keel_compose::Spanned<String>)>,
 ) -> String {
@@ -86,7 +86,7 @@ pub(crate) fn pairs<'a>(
     map.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
-/// Gives a path below the case's folder.
+/// A path below the case's folder.
 pub(crate) fn below(case: &Case, path: &Path) -> String {
     path.strip_prefix(&case.options.folder)
         .map_or_else(|_| path.display().to_string(), |p| p.display().to_string())

@@ -40,7 +40,7 @@ impl Way {
     }
 }
 
-/// Gives the source of a name: the cluster, or DNS for a name that no Service can have.
+/// The source of a name: the cluster, or DNS for a name that no Service can have.
 pub(super) fn source(name: &FollowedName, way: &Way) -> Source {
     let Some(service) = ServiceRef::parse(&name.host) else { return Source::Dns };
     let choice = match &name.port_name {

@@ -109,7 +109,7 @@ impl Containers {
         }
     }
 
-    /// Gives who answers to a name and may take requests.
+    /// Who answers to a name and may take requests.
     pub(super) fn matches(&self, host: &str, port: u16, families: Families) -> Vec<Match> {
         let mut found = Vec::new();
         for container in self.all.values().filter(|container| container.may_serve()) {

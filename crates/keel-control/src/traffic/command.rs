@@ -19,7 +19,7 @@ impl Default for DataPlaneCommand {
     }
 }
 
-/// Gives a path by which this very program can be started again: its own, so that `ps` shows its name, unless another
+/// A path by which this very program can be started again: its own, so that `ps` shows its name, unless another
 /// file lies there by now.
 pub fn own_program() -> PathBuf {
     let by_link = || PathBuf::from("/proc/self/exe");

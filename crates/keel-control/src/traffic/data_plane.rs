@@ -78,12 +78,12 @@ impl DataPlane {
         Ok(Self { id, pid, orders })
     }
 
-    /// Gives its number.
+    /// Its number.
     pub(crate) fn id(&self) -> DataPlaneId {
         self.id
     }
 
-    /// Gives its process id.
+    /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
     }

@@ -408,7 +408,7 @@ impl Task {
         }
     }
 
-    /// Gives every data plane that may have requests in flight.
+    /// Every data plane that may have requests in flight.
     fn data_planes(&self) -> impl Iterator<Item = &DataPlane> {
         self.serving.iter().map(|serving| &serving.data_plane).chain(&self.leaving)
     }

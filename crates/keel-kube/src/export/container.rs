@@ -102,7 +102,7 @@ impl<'a> Writer<'a> {
         image
     }
 
-    /// Gives the ports an instance listens on: what the files say, and what the balancer passes to.
+    /// The ports an instance listens on: what the files say, and what the balancer passes to.
     pub(super) fn ports(&self, service: &Service) -> Vec<Port> {
         let mut ports = service.container_ports();
         let upstreams = self.seat.into_iter().flat_map(|seat| &seat.upstreams);

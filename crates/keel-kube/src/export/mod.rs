@@ -99,7 +99,7 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    /// Gives the services that run in the cluster beside the balancer.
+    /// The services that run in the cluster beside the balancer.
     fn workloads(&self) -> Vec<&'a Service> {
         let seat = self.seat.and_then(|seat| seat.service).map(|service| &service.name.value);
         let services = self.project.services.values();

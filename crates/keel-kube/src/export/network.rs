@@ -50,7 +50,7 @@ impl<'a> Writer<'a> {
         self.export.objects.extend(object.map(|object| object::Object::of(&object)));
     }
 
-    /// Gives the further names of a service that are none of a service's.
+    /// The further names of a service that are none of a service's.
     pub(super) fn aliases_of(&self, service: &Service) -> BTreeSet<String> {
         let is_free = |alias: &&str| !self.project.services.contains_key(*alias) && label(alias) == **alias;
         service.aliases().filter(is_free).map(str::to_owned).collect()
@@ -135,7 +135,7 @@ impl Publisher {
         }
     }
 
-    /// Gives the Service, if there is a port.
+    /// The Service, if there is a port.
     pub(super) fn finish(self, project: &str, name: &str, reach: Reach) -> Option<Object> {
         let ports = some(self.ports)?;
         let mut metadata = metadata(project, name);

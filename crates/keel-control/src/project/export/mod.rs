@@ -254,13 +254,13 @@ fn direct_seat(project: &Project, exported: &mut Exported) -> Option<Seat> {
 }
 
 impl Seat {
-    /// Gives the mappings of published ports that it serves.
+    /// The mappings of published ports that it serves.
     fn published<'a>(&'a self, project: &'a Project) -> &'a [PortMapping] {
         let service = self.service.as_ref().and_then(|name| project.services.get(name));
         service.map_or(&self.direct, |service| &service.ports)
     }
 
-    /// Gives the names that requests are passed to, each with its ports.
+    /// The names that requests are passed to, each with its ports.
     fn upstreams(&self) -> BTreeMap<String, BTreeSet<u16>> {
         let mut upstreams = BTreeMap::<String, BTreeSet<u16>>::new();
         for server in self.configuration.upstreams.iter().flat_map(|upstream| &upstream.servers) {
