@@ -1,6 +1,11 @@
 //! The balancer alone, as a real process with real sockets.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    io::{Read, Write},
+    net::SocketAddr,
+    os::unix::net::UnixStream,
+    path::Path,
+};
 
 use keel_testkit::{Binary, Client, Ledger, Load, Peer, PeerBehaviour, Running, free_port, get, wait_until};
 use rustix::process::Signal;
@@ -312,6 +317,27 @@ fn requests(socket: &Path) -> anyhow::Result<Vec<(String, u64)>> {
         Some((peer["address"].as_str()?.to_owned(), peer["requests"].as_u64()?))
     };
     Ok(peers.as_array().into_iter().flatten().filter_map(one).collect())
+}
+
+#[test]
+fn the_control_socket_has_metrics() -> Outcome {
+    let setup = setup(2, 1, &PeerBehaviour::Answer)?;
+    assert_eq!(get(setup.address, "/")?.status, 200);
+    let mut socket = UnixStream::connect(setup.balancer.folder().join("nginx.control"))?;
+    socket.write_all(b"GET /v1/metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    socket.read_to_string(&mut text)?;
+    let server = &addresses(&setup.peers)[0];
+    for line in [
+        "evenkeel_http_requests_total 1".to_owned(),
+        format!(
+            "evenkeel_upstream_server_responses_total{{upstream=\"app\",server=\"{server}\",service_instance=\"\",code=\"2xx\"}} 1"
+        ),
+    ] {
+        assert!(text.contains(&line), "{line} in\n{text}");
+    }
+    assert!(text.contains("# EOF\n"));
+    Ok(())
 }
 
 #[test]

@@ -8,16 +8,17 @@ use std::{
 use axum::{
     Json, Router,
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use keel_control::{Balancer, ReloadError, Serving};
+use keel_metrics::Instances;
 use keel_model::{DataPlaneStatus, Peer, PeerStatus};
 use tokio::{net::UnixListener, sync::mpsc};
 
 use crate::{
-    answer::stream,
+    answer::{fail, stream},
     api::{BalancerInfo, Counts, Failure, Message, PeerInfo},
     text::Describe,
 };
@@ -41,6 +42,7 @@ pub async fn serve_balancer(
     let v1 = Router::new()
         .route("/balancer", get(info))
         .route("/peers", get(peers))
+        .route("/metrics", get(metrics))
         .route("/reload", post(reload))
         .fallback(no_instances);
     let server = Server { serving, describe };
@@ -60,6 +62,10 @@ async fn info(State(server): State<Server>) -> Response {
 
 async fn peers(State(server): State<Server>) -> Response {
     Json(describe_peers(server.serving.balancer()).await).into_response()
+}
+
+async fn metrics(State(server): State<Server>) -> Response {
+    describe_metrics(server.serving.balancer(), Instances::new()).await
 }
 
 async fn reload(State(server): State<Server>) -> Response {
@@ -119,6 +125,17 @@ fn counts(status: &DataPlaneStatus) -> Counts {
     }
 }
 
+/// The text for Prometheus; `instances` are those that the supervisor runs.
+pub(crate) async fn describe_metrics(balancer: &Balancer, instances: Instances) -> Response {
+    match balancer.status().await {
+        Some(status) => {
+            let head = [(header::CONTENT_TYPE, keel_metrics::CONTENT_TYPE)];
+            (head, keel_metrics::text(status, instances)).into_response()
+        }
+        None => fail(StatusCode::SERVICE_UNAVAILABLE, "the data plane doesn't answer".into()),
+    }
+}
+
 /// All peers of all upstreams, with the data plane's counts.
 pub(crate) async fn describe_peers(balancer: &Balancer) -> Vec<PeerInfo> {
     let status = balancer.status().await.unwrap_or_default();
@@ -161,7 +178,7 @@ fn describe_peer(upstream: String, peer: Peer, counts: Option<PeerStatus>) -> Pe
 
 #[cfg(test)]
 mod tests {
-    use keel_model::{Address, UpstreamName};
+    use keel_model::{Address, TrafficStatus, UpstreamName};
 
     use super::*;
 
@@ -179,6 +196,7 @@ mod tests {
                 failures: 2,
                 in_flight: 4,
                 excluded,
+                traffic: TrafficStatus::default(),
             };
             let info = describe_peer("u".into(), peer, Some(counts));
             assert_eq!((info.state.as_str(), info.weight, info.in_flight, info.failures), (expect, 3, 4, 2));

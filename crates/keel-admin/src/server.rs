@@ -15,6 +15,7 @@ use axum::{
     routing::{get, post},
 };
 use keel_control::project::{ProjectError, ProjectEvent, Reading, RunningProject, UpError, UpOptions};
+use keel_metrics::Instances;
 use keel_model::{Run, ServiceName};
 use keel_runner::{CommandError, InstanceState, InstanceStatus, LogLine, LogNews, Notice, Runner};
 use serde::Deserialize;
@@ -26,7 +27,7 @@ use tokio::{
 use crate::{
     answer::{fail, stream},
     api::{BalancerInfo, Failure, InstanceInfo, InstanceRequest, Message, ProjectInfo, UpRequest},
-    balancer::{describe_balancer, describe_peers},
+    balancer::{describe_balancer, describe_metrics, describe_peers},
     exec,
     find::folder_id,
     text::Describe,
@@ -63,6 +64,7 @@ pub async fn serve(
         .route("/balancer", get(balancer))
         .route("/peers", get(peers))
         .route("/instances", get(instances))
+        .route("/metrics", get(metrics))
         .route("/plan", get(plan))
         .route("/logs", get(logs))
         .route("/up", post(up))
@@ -120,6 +122,18 @@ async fn balancer(State(server): State<Server>) -> Response {
 
 async fn peers(State(server): State<Server>) -> Response {
     Json(describe_peers(server.project.balancer()).await).into_response()
+}
+
+async fn metrics(State(server): State<Server>) -> Response {
+    let statuses = match server.project.runner().instances().await {
+        Ok(statuses) => statuses,
+        Err(error) => return fail(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    };
+    let mut instances = Instances::new();
+    for status in statuses {
+        *instances.entry((status.service.to_string(), status.state.to_string())).or_default() += 1;
+    }
+    describe_metrics(server.project.balancer(), instances).await
 }
 
 async fn plan(State(server): State<Server>) -> Response {

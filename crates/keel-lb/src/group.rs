@@ -271,6 +271,7 @@ impl Group {
                 failures: counts.failures,
                 in_flight: entry.state.in_flight(),
                 excluded: entry.state.is_excluded(entry.limits),
+                traffic: entry.state.traffic(),
             }
         };
         self.current.load().entries().map(status).collect()

@@ -7,12 +7,13 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::*},
     },
 };
 
-use keel_model::{PeerKey, UpstreamName};
+use keel_metrics::{Sample, Traffic};
+use keel_model::{PeerKey, TrafficStatus, UpstreamName};
 
 use crate::{
     Attempt,
@@ -38,6 +39,8 @@ pub struct PeerState {
     first_attempts: AtomicU64,
     retries: AtomicU64,
     failures: AtomicU64,
+    /// Its attempts that have ended; made with the first of them.
+    traffic: OnceLock<Traffic>,
     outlier: Mutex<Outlier>,
     /// nginx's `current_weight` among ties. Belongs to the policy, which changes it under a lock of its own.
     pub(crate) credit: AtomicI64,
@@ -86,6 +89,7 @@ impl PeerState {
             first_attempts: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            traffic: OnceLock::new(),
             outlier: Mutex::default(),
             credit: AtomicI64::new(0),
             owner: AtomicU64::new(owner),
@@ -131,6 +135,16 @@ impl PeerState {
             retries: self.retries.load(Relaxed),
             failures: self.failures.load(Relaxed),
         }
+    }
+
+    /// Counts an attempt that has ended, on one of so many workers. Only the thread of that worker may.
+    pub fn record(&self, workers: usize, worker: usize, sample: &Sample) {
+        self.traffic.get_or_init(|| Traffic::new(workers)).record(worker, sample);
+    }
+
+    /// The sums of its attempts that have ended.
+    pub fn traffic(&self) -> TrafficStatus {
+        self.traffic.get().map(Traffic::status).unwrap_or_default()
     }
 
     /// Takes a request in and gives how many are in flight then. `limit` 0 is none.

@@ -193,7 +193,7 @@ impl Scope {
     /// The settings towards peers that hold here: those of the module that asks them; `None` where nobody does.
     pub fn peer_settings(&self) -> Option<&UpstreamScope> {
         match &self.content {
-            Content::Static => None,
+            Content::Static | Content::Prometheus => None,
             Content::Proxy(_) => Some(&self.proxy.upstream),
         }
     }
@@ -207,4 +207,6 @@ pub enum Content {
     Static,
     /// `proxy_pass`.
     Proxy(ProxyPass),
+    /// The text for Prometheus (`prometheus`).
+    Prometheus,
 }

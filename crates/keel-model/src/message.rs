@@ -1,6 +1,6 @@
 //! What supervisor and data plane say to each other, over a unix socket.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -112,8 +112,65 @@ pub struct DataPlaneStatus {
     pub queued: u64,
     /// Panics caught, each of which cost one connection.
     pub panics: u64,
+    /// Counts of each server, by its zone (`status_zone`) or its name.
+    pub zones: Vec<ZoneStatus>,
     /// Counts of each upstream's peers.
     pub peers: Vec<PeerStatus>,
+}
+
+/// Counts of one zone of servers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneStatus {
+    /// Its name.
+    pub name: String,
+    /// Its requests.
+    pub traffic: TrafficStatus,
+}
+
+/// The classes of statuses: 1xx to 5xx.
+pub const STATUS_CLASSES: usize = 5;
+
+/// Upper bounds of the buckets that durations are counted in, rising.
+pub const DURATION_BOUNDS: [Duration; 14] = {
+    const MILLIS: [u64; 14] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000];
+    let mut bounds = [Duration::ZERO; 14];
+    let mut at = 0;
+    while at < bounds.len() {
+        bounds[at] = Duration::from_millis(MILLIS[at]);
+        at += 1;
+    }
+    bounds
+};
+
+/// Sums of requests that have ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficStatus {
+    /// How many.
+    pub requests: u64,
+    /// Those with a response, by the class of its status.
+    pub responses: [u64; STATUS_CLASSES],
+    /// Bytes that came.
+    pub received_bytes: u64,
+    /// Bytes that were sent.
+    pub sent_bytes: u64,
+    /// How many took as long as each of [`DURATION_BOUNDS`] at most and longer than the one before; the last one took
+    /// longer than all.
+    pub durations: Vec<u64>,
+    /// The sum of all durations, in microseconds.
+    pub took_micros: u64,
+}
+
+impl TrafficStatus {
+    /// Adds another one's.
+    pub fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.received_bytes += other.received_bytes;
+        self.sent_bytes += other.sent_bytes;
+        self.took_micros = self.took_micros.wrapping_add(other.took_micros);
+        self.responses.iter_mut().zip(other.responses).for_each(|(sum, count)| *sum += count);
+        self.durations.resize(self.durations.len().max(other.durations.len()), 0);
+        self.durations.iter_mut().zip(&other.durations).for_each(|(sum, count)| *sum += count);
+    }
 }
 
 /// Counts of one peer.
@@ -135,6 +192,8 @@ pub struct PeerStatus {
     pub in_flight: u32,
     /// Whether `max_fails` excludes it now.
     pub excluded: bool,
+    /// Its attempts that have ended.
+    pub traffic: TrafficStatus,
 }
 
 /// A message that can't be read: the two processes are not of the same build.

@@ -149,7 +149,9 @@ fn lower_scope(reader: &mut Reader<'_>, literals: &mut Literals, frame: &mut Fra
     if let Some(Pass { to: To::Evaluated(address), span, .. }) = pass {
         literals.follow(&reader.http.names, address, frame.resolver.lower(), *span);
     }
-    frame.scope.content.0 = pass.map(|pass| pass.lower(literals));
+    if let Some(pass) = pass {
+        frame.scope.content.0 = Some(pass.lower(literals));
+    }
     frame.scope.proxy.redirects.0 = Some(frame.proxy.redirects());
     let mut scope = frame.scope.settle(defaults(reader));
     reader.http.limit_zones.fill(&mut scope);

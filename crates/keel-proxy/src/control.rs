@@ -201,11 +201,10 @@ impl Control {
         self.reports.start().map_err(|error| show(&error))?;
         for index in 0..count {
             let (orders, queue) = channel(WORKER_ORDERS_MAX);
-            let counters = stores.counters.worker(index).unwrap_or_default();
             let setup = WorkerSetup {
                 snapshot: snapshot.clone(),
                 registry: stores.groups().clone(),
-                counters,
+                counters: stores.counters.clone(),
                 reports: self.reports.clone(),
                 index,
                 connection_serial: self.connection_serial.clone(),
@@ -303,16 +302,9 @@ impl Control {
     }
 
     fn status(&self) -> DataPlaneStatus {
-        let totals = self.stores.as_ref().map(|stores| stores.counters.totals()).unwrap_or_default();
-        let peers = self.current.iter().flat_map(|snapshot| &snapshot.upstreams);
-        DataPlaneStatus {
-            generation: self.current.as_ref().map_or(0, |snapshot| snapshot.generation),
-            accepted: totals.accepted,
-            active: totals.active,
-            requests: totals.requests,
-            queued: totals.queued,
-            panics: totals.panics,
-            peers: peers.flat_map(|upstream| upstream.group.status()).collect(),
+        match (&self.current, &self.stores) {
+            (Some(snapshot), Some(stores)) => snapshot.status(&stores.counters),
+            _ => DataPlaneStatus::default(),
         }
     }
 }

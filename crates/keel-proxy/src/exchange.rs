@@ -364,6 +364,11 @@ impl Slots {
 }
 
 impl Received {
+    /// The bytes of the request that have come, as `$request_length`.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.head_end as u64 + self.body_bytes_read
+    }
+
     /// Forgets the request. Bytes that belong to the next one stay at the beginning of `input`.
     fn clear(&mut self) {
         let Self {

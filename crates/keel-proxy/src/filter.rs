@@ -68,7 +68,7 @@ pub(crate) struct Settings<'a> {
 impl Settings<'_> {
     /// Says whether answers of this place may come from this process itself, with status 200.
     fn has_own_content(&self) -> bool {
-        self.returns || self.scope.content == Content::Static
+        self.returns || matches!(self.scope.content, Content::Static | Content::Prometheus)
     }
 }
 

@@ -17,6 +17,7 @@ mod log;
 mod mirror;
 mod page;
 mod pause;
+mod prometheus;
 pub(crate) mod realip;
 pub(crate) mod redirect;
 mod rewrite;

@@ -106,7 +106,7 @@ impl Rig {
         let setup = WorkerSetup {
             snapshot: prepared.snapshot,
             registry: stores.groups().clone(),
-            counters: Arc::default(),
+            counters: stores.counters.clone(),
             reports: Reports::new(channel),
             index: 0,
             connection_serial: Arc::default(),

@@ -12,8 +12,10 @@ mod program;
 mod referers;
 mod rewrite;
 mod servers;
+mod status;
 pub(crate) mod tls;
 mod variables;
+mod zones;
 
 use std::{collections::HashMap, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
@@ -36,6 +38,7 @@ pub(crate) use rewrite::{Branch, Program, Rule, Step, Test};
 pub(crate) use servers::ServerNames;
 pub(crate) use tls::ServerTls;
 pub(crate) use variables::{CompiledMap, LookedUp, Source, Variables};
+pub(crate) use zones::{ServerTraffic, StatusZone};
 
 use self::identity::PlaceName;
 use crate::{
@@ -75,6 +78,8 @@ pub(crate) struct Place {
     pub(crate) limit_except: Option<Box<Excepted>>,
     pub(crate) access_logs: AccessLogs,
     pub(crate) error_logs: ErrorLogs,
+    /// Where a location's requests are counted beside its server's.
+    pub(crate) traffic: Option<Arc<ServerTraffic>>,
 }
 
 /// The place that holds for other methods than these.
@@ -96,6 +101,8 @@ pub(crate) enum PlaceKind {
 /// A virtual server.
 pub(crate) struct Server {
     pub(crate) name: String,
+    /// Where its requests are counted.
+    pub(crate) traffic: Arc<ServerTraffic>,
     pub(crate) client: ClientSettings,
     /// How TLS is spoken, where that is configured.
     pub(crate) tls: Option<ServerTls>,
@@ -138,6 +145,8 @@ pub(crate) struct Snapshot {
     pub(crate) passwords: Option<Arc<Passwords>>,
     upstream_by_name: HashMap<UpstreamName, usize>,
     places: Vec<Place>,
+    /// Where requests of servers are counted.
+    pub(crate) zones: Vec<StatusZone>,
 }
 
 impl Snapshot {
@@ -199,6 +208,7 @@ pub(crate) fn compile(
     let upstream_by_name = upstreams.iter().enumerate().map(|(id, conf)| (conf.name.clone(), id)).collect();
     let mut builder = Builder {
         places: Vec::new(),
+        zones: Vec::new(),
         upstream_by_name: &upstream_by_name,
         claims: &mut claims,
         trees: &trees,
@@ -218,7 +228,7 @@ pub(crate) fn compile(
         builder.server(identity, server)
     });
     let servers = servers.collect::<Result<Vec<_>, _>>()?;
-    let places = builder.places;
+    let (places, zones) = (builder.places, builder.zones);
     let listeners = plan.listeners.iter().map(|listener| {
         let by_local_address = listener.by_local_address.iter().map(|(address, default, servers)| {
             Ok((*address, ServerNames::compile(&plan.servers, *default, servers)?))
@@ -247,6 +257,7 @@ pub(crate) fn compile(
         upstreams,
         upstream_by_name,
         places,
+        zones,
     };
     Ok(PreparedSnapshot { snapshot: Arc::new(snapshot), claimed: claims.finish() })
 }
@@ -264,6 +275,7 @@ fn charset_names(plan: &Plan) -> Vec<String> {
 
 struct Builder<'a, 'c> {
     places: Vec<Place>,
+    zones: Vec<StatusZone>,
     upstream_by_name: &'a HashMap<UpstreamName, usize>,
     claims: &'a mut Claims<'c>,
     trees: &'a HashMap<&'a str, Arc<Tree>>,
@@ -322,10 +334,13 @@ impl Builder<'_, '_> {
         };
         let settings = PlaceSettings { scope: &server.scope, rewrite: &server.rewrite, locations: &[] };
         let root = self.place(identity.clone(), PlaceKind::Server, settings, None)?;
+        let name = server.primary_name().into_owned();
+        let zone = server.scope.core.status_zone.clone().unwrap_or_else(|| name.clone());
         let mut named = HashMap::new();
         let tree = self.tree(&identity, &server.locations, Some(&mut named), None)?;
         Ok(Server {
-            name: server.primary_name().into_owned(),
+            traffic: zones::claim(&zone, &mut self.zones, self.claims),
+            name,
             client: server.client.clone(),
             tls: server.ssl.as_deref().map(ServerTls::compile).transpose()?,
             root,
@@ -374,8 +389,12 @@ impl Builder<'_, '_> {
         let Inside { returns, rewrite, nested, limit_except } = inside;
         let proxy = PeerProgram::compile(scope, self.upstream_by_name)?;
         let filters = filter::compile(&filter::Settings { scope, returns, charsets: &self.charsets })?;
+        // A server's own zone counts all its requests.
+        let zone = scope.core.status_zone.as_ref().filter(|_| kind != PlaceKind::Server);
+        let traffic = zone.map(|zone| zones::claim(zone, &mut self.zones, self.claims));
         let place = Place {
             identity,
+            traffic,
             alias_prefix: alias_prefix(&scope.core.root, &kind, outer),
             kind,
             rewrite,
@@ -420,7 +439,7 @@ impl Builder<'_, '_> {
             let name = PlaceName::Location(location.matcher.clone());
             let identity = PlaceIdentity::inside(within, name);
             let id = self.place(identity, kind, settings, outer)?;
-            let redirects = location.scope.content != Content::Static;
+            let redirects = !matches!(location.scope.content, Content::Static | Content::Prometheus);
             match (&location.matcher, &mut named) {
                 (LocationMatcher::Named(name), Some(named)) => {
                     named.insert(name.clone(), id);

@@ -136,6 +136,11 @@ impl Claims<'_> {
         Ok(group)
     }
 
+    /// The number of workers.
+    pub(crate) fn workers(&self) -> usize {
+        self.stores.counters.workers()
+    }
+
     /// Claims the state of this kind and name.
     pub(crate) fn named<T: Named>(&mut self, name: &str, settings: &T::Settings) -> Arc<T> {
         let key = NamedKey { kind: TypeId::of::<T>(), name: name.to_owned() };

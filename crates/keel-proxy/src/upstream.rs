@@ -12,6 +12,7 @@ mod stream;
 use std::{sync::Arc, time::Instant};
 
 use keel_lb::{Ask, Attempt, NoPeer, Outcome, PeerState, Pick, Standing};
+use keel_metrics::Sample;
 use keel_model::{LogLevel, UpstreamScope};
 
 pub(crate) use self::{
@@ -170,11 +171,22 @@ async fn go_on(
 /// Notes how the last attempt ended.
 pub(crate) fn end_attempt(job: &mut Job<'_>, status: u16) {
     let now = job.worker.clock.now();
-    if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
-        attempt.ended.get_or_insert(now);
-        if attempt.status == 0 {
-            attempt.status = status;
-        }
+    let Some(attempt) = job.ex.upstream.attempts.last_mut() else { return };
+    if attempt.status == 0 {
+        attempt.status = status;
+    }
+    if attempt.ended.is_some() {
+        return;
+    }
+    attempt.ended = Some(now);
+    if let Ok(peer) = &attempt.peer {
+        let sample = Sample {
+            status: attempt.status,
+            received_bytes: attempt.received_bytes,
+            sent_bytes: attempt.sent_bytes,
+            took: now.saturating_duration_since(attempt.began),
+        };
+        peer.record(job.worker.all_counters.workers(), job.worker.index, &sample);
     }
 }
 

@@ -95,9 +95,7 @@ impl Lookup<'_> {
             Variable::RemoteUser => put(out, self.credentials().as_ref().map(Credentials::user)),
             Variable::RequestId => self.request_id(out),
             Variable::RequestTime => self.request_time(out),
-            Variable::RequestLength => {
-                number(out, (ex.received.head_end as u64) + ex.received.body_bytes_read)
-            }
+            Variable::RequestLength => number(out, ex.received.bytes()),
             Variable::RequestBody => self.request_body(out),
             Variable::RequestBodyFile => false,
             Variable::RequestCompletion => put(out, Some(if ex.sent.complete { b"OK" } else { b"" })),

@@ -18,7 +18,7 @@ use std::{
 use keel_lb::{Group, Registry};
 use keel_model::{Address, LogLevel, UpstreamName};
 use keel_sys::sock_diag::SockDiag;
-use keel_telemetry::{TimeText, WorkerCounters};
+use keel_telemetry::{Counters, TimeText, WorkerCounters};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -107,6 +107,8 @@ pub(crate) struct Worker {
     pub(crate) clock: Rc<Clock>,
     pub(crate) buffers: Rc<BufferPool>,
     pub(crate) counters: Arc<WorkerCounters>,
+    /// The counters of all workers.
+    pub(crate) all_counters: Counters,
     pub(crate) reports: Reports,
     pub(crate) index: usize,
     pub(crate) hostname: String,
@@ -147,7 +149,8 @@ pub(crate) struct Worker {
 pub(crate) struct WorkerSetup {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) registry: Registry,
-    pub(crate) counters: Arc<WorkerCounters>,
+    /// The counters of all workers.
+    pub(crate) counters: Counters,
     pub(crate) reports: Reports,
     pub(crate) index: usize,
     pub(crate) connection_serial: Arc<AtomicU64>,
@@ -172,7 +175,8 @@ impl Worker {
         let worker = Rc::new(Self {
             clock: Rc::new(Clock::new()),
             buffers: Rc::default(),
-            counters: setup.counters,
+            counters: setup.counters.worker(setup.index).unwrap_or_default(),
+            all_counters: setup.counters,
             reports: setup.reports,
             index: setup.index,
             hostname: keel_sys::hostname(),

@@ -82,6 +82,11 @@ impl Counters {
         self.workers.get(index).cloned()
     }
 
+    /// The number of workers.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
     /// The sums as they are now.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();

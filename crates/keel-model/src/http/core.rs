@@ -91,6 +91,8 @@ settings! {
         recursive_error_pages: bool = false;
         /// `try_files`.
         try_files: Option<TryFiles> = None, as Own<Option<TryFiles>>;
+        /// The name under which requests are counted.
+        status_zone: Option<String> = None, as Own<Option<String>>;
         /// `chunked_transfer_encoding`.
         chunked_transfer_encoding: bool = true;
         /// `etag`.

@@ -23,6 +23,7 @@ pub(crate) mod http_listen;
 pub(crate) mod http_log;
 pub(crate) mod http_map;
 pub(crate) mod http_mirror;
+pub(crate) mod http_prometheus;
 pub(crate) mod http_proxy;
 pub(crate) mod http_proxy_pass;
 pub(crate) mod http_proxy_upstreams;
@@ -68,6 +69,7 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_log_module", rows: http_log::ROWS },
     Module { name: "ngx_http_map_module", rows: http_map::ROWS },
     Module { name: "ngx_http_mirror_module", rows: http_mirror::ROWS },
+    Module { name: "ngx_http_prometheus_module", rows: http_prometheus::ROWS },
     Module { name: "ngx_http_proxy_module", rows: http_proxy_pass::ROWS },
     Module { name: "ngx_http_proxy_module", rows: http_proxy::ROWS },
     Module { name: "ngx_http_proxy_module", rows: http_proxy::PEER_ROWS },

@@ -95,7 +95,7 @@ impl PeerProgram {
         upstreams: &HashMap<UpstreamName, usize>,
     ) -> Result<Option<Box<Self>>, CompileError> {
         let (target, settings, protocol) = match &scope.content {
-            Content::Static => return Ok(None),
+            Content::Static | Content::Prometheus => return Ok(None),
             Content::Proxy(pass) => {
                 let protocol = Protocol::Http(HttpProgram::compile(pass, &scope.proxy)?);
                 (&pass.target, &scope.proxy.upstream, protocol)

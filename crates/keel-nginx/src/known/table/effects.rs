@@ -235,7 +235,6 @@ pub(super) const GROUPS: &[Group] = &[
             foreign("session_log_format"),
             foreign("session_log_zone"),
             foreign("status_format"),
-            foreign("status_zone"),
         ],
     },
     Group {
