@@ -4,6 +4,14 @@
 //! to count, and how its heads become the lines that everything else reads and writes. What is on a connection's streams is
 //! the business of [`crate::client`] and [`crate::upstream`].
 
+use std::{
+    io as std_io,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::SendStream;
+
 pub(crate) mod fields;
 pub(crate) mod io;
 pub(crate) mod meter;
@@ -23,4 +31,29 @@ pub(crate) const FRAME_HEAD_BYTES: usize = 9;
 /// Counts the bytes that a body of this length takes on a stream, frames included.
 pub(crate) fn framed_length(length: usize) -> usize {
     length + length.div_ceil(FRAME_BYTES_MAX) * FRAME_HEAD_BYTES
+}
+
+/// Is ready with how much of `wanted` bytes may be sent now.
+pub(crate) fn poll_room(
+    send: &mut SendStream<Bytes>,
+    cx: &mut Context<'_>,
+    wanted: usize,
+) -> Poll<std_io::Result<usize>> {
+    let wanted = wanted.min(SEND_BYTES_MAX);
+    send.reserve_capacity(wanted);
+    loop {
+        match send.capacity() {
+            0 => match ready!(send.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                None => return Poll::Ready(Err(std_io::ErrorKind::BrokenPipe.into())),
+            },
+            room => return Poll::Ready(Ok(room.min(wanted))),
+        }
+    }
+}
+
+/// Makes an error of the connection of one of a stream.
+pub(crate) fn broken(error: h2::Error) -> std_io::Error {
+    error.into_io().unwrap_or_else(|| std_io::ErrorKind::BrokenPipe.into())
 }

@@ -7,6 +7,7 @@ mod request;
 mod response;
 mod retry;
 mod route;
+mod shared;
 mod stream;
 
 use std::{sync::Arc, time::Instant};
@@ -15,6 +16,8 @@ use keel_lb::{Ask, Attempt, NoPeer, Outcome, PeerState, Pick, Standing};
 use keel_metrics::Sample;
 use keel_model::{LogLevel, UpstreamScope};
 
+#[cfg(test)]
+pub(crate) use self::stream::Line;
 pub(crate) use self::{
     attempt::{Exchanged, Waited, wait},
     request::Rest,

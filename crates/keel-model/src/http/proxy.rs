@@ -85,6 +85,8 @@ pub enum ProxyHttpVersion {
     Http10,
     /// HTTP/1.1.
     Http11,
+    /// HTTP/2: a connection carries many requests at once.
+    Http2,
 }
 
 /// One rule of `proxy_redirect`.

@@ -1,7 +1,6 @@
 //! ngx_http_proxy_module: how requests go to peers and responses come back. `proxy_pass` itself and
 //! `proxy_redirect` are in `http_proxy_pass.rs`, what every module has that asks peers in `http_upstream_scope.rs`.
 
-use keel_diag::Diagnostic;
 use keel_model::{ProxyHttpVersion, ProxyRedirect};
 
 use crate::{
@@ -40,14 +39,12 @@ impl Settings {
 }
 
 fn http_version(reader: &mut Reader<'_>, directive: &Directive) -> Option<ProxyHttpVersion> {
-    if directive.arg(0) == "2" {
-        reader.diagnostics.push(
-            Diagnostic::warning("nginx::unsupported-http2", "HTTP/2 to peers is not there yet")
-                .at(directive.span(), "peers are asked in HTTP/1.1"),
-        );
-        return Some(ProxyHttpVersion::Http11);
-    }
-    keyword(reader, directive, &[("1.0", ProxyHttpVersion::Http10), ("1.1", ProxyHttpVersion::Http11)])
+    let versions = [
+        ("1.0", ProxyHttpVersion::Http10),
+        ("1.1", ProxyHttpVersion::Http11),
+        ("2", ProxyHttpVersion::Http2),
+    ];
+    keyword(reader, directive, &versions)
 }
 
 fn set_header(reader: &mut Reader<'_>, directive: &Directive) {
@@ -72,11 +69,11 @@ pub(crate) const ROWS: &[Row] = &[
     },
     Row {
         name: "proxy_http_version",
-        syntax: "1.0 | 1.1",
+        syntax: "1.0 | 1.1 | 2",
         contexts: Contexts::HTTP_ALL,
         arity: Arity::ONE,
         default: Some("1.1"),
-        doc: "The version that peers are asked in.",
+        doc: "The version that peers are asked in. With `2` a connection carries as many requests at once as the peer bears, and a request that the peer refuses goes elsewhere.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.scope.proxy.http_version, http_version)
         }),

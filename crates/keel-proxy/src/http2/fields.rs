@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
     header::{CONNECTION, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    uri::{Authority, PathAndQuery, Scheme},
 };
 use keel_http::RequestError;
 
@@ -65,6 +66,59 @@ fn write_line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Writes trailers as lines.
+pub(crate) fn write_trailers(map: &HeaderMap, out: &mut Vec<u8>) {
+    write_map(map, |_| false, out);
+}
+
+/// Writes a response's head as lines.
+pub(crate) fn write_response(parts: &http::response::Parts, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/2.0 ");
+    out.extend_from_slice(parts.status.as_str().as_bytes());
+    if let Some(reason) = parts.status.canonical_reason() {
+        out.push(b' ');
+        out.extend_from_slice(reason.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    write_map(&parts.headers, |_| false, out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Makes a request of a head that was written as lines; its `Host` becomes `:authority`.
+pub(crate) fn request(head: &[u8]) -> http::Request<()> {
+    let mut request = http::Request::new(());
+    let (line, rest) = split_line(head);
+    let mut words = line.split(|byte| *byte == b' ');
+    let method = words.next().and_then(|method| http::Method::from_bytes(method).ok());
+    *request.method_mut() = method.unwrap_or_default();
+    let mut fields = map(rest);
+    let host = fields.remove(HOST);
+    let host = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(host.unwrap_or(Authority::from_static("localhost")));
+    parts.path_and_query = Some(target(words.next().unwrap_or_default()));
+    *request.uri_mut() = http::Uri::from_parts(parts).unwrap_or_default();
+    *request.headers_mut() = fields;
+    request
+}
+
+/// Makes a target of one that was written in a line: what the crate `http` refuses in it is escaped.
+fn target(written: &[u8]) -> PathAndQuery {
+    if let Ok(target) = PathAndQuery::try_from(written) {
+        return target;
+    }
+    let mut escaped = String::with_capacity(written.len());
+    for byte in written {
+        if byte.is_ascii_alphanumeric() || b"/?&=%:@!$'()*+,;-._~[]".contains(byte) {
+            escaped.push(char::from(*byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    PathAndQuery::try_from(escaped).unwrap_or(PathAndQuery::from_static("/"))
 }
 
 /// Makes a response of a head that was written as lines.
@@ -140,6 +194,20 @@ mod tests {
         assert_eq!(result, Ok(()));
         let (text, result) = written("/", &[("host", "h")]);
         assert_eq!((text.as_str(), result), ("GET / HTTP/2.0\r\nhost: h\r\n\r\n", Ok(())));
+    }
+
+    #[test]
+    fn lines_become_a_request() {
+        let check = |line: &str, expect: &str| {
+            let head = format!(
+                "{line} HTTP/1.1\r\nHost: h:8\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\nA: 1\r\n\r\n"
+            );
+            let request = request(head.as_bytes());
+            assert_eq!(format!("{} {}", request.method(), request.uri()), expect);
+            assert_eq!(request.headers().len(), 2);
+        };
+        check("GET /a?b=c", "GET http://h:8/a?b=c");
+        check("PURGE /a<b>\u{e9}", "PURGE http://h:8/a%3Cb%3E%C3%A9");
     }
 
     #[test]

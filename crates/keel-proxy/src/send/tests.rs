@@ -25,7 +25,7 @@ use crate::{
     transform::{Broken, Transform, Transforms},
     transport::{Script, Transport},
     upstream::{
-        Exchanged, PeerStream,
+        Exchanged, Line, PeerStream,
         pool::{Counted, PeerConnection},
     },
 };
@@ -139,7 +139,7 @@ fn peer(job: &mut Job<'_>, reads: &[Option<&str>], program: &PeerProgram) -> Exc
     let counted = Counted::new(job.worker);
     let identity = job.place().identity.clone();
     let connection = PeerConnection::new(transport, pick.peer().clone(), identity, ask.now, counted);
-    let mut stream = PeerStream::new(connection, job.ex, program, false, 0);
+    let mut stream = PeerStream::new(Line::Own(connection), job.ex, program, false, 0);
     let mut cx = Context::from_waker(Waker::noop());
     stream.poll_rest_of_request(&mut cx, job.client, job.ex);
     Exchanged { stream, watch: ClientWatch::default() }

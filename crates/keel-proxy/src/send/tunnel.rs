@@ -30,8 +30,9 @@ pub(super) async fn run(job: &mut Job<'_>, head: Message, peer: PeerAnswer) -> S
     let PeerAnswer { exchanged, pick, .. } = peer;
     if sent.is_ok() {
         let view = job.view.clone();
-        let mut connection = exchanged.stream.into_upgraded();
-        if let Some(program) = &job.ex.place(&view).proxy {
+        if let Some(program) = &job.ex.place(&view).proxy
+            && let Some(mut connection) = exchanged.stream.into_upgraded()
+        {
             copy(job, &mut connection.transport, &program.settings).await;
         }
     }

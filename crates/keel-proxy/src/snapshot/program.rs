@@ -6,7 +6,7 @@ mod http;
 use std::collections::HashMap;
 
 use keel_http::{Name, NameSet, body::Trailers};
-use keel_model::{Content, ProxyTarget, Scope, Template, UpstreamName, UpstreamScope};
+use keel_model::{Content, ProxyHttpVersion, ProxyTarget, Scope, Template, UpstreamName, UpstreamScope};
 
 pub(crate) use self::http::{HttpProgram, RedirectRule};
 use crate::error::CompileError;
@@ -127,6 +127,13 @@ impl PeerProgram {
         match &self.protocol {
             Protocol::Http(http) if http.pass_trailers => Trailers::Keep,
             Protocol::Http(_) => Trailers::Drop,
+        }
+    }
+
+    /// Whether a connection to a peer carries many requests at once.
+    pub(crate) fn shares_connections(&self) -> bool {
+        match &self.protocol {
+            Protocol::Http(http) => http.version == ProxyHttpVersion::Http2,
         }
     }
 

@@ -16,7 +16,8 @@ use super::{
     pool::{Counted, LeaseKey, PeerConnection, Repeat},
     retry::Retries,
     route::Target,
-    stream::{NoHead, PeerStream, SendFailure},
+    shared::Purpose,
+    stream::{Line, NoHead, PeerStream, SendFailure},
 };
 use crate::{
     client::ClientWatch,
@@ -77,24 +78,31 @@ pub(crate) async fn attempt(
     let streams = retries.streams;
     let repeat = if !streams && job.ex.may_repeat() { Repeat::Allowed } else { Repeat::Forbidden };
     let wanted = LeaseKey { peer: pick.peer(), place: Some(&job.place().identity) };
-    let mut reused = target.pool().take(wanted, repeat, job.worker.clock.now());
+    let mut reused = if program.shares_connections() {
+        target.pool().take_stream(wanted).map(Line::Shared)
+    } else {
+        target.pool().take(wanted, repeat, job.worker.clock.now()).map(Line::Own)
+    };
     loop {
-        let was_reused = reused.is_some();
-        let connection = match reused.take() {
-            Some(connection) => connection,
+        let line = match reused.take() {
+            Some(line) => line,
             None => {
                 // A failed connect counts against the peer; a stale pooled connection does not.
                 // Boxed, as most requests need no room for it.
-                match Box::pin(connect(job, pick, &program.settings)).await {
-                    Ok(connection) => connection,
+                match Box::pin(open(job, pick, target, program)).await {
+                    Ok(line) => line,
                     Err(cause) => return Err(Error { cause, retry: Retry::Safe }),
                 }
             }
         };
+        let was_reused = line.is_reused();
         note_connected(job);
         // Only where it can matter: the kernel is asked what had been acknowledged before this request.
-        let acked = if was_reused && !job.ex.may_repeat() { acknowledged(&connection) } else { None };
-        let failed = match exchange(job, connection, program, streams).await {
+        let acked = match &line {
+            Line::Own(connection) if was_reused && !job.ex.may_repeat() => acknowledged(connection),
+            _ => None,
+        };
+        let failed = match exchange(job, line, program, streams).await {
             Ok(exchanged) => return Ok(exchanged),
             Err(failed) => failed,
         };
@@ -102,8 +110,7 @@ pub(crate) async fn attempt(
             return Err(failed.cause.finally());
         };
         // What the client has sent of a streamed body since can't be sent again, whether the peer took it or not.
-        let nothing_taken =
-            broken.sent == 0 || (!job.ex.received.body_is_lost && broken.proves_unread(acked));
+        let nothing_taken = broken.sent == 0 || (!job.ex.received.body_is_lost && broken.is_untaken(acked));
         let may_repeat = !streams && (job.ex.may_repeat() || nothing_taken);
         if broken.is_stale(was_reused) {
             if may_repeat || broken.sent == 0 {
@@ -124,7 +131,8 @@ pub(crate) async fn attempt(
 
 /// A connection that broke before a response came.
 struct Broken {
-    connection: PeerConnection,
+    /// Where it was the request's own.
+    connection: Option<PeerConnection>,
     sent: u64,
     received: bool,
     end: End,
@@ -139,6 +147,8 @@ enum End {
     Error,
     /// It hasn't: the attempt was given up.
     GivenUp,
+    /// The peer said that it has taken nothing.
+    Refused,
 }
 
 impl Broken {
@@ -147,13 +157,16 @@ impl Broken {
         was_reused && !self.received && self.end != End::GivenUp
     }
 
-    /// Says whether the kernel proves that the peer has taken nothing of what was sent. A reset never does: it was seen
-    /// with bytes read.
-    fn proves_unread(&self, acked_before: Option<u64>) -> bool {
-        self.end == End::Fin
-            && !self.received
-            && acked_before.is_some()
-            && acked_before == acknowledged(&self.connection)
+    /// Says whether the peer has taken nothing of what was sent: it says so, or the kernel proves it. A reset never does: it
+    /// was seen with bytes read.
+    fn is_untaken(&self, acked_before: Option<u64>) -> bool {
+        let proves_unread = || {
+            self.end == End::Fin
+                && !self.received
+                && acked_before.is_some()
+                && acked_before == self.connection.as_ref().and_then(acknowledged)
+        };
+        self.end == End::Refused || proves_unread()
     }
 }
 
@@ -170,6 +183,33 @@ fn note_connected(job: &mut Job<'_>) {
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
         attempt.connected = Some(now);
     }
+}
+
+/// Opens a connection for a request; one that others may use, too, unless somebody opens such a one already.
+async fn open(job: &mut Job<'_>, pick: &Pick, target: &Target, program: &PeerProgram) -> Result<Line, Cause> {
+    if !program.shares_connections() {
+        return connect(job, pick, &program.settings).await.map(Line::Own);
+    }
+    let place = job.place().identity.clone();
+    let wanted = LeaseKey { peer: pick.peer(), place: Some(&place) };
+    if let Some(opened) = target.pool().opened(wanted) {
+        let until = job.worker.clock.now() + program.settings.connect_timeout;
+        if let Waited::ClientGone = wait(job, pin!(opened), until).await {
+            return Err(Cause::ClientGone);
+        }
+        if let Some(lease) = target.pool().take_stream(wanted) {
+            return Ok(Line::Shared(lease));
+        }
+    }
+    let opens = target.pool().shared.open(Purpose { peer: pick.peer().clone(), place: place.clone() });
+    let connection = connect(job, pick, &program.settings).await?;
+    let shared = connection.share(target.pool(), job.worker).await;
+    drop(opens);
+    shared.map(Line::Shared).map_err(|error| {
+        let text = format!("{error} while connecting to upstream");
+        job.client.log_error(job.worker, job.ex, &text);
+        Cause::Peer(PeerFailure::Error)
+    })
 }
 
 async fn connect(job: &mut Job<'_>, pick: &Pick, settings: &UpstreamScope) -> Result<PeerConnection, Cause> {
@@ -267,7 +307,7 @@ struct Failed {
 /// Sends the request and reads the response's head, both at once: a peer may answer early.
 async fn exchange(
     job: &mut Job<'_>,
-    mut connection: PeerConnection,
+    line: Line,
     program: &PeerProgram,
     streams: bool,
 ) -> Result<Box<Exchanged>, Failed> {
@@ -280,8 +320,7 @@ async fn exchange(
     side.input.clear();
     side.head.clear_at(0);
     side.has_head = false;
-    connection.requests += 1;
-    let stream = PeerStream::new(connection, job.ex, program, streams, core.client_max_body_size.0);
+    let stream = PeerStream::new(line, job.ex, program, streams, core.client_max_body_size.0);
     let mut exchanged = Box::new(Exchanged { stream, watch: ClientWatch::default() });
     let mut state = Exchanging {
         settings: &program.settings,
@@ -365,6 +404,7 @@ impl Exchanging<'_> {
             NoHead::Closed => (Ending::Closed, if self.writable { End::Fin } else { End::Error }),
             NoHead::Broke(error) => (Ending::Broke(error), End::Error),
             NoHead::Invalid(error) => (Ending::Invalid(error), End::GivenUp),
+            NoHead::Refused => (Ending::Refused, End::Refused),
         })
     }
 
@@ -424,6 +464,7 @@ enum Ending {
     Closed,
     Broke(std::io::Error),
     Invalid(ResponseError),
+    Refused,
     TimedOut(Waiting),
     ClientFailed(BodyFailure),
     ClientGone,
@@ -443,6 +484,7 @@ impl Ending {
                 let text = crate::phase::files::errno_text(&error);
                 failed(PeerFailure::Error, format!("recv() failed ({text}) {READING}"))
             }
+            Ending::Refused => failed(PeerFailure::Error, format!("upstream refused the request {READING}")),
             Ending::Invalid(error) => failed(PeerFailure::Invalid, format!("{error} {READING}")),
             Ending::TimedOut(Waiting::Body) => without(Cause::Body(BodyFailure::TimedOut)),
             Ending::TimedOut(waiting) => {

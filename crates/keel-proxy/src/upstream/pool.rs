@@ -21,8 +21,12 @@ use std::{
 use keel_lb::PeerState;
 use keel_model::{PeerKey, UpstreamKeepalive};
 
-use super::retry::RetryBudget;
+use super::{
+    retry::RetryBudget,
+    shared::{Lease, Purpose, SharedConnections},
+};
 use crate::{
+    http2::{io::Io, meter::Meter},
     io::timer::Timer,
     snapshot::PlaceIdentity,
     transport::{Look, Transport},
@@ -126,6 +130,14 @@ impl PeerConnection {
         }
     }
 
+    /// Lets others have streams on it, with the first of which it begins.
+    pub(super) async fn share(self, pool: &Pool, worker: &Rc<Worker>) -> Result<Lease, h2::Error> {
+        let purpose = Purpose { peer: self.peer, place: self.place };
+        let (clock, buffers) = (worker.clock.clone(), worker.buffers.clone());
+        let io = Io::new(clock, buffers, self.transport, Vec::new(), Meter::of_peer());
+        pool.shared.begin(purpose, &worker.clock, io, self._counted).await
+    }
+
     fn key(&self) -> LeaseKey<'_> {
         LeaseKey { peer: &self.peer, place: Some(&self.place) }
     }
@@ -160,6 +172,8 @@ pub(crate) struct Pool {
     /// The longest idle time that a connection to a peer was seen to bear, asked for where nothing else is known.
     borne_idle: RefCell<HashMap<PeerKey, Duration>>,
     pub(crate) budget: RetryBudget,
+    /// Connections that carry many requests at once.
+    pub(super) shared: Rc<SharedConnections>,
 }
 
 /// What the watcher of a pool is to look at.
@@ -212,6 +226,7 @@ impl Pool {
     /// Follows new settings.
     pub(crate) fn configure(&self, settings: &UpstreamKeepalive) {
         *self.settings.borrow_mut() = settings.clone();
+        self.shared.configure(settings);
         let limit = settings.connections as usize;
         let mut idle = self.idle.borrow_mut();
         let surplus = idle.len().saturating_sub(limit);
@@ -242,6 +257,25 @@ impl Pool {
                 return Some(connection);
             }
         }
+    }
+
+    /// Takes a stream on a connection that serves where `wanted` is asked for.
+    pub(super) fn take_stream(&self, wanted: LeaseKey<'_>) -> Option<Lease> {
+        let wanted = self.asked(wanted);
+        self.shared.take(&|peer, place| LeaseKey { peer, place: Some(place) }.serves(wanted))
+    }
+
+    /// Gives what is told when a connection that serves where `wanted` is asked for has been opened, or couldn't be; `None`
+    /// where nobody opens one.
+    pub(super) fn opened(&self, wanted: LeaseKey<'_>) -> Option<impl Future<Output = ()> + use<>> {
+        let wanted = self.asked(wanted);
+        self.shared.opened(&|peer, place| LeaseKey { peer, place: Some(place) }.serves(wanted))
+    }
+
+    /// Leaves out of what is asked for what makes no difference here.
+    fn asked<'a>(&self, wanted: LeaseKey<'a>) -> LeaseKey<'a> {
+        let local = self.settings.borrow().local;
+        LeaseKey { place: wanted.place.filter(|_| local), ..wanted }
     }
 
     /// Gives the idle time within which a connection to a peer is sure to be open, from what others to it have borne.
@@ -308,12 +342,13 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let any = !idle.is_empty();
         idle.drain(..usize::from(any));
-        any
+        any || self.shared.close_oldest()
     }
 
     /// Closes connections to peers that have left.
     pub(crate) fn close_left(&self) {
         self.idle.borrow_mut().retain(|idle| !idle.connection.peer.is_closed());
+        self.shared.close_left();
     }
 
     /// Closes what has expired, has ended or is too much, and gives the moment at which to look again.

@@ -33,7 +33,9 @@ pub(super) fn answer(
         return Flow::status(502);
     }
     pick.report(Outcome::Success, job.worker.clock.now());
-    note_announced_idle(job, exchanged.stream.connection_mut());
+    if let Some(connection) = exchanged.stream.connection_mut() {
+        note_announced_idle(job, connection);
+    }
     let mut peer = PeerAnswer { exchanged, pick, target, retries, slice: None };
     if status != 101
         && let Some(flow) = replacement(job, program)
@@ -67,8 +69,10 @@ pub(crate) fn finish(job: &mut Job<'_>, peer: PeerAnswer) {
     let PeerAnswer { exchanged, target, pick, .. } = peer;
     // The peer may have answered before it had the whole body; nobody wants the rest.
     job.ex.sent.linger |= !exchanged.stream.is_sent();
-    if exchanged.stream.is_reusable(&job.ex.upstream) {
-        target.pool().give(job.worker, exchanged.stream.into_connection());
+    if exchanged.stream.is_reusable(&job.ex.upstream)
+        && let Some(connection) = exchanged.stream.into_connection()
+    {
+        target.pool().give(job.worker, connection);
     }
     drop(pick);
 }

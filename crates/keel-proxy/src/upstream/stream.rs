@@ -4,6 +4,7 @@
 //! HTTP/1 is one more variant. Time and retries are the business of [`attempt`](mod@super::attempt).
 
 mod h1;
+mod h2;
 mod sender;
 
 use std::{
@@ -14,8 +15,8 @@ use std::{
 use keel_http::{Lines, ResponseError, body::Trailers};
 
 pub(super) use self::sender::SendFailure;
-use self::{h1::H1, sender::Sender};
-use super::pool::PeerConnection;
+use self::{h1::H1, h2::H2, sender::Sender};
+use super::{pool::PeerConnection, shared::Lease};
 use crate::{
     client::Client,
     error::PeerFailure,
@@ -24,8 +25,19 @@ use crate::{
 };
 
 /// One request to a peer and its response.
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the larger one, and what holds it is boxed")]
 pub(crate) enum PeerStream {
     H1(H1),
+    /// Boxed, so that others don't grow.
+    H2(Box<H2>),
+}
+
+/// What a request to a peer goes by.
+pub(crate) enum Line {
+    /// A connection of its own, for as long as the request takes.
+    Own(PeerConnection),
+    /// A stream of one that others use, too.
+    Shared(Lease),
 }
 
 /// Why there is no head of a response.
@@ -34,22 +46,40 @@ pub(super) enum NoHead {
     Closed,
     /// The connection broke.
     Broke(io::Error),
+    /// The peer has taken nothing of the request, and says so.
+    Refused,
     /// What came is none.
     Invalid(ResponseError),
 }
 
+impl Line {
+    /// Whether its connection has carried a request before.
+    pub(super) fn is_reused(&self) -> bool {
+        match self {
+            Line::Own(connection) => connection.requests > 0,
+            Line::Shared(lease) => lease.is_reused(),
+        }
+    }
+}
+
 impl PeerStream {
-    /// Begins a request on a connection. The head to send is in `ex`; its body is there, or is the client's as it comes
+    /// Begins a request on a line. The head to send is in `ex`; its body is there, or is the client's as it comes
     /// (`streams`), of `size_max` bytes at most.
     pub(crate) fn new(
-        connection: PeerConnection,
+        line: Line,
         ex: &mut Exchange,
         program: &PeerProgram,
         streams: bool,
         size_max: u64,
     ) -> Self {
         match &program.protocol {
-            Protocol::Http(_) => PeerStream::H1(H1::new(connection, Sender::new(ex, streams, size_max))),
+            Protocol::Http(_) => {
+                let sender = Sender::new(ex, streams, size_max);
+                match line {
+                    Line::Own(connection) => PeerStream::H1(H1::new(connection, sender)),
+                    Line::Shared(lease) => PeerStream::H2(Box::new(H2::new(lease, sender))),
+                }
+            }
         }
     }
 
@@ -63,6 +93,7 @@ impl PeerStream {
     ) -> Poll<Result<(), SendFailure>> {
         match self {
             PeerStream::H1(h1) => h1.poll_send(cx, client, ex),
+            PeerStream::H2(h2) => h2.poll_send(cx, client, ex),
         }
     }
 
@@ -75,6 +106,7 @@ impl PeerStream {
     ) {
         match self {
             PeerStream::H1(h1) => h1.poll_rest_of_request(cx, client, ex),
+            PeerStream::H2(h2) => h2.poll_rest_of_request(cx, client, ex),
         }
     }
 
@@ -82,6 +114,7 @@ impl PeerStream {
     pub(super) fn is_sent(&self) -> bool {
         match self {
             PeerStream::H1(h1) => h1.sender.is_done(),
+            PeerStream::H2(h2) => h2.is_sent(),
         }
     }
 
@@ -89,6 +122,7 @@ impl PeerStream {
     pub(crate) fn sent_bytes(&self) -> u64 {
         match self {
             PeerStream::H1(h1) => h1.sender.sent,
+            PeerStream::H2(h2) => h2.sender.sent,
         }
     }
 
@@ -96,6 +130,7 @@ impl PeerStream {
     pub(super) fn waits_for_client(&self, ex: &Exchange) -> bool {
         match self {
             PeerStream::H1(h1) => !h1.sender.is_done() && h1.sender.waits_for_client(ex),
+            PeerStream::H2(h2) => !h2.is_sent() && h2.sender.waits_for_client(ex),
         }
     }
 
@@ -109,6 +144,7 @@ impl PeerStream {
     ) -> Poll<Result<(), NoHead>> {
         match self {
             PeerStream::H1(h1) => h1.poll_head(cx, side, bytes_max),
+            PeerStream::H2(h2) => h2.poll_head(cx, side, bytes_max),
         }
     }
 
@@ -125,6 +161,10 @@ impl PeerStream {
     ) -> Result<(), PeerFailure> {
         match self {
             PeerStream::H1(h1) => h1.begin_body(side, trailers, pass),
+            PeerStream::H2(h2) => {
+                h2.begin_body(side, trailers);
+                Ok(())
+            }
         }
     }
 
@@ -140,6 +180,7 @@ impl PeerStream {
     ) -> Poll<Result<usize, PeerFailure>> {
         match self {
             PeerStream::H1(h1) => h1.poll_payload(cx, scratch, room, pass),
+            PeerStream::H2(h2) => h2.poll_payload(cx, pass),
         }
     }
 
@@ -148,6 +189,7 @@ impl PeerStream {
     pub(crate) fn has_ended(&self) -> bool {
         match self {
             PeerStream::H1(h1) => h1.has_ended(),
+            PeerStream::H2(h2) => h2.has_ended(),
         }
     }
 
@@ -155,6 +197,7 @@ impl PeerStream {
     pub(crate) fn trailers(&self) -> Lines {
         match self {
             PeerStream::H1(h1) => h1.trailers(),
+            PeerStream::H2(h2) => h2.trailers(),
         }
     }
 
@@ -163,25 +206,29 @@ impl PeerStream {
     pub(crate) fn is_reusable(&self, side: &UpstreamSide) -> bool {
         match self {
             PeerStream::H1(h1) => h1.is_reusable(side),
+            // Its connection goes on without it.
+            PeerStream::H2(_) => false,
         }
     }
 
-    /// The connection below.
-    pub(super) fn connection_mut(&mut self) -> &mut PeerConnection {
+    /// The connection, where it is the request's own.
+    pub(super) fn connection_mut(&mut self) -> Option<&mut PeerConnection> {
         match self {
-            PeerStream::H1(h1) => &mut h1.connection,
+            PeerStream::H1(h1) => Some(&mut h1.connection),
+            PeerStream::H2(_) => None,
         }
     }
 
-    /// Gives the connection back.
-    pub(super) fn into_connection(self) -> PeerConnection {
+    /// Gives the connection back, where it is the request's own.
+    pub(super) fn into_connection(self) -> Option<PeerConnection> {
         match self {
-            PeerStream::H1(h1) => h1.connection,
+            PeerStream::H1(h1) => Some(h1.connection),
+            PeerStream::H2(_) => None,
         }
     }
 
     /// The connection below, once what follows on it is no HTTP any more. It counts as a connection to its end.
-    pub(crate) fn into_upgraded(self) -> PeerConnection {
+    pub(crate) fn into_upgraded(self) -> Option<PeerConnection> {
         self.into_connection()
     }
 }

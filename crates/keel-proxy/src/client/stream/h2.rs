@@ -14,11 +14,7 @@ use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use keel_http::{Lines, Message, RequestError, Rules, StreamEnd, body::Decoder};
 
 use super::{Framing, Stir};
-use crate::{
-    error::BodyFailure,
-    exchange::Received,
-    http2::{self, SEND_BYTES_MAX},
-};
+use crate::{error::BodyFailure, exchange::Received, http2};
 
 /// Bytes of a file that are read at a time.
 const PIECE_BYTES: usize = 32 << 10;
@@ -169,7 +165,7 @@ impl H2 {
         let is_all =
             self.framing == Framing::None || (self.end.is_some() && self.out.is_empty() && !has_trailers);
         let sent = self.respond.send_response(http2::fields::response(&self.head), is_all);
-        self.send = Some(sent.map_err(broken)?);
+        self.send = Some(sent.map_err(http2::broken)?);
         self.progress = if is_all { Progress::Ended } else { Progress::Body };
         Ok(self.head.len())
     }
@@ -182,16 +178,16 @@ impl H2 {
         } else {
             send.send_trailers(trailers)
         };
-        sent.map_err(broken)
+        sent.map_err(http2::broken)
     }
 
     fn poll_send_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(send) = &mut self.send else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
-        let room = ready!(poll_room(send, cx, self.out.len()))?;
+        let room = ready!(http2::poll_room(send, cx, self.out.len()))?;
         let piece = self.out.split_to(room).freeze();
         let sent = http2::framed_length(piece.len());
         let is_last = self.out.is_empty() && self.end.as_ref().is_some_and(http::HeaderMap::is_empty);
-        send.send_data(piece, is_last).map_err(broken)?;
+        send.send_data(piece, is_last).map_err(http2::broken)?;
         if is_last {
             self.end = None;
             self.progress = Progress::Ended;
@@ -207,12 +203,12 @@ impl H2 {
         length_max: usize,
     ) -> Poll<io::Result<usize>> {
         let Some(send) = &mut self.send else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
-        let room = ready!(poll_room(send, cx, length_max.min(PIECE_BYTES)))?;
+        let room = ready!(http2::poll_room(send, cx, length_max.min(PIECE_BYTES)))?;
         let mut piece = vec![0; room];
         let read = rustix::io::pread(file, &mut piece, *offset)?;
         piece.truncate(read);
         *offset += read as u64;
-        send.send_data(piece.into(), false).map_err(broken)?;
+        send.send_data(piece.into(), false).map_err(http2::broken)?;
         Poll::Ready(Ok(read))
     }
 
@@ -249,30 +245,6 @@ impl H2 {
     pub(super) fn waiting(&self) -> &[u8] {
         &self.out
     }
-}
-
-/// Is ready with how much of `wanted` bytes may be sent now.
-pub(crate) fn poll_room(
-    send: &mut SendStream<Bytes>,
-    cx: &mut Context<'_>,
-    wanted: usize,
-) -> Poll<io::Result<usize>> {
-    let wanted = wanted.min(SEND_BYTES_MAX);
-    send.reserve_capacity(wanted);
-    loop {
-        match send.capacity() {
-            0 => match ready!(send.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            },
-            room => return Poll::Ready(Ok(room.min(wanted))),
-        }
-    }
-}
-
-fn broken(error: h2::Error) -> io::Error {
-    error.into_io().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into())
 }
 
 /// A stream that the crate has reset was broken by the client; else the client is gone.

@@ -40,7 +40,8 @@ pub(super) fn write(
     };
     let version = match http.version {
         ProxyHttpVersion::Http10 => RequestVersion::Http10,
-        ProxyHttpVersion::Http11 => RequestVersion::Http11,
+        // What is written for HTTP/2 is taken apart again.
+        ProxyHttpVersion::Http11 | ProxyHttpVersion::Http2 => RequestVersion::Http11,
     };
     if !out.request_line(method, version, |out| write_uri(job, program, http, target, out)) {
         job.client.log_error(job.worker, ex, "zero length URI to proxy");

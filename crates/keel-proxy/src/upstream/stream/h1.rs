@@ -38,7 +38,8 @@ pub(crate) struct H1 {
 }
 
 impl H1 {
-    pub(super) fn new(connection: PeerConnection, sender: Sender) -> Self {
+    pub(super) fn new(mut connection: PeerConnection, sender: Sender) -> Self {
+        connection.requests += 1;
         Self { connection, sender, unsent: false, decoder: Decoder::Done, clean: false }
     }
 

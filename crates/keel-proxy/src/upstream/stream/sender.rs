@@ -1,6 +1,9 @@
 //! Sending a request: head, and body from memory, from a file, or from the client as it comes.
 
-use std::task::{Context, Poll, ready};
+use std::{
+    io,
+    task::{Context, Poll, ready},
+};
 
 use keel_http::encode;
 
@@ -11,6 +14,19 @@ use crate::{
 
 /// Bytes of a body read from a file, or gathered from the client, before they are sent.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// Where a request's bytes go.
+pub(super) trait Outlet {
+    /// Sends what can be sent now of some bytes; gives how many those were.
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+}
+
+impl Outlet for Transport {
+    #[inline]
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Transport::poll_send(self, cx, bytes)
+    }
+}
 
 /// Sends one request once.
 pub(super) struct Sender {
@@ -64,6 +80,21 @@ impl Sender {
         Self { head_sent: 0, source, piece: Vec::new(), piece_sent: 0, sent: 0, done: false }
     }
 
+    /// Whether something follows the head.
+    pub(super) fn has_body(&self, ex: &Exchange) -> bool {
+        let message = &ex.upstream.request;
+        !matches!(self.source, Source::None) || message.as_bytes().len() > message.head_length()
+    }
+
+    /// Notes that a head of this length has been sent, behind which the body goes without a framing of its own.
+    pub(super) fn begin_behind(&mut self, head_length: usize) {
+        self.head_sent = head_length;
+        self.sent += head_length as u64;
+        if let Source::Client { chunked, .. } = &mut self.source {
+            *chunked = false;
+        }
+    }
+
     /// Says whether everything has been sent.
     pub(super) fn is_done(&self) -> bool {
         self.done
@@ -80,26 +111,26 @@ impl Sender {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        transport: &mut Transport,
+        outlet: &mut impl Outlet,
         client: &mut Client,
         ex: &mut Exchange,
     ) -> Poll<Result<(), SendFailure>> {
         while self.head_sent < ex.upstream.request.as_bytes().len() {
             let rest = ex.upstream.request.as_bytes().get(self.head_sent..).unwrap_or_default();
-            let more = ready!(transport.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
+            let more = ready!(outlet.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
             self.head_sent += more;
             self.sent += more as u64;
         }
         while !self.done {
             while self.piece_sent < self.piece.len() {
                 let rest = self.piece.get(self.piece_sent..).unwrap_or_default();
-                let more = ready!(transport.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
+                let more = ready!(outlet.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
                 self.piece_sent += more;
                 self.sent += more as u64;
             }
             self.piece.clear();
             self.piece_sent = 0;
-            ready!(self.poll_piece(cx, transport, client, ex))?;
+            ready!(self.poll_piece(cx, outlet, client, ex))?;
         }
         Poll::Ready(Ok(()))
     }
@@ -108,7 +139,7 @@ impl Sender {
     fn poll_piece(
         &mut self,
         cx: &mut Context<'_>,
-        transport: &mut Transport,
+        outlet: &mut impl Outlet,
         client: &mut Client,
         ex: &mut Exchange,
     ) -> Poll<Result<(), SendFailure>> {
@@ -121,7 +152,7 @@ impl Sender {
                 };
                 while *at < bytes.len() {
                     let rest = bytes.get(*at..).unwrap_or_default();
-                    let more = ready!(transport.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
+                    let more = ready!(outlet.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
                     *at += more;
                     self.sent += more as u64;
                 }
