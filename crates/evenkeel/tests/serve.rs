@@ -5,10 +5,11 @@ use std::{
     net::SocketAddr,
     os::unix::net::UnixStream,
     path::Path,
+    time::Duration,
 };
 
 use keel_testkit::{Binary, Client, Ledger, Load, Peer, PeerBehaviour, Running, free_port, get, wait_until};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 type Outcome = anyhow::Result<()>;
@@ -317,6 +318,33 @@ fn requests(socket: &Path) -> anyhow::Result<Vec<(String, u64)>> {
         Some((peer["address"].as_str()?.to_owned(), peer["requests"].as_u64()?))
     };
     Ok(peers.as_array().into_iter().flatten().filter_map(one).collect())
+}
+
+#[test]
+fn a_configuration_is_not_lost_with_the_data_plane_that_prepares_it() -> Outcome {
+    let setup = setup(2, 2, &PeerBehaviour::Answer)?;
+    let data_plane = setup.balancer.children()?[0];
+    let data_plane = Pid::from_raw(i32::try_from(data_plane)?).expect("a process");
+    kill_process(data_plane, Signal::STOP)?;
+    setup.balancer.write_configuration(&configuration(
+        2,
+        setup.address.port(),
+        &addresses(&setup.peers)[1..],
+    ))?;
+    let socket = setup.balancer.folder().join("nginx.control");
+    let (succeeded, said) = std::thread::scope(|scope| -> anyhow::Result<_> {
+        let reload = scope.spawn(|| control(&socket, "reload", &[]));
+        // It waits for a data plane that stands still; one that is killed before it was asked is replaced first.
+        std::thread::sleep(Duration::from_millis(300));
+        kill_process(data_plane, Signal::KILL)?;
+        let (succeeded, _, said) = reload.join().expect("the command doesn't panic")?;
+        Ok((succeeded, said))
+    })?;
+    assert!(succeeded, "{said}");
+    for _ in 0..4 {
+        assert_eq!(get(setup.address, "/")?.text(), "app2");
+    }
+    Ok(())
 }
 
 #[test]

@@ -22,7 +22,10 @@ pub enum ApplyError {
     /// The data plane said no.
     #[error("the data plane refuses the configuration: {0}")]
     Refused(String),
-    /// No data plane could be started, or it ended while preparing.
+    /// The data plane ended while it prepared the plan.
+    #[error("the data plane ended while it prepared the configuration")]
+    Ended,
+    /// No data plane could be started, or it doesn't answer.
     #[error("the data plane {0}")]
     DataPlane(String),
 }

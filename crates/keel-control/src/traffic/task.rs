@@ -189,7 +189,16 @@ impl Task {
         let same_process = self.plan.as_ref().is_some_and(|old| same_process(old, &plan));
         let holders = self.data_planes().map(DataPlane::id).collect();
         match &self.serving {
-            Some(_) if same_process => self.change_in_place(&plan, opened).await?,
+            Some(_) if same_process => match self.change_in_place(&plan, &opened).await {
+                Ok(()) => self.sockets.add(opened),
+                // The plan isn't lost with a process that somebody killed meanwhile. If the plan is what it died of, the
+                // next one dies, too, and the plan before stays.
+                Err(ApplyError::Ended) => {
+                    tracing::error!("{}; starting another with it", ApplyError::Ended);
+                    self.start_beside(&plan, opened).await?;
+                }
+                Err(error) => return Err(error),
+            },
             _ => self.start_beside(&plan, opened).await?,
         }
         self.sockets.retain(&plan.listeners);
@@ -204,7 +213,7 @@ impl Task {
     async fn change_in_place(
         &mut self,
         plan: &Plan,
-        opened: BTreeMap<Address, OwnedFd>,
+        opened: &BTreeMap<Address, OwnedFd>,
     ) -> Result<(), ApplyError> {
         let Some(serving) = &self.serving else {
             return Err(ApplyError::DataPlane("is gone".into()));
@@ -222,10 +231,7 @@ impl Task {
         }
         let committed = |report: &Report| matches!(report, Report::Committed { generation } if *generation == plan.generation);
         match self.await_report(id, committed).await {
-            Ok(_) => {
-                self.sockets.add(opened);
-                Ok(())
-            }
+            Ok(_) => Ok(()),
             Err(error) => Err(self.give_up_on_serving(error)),
         }
     }
@@ -313,9 +319,7 @@ impl Task {
                     let ended = matches!(&event, DataPlaneEvent::Ended(from, _) if *from == id);
                     self.put_off.push_back(event);
                     if ended {
-                        return Err(ApplyError::DataPlane(
-                            "ended while it prepared the configuration".into(),
-                        ));
+                        return Err(ApplyError::Ended);
                     }
                 }
                 Ok(None) | Err(_) => return Err(ApplyError::DataPlane("doesn't answer".into())),
