@@ -69,11 +69,25 @@ impl Civil {
 pub fn http(seconds: i64) -> String {
     let at = Civil::from_seconds(seconds);
     let weekday = WEEKDAYS.get(at.weekday as usize).unwrap_or(&"");
-    let month = MONTHS.get((at.month as usize).wrapping_sub(1)).unwrap_or(&"");
+    let month = month_name(at.month);
     format!(
         "{weekday}, {:02} {month} {:04} {:02}:{:02}:{:02} GMT",
         at.day, at.year, at.hour, at.minute, at.second
     )
+}
+
+/// Writes `Sun, 06-Nov-94 08:49:37 GMT`, as cookies have it; beyond 2037 with the whole year.
+pub fn cookie(seconds: i64) -> String {
+    let at = Civil::from_seconds(seconds);
+    let weekday = WEEKDAYS.get(at.weekday as usize).unwrap_or(&"");
+    let month = month_name(at.month);
+    let year = if at.year > 2037 { at.year.to_string() } else { format!("{:02}", at.year.rem_euclid(100)) };
+    format!("{weekday}, {:02}-{month}-{year} {:02}:{:02}:{:02} GMT", at.day, at.hour, at.minute, at.second)
+}
+
+/// Gives the short name of a month, counted from 1.
+pub fn month_name(month: u32) -> &'static str {
+    MONTHS.get((month as usize).wrapping_sub(1)).unwrap_or(&"")
 }
 
 /// Reads any of the three forms of RFC 9110 §5.6.7; `None` for anything else.

@@ -7,6 +7,7 @@ mod access;
 mod addition;
 mod auth_basic;
 mod auth_request;
+mod autoindex;
 mod charset;
 mod core;
 mod geo;
@@ -29,6 +30,7 @@ mod split_clients;
 mod ssl;
 mod sub;
 mod upstream;
+mod userid;
 
 use std::borrow::Cow;
 
@@ -40,6 +42,7 @@ pub use self::access::*;
 pub use self::addition::*;
 pub use self::auth_basic::*;
 pub use self::auth_request::*;
+pub use self::autoindex::*;
 pub use self::charset::*;
 pub use self::core::*;
 pub use self::geo::*;
@@ -62,6 +65,7 @@ pub use self::split_clients::*;
 pub use self::ssl::*;
 pub use self::sub::*;
 pub use self::upstream::*;
+pub use self::userid::*;
 
 /// A `server` block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,6 +162,12 @@ settings! {
         headers: HeadersScope = HeadersScope::default(), as HeadersLayer;
         /// ngx_http_charset_module.
         charset: CharsetScope = CharsetScope::default(), as CharsetLayer;
+        /// ngx_http_autoindex_module.
+        autoindex: AutoindexScope = AutoindexScope::default(), as AutoindexLayer;
+        /// ngx_http_random_index_module.
+        random_index: bool = false;
+        /// ngx_http_userid_module.
+        userid: UseridScope = UseridScope::default(), as UseridLayer;
         /// ngx_http_addition_module.
         addition: AdditionScope = AdditionScope::default(), as AdditionLayer;
         /// ngx_http_sub_module.
@@ -193,7 +203,7 @@ impl Scope {
     /// The settings towards peers that hold here: those of the module that asks them; `None` where nobody does.
     pub fn peer_settings(&self) -> Option<&UpstreamScope> {
         match &self.content {
-            Content::Static | Content::Prometheus => None,
+            Content::Static | Content::EmptyGif | Content::Prometheus => None,
             Content::Proxy(_) => Some(&self.proxy.upstream),
         }
     }
@@ -205,6 +215,8 @@ pub enum Content {
     /// Files below `root` or `alias`.
     #[default]
     Static,
+    /// `empty_gif`: a transparent picture of one pixel.
+    EmptyGif,
     /// `proxy_pass`.
     Proxy(ProxyPass),
     /// The text for Prometheus (`prometheus`).

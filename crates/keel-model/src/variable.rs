@@ -67,6 +67,8 @@ pub enum Variable {
     BytesSent,
     BodyBytesSent,
     GzipRatio,
+    UidGot,
+    UidSet,
     /// `$sent_http_name`.
     SentHeader(String),
     /// `$sent_trailer_name`.

@@ -206,6 +206,9 @@ fn lower_limit_except(
 ) -> Option<Box<LimitExcept>> {
     let mut block = outer.limit_except.take()?;
     block.inside.inherit(outer);
+    if block.inside.scope.content.0.is_none() {
+        block.inside.scope.content.clone_from(&outer.scope.content);
+    }
     // Who answers in the location answers here, too, unless the block names somebody else.
     if block.inside.proxy.pass.is_none() {
         block.inside.proxy.pass.clone_from(&outer.proxy.pass);
@@ -228,6 +231,9 @@ fn lower_steps(reader: &mut Reader<'_>, literals: &mut Literals, outer: &mut Fra
         let mut scope = None;
         if inside.context == Contexts::LOCATION_IF {
             inside.inherit(outer);
+            if inside.scope.content.0.is_none() {
+                inside.scope.content.clone_from(&outer.scope.content);
+            }
             // Who answers in the location answers here, too, unless the block names somebody else.
             if inside.proxy.pass.is_none() {
                 inside.proxy.pass.clone_from(&outer.proxy.pass);

@@ -130,7 +130,7 @@ const FIXED: &[(&str, Variable)] = &[
     ("upstream_header_time", Variable::UpstreamHeaderTime), ("upstream_instance", Variable::UpstreamInstance),
     ("upstream_response_length", Variable::UpstreamResponseLength),
     ("upstream_response_time", Variable::UpstreamResponseTime), ("upstream_status", Variable::UpstreamStatus),
-    ("uri", Variable::Uri),
+    ("uid_got", Variable::UidGot), ("uid_set", Variable::UidSet), ("uri", Variable::Uri),
 ];
 
 /// Makes a variable from the rest of its name.
@@ -170,7 +170,7 @@ const PROXY_SSL_TLVS: &[(&str, u8)] =
 #[rustfmt::skip]
 const ABSENT: &[&str] = &[
     "http3", "quic", "session_log_binary_id", "session_log_id", "session_time",
-    "uid_got", "uid_reset", "uid_set", "upstream_cache_age", "upstream_cache_etag", "upstream_cache_last_modified",
+    "uid_reset", "upstream_cache_age", "upstream_cache_etag", "upstream_cache_last_modified",
     "upstream_cache_status", "upstream_queue_time",
 ];
 

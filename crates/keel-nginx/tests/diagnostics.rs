@@ -376,9 +376,8 @@ fn arguments_of_what_has_no_effect_are_checked_as_nginx_checks_them() {
         &["[emerg] keys zone \"keys_zone=a:4k\" is too small:2"],
     );
     // These may be repeated.
-    let unsupported = "[emerg] `userid_service` is not supported yet:2";
-    check_server("userid_service 1;", &[unsupported]);
-    check_server("userid_flags secure; userid_flags httponly;", &[]);
+    let unsupported = "[emerg] `more_set_headers` is not supported yet:2";
+    check_server("more_set_headers a; more_set_headers b;", &[unsupported, unsupported]);
     // Directives of other modules aren't nginx's to check.
     check_http("more_set_headers;", &["[emerg] `more_set_headers` is not supported yet:2"]);
 }

@@ -16,7 +16,7 @@ fn literal(text: &str) -> Template {
 fn proxy(location: &Location) -> &ProxyPass {
     match &location.scope.content {
         Content::Proxy(pass) => pass,
-        Content::Static | Content::Prometheus => panic!("no proxy_pass"),
+        _ => panic!("no proxy_pass"),
     }
 }
 

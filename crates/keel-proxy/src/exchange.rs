@@ -2,7 +2,14 @@
 //!
 //! Exchanges are reused: their tables keep their room, their buffers go back to the pool.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration, time::Instant};
+use std::{
+    cell::{OnceCell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+    time::Instant,
+};
 
 use keel_http::{Lines, Message, Name, RequestHead, ResponseHead, Version, body::Decoder};
 use keel_lb::PeerState;
@@ -11,6 +18,7 @@ use keel_regex::{Regex, TooManySteps};
 
 use crate::{
     body::RequestBodyStore,
+    filter::Uid,
     limits::Entered,
     snapshot::{Place, PlaceId, Server, Snapshot},
     transform::GzipRatio,
@@ -93,6 +101,8 @@ pub(crate) struct Routed {
     pub(crate) captures: Captures,
     /// Values of variables that the configuration defines.
     pub(crate) slots: Slots,
+    /// The cookie that tells clients apart, once somebody has asked for it.
+    pub(crate) uid: OnceCell<Box<Uid>>,
 }
 
 /// The response: what it is made with, and what has been sent of it.
@@ -427,6 +437,7 @@ impl Routed {
             host_unmatched,
             captures,
             slots,
+            uid,
         } = self;
         *view = None;
         *server = 0;
@@ -445,6 +456,7 @@ impl Routed {
         (*error_page, *host_unmatched) = (false, false);
         captures.clear();
         slots.clear();
+        drop(uid.take());
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     fs::{File, Metadata},
     io,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,6 +17,20 @@ use keel_tree::{
 
 /// The bit of a file's mode by which its owner may execute it.
 const OWNER_MAY_EXECUTE: u32 = 0o100;
+
+/// What a folder holds that is listed, at most.
+const ENTRIES_MAX: usize = 100_000;
+
+/// What is in a folder.
+pub(crate) struct Entry {
+    pub(crate) name: Vec<u8>,
+    pub(crate) is_folder: bool,
+    pub(crate) is_file: bool,
+    /// When it was changed last, in Unix seconds.
+    pub(crate) modified: i64,
+    /// In bytes.
+    pub(crate) length: u64,
+}
 
 /// Where the paths of a place lead.
 #[derive(Clone, Debug)]
@@ -76,6 +90,32 @@ impl Files {
             FileTest::Exists => meta.is_file() || meta.is_dir(),
             FileTest::Executable => meta.permissions().mode() & OWNER_MAY_EXECUTE != 0,
         })
+    }
+
+    /// Lists a folder, without what begins with a dot.
+    pub(crate) fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        let Self::Host = self else { return Err(io::ErrorKind::PermissionDenied.into()) };
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let entry = entry?;
+            let name = entry.file_name().into_encoded_bytes();
+            if name.starts_with(b".") {
+                continue;
+            }
+            if entries.len() >= ENTRIES_MAX {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let path = entry.path();
+            // A link that leads nowhere is itself.
+            let meta = match std::fs::metadata(&path).or_else(|_| std::fs::symlink_metadata(&path)) {
+                Ok(meta) => meta,
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => continue,
+                Err(error) => return Err(error),
+            };
+            let (is_folder, is_file) = (meta.is_dir(), meta.is_file());
+            entries.push(Entry { name, is_folder, is_file, modified: meta.mtime(), length: meta.len() });
+        }
+        Ok(entries)
     }
 
     /// Gives a path without links (`$realpath_root`).

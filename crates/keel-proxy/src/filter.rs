@@ -19,13 +19,17 @@ mod gzip;
 mod not_modified;
 mod ranges;
 mod sub;
+mod userid;
 
-pub(crate) use self::encoding::{accepts_gzip, is_vary_said, say_vary};
+pub(crate) use self::{
+    encoding::{accepts_gzip, is_vary_said, say_vary},
+    userid::Uid,
+};
 
 use std::sync::Arc;
 
 use keel_http::Lines;
-use keel_model::{Content, Scope};
+use keel_model::Scope;
 
 use crate::{
     answer::{Answer, Special},
@@ -68,7 +72,7 @@ pub(crate) struct Settings<'a> {
 impl Settings<'_> {
     /// Says whether answers of this place may come from this process itself, with status 200.
     fn has_own_content(&self) -> bool {
-        self.returns || matches!(self.scope.content, Content::Static | Content::Prometheus)
+        self.returns || self.scope.peer_settings().is_none()
     }
 }
 
@@ -76,11 +80,12 @@ impl Settings<'_> {
 type Compile = fn(&Settings<'_>) -> Result<Option<Box<dyn Filter>>, CompileError>;
 
 /// All filters, in nginx's order.
-const FILTERS: [Compile; 10] = [
+const FILTERS: [Compile; 11] = [
     not_modified::compile,
     expires::compile,
     add_header::compile,
     add_trailer::compile,
+    userid::compile,
     gunzip::compile,
     addition::compile,
     sub::compile,

@@ -5,7 +5,9 @@
 mod access;
 mod auth_basic;
 mod auth_request;
+mod autoindex;
 mod content;
+mod empty_gif;
 mod error_page;
 pub(crate) mod files;
 mod find_location;
@@ -18,6 +20,7 @@ mod mirror;
 mod page;
 mod pause;
 mod prometheus;
+mod random_index;
 pub(crate) mod realip;
 pub(crate) mod redirect;
 mod rewrite;

@@ -21,8 +21,8 @@ use std::{collections::HashMap, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use keel_lb::Group;
 use keel_model::{
-    Address, ClientSettings, Content, FileSource, Location, LocationMatcher, Plan, Rewrite, Root, Scope,
-    ServerId, ServerName, UpstreamKeepalive, UpstreamName,
+    Address, ClientSettings, FileSource, Location, LocationMatcher, Plan, Rewrite, Root, Scope, ServerId,
+    ServerName, UpstreamKeepalive, UpstreamName,
 };
 use keel_regex::Regex;
 use keel_tree::Tree;
@@ -32,7 +32,9 @@ pub(crate) use geo::{CompiledGeo, split};
 pub(crate) use identity::PlaceIdentity;
 pub(crate) use limits::{Limits, RequestLimit};
 pub(crate) use locations::{Found, LocationTree};
-pub(crate) use program::{HttpProgram, PeerProgram, Protocol, RedirectRule, Route};
+pub(crate) use program::{
+    CookieMatch, CookieProgram, HttpProgram, PeerProgram, Protocol, RedirectRule, Route,
+};
 pub(crate) use referers::Referers;
 pub(crate) use rewrite::{Branch, Program, Rule, Step, Test};
 pub(crate) use servers::ServerNames;
@@ -439,7 +441,7 @@ impl Builder<'_, '_> {
             let name = PlaceName::Location(location.matcher.clone());
             let identity = PlaceIdentity::inside(within, name);
             let id = self.place(identity, kind, settings, outer)?;
-            let redirects = !matches!(location.scope.content, Content::Static | Content::Prometheus);
+            let redirects = location.scope.peer_settings().is_some();
             match (&location.matcher, &mut named) {
                 (LocationMatcher::Named(name), Some(named)) => {
                     named.insert(name.clone(), id);

@@ -1,6 +1,7 @@
 //! The peers' side: picking one, sending it the request, trying another where that is safe.
 
 mod attempt;
+mod cookie;
 pub(crate) mod pool;
 pub(crate) mod queue;
 mod request;

@@ -12,6 +12,7 @@ use crate::{
     client::Client,
     credentials::Credentials,
     exchange::{AttemptRecord, Exchange, Remote},
+    filter::Uid,
     phase::{limit_conn, limit_req, realip},
     preface::ProxyHeader,
     secure_link::{self, Link, Scheme},
@@ -36,6 +37,13 @@ pub(crate) struct Lookup<'a> {
     pub(crate) answer: Option<&'a Answer>,
     /// The trailers that are being made ready, as far as they are.
     pub(crate) trailers: Option<&'a Lines>,
+}
+
+impl<'a> Lookup<'a> {
+    /// The cookie that tells clients apart. It stays the same once it has been asked for.
+    pub(crate) fn uid(self) -> &'a Uid {
+        self.ex.routed.uid.get_or_init(|| Box::new(Uid::of(self)))
+    }
 }
 
 impl Lookup<'_> {
@@ -115,6 +123,8 @@ impl Lookup<'_> {
             Variable::Status => write!(out, "{:03}", ex.status()).is_ok(),
             Variable::BytesSent => number(out, ex.sent.bytes),
             Variable::BodyBytesSent => number(out, ex.sent.body_bytes),
+            Variable::UidGot => self.uid().append_got(&ex.place(self.view).scope.userid.name, out),
+            Variable::UidSet => self.uid().append_set(&ex.place(self.view).scope.userid.name, out),
             Variable::GzipRatio => ex.sent.gzip_ratio().is_some_and(|ratio| put_ratio(ratio, out)),
             Variable::SentHeader(name) => self.sent_header(name, out),
             Variable::SentTrailer(name) => {
@@ -617,7 +627,8 @@ fn argument<'a>(args: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     })
 }
 
-fn cookie<'a>(fields: impl Iterator<Item = &'a [u8]>, name: &[u8]) -> Option<&'a [u8]> {
+/// Finds a cookie that the client sent.
+pub(crate) fn cookie<'a>(fields: impl Iterator<Item = &'a [u8]>, name: &[u8]) -> Option<&'a [u8]> {
     fields.flat_map(|field| field.split(|byte| *byte == b';')).find_map(|pair| named(spaces_off(pair), name))
 }
 

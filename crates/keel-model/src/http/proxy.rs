@@ -48,6 +48,12 @@ settings! {
         set_body: Option<Template> = None;
         /// `proxy_redirect`. What `default` means follows from the place's own `proxy_pass`.
         redirects: Vec<ProxyRedirect> = Vec::new(), as Own<Vec<ProxyRedirect>>;
+        /// `proxy_cookie_domain`.
+        cookie_domains: Vec<CookieRule> = Vec::new();
+        /// `proxy_cookie_path`.
+        cookie_paths: Vec<CookieRule> = Vec::new();
+        /// `proxy_cookie_flags`.
+        cookie_flags: Vec<CookieFlags> = Vec::new();
         /// `proxy_pass_trailers`.
         pass_trailers: bool = false;
     }
@@ -106,4 +112,31 @@ pub enum ProxyRedirect {
         /// What replaces it; may use captures.
         to: Template,
     },
+}
+
+/// What an attribute of a cookie, or its name, is compared with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CookieText {
+    /// A text; of a domain without the dot in front.
+    Text(Template),
+    /// A regular expression.
+    Regex(Pattern),
+}
+
+/// One rule of `proxy_cookie_domain` or `proxy_cookie_path`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CookieRule {
+    /// What the attribute is, or begins with.
+    pub from: CookieText,
+    /// What takes its place; may use captures.
+    pub to: Template,
+}
+
+/// One `proxy_cookie_flags`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CookieFlags {
+    /// The cookie's name.
+    pub name: CookieText,
+    /// Its flags: `secure`, `httponly`, `samesite=strict`, `lax` or `none`, or these with `no` in front.
+    pub flags: Vec<Template>,
 }

@@ -6,9 +6,11 @@ pub(crate) mod http_access;
 pub(crate) mod http_addition;
 pub(crate) mod http_auth_basic;
 pub(crate) mod http_auth_request;
+pub(crate) mod http_autoindex;
 pub(crate) mod http_charset;
 pub(crate) mod http_core;
 pub(crate) mod http_core_scope;
+pub(crate) mod http_empty_gif;
 pub(crate) mod http_geo;
 pub(crate) mod http_gunzip;
 pub(crate) mod http_gzip;
@@ -25,8 +27,10 @@ pub(crate) mod http_map;
 pub(crate) mod http_mirror;
 pub(crate) mod http_prometheus;
 pub(crate) mod http_proxy;
+pub(crate) mod http_proxy_cookie;
 pub(crate) mod http_proxy_pass;
 pub(crate) mod http_proxy_upstreams;
+pub(crate) mod http_random_index;
 pub(crate) mod http_realip;
 pub(crate) mod http_referer;
 pub(crate) mod http_rewrite;
@@ -37,6 +41,7 @@ pub(crate) mod http_sub;
 pub(crate) mod http_try_files;
 pub(crate) mod http_upstream;
 pub(crate) mod http_upstream_scope;
+pub(crate) mod http_userid;
 pub(crate) mod http_v2;
 pub(crate) mod limit_zones;
 pub(crate) mod resolver;
@@ -57,7 +62,9 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_addition_module", rows: http_addition::ROWS },
     Module { name: "ngx_http_auth_basic_module", rows: http_auth_basic::ROWS },
     Module { name: "ngx_http_auth_request_module", rows: http_auth_request::ROWS },
+    Module { name: "ngx_http_autoindex_module", rows: http_autoindex::ROWS },
     Module { name: "ngx_http_charset_module", rows: http_charset::ROWS },
+    Module { name: "ngx_http_empty_gif_module", rows: http_empty_gif::ROWS },
     Module { name: "ngx_http_geo_module", rows: http_geo::ROWS },
     Module { name: "ngx_http_gunzip_module", rows: http_gunzip::ROWS },
     Module { name: "ngx_http_gzip_module", rows: http_gzip::ROWS },
@@ -72,8 +79,10 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_prometheus_module", rows: http_prometheus::ROWS },
     Module { name: "ngx_http_proxy_module", rows: http_proxy_pass::ROWS },
     Module { name: "ngx_http_proxy_module", rows: http_proxy::ROWS },
+    Module { name: "ngx_http_proxy_module", rows: http_proxy_cookie::ROWS },
     Module { name: "ngx_http_proxy_module", rows: http_proxy::PEER_ROWS },
     Module { name: "ngx_http_proxy_module", rows: http_proxy::BUFFERING_ROWS },
+    Module { name: "ngx_http_random_index_module", rows: http_random_index::ROWS },
     Module { name: "ngx_http_realip_module", rows: http_realip::ROWS },
     Module { name: "ngx_http_referer_module", rows: http_referer::ROWS },
     Module { name: "ngx_http_rewrite_module", rows: http_rewrite::ROWS },
@@ -83,5 +92,6 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_ssl_module", rows: http_ssl::ROWS },
     Module { name: "ngx_http_sub_module", rows: http_sub::ROWS },
     Module { name: "ngx_http_upstream_module", rows: http_upstream::ROWS },
+    Module { name: "ngx_http_userid_module", rows: http_userid::ROWS },
     Module { name: "ngx_http_v2_module", rows: http_v2::ROWS },
 ];

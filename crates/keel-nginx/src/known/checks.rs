@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use keel_diag::Diagnostic;
 
 use crate::{
-    arguments::{self, seconds, size},
+    arguments::{self, size},
     ast::{Directive, Word},
     pattern::{self, PatternError},
     reader::Reader,
@@ -301,25 +301,6 @@ pub(super) fn certificate_cache(reader: &mut Reader<'_>, directive: &Directive) 
 /// `fastcgi_temp_path` and its like.
 pub(super) fn temp_path(reader: &mut Reader<'_>, directive: &Directive) {
     let _ = arguments::temp_path(reader, directive);
-}
-
-/// `userid_expires`.
-pub(super) fn userid_expires(reader: &mut Reader<'_>, directive: &Directive) {
-    if !matches!(directive.arg(0), "max" | "off") {
-        let _ = seconds(reader, directive);
-    }
-}
-
-/// `userid_mark`.
-pub(super) fn userid_mark(reader: &mut Reader<'_>, directive: &Directive) {
-    let sound = |text: &str| match text.as_bytes() {
-        [byte] => byte.is_ascii_alphanumeric() || *byte == b'=',
-        _ => text == "off",
-    };
-    if let Some(word) = directive.args.iter().find(|word| !sound(&word.text)) {
-        let nginx = "\"userid_mark\" directive value must be \"off\" or a single letter, digit or \"=\"";
-        reader.invalid(directive, word, nginx.to_owned(), "`off`, or a letter, a digit or `=`");
-    }
 }
 
 /// `proxy_cache` and its like: the zone must be there when the file has been read.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use keel_http::Name;
-use keel_model::{Content, MediaTypes, Template};
+use keel_model::{MediaTypes, Template};
 
 use super::{Filter, Settings, content_type::ContentType};
 use crate::{
@@ -28,7 +28,7 @@ struct Charset {
 
 pub(super) fn compile(settings: &Settings<'_>) -> Result<Option<Box<dyn Filter>>, CompileError> {
     let scope = &settings.scope.charset;
-    let may_be_told = !settings.charsets.is_empty() && settings.scope.content != Content::Static;
+    let may_be_told = !settings.charsets.is_empty() && settings.scope.peer_settings().is_some();
     if scope.charset.is_none() && scope.source.is_none() && !may_be_told {
         return Ok(None);
     }

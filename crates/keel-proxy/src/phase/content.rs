@@ -1,21 +1,22 @@
-//! The content phase: a peer answers, or a file.
+//! The content phase: a peer answers, a file, or what the configuration names.
 
 use keel_model::Content;
 
 use crate::{
     job::{Flow, Job},
-    phase::{files, prometheus},
+    phase::{empty_gif, files, prometheus},
     upstream,
 };
 
 /// Lets whoever the location names answer.
 pub(super) async fn run(job: &mut Job<'_>) -> Flow {
     if job.place().proxy.is_some() {
-        upstream::proxy(job).await
-    } else if job.place().scope.content == Content::Prometheus {
-        Box::pin(prometheus::serve(job)).await
-    } else {
-        // Boxed: a request for a peer needs no room for it.
-        Box::pin(files::serve(job)).await
+        return upstream::proxy(job).await;
+    }
+    // Boxed: a request for a peer needs no room for it.
+    match job.place().scope.content {
+        Content::EmptyGif => Box::pin(empty_gif::run(job)).await,
+        Content::Prometheus => Box::pin(prometheus::serve(job)).await,
+        Content::Static | Content::Proxy(_) => Box::pin(files::serve(job)).await,
     }
 }

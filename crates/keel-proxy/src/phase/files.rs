@@ -10,8 +10,9 @@ use std::{
 use keel_model::{GzipStatic, LogLevel, Root};
 
 use super::{
+    autoindex,
     gzip_static::{self, Found},
-    redirect,
+    random_index, redirect,
 };
 use crate::{
     answer::{Answer, Fields, FileParts, Ranges, Source, Special},
@@ -102,7 +103,7 @@ pub(super) async fn serve(job: &mut Job<'_>) -> Flow {
         return Flow::status(405);
     }
     if job.ex.routed.uri.ends_with(b"/") {
-        return index(job);
+        return Box::pin(index(job)).await;
     }
     let mut varies = false;
     if readable && job.place().scope.gzip_static != GzipStatic::Off {
@@ -163,6 +164,20 @@ fn not_found(job: &mut Job<'_>, path: &Path, error: &io::Error) -> Flow {
     Flow::status(status)
 }
 
+/// Answers for a folder that can't be listed.
+pub(super) fn no_folder(job: &mut Job<'_>, path: &Path, error: &io::Error) -> Flow {
+    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound, PermissionDenied};
+    let status = match error.kind() {
+        NotFound | NotADirectory | InvalidFilename => 404,
+        PermissionDenied => 403,
+        _ => 500,
+    };
+    let level = if status == 500 { LogLevel::Crit } else { LogLevel::Error };
+    let text = format!("opendir() \"{}\" failed ({})", path.display(), errno_text(error));
+    job.client.log(job.worker, job.ex, level, &text);
+    Flow::status(status)
+}
+
 /// Writes an error as nginx does: `2: No such file or directory`.
 pub(crate) fn errno_text(error: &io::Error) -> String {
     let text = error.to_string();
@@ -174,8 +189,13 @@ pub(crate) fn errno_text(error: &io::Error) -> String {
 }
 
 /// Looks for an index file in a folder.
-fn index(job: &mut Job<'_>) -> Flow {
+async fn index(job: &mut Job<'_>) -> Flow {
     let view = job.view.clone();
+    if job.ex.place(&view).scope.random_index
+        && let Some(flow) = random_index::run(job)
+    {
+        return flow;
+    }
     for name in &job.ex.place(&view).scope.index.names {
         let name = job.text(name);
         if name.starts_with(b"/") {
@@ -194,6 +214,10 @@ fn index(job: &mut Job<'_>) -> Flow {
             }
             _ => {}
         }
+    }
+    let readable = job.ex.routed.as_get || matches!(job.ex.routed.method, Method::Get | Method::Head);
+    if readable && job.place().scope.autoindex.enabled {
+        return autoindex::run(job).await;
     }
     let folder = path_of(job.lookup(), &job.ex.routed.uri);
     match job.place().files.kind(&folder) {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use keel_http::{Name, NameSet, body::Trailers};
 use keel_model::{Content, ProxyHttpVersion, ProxyTarget, Scope, Template, UpstreamName, UpstreamScope};
 
-pub(crate) use self::http::{HttpProgram, RedirectRule};
+pub(crate) use self::http::{CookieMatch, CookieProgram, HttpProgram, RedirectRule};
 use crate::error::CompileError;
 
 /// What a location does that asks peers.
@@ -95,7 +95,7 @@ impl PeerProgram {
         upstreams: &HashMap<UpstreamName, usize>,
     ) -> Result<Option<Box<Self>>, CompileError> {
         let (target, settings, protocol) = match &scope.content {
-            Content::Static | Content::Prometheus => return Ok(None),
+            Content::Static | Content::EmptyGif | Content::Prometheus => return Ok(None),
             Content::Proxy(pass) => {
                 let protocol = Protocol::Http(HttpProgram::compile(pass, &scope.proxy)?);
                 (&pass.target, &scope.proxy.upstream, protocol)

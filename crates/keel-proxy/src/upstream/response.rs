@@ -3,7 +3,7 @@
 use keel_http::{Lines, Name, Version, body::Trailers, connection, uri};
 use keel_lb::{Outcome, Pick};
 
-use super::{attempt::Exchanged, pool::PeerConnection, retry::Retries, route::Target};
+use super::{attempt::Exchanged, cookie, pool::PeerConnection, retry::Retries, route::Target};
 use crate::{
     answer::{Answer, PeerAnswer, Ranges, Source, Special},
     client::Framing,
@@ -163,6 +163,7 @@ pub(crate) fn write_fields(lookup: Lookup<'_>, answer: &Answer, framing: Framing
     }
     let dropped = answer.fields.dropped;
     let redirects = program.http().map_or(&[][..], |http| &http.redirects);
+    let cookies = program.http().and_then(|http| http.cookies.as_deref());
     for field in &side.head.fields {
         let name = field.name.of(input);
         if program.response_drops.contains(field.known, name) || dropped.contains(field.known) {
@@ -174,6 +175,12 @@ pub(crate) fn write_fields(lookup: Lookup<'_>, answer: &Answer, framing: Framing
         match field.known {
             Name::ContentType if let Some(content_type) = &answer.fields.content_type => {
                 out.field("Content-Type", content_type);
+            }
+            Name::SetCookie if let Some(cookies) = cookies => {
+                match cookie::rewrite(lookup, cookies, field.value.of(input)) {
+                    Some(value) => out.field("Set-Cookie", &value),
+                    None => out.copied(field, input),
+                }
             }
             Name::Location | Name::Refresh if !redirects.is_empty() => {
                 match rewrite_redirect(lookup, redirects, field.known, field.value.of(input)) {

@@ -4,10 +4,7 @@ use super::{HTTP, HTTP_ALL, HTTP_SERVER, MAIN, ONE, TLS_PROTOCOLS, TWO, foreign,
 use crate::{
     known::{
         Effect, Group,
-        checks::{
-            access, cache_path, cache_valid, certificate_cache, ssl_session_cache, userid_expires,
-            userid_mark,
-        },
+        checks::{access, cache_path, cache_valid, certificate_cache, ssl_session_cache},
         signatures::{
             Repeats::{Many, Once},
             Value::{
@@ -34,8 +31,6 @@ const PROXY_CACHE_USE_STALE: Value = Value::Keywords(&[
     "off",
 ]);
 const SSL_VERIFY_CLIENT: Value = Value::Keyword(&["off", "on", "optional", "optional_no_ca"]);
-const USERID_FLAGS: Value =
-    Value::Keywords(&["off", "secure", "httponly", "samesite=strict", "samesite=lax", "samesite=none"]);
 
 #[rustfmt::skip]
 pub(super) const GROUPS: &[Group] = &[
@@ -198,13 +193,6 @@ pub(super) const GROUPS: &[Group] = &[
             line("ssi_silent_errors", HTTP_ALL, ONE, Once, Flag),
             line("ssi_types", HTTP_ALL, AtLeast(1), Many, Text),
             line("ssi_value_length", HTTP_ALL, ONE, Once, Size),
-            line("userid_domain", HTTP_ALL, ONE, Once, Text),
-            line("userid_expires", HTTP_ALL, ONE, Once, Checked(userid_expires)),
-            line("userid_flags", HTTP_ALL, Take(1, 3), Many, USERID_FLAGS),
-            line("userid_mark", HTTP_ALL, ONE, Once, Checked(userid_mark)),
-            line("userid_name", HTTP_ALL, ONE, Once, Text),
-            line("userid_p3p", HTTP_ALL, ONE, Once, Text),
-            line("userid_path", HTTP_ALL, ONE, Once, Text),
             line("xml_external_entities", HTTP_ALL, ONE, Once, Flag),
             line("xslt_last_modified", HTTP_ALL, ONE, Once, Flag),
             line("xslt_param", HTTP_ALL, TWO, Many, Text),
@@ -213,11 +201,8 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        effect: Effect::Companion("autoindex or dav_methods"),
+        effect: Effect::Companion("dav_methods"),
         rows: &[
-            line("autoindex_exact_size", HTTP_ALL, ONE, Once, Flag),
-            line("autoindex_format", HTTP_ALL, ONE, Once, Keyword(&["html", "json", "jsonp", "xml"])),
-            line("autoindex_localtime", HTTP_ALL, ONE, Once, Flag),
             line("create_full_put_path", HTTP_ALL, ONE, Once, Flag),
             line("dav_access", HTTP_ALL, Take(1, 3), Once, Checked(access)),
             line("min_delete_depth", HTTP_ALL, ONE, Once, Number),

@@ -1,7 +1,9 @@
 //! `proxy_pass`: the header program of a location that asks its peers in HTTP.
 
 use keel_http::{Name, NameSet};
-use keel_model::{ProxyHttpVersion, ProxyPass, ProxyRedirect, ProxyScope, Template};
+use keel_model::{
+    CookieFlags, CookieRule, CookieText, ProxyHttpVersion, ProxyPass, ProxyRedirect, ProxyScope, Template,
+};
 use keel_regex::Regex;
 
 use super::Names;
@@ -23,6 +25,8 @@ pub(crate) struct HttpProgram {
     /// Fields of the client that don't pass.
     pub(crate) request_drops: Names,
     pub(crate) redirects: Vec<RedirectRule>,
+    /// What is changed of cookies.
+    pub(crate) cookies: Option<Box<CookieProgram>>,
     /// Whether `Upgrade` may pass and a tunnel begin.
     pub(crate) upgrades: bool,
     /// Whether trailers of responses pass.
@@ -33,6 +37,45 @@ pub(crate) struct HttpProgram {
 pub(crate) enum RedirectRule {
     Prefix { from: Template, to: Template },
     Regex { from: Regex, to: Template },
+}
+
+/// What is changed of the cookies that peers set.
+pub(crate) struct CookieProgram {
+    pub(crate) domains: Vec<(CookieMatch, Template)>,
+    pub(crate) paths: Vec<(CookieMatch, Template)>,
+    pub(crate) flags: Vec<(CookieMatch, Vec<Template>)>,
+}
+
+/// What an attribute of a cookie, or its name, is compared with.
+pub(crate) enum CookieMatch {
+    Text(Template),
+    Regex(Regex),
+}
+
+impl CookieMatch {
+    fn compile(text: &CookieText) -> Result<Self, CompileError> {
+        Ok(match text {
+            CookieText::Text(text) => CookieMatch::Text(text.clone()),
+            CookieText::Regex(pattern) => CookieMatch::Regex(regex(pattern)?),
+        })
+    }
+}
+
+impl CookieProgram {
+    /// Makes it, or none where cookies stay as they are.
+    fn compile(scope: &ProxyScope) -> Result<Option<Box<Self>>, CompileError> {
+        let ProxyScope { cookie_domains, cookie_paths, cookie_flags, .. } = scope;
+        if cookie_domains.is_empty() && cookie_paths.is_empty() && cookie_flags.is_empty() {
+            return Ok(None);
+        }
+        let rule = |rule: &CookieRule| Ok((CookieMatch::compile(&rule.from)?, rule.to.clone()));
+        let flags = |set: &CookieFlags| Ok((CookieMatch::compile(&set.name)?, set.flags.clone()));
+        Ok(Some(Box::new(Self {
+            domains: cookie_domains.iter().map(rule).collect::<Result<_, CompileError>>()?,
+            paths: cookie_paths.iter().map(rule).collect::<Result<_, CompileError>>()?,
+            flags: cookie_flags.iter().map(flags).collect::<Result<_, CompileError>>()?,
+        })))
+    }
 }
 
 /// Fields that the proxy writes itself, or that are for it alone.
@@ -80,6 +123,7 @@ impl HttpProgram {
             set_body: scope.set_body.clone(),
             request_drops,
             redirects: redirects.collect::<Result<_, CompileError>>()?,
+            cookies: CookieProgram::compile(scope)?,
             upgrades,
             pass_trailers: scope.pass_trailers,
         })
