@@ -11,8 +11,7 @@ use keel_control::{
 };
 use keel_diag::Sources;
 use keel_model::{
-    Content, Location, LocationMatcher, Plan, ProxyTarget, RestartCondition, Run, Service, ServiceName,
-    UpstreamName,
+    Location, LocationMatcher, Plan, ProxyTarget, RestartCondition, Run, Service, ServiceName, UpstreamName,
 };
 use keel_nginx::Directive;
 
@@ -204,8 +203,7 @@ fn balanced_location(plan: &Plan, locations: &[Location]) -> Option<(String, Ups
         LocationMatcher::Regex(_) | LocationMatcher::Named(_) => None,
     };
     let passes = |location: &Location| {
-        let Content::Proxy(pass) = &location.scope.content else { return None };
-        let ProxyTarget::Upstream(name) = &pass.target else { return None };
+        let Some(ProxyTarget::Upstream(name)) = location.scope.content.target() else { return None };
         plan.upstreams.iter().any(|upstream| upstream.name == *name).then(|| name.clone())
     };
     let mut found: Vec<(String, UpstreamName)> =

@@ -66,6 +66,7 @@ names! {
     Upgrade = "upgrade",
     Expect = "expect",
     Server = "server",
+    Status = "status",
     Date = "date",
     ContentType = "content-type",
     ContentRange = "content-range",

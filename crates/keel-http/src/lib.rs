@@ -1,4 +1,5 @@
-//! HTTP without I/O, as HTTP/1 writes it: heads, body framing, fields, limits; and the PROXY protocol's header in front of it.
+//! HTTP without I/O, as HTTP/1 writes it: heads, body framing, fields, limits; the PROXY protocol's header in front of it; and
+//! the protocols in which applications are asked instead: FastCGI, uwsgi and SCGI.
 //!
 //! Everything works on bytes that the caller has read and says what they mean as ranges into them; nothing here copies
 //! a field, owns a socket or reads a clock. Framing follows RFC 9112 strictly: what two proxies could read differently
@@ -14,6 +15,7 @@ pub mod body;
 pub mod connection;
 pub mod date;
 pub mod encode;
+pub mod fastcgi;
 mod field;
 pub mod host;
 mod line;
@@ -21,12 +23,14 @@ mod lines;
 pub mod proxy_header;
 mod request;
 mod response;
+pub mod scgi;
 pub mod uri;
+pub mod uwsgi;
 
 pub use field::{Field, Fields, Name, NameSet, Range};
 pub use lines::{FieldName, Lines, Message, RequestVersion, Status, Unwritable, unfolded};
 pub use request::{Limits, RequestBody, RequestError, RequestHead, Rules, StreamEnd, Target, Underscores};
-pub use response::{ResponseError, ResponseFraming, ResponseHead};
+pub use response::{FirstLine, ResponseError, ResponseFraming, ResponseHead};
 
 /// Which version of the protocol a message speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -375,6 +375,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// Takes a request in another protocol than HTTP, as far as it goes before its body.
+    pub fn of_gateway(bytes: Vec<u8>) -> Self {
+        let head_length = bytes.len();
+        Self { bytes, head_length }
+    }
+
     /// All of it.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

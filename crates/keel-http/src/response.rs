@@ -15,6 +15,9 @@ pub enum ResponseError {
     /// The first line is no status line.
     #[error("upstream sent no valid HTTP/1.0 header")]
     StatusLine,
+    /// What a gateway's `Status` says is none.
+    #[error("upstream sent invalid status")]
+    Status,
     /// A field line is none.
     #[error("upstream sent invalid header")]
     Field,
@@ -47,12 +50,21 @@ pub enum ResponseFraming {
     UntilClose,
 }
 
+/// What the head of a gateway's response begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstLine {
+    /// A field: the status is one, too (RFC 3875 §6.2).
+    Field,
+    /// A status line, as HTTP/1 has it, or a field.
+    StatusOrField,
+}
+
 /// The head of a response. Reused from one to the next.
 #[derive(Clone, Debug, Default)]
 pub struct ResponseHead {
     /// The status.
     pub status: u16,
-    /// Status and reason as they came: `200 OK`.
+    /// Status and reason as they came: `200 OK`. Empty where no reason came.
     pub status_line: Range,
     /// The version.
     pub version: Version,
@@ -94,6 +106,15 @@ impl ResponseHead {
             self.next = next;
             self.in_fields = true;
         }
+        let progress = self.parse_fields(bytes)?;
+        if progress != Progress::Partial {
+            self.finish(bytes)?;
+        }
+        Ok(progress)
+    }
+
+    #[inline(always)]
+    fn parse_fields(&mut self, bytes: &[u8]) -> Result<Progress, ResponseError> {
         loop {
             let start = self.next;
             let Some((line, next)) = line::field(bytes, start, Writer::Peer) else {
@@ -101,10 +122,7 @@ impl ResponseHead {
             };
             self.next = next;
             match line {
-                Line::End => {
-                    self.finish(bytes)?;
-                    return Ok(Progress::Complete(next));
-                }
+                Line::End => return Ok(Progress::Complete(next)),
                 Line::Field(field) | Line::Odd(field) => {
                     let repeated = self.fields.has(field.known);
                     if repeated && FRAMING.contains(field.known) {
@@ -119,6 +137,58 @@ impl ResponseHead {
                 Line::Malformed => return Err(ResponseError::Field),
             }
         }
+    }
+
+    /// Reads on in the response of a gateway, which says its status in the field `Status` or not at all: then it is 302 beside a
+    /// `Location`, else 200. Its body ends where its protocol says.
+    ///
+    /// # Errors
+    /// What makes the response unusable.
+    pub fn parse_gateway(&mut self, bytes: &[u8], first: FirstLine) -> Result<Progress, ResponseError> {
+        if !self.in_fields {
+            let start = self.next;
+            if first == FirstLine::StatusOrField {
+                let Some((end, next)) = line::end_of_line(bytes, start) else {
+                    return Ok(Progress::Partial);
+                };
+                if self.parse_status_line(bytes, start, end).is_ok() {
+                    self.next = next;
+                }
+            }
+            self.in_fields = true;
+        }
+        let progress = self.parse_fields(bytes)?;
+        if progress != Progress::Partial {
+            self.finish_gateway(bytes)?;
+        }
+        Ok(progress)
+    }
+
+    fn finish_gateway(&mut self, bytes: &[u8]) -> Result<(), ResponseError> {
+        self.framing = match self.fields.first(Name::ContentLength) {
+            Some(field) => {
+                let length = connection::content_length(field.value.of(bytes));
+                ResponseFraming::Length(length.ok_or(ResponseError::ContentLength)?)
+            }
+            None => ResponseFraming::UntilClose,
+        };
+        if self.status != 0 {
+            return Ok(());
+        }
+        let Some(field) = self.fields.first(Name::Status) else {
+            self.status = if self.fields.has(Name::Location) { 302 } else { 200 };
+            return Ok(());
+        };
+        let value = field.value.of(bytes);
+        let digits = value.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit));
+        self.status = number(digits.ok_or(ResponseError::Status)?);
+        if self.status < 100 || matches!(value.get(3), Some(byte) if *byte != b' ') {
+            return Err(ResponseError::Status);
+        }
+        if value.len() > 3 {
+            self.status_line = field.value;
+        }
+        Ok(())
     }
 
     fn parse_status_line(&mut self, bytes: &[u8], start: usize, end: usize) -> Result<(), ResponseError> {
@@ -139,7 +209,7 @@ impl ResponseHead {
         if line.iter().any(|byte| matches!(byte, b'\r' | 0)) {
             return Err(ResponseError::StatusLine);
         }
-        self.status = digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'));
+        self.status = number(digits);
         self.status_line = Range::new(start + status_at, end);
         Ok(())
     }
@@ -184,12 +254,18 @@ const FIRST_COUNTS: NameSet = NameSet::EMPTY
     .with(Name::LastModified)
     .with(Name::Etag)
     .with(Name::Server)
+    .with(Name::Status)
     .with(Name::Date)
     .with(Name::Location)
     .with(Name::Refresh)
     .with(Name::XAccelRedirect)
     .with(Name::XAccelExpires)
     .with(Name::Expires);
+
+/// The number that three digits make.
+fn number(digits: &[u8]) -> u16 {
+    digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'))
+}
 
 /// The version at the beginning of a status line, and where the status follows.
 fn any_version(line: &[u8]) -> Option<(Version, usize)> {

@@ -10,6 +10,8 @@ mod auth_request;
 mod autoindex;
 mod charset;
 mod core;
+mod fastcgi;
+mod gateway;
 mod geo;
 mod gunzip;
 mod gzip;
@@ -25,12 +27,14 @@ mod proxy;
 mod realip;
 mod referer;
 mod rewrite;
+mod scgi;
 mod secure_link;
 mod split_clients;
 mod ssl;
 mod sub;
 mod upstream;
 mod userid;
+mod uwsgi;
 
 use std::borrow::Cow;
 
@@ -45,6 +49,8 @@ pub use self::auth_request::*;
 pub use self::autoindex::*;
 pub use self::charset::*;
 pub use self::core::*;
+pub use self::fastcgi::*;
+pub use self::gateway::*;
 pub use self::geo::*;
 pub use self::gunzip::*;
 pub use self::gzip::*;
@@ -60,12 +66,14 @@ pub use self::proxy::*;
 pub use self::realip::*;
 pub use self::referer::*;
 pub use self::rewrite::*;
+pub use self::scgi::*;
 pub use self::secure_link::*;
 pub use self::split_clients::*;
 pub use self::ssl::*;
 pub use self::sub::*;
 pub use self::upstream::*;
 pub use self::userid::*;
+pub use self::uwsgi::*;
 
 /// A `server` block.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,6 +204,12 @@ settings! {
         content: Content = Content::Static, as Own<Content>;
         /// ngx_http_proxy_module, apart from `proxy_pass` itself.
         proxy: ProxyScope = ProxyScope::default(), as ProxyLayer;
+        /// ngx_http_fastcgi_module, apart from `fastcgi_pass` itself.
+        fastcgi: FastCgiScope = FastCgiScope::default(), as FastCgiLayer;
+        /// ngx_http_uwsgi_module, apart from `uwsgi_pass` itself.
+        uwsgi: UwsgiScope = UwsgiScope::default(), as UwsgiLayer;
+        /// ngx_http_scgi_module, apart from `scgi_pass` itself.
+        scgi: ScgiScope = ScgiScope::default(), as ScgiLayer;
     }
 }
 
@@ -205,7 +219,20 @@ impl Scope {
         match &self.content {
             Content::Static | Content::EmptyGif | Content::Prometheus => None,
             Content::Proxy(_) => Some(&self.proxy.upstream),
+            Content::FastCgi(_) => Some(&self.fastcgi.upstream),
+            Content::Uwsgi(_) => Some(&self.uwsgi.upstream),
+            Content::Scgi(_) => Some(&self.scgi.upstream),
         }
+    }
+
+    /// The settings towards peers of every module that may ask them, with what their names begin with.
+    pub fn all_peer_settings(&mut self) -> [(&'static str, &mut UpstreamScope); 4] {
+        [
+            ("proxy", &mut self.proxy.upstream),
+            ("fastcgi", &mut self.fastcgi.upstream),
+            ("uwsgi", &mut self.uwsgi.upstream),
+            ("scgi", &mut self.scgi.upstream),
+        ]
     }
 }
 
@@ -221,4 +248,21 @@ pub enum Content {
     Proxy(ProxyPass),
     /// The text for Prometheus (`prometheus`).
     Prometheus,
+    /// `fastcgi_pass`.
+    FastCgi(ProxyTarget),
+    /// `uwsgi_pass`.
+    Uwsgi(ProxyTarget),
+    /// `scgi_pass`.
+    Scgi(ProxyTarget),
+}
+
+impl Content {
+    /// Where requests go, if to peers.
+    pub fn target(&self) -> Option<&ProxyTarget> {
+        match self {
+            Content::Static | Content::EmptyGif | Content::Prometheus => None,
+            Content::Proxy(pass) => Some(&pass.target),
+            Content::FastCgi(target) | Content::Uwsgi(target) | Content::Scgi(target) => Some(target),
+        }
+    }
 }

@@ -98,6 +98,8 @@ pub enum Variable {
     ProxyHost,
     ProxyPort,
     ProxyAddXForwardedFor,
+    FastCgiScriptName,
+    FastCgiPathInfo,
     UpstreamAddr,
     UpstreamStatus,
     UpstreamConnectTime,

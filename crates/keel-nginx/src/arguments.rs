@@ -88,6 +88,16 @@ pub(crate) fn number32(reader: &mut Reader<'_>, directive: &Directive) -> Option
     number(reader, directive).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
 }
 
+/// Reads a number from 0 to 255.
+pub(crate) fn byte(reader: &mut Reader<'_>, directive: &Directive) -> Option<u8> {
+    let byte = u8::try_from(number(reader, directive)?);
+    if byte.is_err() {
+        let nginx = "value must be equal to or less than 255".to_owned();
+        reader.invalid(directive, directive.args.first()?, nginx, "a number from 0 to 255");
+    }
+    byte.ok()
+}
+
 /// Reads the status of an error, 400 to 599.
 pub(crate) fn status_of_error(reader: &mut Reader<'_>, directive: &Directive) -> Option<u16> {
     let status = number(reader, directive)?;

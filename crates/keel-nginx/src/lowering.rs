@@ -15,7 +15,7 @@ use crate::{
     directives::{
         http_charset,
         http_listen::Listen,
-        http_proxy_pass::{Pass, To},
+        http_proxy_pass::To,
         http_proxy_upstreams::Literals,
         http_rewrite::Step,
         http_ssl,
@@ -145,11 +145,12 @@ fn lower_server(reader: &mut Reader<'_>, literals: &mut Literals, server: &mut F
 
 /// Settles what holds in a block, which has inherited already.
 fn lower_scope(reader: &mut Reader<'_>, literals: &mut Literals, frame: &mut Frame) -> Scope {
-    let pass = frame.proxy.pass.as_ref();
-    if let Some(Pass { to: To::Evaluated(address), span, .. }) = pass {
-        literals.follow(&reader.http.names, address, frame.resolver.lower(), *span);
+    if let Some((To::Evaluated(address), span)) = frame.passes_to() {
+        literals.follow(&reader.http.names, address, frame.resolver.lower(), span);
     }
-    if let Some(pass) = pass {
+    if let Some(pass) = &frame.gateway {
+        frame.scope.content.0 = Some(pass.lower(literals));
+    } else if let Some(pass) = &frame.proxy.pass {
         frame.scope.content.0 = Some(pass.lower(literals));
     }
     frame.scope.proxy.redirects.0 = Some(frame.proxy.redirects());
@@ -157,6 +158,9 @@ fn lower_scope(reader: &mut Reader<'_>, literals: &mut Literals, frame: &mut Fra
     reader.http.limit_zones.fill(&mut scope);
     if let Some(place) = frame.opened {
         frame.proxy.sizes.check(reader, &scope.proxy.upstream, "proxy", place);
+        frame.fastcgi.sizes.check(reader, &scope.fastcgi.upstream, "fastcgi", place);
+        frame.uwsgi.sizes.check(reader, &scope.uwsgi.upstream, "uwsgi", place);
+        frame.scgi.sizes.check(reader, &scope.scgi.upstream, "scgi", place);
     }
     http_charset::check(reader, frame, &scope.charset);
     scope
@@ -176,8 +180,10 @@ fn defaults(reader: &Reader<'_>) -> Scope {
             in_prefix(path);
         }
     }
-    for path in [&mut scope.core.client_body_temp_path, &mut scope.proxy.upstream.temp_path] {
-        *path = reader.prefix.join(&*path);
+    let bodies = &mut scope.core.client_body_temp_path;
+    *bodies = reader.prefix.join(&*bodies);
+    for (_, settings) in scope.all_peer_settings() {
+        settings.temp_path = reader.prefix.join(&settings.temp_path);
     }
     scope
 }
@@ -210,9 +216,7 @@ fn lower_limit_except(
         block.inside.scope.content.clone_from(&outer.scope.content);
     }
     // Who answers in the location answers here, too, unless the block names somebody else.
-    if block.inside.proxy.pass.is_none() {
-        block.inside.proxy.pass.clone_from(&outer.proxy.pass);
-    }
+    block.inside.take_answerer(outer);
     let scope = lower_scope(reader, literals, &mut block.inside);
     Some(block.lower(scope))
 }
@@ -235,9 +239,7 @@ fn lower_steps(reader: &mut Reader<'_>, literals: &mut Literals, outer: &mut Fra
                 inside.scope.content.clone_from(&outer.scope.content);
             }
             // Who answers in the location answers here, too, unless the block names somebody else.
-            if inside.proxy.pass.is_none() {
-                inside.proxy.pass.clone_from(&outer.proxy.pass);
-            }
+            inside.take_answerer(outer);
             scope = Some(Box::new(lower_scope(reader, literals, &mut inside)));
         }
         let steps_inside = lower_steps(reader, literals, &mut inside);

@@ -15,8 +15,11 @@ use keel_model::{ClientLayer, Layer, LocationMatcher, ScopeLayer};
 use crate::{
     ast::{Directive, Word},
     directives::{
-        core, events, http_core, http_limit_except, http_proxy, http_rewrite, http_ssl, http_upstream,
-        resolver,
+        core, events, http_core,
+        http_gateway::{self, GatewayPass},
+        http_limit_except, http_proxy,
+        http_proxy_pass::To,
+        http_rewrite, http_ssl, http_upstream, resolver,
     },
     files::Files,
     known,
@@ -64,6 +67,14 @@ pub(crate) struct Frame {
     pub(crate) scope: ScopeLayer,
     /// What of `proxy_pass` is worked out when the block is closed.
     pub(crate) proxy: http_proxy::Settings,
+    /// `fastcgi_pass` and its like; it answers, whatever `proxy_pass` stood before it.
+    pub(crate) gateway: Option<GatewayPass>,
+    /// What of the settings of ngx_http_fastcgi_module is worked out when the block is closed.
+    pub(crate) fastcgi: http_gateway::Settings,
+    /// The same of ngx_http_uwsgi_module.
+    pub(crate) uwsgi: http_gateway::Settings,
+    /// The same of ngx_http_scgi_module.
+    pub(crate) scgi: http_gateway::Settings,
     /// ngx_http_rewrite_module: what is done in a server, location or `if`.
     pub(crate) steps: Vec<http_rewrite::Step>,
     /// `limit_except`, of a location.
@@ -93,6 +104,10 @@ impl Frame {
             client: ClientLayer::default(),
             scope: ScopeLayer::default(),
             proxy: http_proxy::Settings::default(),
+            gateway: None,
+            fastcgi: http_gateway::Settings::default(),
+            uwsgi: http_gateway::Settings::default(),
+            scgi: http_gateway::Settings::default(),
             steps: Vec::new(),
             limit_except: None,
             upstream: http_upstream::Settings::default(),
@@ -109,7 +124,24 @@ impl Frame {
         self.scope.inherit(&outer.scope);
         self.proxy.inherit(&outer.proxy);
         self.ssl.inherit(&outer.ssl);
+        self.fastcgi.inherit(&outer.fastcgi);
+        self.uwsgi.inherit(&outer.uwsgi);
+        self.scgi.inherit(&outer.scgi);
         self.resolver.inherit(&outer.resolver);
+    }
+
+    /// Where requests go, if to peers, and where that is written.
+    pub(crate) fn passes_to(&self) -> Option<(&To, Span)> {
+        let proxy = self.proxy.pass.as_ref().map(|pass| (&pass.to, pass.span));
+        self.gateway.as_ref().map(|pass| (&pass.to, pass.span)).or(proxy)
+    }
+
+    /// Lets the peers that answer in the block around this one answer here, too, unless it names some itself.
+    pub(crate) fn take_answerer(&mut self, outer: &Self) {
+        if self.passes_to().is_none() {
+            self.proxy.pass.clone_from(&outer.proxy.pass);
+            self.gateway.clone_from(&outer.gateway);
+        }
     }
 }
 

@@ -99,8 +99,9 @@ const FIXED: &[(&str, Variable)] = &[
     ("connection", Variable::Connection), ("connection_requests", Variable::ConnectionRequests),
     ("connection_time", Variable::ConnectionTime), ("content_length", Variable::ContentLength),
     ("content_type", Variable::ContentType), ("document_root", Variable::DocumentRoot),
-    ("document_uri", Variable::Uri), ("gzip_ratio", Variable::GzipRatio), ("host", Variable::Host), ("hostname", Variable::Hostname),
-    ("http2", Variable::Http2),
+    ("document_uri", Variable::Uri), ("fastcgi_path_info", Variable::FastCgiPathInfo),
+    ("fastcgi_script_name", Variable::FastCgiScriptName), ("gzip_ratio", Variable::GzipRatio), ("host", Variable::Host),
+    ("hostname", Variable::Hostname), ("http2", Variable::Http2),
     ("https", Variable::Https), ("invalid_referer", Variable::InvalidReferer), ("is_args", Variable::IsArgs), ("is_request_port", Variable::IsRequestPort),
     ("limit_conn_status", Variable::LimitConnStatus), ("limit_rate", Variable::LimitRate),
     ("limit_req_status", Variable::LimitReqStatus), ("msec", Variable::Msec), ("msie", Variable::Msie), ("nginx_version", Variable::NginxVersion),
@@ -178,7 +179,7 @@ const ABSENT: &[&str] = &[
 #[rustfmt::skip]
 const UNSUPPORTED: &[&str] = &[
     "ancient_browser", "connections_active", "connections_reading", "connections_waiting", "connections_writing",
-    "date_gmt", "date_local", "fastcgi_path_info", "fastcgi_script_name", "jwt_payload", "memcached_key",
+    "date_gmt", "date_local", "jwt_payload", "memcached_key",
     "modern_browser", "slice_range", "upstream_last_addr", "upstream_last_server_name",
 ];
 

@@ -16,7 +16,7 @@ fn literal(text: &str) -> Template {
 fn proxy(location: &Location) -> &ProxyPass {
     match &location.scope.content {
         Content::Proxy(pass) => pass,
-        _ => panic!("no proxy_pass"),
+        other => panic!("no proxy_pass: {other:?}"),
     }
 }
 
@@ -234,7 +234,9 @@ fn defaults_are_nginx_own() {
     let mut expect = Scope::default();
     expect.core.root = Root::Root(literal("/etc/nginx/html"));
     expect.core.client_body_temp_path = "/etc/nginx/client_body_temp".into();
-    expect.proxy.upstream.temp_path = "/etc/nginx/proxy_temp".into();
+    for (module, settings) in expect.all_peer_settings() {
+        settings.temp_path = format!("/etc/nginx/{module}_temp").into();
+    }
     expect.log.logs[0].destination = LogDestination::File(literal("/etc/nginx/logs/access.log"));
     assert_eq!(*scope, expect);
     let set: Vec<_> = scope.proxy.set_headers.iter().map(|(name, _)| name.as_str()).collect();

@@ -15,6 +15,15 @@ pub(crate) enum RequestBodyStore {
 }
 
 impl RequestBodyStore {
+    /// Length in bytes of a body that has been read; `None` where there is none.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match self {
+            RequestBodyStore::None => None,
+            RequestBodyStore::Memory(bytes) => Some(bytes.len() as u64),
+            RequestBodyStore::File(spool) => Some(spool.len()),
+        }
+    }
+
     /// Makes another one with the same bytes, to be read independently of this one.
     pub(crate) fn share(&self) -> std::io::Result<Self> {
         Ok(match self {

@@ -247,9 +247,15 @@ impl Client {
             line.push(b'"');
         }
         if let Some(attempt) = ex.upstream.attempts.last() {
-            line.extend_from_slice(b", upstream: \"http://");
+            let program = place.and_then(|place| place.proxy.as_ref());
+            let scheme = program.map_or("http://", |program| program.kind().scheme());
+            line.extend_from_slice(b", upstream: \"");
+            line.extend_from_slice(scheme.as_bytes());
             attempt.append_address(&mut line);
-            line.extend_from_slice(&ex.routed.uri);
+            // Gateways get no URI.
+            if scheme == "http://" {
+                line.extend_from_slice(&ex.routed.uri);
+            }
             line.push(b'"');
         }
         if let Some(host) = ex.field(keel_http::Name::Host) {

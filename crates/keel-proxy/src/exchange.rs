@@ -35,6 +35,12 @@ pub(crate) struct Exchange {
     pub(crate) upstream: UpstreamSide,
 }
 
+/// What has come of a body and hasn't been used.
+struct Ahead {
+    payload: bool,
+    all: bool,
+}
+
 /// The request as it came.
 #[derive(Default)]
 pub(crate) struct Received {
@@ -377,6 +383,32 @@ impl Received {
     /// The bytes of the request that have come, as `$request_length`.
     pub(crate) fn bytes(&self) -> u64 {
         self.head_end as u64 + self.body_bytes_read
+    }
+
+    /// Whether payload of the body has come that hasn't been used.
+    pub(crate) fn has_body_at_hand(&self) -> bool {
+        self.look_ahead().payload
+    }
+
+    /// Whether the rest of the body has come: there is nothing to wait for.
+    pub(crate) fn has_all_of_body(&self) -> bool {
+        self.look_ahead().all
+    }
+
+    /// Looks at what has come of the body and hasn't been used.
+    fn look_ahead(&self) -> Ahead {
+        let mut left = self.body_left.clone();
+        let mut rest = self.input.get(self.consumed..).unwrap_or_default();
+        let mut payload = false;
+        while !left.is_done() {
+            let Ok(step) = left.decode(rest) else { break };
+            payload |= !step.payload.is_empty();
+            if step.consumed == 0 {
+                break;
+            }
+            rest = rest.get(step.consumed..).unwrap_or_default();
+        }
+        Ahead { payload, all: left.is_done() }
     }
 
     /// Forgets the request. Bytes that belong to the next one stay at the beginning of `input`.

@@ -225,7 +225,9 @@ async fn send_peer(
             Sent::Whole
         }
         Err(Cause::Peer(failure)) => {
-            log_broken(job, failure);
+            if failure == PeerFailure::Timeout || !peer.exchanged.stream.explains_itself() {
+                log_broken(job, failure);
+            }
             if job.ex.sent.begun {
                 return Sent::Cut;
             }

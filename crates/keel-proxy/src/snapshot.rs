@@ -33,7 +33,8 @@ pub(crate) use identity::PlaceIdentity;
 pub(crate) use limits::{Limits, RequestLimit};
 pub(crate) use locations::{Found, LocationTree};
 pub(crate) use program::{
-    CookieMatch, CookieProgram, HttpProgram, PeerProgram, Protocol, RedirectRule, Route,
+    CookieMatch, CookieProgram, FastCgiProgram, HttpProgram, Params, PeerProgram, Protocol, ProtocolKind,
+    RedirectRule, Route, ScgiProgram, ScriptName, UwsgiProgram,
 };
 pub(crate) use referers::Referers;
 pub(crate) use rewrite::{Branch, Program, Rule, Step, Test};
@@ -70,6 +71,8 @@ pub(crate) struct Place {
     /// What is done before the request is answered.
     pub(crate) rewrite: Program,
     pub(crate) proxy: Option<Box<PeerProgram>>,
+    /// What `$fastcgi_script_name` and `$fastcgi_path_info` are, where that isn't simply the URI.
+    pub(crate) script_name: Option<Box<ScriptName>>,
     pub(crate) filters: Chain,
     pub(crate) types: HashMap<String, String>,
     /// `gzip_disable`.
@@ -401,6 +404,7 @@ impl Builder<'_, '_> {
             kind,
             rewrite,
             proxy,
+            script_name: ScriptName::compile(&scope.fastcgi)?,
             filters,
             types: scope.core.types.iter().cloned().collect(),
             gzip_disable: scope.gzip.disable.patterns.iter().map(regex).collect::<Result<_, _>>()?,

@@ -89,6 +89,21 @@ impl Transport {
         }
     }
 
+    /// Sends what can be sent now of some bytes behind which others follow at once: both leave together where that saves a
+    /// packet.
+    pub(crate) fn poll_send_with_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            #[cfg(test)]
+            Transport::Script(_) => Poll::Ready(Ok(bytes.len())),
+            Transport::Plain(socket) => socket.poll_send_with_more(cx, bytes),
+            Transport::Tls(tls) => tls.poll_send(cx, bytes),
+        }
+    }
+
     /// Sends from a file, without copying it through this process where that is possible; 0 means the file's end.
     pub(crate) fn poll_send_file(
         &mut self,

@@ -68,7 +68,8 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
 }
 
 /// Says whether the client's body goes to the peer as it comes (`proxy_request_buffering off`). It can't where the peer is to
-/// get another body or none: what follows the head must be what the head announces.
+/// get another body or none: what follows the head must be what the head announces. One that has come already is kept: it
+/// may be sent again.
 fn streams_body(job: &Job<'_>, program: &PeerProgram) -> bool {
     !program.settings.request_buffering
         && program.settings.pass_request_body

@@ -114,7 +114,10 @@ impl Lookup<'_> {
             }
             Variable::DocumentRoot => put(out, Some(&crate::phase::files::root_of(*self))),
             Variable::RealpathRoot => self.realpath_root(out),
-            Variable::ContentLength => put(out, ex.field(Name::ContentLength)),
+            Variable::ContentLength => match (ex.field(Name::ContentLength), ex.received.body.length()) {
+                (None, Some(length)) => number(out, length),
+                (field, _) => put(out, field),
+            },
             Variable::ContentType => self.request_header("content_type", out),
             Variable::Msie => put(out, Some(if self.is_msie() { b"1" } else { b"" })),
             Variable::RequestHeader(name) => self.request_header(name, out),
@@ -175,6 +178,8 @@ impl Lookup<'_> {
             Variable::ProxyPort => self.proxy_port(out),
             Variable::ProxyAddXForwardedFor => self.add_x_forwarded_for(out),
             Variable::UpstreamAddr => self.attempts(out, |attempt, out| attempt.append_address(out)),
+            Variable::FastCgiScriptName => self.script_name(out),
+            Variable::FastCgiPathInfo => self.path_info(out),
             Variable::UpstreamInstance => self.attempts(out, upstream_instance),
             Variable::UpstreamStatus => self.attempts(out, upstream_status),
             Variable::UpstreamConnectTime => {
@@ -424,6 +429,18 @@ impl Lookup<'_> {
             }
             Route::Upstream(_) => put(out, Some(http.pass.port.as_bytes())),
         }
+    }
+
+    fn script_name(&self, out: &mut Vec<u8>) -> bool {
+        let uri = &self.ex.routed.uri;
+        let Some(script) = &self.ex.place(self.view).script_name else { return put(out, Some(uri)) };
+        let Some((name, _)) = script.split(uri) else { return false };
+        put(out, Some(name)) && put(out, Some(script.index_of(name)))
+    }
+
+    fn path_info(&self, out: &mut Vec<u8>) -> bool {
+        let Some(script) = &self.ex.place(self.view).script_name else { return true };
+        put(out, script.split(&self.ex.routed.uri).map(|(_, rest)| rest))
     }
 
     /// The place's `proxy_pass`.

@@ -60,7 +60,9 @@ impl Placement<'_> {
 
     fn scope(&self, scope: &mut Scope) {
         scope.core.client_body_temp_path = self.state.join("spool/client_body");
-        scope.proxy.upstream.temp_path = self.state.join("spool/proxy");
+        for (module, settings) in scope.all_peer_settings() {
+            settings.temp_path = self.state.join("spool").join(module);
+        }
         self.error_logs(&mut scope.core.error_logs);
         for log in &mut scope.log.logs {
             self.access_log(log);

@@ -21,7 +21,7 @@ pub struct ProxyPass {
     pub uri: Option<Template>,
 }
 
-/// Where `proxy_pass` goes.
+/// Where `proxy_pass` and its like go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProxyTarget {
     /// A known upstream.

@@ -114,7 +114,8 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 /// The directives of every module that asks peers.
-pub(crate) const PEER_ROWS: &[Row] = peer_rows!("proxy", proxy);
+pub(crate) const PEER_ROWS: &[Row] =
+    peer_rows!("proxy", proxy, causes, "`Date`, `Server`, `X-Pad` and `X-Accel-...`");
 
 /// The directives of every module that keeps bodies.
 pub(crate) const BUFFERING_ROWS: &[Row] = buffering_rows!("proxy", proxy);

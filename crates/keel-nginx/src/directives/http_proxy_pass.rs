@@ -28,6 +28,7 @@ pub(crate) const ROWS: &[Row] = &[
                 return reader.duplicate(directive);
             }
             reader.frame.proxy.pass = pass(reader, directive);
+            reader.frame.gateway = None;
         }),
     },
     Row {

@@ -34,6 +34,11 @@ impl Literals {
         Self { named, made: Vec::new(), resolver, diagnostics: Vec::new() }
     }
 
+    /// Whether an `upstream` block has this name.
+    pub(crate) fn has(&self, host: &str) -> bool {
+        self.named.iter().any(|(name, _)| name.0.eq_ignore_ascii_case(host))
+    }
+
     /// Finds the upstream that a `proxy_pass` means, or makes it.
     pub(crate) fn upstream(&mut self, place: &WrittenAddress, span: Span) -> UpstreamName {
         let text = text_of(place);

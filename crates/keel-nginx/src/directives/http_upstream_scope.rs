@@ -8,9 +8,10 @@ use keel_model::{ByteSize, Layer, NextUpstreamCause, UpstreamScope};
 
 use crate::{arguments::keywords, ast::Directive, reader::Reader};
 
-/// Makes the rows towards peers for a prefix; `$module` is the module's group in the scope and its slot in the frame.
+/// Makes the rows towards peers for a prefix; `$module` is the module's group in the scope and its slot in the frame, `$causes`
+/// reads what makes a request go to another peer, `$hidden` names the fields that are hidden in any case.
 macro_rules! peer_rows {
-    ($prefix:literal, $module:ident) => {
+    ($prefix:literal, $module:ident, $causes:ident, $hidden:literal) => {
         &[
             Row {
                 name: concat!($prefix, "_connect_timeout"),
@@ -86,7 +87,7 @@ macro_rules! peer_rows {
                 default: Some("error timeout"),
                 doc: "What makes a request go to another peer. Requests that are not idempotent and have been sent do so only with `non_idempotent`.",
                 set: Setter::Simple(|reader, directive| {
-                    let causes = causes(reader, directive);
+                    let causes = $causes(reader, directive);
                     reader.frame.scope.$module.upstream.next_upstream.0.get_or_insert_default().extend(causes);
                 }),
             },
@@ -129,7 +130,7 @@ macro_rules! peer_rows {
                 contexts: Contexts::HTTP_ALL,
                 arity: Arity::ONE,
                 default: None,
-                doc: "A field of responses that clients don't get, besides `Date`, `Server`, `X-Pad` and `X-Accel-...`.",
+                doc: concat!("A field of responses that clients don't get, besides ", $hidden, "."),
                 set: Setter::Simple(|reader, directive| {
                     reader.frame.scope.$module.upstream.hide_headers.hide.get_or_insert_default().push(lower_name(directive))
                 }),
@@ -335,6 +336,13 @@ const IGNORABLE_HEADERS: [&str; 9] = [
 /// Reads `…_next_upstream`.
 pub(crate) fn causes(reader: &mut Reader<'_>, directive: &Directive) -> Vec<NextUpstreamCause> {
     keywords(reader, directive, &CAUSES)
+}
+
+/// Reads `…_next_upstream` of a gateway's module, which has no errors of gateways beyond it.
+pub(crate) fn gateway_causes(reader: &mut Reader<'_>, directive: &Directive) -> Vec<NextUpstreamCause> {
+    let is_beyond = |cause| matches!(cause, NextUpstreamCause::Status(502 | 504));
+    let choices: Vec<_> = CAUSES.into_iter().filter(|(_, cause)| !is_beyond(*cause)).collect();
+    keywords(reader, directive, &choices)
 }
 
 /// Reads `…_ignore_headers`, in lower case.

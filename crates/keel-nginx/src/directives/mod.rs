@@ -11,6 +11,8 @@ pub(crate) mod http_charset;
 pub(crate) mod http_core;
 pub(crate) mod http_core_scope;
 pub(crate) mod http_empty_gif;
+pub(crate) mod http_fastcgi;
+pub(crate) mod http_gateway;
 pub(crate) mod http_geo;
 pub(crate) mod http_gunzip;
 pub(crate) mod http_gzip;
@@ -34,6 +36,7 @@ pub(crate) mod http_random_index;
 pub(crate) mod http_realip;
 pub(crate) mod http_referer;
 pub(crate) mod http_rewrite;
+pub(crate) mod http_scgi;
 pub(crate) mod http_secure_link;
 pub(crate) mod http_split_clients;
 pub(crate) mod http_ssl;
@@ -42,6 +45,7 @@ pub(crate) mod http_try_files;
 pub(crate) mod http_upstream;
 pub(crate) mod http_upstream_scope;
 pub(crate) mod http_userid;
+pub(crate) mod http_uwsgi;
 pub(crate) mod http_v2;
 pub(crate) mod limit_zones;
 pub(crate) mod resolver;
@@ -65,6 +69,9 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_autoindex_module", rows: http_autoindex::ROWS },
     Module { name: "ngx_http_charset_module", rows: http_charset::ROWS },
     Module { name: "ngx_http_empty_gif_module", rows: http_empty_gif::ROWS },
+    Module { name: "ngx_http_fastcgi_module", rows: http_fastcgi::ROWS },
+    Module { name: "ngx_http_fastcgi_module", rows: http_fastcgi::PEER_ROWS },
+    Module { name: "ngx_http_fastcgi_module", rows: http_fastcgi::BUFFERING_ROWS },
     Module { name: "ngx_http_geo_module", rows: http_geo::ROWS },
     Module { name: "ngx_http_gunzip_module", rows: http_gunzip::ROWS },
     Module { name: "ngx_http_gzip_module", rows: http_gzip::ROWS },
@@ -87,11 +94,17 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_referer_module", rows: http_referer::ROWS },
     Module { name: "ngx_http_rewrite_module", rows: http_rewrite::ROWS },
     Module { name: "ngx_http_rewrite_module", rows: http_if::ROWS },
+    Module { name: "ngx_http_scgi_module", rows: http_scgi::ROWS },
+    Module { name: "ngx_http_scgi_module", rows: http_scgi::PEER_ROWS },
+    Module { name: "ngx_http_scgi_module", rows: http_scgi::BUFFERING_ROWS },
     Module { name: "ngx_http_secure_link_module", rows: http_secure_link::ROWS },
     Module { name: "ngx_http_split_clients_module", rows: http_split_clients::ROWS },
     Module { name: "ngx_http_ssl_module", rows: http_ssl::ROWS },
     Module { name: "ngx_http_sub_module", rows: http_sub::ROWS },
     Module { name: "ngx_http_upstream_module", rows: http_upstream::ROWS },
     Module { name: "ngx_http_userid_module", rows: http_userid::ROWS },
+    Module { name: "ngx_http_uwsgi_module", rows: http_uwsgi::ROWS },
+    Module { name: "ngx_http_uwsgi_module", rows: http_uwsgi::PEER_ROWS },
+    Module { name: "ngx_http_uwsgi_module", rows: http_uwsgi::BUFFERING_ROWS },
     Module { name: "ngx_http_v2_module", rows: http_v2::ROWS },
 ];

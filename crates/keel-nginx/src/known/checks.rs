@@ -5,9 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use keel_diag::Diagnostic;
 
 use crate::{
-    arguments::{self, size},
+    arguments::size,
     ast::{Directive, Word},
-    pattern::{self, PatternError},
     reader::Reader,
     value::{self, Resolution},
 };
@@ -239,14 +238,6 @@ pub(super) fn access(reader: &mut Reader<'_>, directive: &Directive) {
     }
 }
 
-/// `fastcgi_param` and its like.
-pub(super) fn gateway_param(reader: &mut Reader<'_>, directive: &Directive) {
-    for word in directive.args.iter().skip(2).filter(|word| word.text != "if_not_empty") {
-        let nginx = format!("invalid parameter \"{}\"", word.text);
-        reader.invalid(directive, word, nginx, "`if_not_empty`");
-    }
-}
-
 /// `request_pool_size` and `connection_pool_size`.
 pub(super) fn pool_size(reader: &mut Reader<'_>, directive: &Directive) {
     let Some(bytes) = size(reader, directive) else { return };
@@ -298,11 +289,6 @@ pub(super) fn certificate_cache(reader: &mut Reader<'_>, directive: &Directive) 
     }
 }
 
-/// `fastcgi_temp_path` and its like.
-pub(super) fn temp_path(reader: &mut Reader<'_>, directive: &Directive) {
-    let _ = arguments::temp_path(reader, directive);
-}
-
 /// `proxy_cache` and its like: the zone must be there when the file has been read.
 pub(super) fn cache(reader: &mut Reader<'_>, directive: &Directive) {
     let Some(word) = directive.args.first() else { return };
@@ -332,27 +318,6 @@ pub(crate) fn check_cache_zones(reader: &mut Reader<'_>) {
 pub(crate) struct CacheZones {
     defined: Vec<(String, String)>,
     uses: Vec<(String, Word)>,
-}
-
-/// `fastcgi_split_path_info`.
-pub(super) fn split_path_info(reader: &mut Reader<'_>, directive: &Directive) {
-    expressions(reader, directive);
-    for word in &directive.args {
-        if pattern::translate(&word.text, false).is_ok_and(|translated| translated.groups < 2) {
-            let nginx = format!("pattern \"{}\" must have 2 captures", word.text);
-            reader.invalid(directive, word, nginx, "an expression with two groups");
-        }
-    }
-}
-
-/// Expressions that nginx would compile.
-fn expressions(reader: &mut Reader<'_>, directive: &Directive) {
-    for word in &directive.args {
-        if let Err(PatternError::Invalid(why)) = pattern::translate(&word.text, false) {
-            let nginx = format!("pcre2_compile() failed: {why} in \"{}\"", word.text);
-            reader.invalid(directive, word, nginx, "a regular expression");
-        }
-    }
 }
 
 fn missing(reader: &mut Reader<'_>, directive: &Directive, whose: &str, parameter: &str) {

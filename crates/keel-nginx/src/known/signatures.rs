@@ -33,8 +33,6 @@ pub(super) enum Value {
     Text,
     Flag,
     Number,
-    /// A number from so many to so many.
-    Between(u64, u64),
     Size,
     SizeWithVariables,
     Offset,
@@ -96,7 +94,6 @@ fn check_value(reader: &mut Reader<'_>, directive: &Directive, value: Value) {
         Value::Text => {}
         Value::Flag => drop(flag(reader, directive)),
         Value::Number => drop(number(reader, directive)),
-        Value::Between(from, to) => between(reader, directive, from..=to),
         Value::Size => drop(size(reader, directive)),
         Value::SizeWithVariables if directive.arg(0).contains('$') => {}
         Value::SizeWithVariables => drop(size(reader, directive)),
@@ -113,17 +110,6 @@ fn check_value(reader: &mut Reader<'_>, directive: &Directive, value: Value) {
 /// Pairs each word with its number, which tells it from the others.
 fn choices(words: &[&'static str]) -> Vec<(&'static str, usize)> {
     words.iter().copied().zip(0..).collect()
-}
-
-fn between(reader: &mut Reader<'_>, directive: &Directive, range: std::ops::RangeInclusive<u64>) {
-    let Some(value) = number(reader, directive) else { return };
-    let Some(word) = directive.args.first().filter(|_| !range.contains(&value)) else { return };
-    let (from, to) = (range.start(), range.end());
-    let nginx = match value < *from {
-        true => format!("value must be equal to or greater than {from}"),
-        false => format!("value must be equal to or less than {to}"),
-    };
-    reader.invalid(directive, word, nginx, &format!("a number from {from} to {to}"));
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub(super) async fn run(job: &mut Job<'_>) -> Flow {
     match job.place().scope.content {
         Content::EmptyGif => Box::pin(empty_gif::run(job)).await,
         Content::Prometheus => Box::pin(prometheus::serve(job)).await,
-        Content::Static | Content::Proxy(_) => Box::pin(files::serve(job)).await,
+        Content::Static | Content::Proxy(_) | Content::FastCgi(_) | Content::Uwsgi(_) | Content::Scgi(_) => {
+            Box::pin(files::serve(job)).await
+        }
     }
 }

@@ -74,8 +74,9 @@ fn write_lines(lookup: Lookup<'_>, answer: &Answer, framing: Framing, out: &mut 
     match &answer.source {
         Source::Peer(_) => {
             let head = &ex.upstream.head;
-            let is_changed = ex.sent.forced_status.is_some() || answer.status != head.status;
-            out.status_line(if is_changed {
+            let is_own = ex.sent.forced_status.is_some() || answer.status != head.status;
+            // A gateway may have told no reason.
+            out.status_line(if is_own || head.status_line.is_empty() {
                 Status::Own(answer.status)
             } else {
                 Status::Copied(head, &ex.upstream.input)

@@ -190,6 +190,7 @@ pub(super) async fn run(
     let begun = peer.stream.begin_body(&mut job.ex.upstream, program.trailers(), |payload| {
         relay.filter(payload, |piece| stream.put(piece));
     });
+    log_notices(job, &mut peer.stream);
     let begun = begun.map_err(Cause::Peer).and_then(|()| check_filters(job, relay));
     let begun = begun.and_then(|()| match peer.stream.has_ended() {
         true => end_body(job, &peer.stream, relay, &program.settings),
@@ -274,6 +275,14 @@ fn end_body(
     }
     relay.finish(&mut job.client.stream, &job.ex.sent.trailers);
     Ok(())
+}
+
+/// Says what the peer's stream has to say.
+fn log_notices(job: &Job<'_>, stream: &mut PeerStream) {
+    while let Some(notice) = stream.take_notice() {
+        let text = format!("{} while reading upstream", notice.text());
+        job.client.log(job.worker, job.ex, notice.level(), &text);
+    }
 }
 
 /// Says that a temporary file fails: neither the peer nor the client has anything to do with it.
@@ -442,6 +451,7 @@ fn read(
         });
     });
     relay.raw = raw;
+    log_notices(job, &mut peer.stream);
     let count = ready!(polled).map_err(Cause::Peer)?;
     check_filters(job, relay)?;
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {

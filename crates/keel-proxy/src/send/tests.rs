@@ -26,7 +26,7 @@ use crate::{
     transport::{Script, Transport},
     upstream::{
         Exchanged, Line, PeerStream,
-        pool::{Counted, PeerConnection},
+        pool::{Counted, MadeFor, PeerConnection},
     },
 };
 
@@ -137,8 +137,9 @@ fn peer(job: &mut Job<'_>, reads: &[Option<&str>], program: &PeerProgram) -> Exc
     let pick = group.pick(&ask).unwrap();
     let transport = Transport::Script(Script::new(reads));
     let counted = Counted::new(job.worker);
-    let identity = job.place().identity.clone();
-    let connection = PeerConnection::new(transport, pick.peer().clone(), identity, ask.now, counted);
+    let made_for =
+        MadeFor { peer: pick.peer().clone(), protocol: program.kind(), place: job.place().identity.clone() };
+    let connection = PeerConnection::new(transport, made_for, ask.now, counted);
     let mut stream = PeerStream::new(Line::Own(connection), job.ex, program, false, 0);
     let mut cx = Context::from_waker(Waker::noop());
     stream.poll_rest_of_request(&mut cx, job.client, job.ex);

@@ -1,6 +1,7 @@
 //! What a location does that asks peers, worked out at load: where its requests go, how they are written, and which fields
 //! of responses pass.
 
+mod gateway;
 mod http;
 
 use std::collections::HashMap;
@@ -8,7 +9,10 @@ use std::collections::HashMap;
 use keel_http::{Name, NameSet, body::Trailers};
 use keel_model::{Content, ProxyHttpVersion, ProxyTarget, Scope, Template, UpstreamName, UpstreamScope};
 
-pub(crate) use self::http::{CookieMatch, CookieProgram, HttpProgram, RedirectRule};
+pub(crate) use self::{
+    gateway::{FastCgiProgram, Params, ScgiProgram, ScriptName, UwsgiProgram},
+    http::{CookieMatch, CookieProgram, HttpProgram, RedirectRule},
+};
 use crate::error::CompileError;
 
 /// What a location does that asks peers.
@@ -28,6 +32,33 @@ pub(crate) struct PeerProgram {
 pub(crate) enum Protocol {
     /// `proxy_pass`.
     Http(HttpProgram),
+    /// `fastcgi_pass`.
+    FastCgi(FastCgiProgram),
+    /// `uwsgi_pass`.
+    Uwsgi(UwsgiProgram),
+    /// `scgi_pass`.
+    Scgi(ScgiProgram),
+}
+
+/// Tells protocols from each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProtocolKind {
+    Http,
+    FastCgi,
+    Uwsgi,
+    Scgi,
+}
+
+impl ProtocolKind {
+    /// What a peer's address begins with in the log.
+    pub(crate) fn scheme(self) -> &'static str {
+        match self {
+            ProtocolKind::Http => "http://",
+            ProtocolKind::FastCgi => "fastcgi://",
+            ProtocolKind::Uwsgi => "uwsgi://",
+            ProtocolKind::Scgi => "scgi://",
+        }
+    }
 }
 
 /// Where requests go.
@@ -94,12 +125,15 @@ impl PeerProgram {
         scope: &Scope,
         upstreams: &HashMap<UpstreamName, usize>,
     ) -> Result<Option<Box<Self>>, CompileError> {
-        let (target, settings, protocol) = match &scope.content {
+        let protocol = match &scope.content {
             Content::Static | Content::EmptyGif | Content::Prometheus => return Ok(None),
-            Content::Proxy(pass) => {
-                let protocol = Protocol::Http(HttpProgram::compile(pass, &scope.proxy)?);
-                (&pass.target, &scope.proxy.upstream, protocol)
-            }
+            Content::Proxy(pass) => Protocol::Http(HttpProgram::compile(pass, &scope.proxy)?),
+            Content::FastCgi(_) => Protocol::FastCgi(FastCgiProgram::compile(&scope.fastcgi)),
+            Content::Uwsgi(_) => Protocol::Uwsgi(UwsgiProgram::compile(&scope.uwsgi)),
+            Content::Scgi(_) => Protocol::Scgi(ScgiProgram::compile(&scope.scgi)),
+        };
+        let (Some(target), Some(settings)) = (scope.content.target(), scope.peer_settings()) else {
+            return Ok(None);
         };
         let mut response_drops = Names { known: NameSet::HOP_BY_HOP, ..Names::default() };
         response_drops.insert(b"content-length");
@@ -119,6 +153,17 @@ impl PeerProgram {
     pub(crate) fn http(&self) -> Option<&HttpProgram> {
         match &self.protocol {
             Protocol::Http(http) => Some(http),
+            Protocol::FastCgi(_) | Protocol::Uwsgi(_) | Protocol::Scgi(_) => None,
+        }
+    }
+
+    /// In which protocol peers are asked.
+    pub(crate) fn kind(&self) -> ProtocolKind {
+        match &self.protocol {
+            Protocol::Http(_) => ProtocolKind::Http,
+            Protocol::FastCgi(_) => ProtocolKind::FastCgi,
+            Protocol::Uwsgi(_) => ProtocolKind::Uwsgi,
+            Protocol::Scgi(_) => ProtocolKind::Scgi,
         }
     }
 
@@ -126,7 +171,7 @@ impl PeerProgram {
     pub(crate) fn trailers(&self) -> Trailers {
         match &self.protocol {
             Protocol::Http(http) if http.pass_trailers => Trailers::Keep,
-            Protocol::Http(_) => Trailers::Drop,
+            _ => Trailers::Drop,
         }
     }
 
@@ -134,6 +179,7 @@ impl PeerProgram {
     pub(crate) fn shares_connections(&self) -> bool {
         match &self.protocol {
             Protocol::Http(http) => http.version == ProxyHttpVersion::Http2,
+            Protocol::FastCgi(_) | Protocol::Uwsgi(_) | Protocol::Scgi(_) => false,
         }
     }
 
@@ -141,6 +187,8 @@ impl PeerProgram {
     pub(crate) fn may_tunnel(&self) -> bool {
         match &self.protocol {
             Protocol::Http(http) => http.upgrades,
+            Protocol::FastCgi(_) => false,
+            Protocol::Uwsgi(_) | Protocol::Scgi(_) => true,
         }
     }
 }

@@ -184,6 +184,17 @@ impl Socket {
         nonzero(ready!(self.poll_write_with(cx, bytes.len(), send)))
     }
 
+    /// The same for bytes behind which others follow at once.
+    pub(crate) fn poll_send_with_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
+        let send = |socket: BorrowedFd<'_>| rustix::net::send(socket, bytes, flags);
+        nonzero(ready!(self.poll_write_with(cx, bytes.len(), send)))
+    }
+
     /// Copies from a file into the socket within the kernel; 0 means the file's end.
     pub(crate) fn poll_send_file(
         &mut self,

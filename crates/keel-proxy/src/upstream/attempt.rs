@@ -8,16 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keel_http::ResponseError;
 use keel_lb::Pick;
 use keel_model::{Address, LogLevel, UpstreamScope};
 
 use super::{
-    pool::{Counted, LeaseKey, PeerConnection, Repeat},
+    pool::{Counted, LeaseKey, MadeFor, PeerConnection, Repeat},
     retry::Retries,
     route::Target,
     shared::Purpose,
-    stream::{Line, NoHead, PeerStream, SendFailure},
+    stream::{InvalidHead, Line, NoHead, PeerStream, SendFailure},
 };
 use crate::{
     client::ClientWatch,
@@ -77,7 +76,8 @@ pub(crate) async fn attempt(
 ) -> Result<Box<Exchanged>, Error> {
     let streams = retries.streams;
     let repeat = if !streams && job.ex.may_repeat() { Repeat::Allowed } else { Repeat::Forbidden };
-    let wanted = LeaseKey { peer: pick.peer(), place: Some(&job.place().identity) };
+    let place = Some(&job.place().identity);
+    let wanted = LeaseKey { peer: pick.peer(), protocol: program.kind(), place };
     let mut reused = if program.shares_connections() {
         target.pool().take_stream(wanted).map(Line::Shared)
     } else {
@@ -188,10 +188,10 @@ fn note_connected(job: &mut Job<'_>) {
 /// Opens a connection for a request; one that others may use, too, unless somebody opens such a one already.
 async fn open(job: &mut Job<'_>, pick: &Pick, target: &Target, program: &PeerProgram) -> Result<Line, Cause> {
     if !program.shares_connections() {
-        return connect(job, pick, &program.settings).await.map(Line::Own);
+        return connect(job, pick, program).await.map(Line::Own);
     }
     let place = job.place().identity.clone();
-    let wanted = LeaseKey { peer: pick.peer(), place: Some(&place) };
+    let wanted = LeaseKey { peer: pick.peer(), protocol: program.kind(), place: Some(&place) };
     if let Some(opened) = target.pool().opened(wanted) {
         let until = job.worker.clock.now() + program.settings.connect_timeout;
         if let Waited::ClientGone = wait(job, pin!(opened), until).await {
@@ -202,7 +202,7 @@ async fn open(job: &mut Job<'_>, pick: &Pick, target: &Target, program: &PeerPro
         }
     }
     let opens = target.pool().shared.open(Purpose { peer: pick.peer().clone(), place: place.clone() });
-    let connection = connect(job, pick, &program.settings).await?;
+    let connection = connect(job, pick, program).await?;
     let shared = connection.share(target.pool(), job.worker).await;
     drop(opens);
     shared.map(Line::Shared).map_err(|error| {
@@ -212,7 +212,8 @@ async fn open(job: &mut Job<'_>, pick: &Pick, target: &Target, program: &PeerPro
     })
 }
 
-async fn connect(job: &mut Job<'_>, pick: &Pick, settings: &UpstreamScope) -> Result<PeerConnection, Cause> {
+async fn connect(job: &mut Job<'_>, pick: &Pick, program: &PeerProgram) -> Result<PeerConnection, Cause> {
+    let settings = &program.settings;
     if !job.worker.make_room() {
         let text = "worker_connections are not enough while connecting to upstream";
         job.client.log(job.worker, job.ex, LogLevel::Alert, text);
@@ -271,8 +272,12 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, settings: &UpstreamScope) -> Re
             if settings.socket_keepalive {
                 socket.set_keepalive();
             }
-            let (place, opened) = (job.place().identity.clone(), job.worker.clock.now());
-            Ok(PeerConnection::new(socket.into(), pick.peer().clone(), place, opened, counted))
+            let made_for = MadeFor {
+                peer: pick.peer().clone(),
+                protocol: program.kind(),
+                place: job.place().identity.clone(),
+            };
+            Ok(PeerConnection::new(socket.into(), made_for, job.worker.clock.now(), counted))
         }
         Err((cause, text)) => {
             if !text.is_empty() {
@@ -330,9 +335,10 @@ async fn exchange(
         limit: None,
     };
     let outcome = poll_fn(|cx| state.poll(cx, job, &mut exchanged)).await;
+    let received = exchanged.stream.received_bytes(&job.ex.upstream);
     if let Some(attempt) = job.ex.upstream.attempts.last_mut() {
         attempt.sent_bytes = exchanged.stream.sent_bytes();
-        attempt.received_bytes = job.ex.upstream.input.len() as u64;
+        attempt.received_bytes = received;
     }
     let (ending, end) = match outcome {
         Ok(()) => {
@@ -345,7 +351,7 @@ async fn exchange(
         }
         Err(ending) => ending,
     };
-    let received = !job.ex.upstream.input.is_empty();
+    let received = received > 0;
     let sent = exchanged.stream.sent_bytes();
     let broken = Broken { connection: exchanged.stream.into_connection(), sent, received, end };
     Err(ending.explain(broken))
@@ -369,8 +375,13 @@ impl Exchanging<'_> {
         if self.writable && !exchanged.stream.is_sent() {
             ready_error(self.poll_send(cx, job, exchanged))?;
         }
-        if let Poll::Ready(outcome) = self.poll_head(cx, job.ex, &mut exchanged.stream) {
-            return Poll::Ready(outcome);
+        let polled = self.poll_head(cx, job.ex, &mut exchanged.stream);
+        while let Some(notice) = exchanged.stream.take_notice() {
+            let text = format!("{} while reading response header from upstream", notice.text());
+            job.client.log(job.worker, job.ex, notice.level(), &text);
+        }
+        if polled.is_ready() {
+            return polled;
         }
         if !self.writable {
             return Poll::Ready(Err((Ending::Closed, End::Error)));
@@ -394,9 +405,9 @@ impl Exchanging<'_> {
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>, ex: &mut Exchange, stream: &mut PeerStream) -> Polled {
-        let before = ex.upstream.input.len();
+        let before = stream.received_bytes(&ex.upstream);
         let polled = stream.poll_head(cx, &mut ex.upstream, self.head_max);
-        if ex.upstream.input.len() > before {
+        if stream.received_bytes(&ex.upstream) > before {
             self.limit = None;
         }
         polled.map_err(|no_head| match no_head {
@@ -463,7 +474,7 @@ enum Waiting {
 enum Ending {
     Closed,
     Broke(std::io::Error),
-    Invalid(ResponseError),
+    Invalid(InvalidHead),
     Refused,
     TimedOut(Waiting),
     ClientFailed(BodyFailure),

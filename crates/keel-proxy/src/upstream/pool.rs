@@ -28,7 +28,7 @@ use super::{
 use crate::{
     http2::{io::Io, meter::Meter},
     io::timer::Timer,
-    snapshot::PlaceIdentity,
+    snapshot::{PlaceIdentity, ProtocolKind},
     transport::{Look, Transport},
     worker::Worker,
 };
@@ -56,6 +56,8 @@ const SHOWN_MAX: usize = 10_000;
 pub(crate) struct LeaseKey<'a> {
     /// The peer: another incarnation of it at the same address is another peer.
     pub(crate) peer: &'a Arc<PeerState>,
+    /// The protocol that is spoken on it.
+    pub(crate) protocol: ProtocolKind,
     /// The place that the connection is made for; `None` where it may be any (`keepalive` without `local`).
     pub(crate) place: Option<&'a Arc<PlaceIdentity>>,
 }
@@ -63,18 +65,25 @@ pub(crate) struct LeaseKey<'a> {
 impl LeaseKey<'_> {
     /// Says whether a connection made for `self` serves where `wanted` is asked for.
     fn serves(self, wanted: LeaseKey<'_>) -> bool {
-        let LeaseKey { peer, place } = wanted;
+        let LeaseKey { peer, protocol, place } = wanted;
         // Nearly always both places are of one snapshot, and so in one place of memory.
-        Arc::ptr_eq(self.peer, peer) && place.is_none_or(|place| self.place == Some(place))
+        Arc::ptr_eq(self.peer, peer)
+            && self.protocol == protocol
+            && place.is_none_or(|place| self.place == Some(place))
     }
+}
+
+/// What a connection was made for.
+pub(crate) struct MadeFor {
+    pub(crate) peer: Arc<PeerState>,
+    pub(crate) protocol: ProtocolKind,
+    pub(crate) place: Arc<PlaceIdentity>,
 }
 
 /// A connection to a peer.
 pub(crate) struct PeerConnection {
     pub(crate) transport: Transport,
-    pub(crate) peer: Arc<PeerState>,
-    /// For which place it was made.
-    place: Arc<PlaceIdentity>,
+    made_for: MadeFor,
     /// Requests sent on it.
     pub(crate) requests: u64,
     pub(crate) opened: Instant,
@@ -110,17 +119,10 @@ struct Watch {
 }
 
 impl PeerConnection {
-    pub(crate) fn new(
-        transport: Transport,
-        peer: Arc<PeerState>,
-        place: Arc<PlaceIdentity>,
-        opened: Instant,
-        counted: Counted,
-    ) -> Self {
+    pub(crate) fn new(transport: Transport, made_for: MadeFor, opened: Instant, counted: Counted) -> Self {
         Self {
             transport,
-            peer,
-            place,
+            made_for,
             requests: 0,
             opened,
             announced_idle: None,
@@ -132,14 +134,21 @@ impl PeerConnection {
 
     /// Lets others have streams on it, with the first of which it begins.
     pub(super) async fn share(self, pool: &Pool, worker: &Rc<Worker>) -> Result<Lease, h2::Error> {
-        let purpose = Purpose { peer: self.peer, place: self.place };
+        let MadeFor { peer, place, .. } = self.made_for;
+        let purpose = Purpose { peer, place };
         let (clock, buffers) = (worker.clock.clone(), worker.buffers.clone());
         let io = Io::new(clock, buffers, self.transport, Vec::new(), Meter::of_peer());
         pool.shared.begin(purpose, &worker.clock, io, self._counted).await
     }
 
     fn key(&self) -> LeaseKey<'_> {
-        LeaseKey { peer: &self.peer, place: Some(&self.place) }
+        let MadeFor { peer, protocol, place } = &self.made_for;
+        LeaseKey { peer, protocol: *protocol, place: Some(place) }
+    }
+
+    /// The peer that it leads to.
+    fn peer(&self) -> &Arc<PeerState> {
+        &self.made_for.peer
     }
 }
 
@@ -262,14 +271,14 @@ impl Pool {
     /// Takes a stream on a connection that serves where `wanted` is asked for.
     pub(super) fn take_stream(&self, wanted: LeaseKey<'_>) -> Option<Lease> {
         let wanted = self.asked(wanted);
-        self.shared.take(&|peer, place| LeaseKey { peer, place: Some(place) }.serves(wanted))
+        self.shared.take(&|peer, place| LeaseKey { peer, place: Some(place), ..wanted }.serves(wanted))
     }
 
     /// Gives what is told when a connection that serves where `wanted` is asked for has been opened, or couldn't be; `None`
     /// where nobody opens one.
     pub(super) fn opened(&self, wanted: LeaseKey<'_>) -> Option<impl Future<Output = ()> + use<>> {
         let wanted = self.asked(wanted);
-        self.shared.opened(&|peer, place| LeaseKey { peer, place: Some(place) }.serves(wanted))
+        self.shared.opened(&|peer, place| LeaseKey { peer, place: Some(place), ..wanted }.serves(wanted))
     }
 
     /// Leaves out of what is asked for what makes no difference here.
@@ -281,7 +290,7 @@ impl Pool {
     /// Gives the idle time within which a connection to a peer is sure to be open, from what others to it have borne.
     fn proven_idle(&self, idle: &mut [Idle], peer: &Arc<PeerState>, now: Instant) -> Duration {
         let bears = |idle: &mut Idle| {
-            let is_same = Arc::ptr_eq(&idle.connection.peer, peer);
+            let is_same = Arc::ptr_eq(idle.connection.peer(), peer);
             let is_open = is_same && is_quiet(&mut idle.connection, Duration::MAX);
             is_open.then(|| now.saturating_duration_since(idle.since))
         };
@@ -294,7 +303,7 @@ impl Pool {
     /// Gives the idle time up to which a connection may be reused, where its peer is known to close it.
     fn idle_bound(&self, connection: &PeerConnection) -> Option<Duration> {
         let shown = self.shown_idle.borrow();
-        let shown = if shown.is_empty() { None } else { shown.get(connection.peer.key()).copied() };
+        let shown = if shown.is_empty() { None } else { shown.get(connection.peer().key()).copied() };
         let known = connection.announced_idle.into_iter().chain(shown).min()?;
         Some(known * IDLE_SHARE / 100)
     }
@@ -306,7 +315,7 @@ impl Pool {
         let spent = connection.requests >= settings.requests
             || connection.opened.checked_add(settings.time).is_some_and(|end| now >= end);
         let limit = settings.connections as usize;
-        if limit == 0 || spent || connection.peer.is_closed() || worker.quitting().is_some() {
+        if limit == 0 || spent || connection.peer().is_closed() || worker.quitting().is_some() {
             return;
         }
         drop(settings);
@@ -347,7 +356,7 @@ impl Pool {
 
     /// Closes connections to peers that have left.
     pub(crate) fn close_left(&self) {
-        self.idle.borrow_mut().retain(|idle| !idle.connection.peer.is_closed());
+        self.idle.borrow_mut().retain(|idle| !idle.connection.peer().is_closed());
         self.shared.close_left();
     }
 
@@ -382,7 +391,7 @@ impl Pool {
         if idled < Duration::from_millis(500) {
             return;
         }
-        remember(&self.shown_idle, connection.peer.key(), idled, Duration::min);
+        remember(&self.shown_idle, connection.peer().key(), idled, Duration::min);
     }
 }
 
@@ -467,15 +476,19 @@ mod tests {
                 pool.configure(&UpstreamKeepalive { local, ..UpstreamKeepalive::default() });
                 let transport = Transport::Script(Script::default());
                 let counted = Counted::new(worker);
-                let connection = PeerConnection::new(transport, peer.clone(), location.clone(), now, counted);
+                let made_for =
+                    MadeFor { peer: peer.clone(), protocol: ProtocolKind::Http, place: location.clone() };
+                let connection = PeerConnection::new(transport, made_for, now, counted);
                 pool.give(worker, connection);
                 pool.take(wanted, Repeat::Allowed, now).is_some()
             };
-            let key = |peer, place| LeaseKey { peer, place: Some(place) };
+            let key = |peer, place| LeaseKey { peer, protocol: ProtocolKind::Http, place: Some(place) };
             assert!(taken(true, key(&peer, location)));
             assert!(!taken(true, key(&peer, server)));
             assert!(taken(false, key(&peer, server)));
             assert!(!taken(false, key(&another, location)), "another peer at the same address");
+            let fastcgi = LeaseKey { protocol: ProtocolKind::FastCgi, ..key(&peer, location) };
+            assert!(!taken(false, fastcgi), "another protocol at the same peer");
         });
     }
 }

@@ -1,8 +1,9 @@
 //! The request as the peer gets it, in the peer's protocol.
 
+mod gateway;
 mod http;
 
-use keel_http::Message;
+use keel_http::{Message, RequestBody};
 
 use super::route::Target;
 use crate::{
@@ -45,16 +46,25 @@ pub(super) fn write(
     }
     let written = match &program.protocol {
         Protocol::Http(http) => http::write(job, program, http, target, streams, buffer)?,
+        Protocol::FastCgi(fastcgi) => gateway::write_fastcgi(job, program, fastcgi, streams, buffer)?,
+        Protocol::Uwsgi(uwsgi) => gateway::write_uwsgi(job, program, uwsgi, streams, buffer)?,
+        Protocol::Scgi(scgi) => gateway::write_scgi(job, program, scgi, streams, buffer)?,
     };
     let side = &mut job.ex.upstream;
     (side.request, side.method, side.rest) = (written.message, written.method, written.rest);
     Ok(())
 }
 
-/// Says whether the client's body can follow the head as it comes: what follows must be what the head announces.
+/// Says whether the client's body can follow the head as it comes: what follows must be what the head announces. One that has
+/// come already is kept, as it may be sent again, unless it is passed on in the client's own chunks.
 pub(super) fn may_stream(job: &Job<'_>, program: &PeerProgram) -> bool {
+    let is_chunked = matches!(job.ex.received.head.body, RequestBody::Chunked);
     match &program.protocol {
-        Protocol::Http(http) => http::may_stream(job, http),
+        Protocol::Http(http) if is_chunked => http::may_stream_chunks(http),
+        Protocol::Http(http) => http::may_stream(http) && !job.ex.received.has_all_of_body(),
+        Protocol::FastCgi(_) => !job.ex.received.has_all_of_body(),
+        // Nothing frames one of unknown length.
+        Protocol::Uwsgi(_) | Protocol::Scgi(_) => !is_chunked && !job.ex.received.has_all_of_body(),
     }
 }
 

@@ -8,7 +8,7 @@ use keel_model::{Address, Peer, PeerSet, Upstream, UpstreamKeepalive, UpstreamNa
 use super::{pool::Pool, queue::QueueLength};
 use crate::{
     job::Job,
-    snapshot::{PeerProgram, Route},
+    snapshot::{PeerProgram, ProtocolKind, Route},
     worker::View,
 };
 
@@ -71,9 +71,6 @@ impl Target {
     }
 }
 
-/// What a `proxy_pass` begins with.
-const SCHEME: &[u8] = b"http://";
-
 /// Finds the group of a location, evaluating its name where it depends on the request.
 pub(super) fn find(job: &mut Job<'_>, program: &PeerProgram) -> Result<Target, u16> {
     let template = match &program.route {
@@ -83,10 +80,10 @@ pub(super) fn find(job: &mut Job<'_>, program: &PeerProgram) -> Result<Target, u
         Route::Evaluated(template) => template,
     };
     let text = job.text(template);
-    // A scheme that is written in the file is not in the template; one of a variable may be in any case.
-    let scheme = text.get(..SCHEME.len()).filter(|scheme| scheme.eq_ignore_ascii_case(SCHEME));
-    let rest = scheme.and_then(|_| text.get(SCHEME.len()..)).unwrap_or(&text);
+    let rest = without_scheme(&text, program.kind());
     let (host, uri) = split(rest);
+    // Only HTTP asks for a URI.
+    let uri = uri.filter(|_| program.kind() == ProtocolKind::Http);
     let host = String::from_utf8_lossy(host).into_owned();
     if host.is_empty() || host.starts_with(':') {
         job.client.log_error(job.worker, job.ex, "no host in upstream");
@@ -106,6 +103,10 @@ pub(super) fn find(job: &mut Job<'_>, program: &PeerProgram) -> Result<Target, u
         let view = job.view.clone();
         let (group, pool) = (view.snapshot.upstreams[upstream].group.clone(), view.pools[upstream].clone());
         return Ok(Target::Dynamic(Box::new(Dynamic { name: host, group, pool, uri })));
+    }
+    if program.kind() != ProtocolKind::Http && !has_port(&host) {
+        job.client.log_error(job.worker, job.ex, &format!("no port in upstream \"{host}\""));
+        return Err(500);
     }
     let Some(address) = parse_address(&host) else {
         let name = host.split(':').next().unwrap_or_default();
@@ -131,6 +132,24 @@ pub(super) fn find(job: &mut Job<'_>, program: &PeerProgram) -> Result<Target, u
     }
     dynamic.insert(host.clone().into_bytes(), (group.clone(), pool.clone()));
     Ok(Target::Dynamic(Box::new(Dynamic { name: host, group, pool, uri })))
+}
+
+/// Leaves out the scheme that a variable brought, in any case; one that is written in the file is not in the template.
+fn without_scheme(text: &[u8], protocol: ProtocolKind) -> &[u8] {
+    let scheme = match protocol {
+        ProtocolKind::Http | ProtocolKind::Uwsgi => protocol.scheme().as_bytes(),
+        ProtocolKind::FastCgi | ProtocolKind::Scgi => return text,
+    };
+    match text.split_at_checked(scheme.len()) {
+        Some((start, rest)) if start.eq_ignore_ascii_case(scheme) => rest,
+        _ => text,
+    }
+}
+
+/// Says whether an address names a port, or needs none.
+fn has_port(host: &str) -> bool {
+    let behind_brackets = host.rfind(']').map_or(0, |at| at + 1);
+    host.starts_with("unix:") || host.get(behind_brackets..).is_some_and(|rest| rest.contains(':'))
 }
 
 /// Splits `host:port/uri`; a unix socket's path ends at a colon.

@@ -53,7 +53,10 @@ pub(super) const GROUPS: &[Group] = &[
         rows: &[
             line("limit_rate", HTTP_ALL.or(LOCATION_IF), ONE, Once, SizeWithVariables),
             line("limit_rate_after", HTTP_ALL.or(LOCATION_IF), ONE, Once, SizeWithVariables),
+            line("fastcgi_limit_rate", HTTP_ALL, ONE, Once, SizeWithVariables),
             line("proxy_limit_rate", HTTP_ALL, ONE, Once, SizeWithVariables),
+            line("scgi_limit_rate", HTTP_ALL, ONE, Once, SizeWithVariables),
+            line("uwsgi_limit_rate", HTTP_ALL, ONE, Once, SizeWithVariables),
         ],
     },
     Group {
@@ -91,7 +94,6 @@ pub(super) const GROUPS: &[Group] = &[
             foreign("content_by_lua_file"),
             line("dav_methods", HTTP_ALL, AtLeast(1), Many, DAV_METHODS),
             foreign("echo"),
-            line("fastcgi_pass", LOCATION.or(LOCATION_IF), ONE, Once, Text),
             line("fastcgi_store", HTTP_ALL, ONE, Once, Text),
             line("grpc_pass", LOCATION.or(LOCATION_IF), ONE, Once, Text),
             foreign("js_content"),
@@ -100,12 +102,10 @@ pub(super) const GROUPS: &[Group] = &[
             line("proxy_store", HTTP_ALL, ONE, Once, Text),
             foreign("rewrite_by_lua_block"),
             foreign("rewrite_by_lua_file"),
-            line("scgi_pass", LOCATION.or(LOCATION_IF), ONE, Once, Text),
             line("scgi_store", HTTP_ALL, ONE, Once, Text),
             foreign("status"),
             line("stub_status", SERVER_LOCATION, UP_TO_ONE, Many, Text),
             line("tunnel_pass", SERVER_LOCATION.or(LOCATION_IF), UP_TO_ONE, Once, Text),
-            line("uwsgi_pass", LOCATION.or(LOCATION_IF), ONE, Once, Text),
             line("uwsgi_store", HTTP_ALL, ONE, Once, Text),
         ],
     },
@@ -144,7 +144,10 @@ pub(super) const GROUPS: &[Group] = &[
     Group {
         effect: Effect::Differs("peers would be reached from another address"),
         rows: &[
+            line("fastcgi_bind", HTTP_ALL, Take(1, 2), Once, Checked(bind)),
             line("proxy_bind", HTTP_ALL, Take(1, 2), Once, Checked(bind)),
+            line("scgi_bind", HTTP_ALL, Take(1, 2), Once, Checked(bind)),
+            line("uwsgi_bind", HTTP_ALL, Take(1, 2), Once, Checked(bind)),
         ],
     },
     Group {
@@ -177,7 +180,10 @@ pub(super) const GROUPS: &[Group] = &[
     Group {
         effect: Effect::Harmless("every response comes from a peer"),
         rows: &[
+            line("fastcgi_cache", HTTP_ALL, ONE, Once, Checked(cache)),
             line("proxy_cache", HTTP_ALL, ONE, Once, Checked(cache)),
+            line("scgi_cache", HTTP_ALL, ONE, Once, Checked(cache)),
+            line("uwsgi_cache", HTTP_ALL, ONE, Once, Checked(cache)),
         ],
     },
     Group {
@@ -277,6 +283,7 @@ pub(super) const GROUPS: &[Group] = &[
             line("postpone_output", HTTP_ALL, ONE, Once, Size),
             line("proxy_headers_hash_bucket_size", HTTP_ALL, ONE, Once, Number),
             line("proxy_headers_hash_max_size", HTTP_ALL, ONE, Once, Number),
+            line("fastcgi_send_lowat", HTTP_ALL, ONE, Once, Size),
             line("proxy_send_lowat", HTTP_ALL, ONE, Once, Size),
             line("quic_bpf", MAIN, ONE, Once, Flag),
             line("read_ahead", HTTP_ALL, ONE, Once, Size),

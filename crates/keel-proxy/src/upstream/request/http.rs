@@ -12,10 +12,13 @@ use crate::{
 };
 
 /// Says whether the client's body can follow the head as it comes.
-pub(super) fn may_stream(job: &Job<'_>, http: &HttpProgram) -> bool {
-    let chunked_to_old =
-        matches!(job.ex.received.head.body, RequestBody::Chunked) && http.version == ProxyHttpVersion::Http10;
-    http.set_body.is_none() && !chunked_to_old
+pub(super) fn may_stream(http: &HttpProgram) -> bool {
+    http.set_body.is_none()
+}
+
+/// Says whether it can in chunks.
+pub(super) fn may_stream_chunks(http: &HttpProgram) -> bool {
+    may_stream(http) && http.version != ProxyHttpVersion::Http10
 }
 
 /// Writes a request into a buffer that has been used before.

@@ -1,4 +1,5 @@
-//! HTTP/1 with a peer (RFC 9112): a connection that carries this request and, if all went well, others behind it.
+//! HTTP/1 with a peer (RFC 9112): a connection that carries this request and, if all went well, others behind it. And the
+//! responses of gateways that write heads alike, behind which the connection ends.
 
 use std::{
     io,
@@ -6,7 +7,7 @@ use std::{
 };
 
 use keel_http::{
-    Lines, Progress, ResponseError, ResponseFraming,
+    FirstLine, Lines, Progress, ResponseError, ResponseFraming,
     body::{Decoder, Trailers, each_trailer},
 };
 
@@ -29,6 +30,7 @@ const LONG_BYTES: usize = 64 << 10;
 pub(crate) struct H1 {
     pub(super) connection: PeerConnection,
     pub(super) sender: Sender,
+    form: HeadForm,
     /// Whether sending the rest of the request failed.
     unsent: bool,
     /// Finds the end of the response's body.
@@ -37,10 +39,18 @@ pub(crate) struct H1 {
     clean: bool,
 }
 
+/// How the head of the response is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeadForm {
+    Http,
+    /// As CGI writes it, or with a status line (uwsgi, SCGI).
+    Gateway,
+}
+
 impl H1 {
-    pub(super) fn new(mut connection: PeerConnection, sender: Sender) -> Self {
+    pub(super) fn new(mut connection: PeerConnection, sender: Sender, form: HeadForm) -> Self {
         connection.requests += 1;
-        Self { connection, sender, unsent: false, decoder: Decoder::Done, clean: false }
+        Self { connection, sender, form, unsent: false, decoder: Decoder::Done, clean: false }
     }
 
     #[inline]
@@ -73,17 +83,21 @@ impl H1 {
         loop {
             let room = bytes_max.saturating_sub(side.input.len());
             if room == 0 {
-                return Poll::Ready(Err(NoHead::Invalid(ResponseError::TooLarge)));
+                return Poll::Ready(Err(NoHead::from(ResponseError::TooLarge)));
             }
             match ready!(self.poll_fill_head(cx, &mut side.input, room)) {
                 Ok(0) => return Poll::Ready(Err(NoHead::Closed)),
                 Err(error) => return Poll::Ready(Err(NoHead::Broke(error))),
                 Ok(_) => {}
             }
-            match read_head(side) {
+            let read = match self.form {
+                HeadForm::Http => read_head(side),
+                HeadForm::Gateway => super::read_gateway_head(side, FirstLine::StatusOrField),
+            };
+            match read {
                 Ok(true) => return Poll::Ready(Ok(())),
                 Ok(false) => {}
-                Err(error) => return Poll::Ready(Err(NoHead::Invalid(error))),
+                Err(error) => return Poll::Ready(Err(NoHead::from(error))),
             }
         }
     }
@@ -186,7 +200,8 @@ impl H1 {
     }
 
     pub(super) fn is_reusable(&self, side: &UpstreamSide) -> bool {
-        self.clean && self.decoder.is_done() && self.sender.is_done() && side.head.keeps_alive()
+        let is_over = self.clean && self.decoder.is_done() && self.sender.is_done();
+        is_over && self.form == HeadForm::Http && side.head.keeps_alive()
     }
 }
 
@@ -216,8 +231,12 @@ mod tests {
     use super::*;
     use crate::{
         rig::{self, Rig},
+        snapshot::ProtocolKind,
         transport::{Script, Transport},
-        upstream::pool::Counted,
+        upstream::{
+            pool::{Counted, MadeFor},
+            stream::sender::BodyForm,
+        },
     };
 
     #[test]
@@ -238,14 +257,16 @@ mod tests {
             let now = job.worker.clock.now();
             let ask = Ask { now, client_key: b"", tried: &[], attempt: Attempt::First, random: 0 };
             let peer = group.pick(&ask).unwrap().peer().clone();
-            let (identity, counted) = (job.place().identity.clone(), Counted::new(job.worker));
+            let made_for =
+                MadeFor { peer, protocol: ProtocolKind::Http, place: job.place().identity.clone() };
             let transport = Transport::Script(Script::default());
-            let mut connection = PeerConnection::new(transport, peer, identity, now, counted);
+            let mut connection = PeerConnection::new(transport, made_for, now, Counted::new(job.worker));
             let mut cx = Context::from_waker(Waker::noop());
             for (reads, first) in reads {
                 let reads: Vec<_> = reads.iter().copied().map(Some).collect();
                 connection.transport = Transport::Script(Script::new(&reads));
-                let mut h1 = H1::new(connection, Sender::new(job.ex, false, 0));
+                let mut h1 =
+                    H1::new(connection, Sender::new(job.ex, BodyForm::Plain, false, 0), HeadForm::Http);
                 job.ex.upstream.input = Vec::new();
                 assert!(matches!(h1.poll_head(&mut cx, &mut job.ex.upstream, 4096), Poll::Ready(Ok(()))));
                 assert_eq!(job.ex.upstream.input.len(), first);

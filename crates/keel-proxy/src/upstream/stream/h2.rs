@@ -156,7 +156,7 @@ impl H2 {
         self.received = Some(received);
         http2::fields::write_response(&parts, &mut side.input);
         if side.input.len() > bytes_max {
-            return Poll::Ready(Err(NoHead::Invalid(ResponseError::TooLarge)));
+            return Poll::Ready(Err(NoHead::from(ResponseError::TooLarge)));
         }
         match side.head.parse(&side.input) {
             Ok(Progress::Complete(end)) => {
@@ -168,8 +168,8 @@ impl H2 {
                 }
                 Poll::Ready(Ok(()))
             }
-            Ok(Progress::Partial) => Poll::Ready(Err(NoHead::Invalid(ResponseError::Field))),
-            Err(error) => Poll::Ready(Err(NoHead::Invalid(error))),
+            Ok(Progress::Partial) => Poll::Ready(Err(NoHead::from(ResponseError::Field))),
+            Err(error) => Poll::Ready(Err(NoHead::from(error))),
         }
     }
 
@@ -182,7 +182,7 @@ impl H2 {
             return NoHead::Refused;
         }
         if error.is_library() {
-            return NoHead::Invalid(ResponseError::Field);
+            return NoHead::from(ResponseError::Field);
         }
         match error.into_io() {
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => NoHead::Closed,

@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use keel_http::encode;
+use keel_http::{encode, fastcgi};
 
 use crate::{
     body::RequestBodyStore, client::Client, error::BodyFailure, exchange::Exchange, transport::Transport,
@@ -19,6 +19,11 @@ const PIECE_BYTES: usize = 64 << 10;
 pub(super) trait Outlet {
     /// Sends what can be sent now of some bytes; gives how many those were.
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// The same for bytes behind which others follow at once.
+    fn poll_send_with_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, bytes)
+    }
 }
 
 impl Outlet for Transport {
@@ -26,16 +31,32 @@ impl Outlet for Transport {
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Transport::poll_send(self, cx, bytes)
     }
+
+    fn poll_send_with_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Transport::poll_send_with_more(self, cx, bytes)
+    }
 }
 
 /// Sends one request once.
 pub(super) struct Sender {
     head_sent: usize,
     source: Source,
+    form: BodyForm,
     piece: Vec<u8>,
     piece_sent: usize,
     pub(super) sent: u64,
     done: bool,
+}
+
+/// How a body stands on the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyForm {
+    /// As it is.
+    Plain,
+    /// In chunks.
+    Chunked,
+    /// In records of FastCGI, of which the last is due.
+    Records,
 }
 
 enum Source {
@@ -46,7 +67,6 @@ enum Source {
     },
     File,
     Client {
-        chunked: bool,
         total: u64,
         size_max: u64,
     },
@@ -61,10 +81,9 @@ pub(in crate::upstream) enum SendFailure {
 }
 
 impl Sender {
-    pub(super) fn new(ex: &mut Exchange, streams: bool, size_max: u64) -> Self {
+    pub(super) fn new(ex: &mut Exchange, form: BodyForm, streams: bool, size_max: u64) -> Self {
         let source = if streams {
-            let chunked = matches!(ex.received.head.body, keel_http::RequestBody::Chunked);
-            Source::Client { chunked, total: 0, size_max: if size_max == 0 { u64::MAX } else { size_max } }
+            Source::Client { total: 0, size_max: if size_max == 0 { u64::MAX } else { size_max } }
         } else if ex.upstream.rest == Rest::Nothing {
             Source::None
         } else {
@@ -77,7 +96,7 @@ impl Sender {
                 }
             }
         };
-        Self { head_sent: 0, source, piece: Vec::new(), piece_sent: 0, sent: 0, done: false }
+        Self { head_sent: 0, source, form, piece: Vec::new(), piece_sent: 0, sent: 0, done: false }
     }
 
     /// Whether something follows the head.
@@ -90,9 +109,7 @@ impl Sender {
     pub(super) fn begin_behind(&mut self, head_length: usize) {
         self.head_sent = head_length;
         self.sent += head_length as u64;
-        if let Source::Client { chunked, .. } = &mut self.source {
-            *chunked = false;
-        }
+        self.form = BodyForm::Plain;
     }
 
     /// Says whether everything has been sent.
@@ -117,7 +134,13 @@ impl Sender {
     ) -> Poll<Result<(), SendFailure>> {
         while self.head_sent < ex.upstream.request.as_bytes().len() {
             let rest = ex.upstream.request.as_bytes().get(self.head_sent..).unwrap_or_default();
-            let more = ready!(outlet.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
+            let sent = match self.source {
+                Source::Client { .. } if ex.received.has_body_at_hand() => {
+                    outlet.poll_send_with_more(cx, rest)
+                }
+                _ => outlet.poll_send(cx, rest),
+            };
+            let more = ready!(sent).map_err(|_| SendFailure::Peer)?;
             self.head_sent += more;
             self.sent += more as u64;
         }
@@ -135,6 +158,16 @@ impl Sender {
         Poll::Ready(Ok(()))
     }
 
+    /// Ends the body, with a record where that is due.
+    fn end(&mut self) {
+        if self.form == BodyForm::Records {
+            self.form = BodyForm::Plain;
+            fastcgi::end_stdin(&mut self.piece);
+        } else {
+            self.done = true;
+        }
+    }
+
     /// Gets the next piece of the body.
     fn poll_piece(
         &mut self,
@@ -150,6 +183,16 @@ impl Sender {
                     self.done = true;
                     return Poll::Ready(Ok(()));
                 };
+                if self.form == BodyForm::Records {
+                    let rest = bytes.get(*at..).unwrap_or_default();
+                    let piece = rest.get(..PIECE_BYTES).unwrap_or(rest);
+                    *at += piece.len();
+                    fastcgi::stdin(piece, &mut self.piece);
+                    if piece.is_empty() {
+                        self.end();
+                    }
+                    return Poll::Ready(Ok(()));
+                }
                 while *at < bytes.len() {
                     let rest = bytes.get(*at..).unwrap_or_default();
                     let more = ready!(outlet.poll_send(cx, rest)).map_err(|_| SendFailure::Peer)?;
@@ -163,13 +206,17 @@ impl Sender {
                     self.done = true;
                     return Poll::Ready(Ok(()));
                 };
-                let read = spool.read(&mut self.piece, PIECE_BYTES);
+                let mut payload = std::mem::take(&mut self.piece);
+                let read = spool.read(&mut payload, PIECE_BYTES);
                 let read = read.map_err(|_| SendFailure::Client(BodyFailure::Internal))?;
-                self.done = read == 0;
+                self.piece = framed(payload, self.form);
+                if read == 0 {
+                    self.end();
+                }
             }
-            Source::Client { chunked, total, size_max } => {
+            Source::Client { total, size_max } => {
                 if ex.received.body_left.is_done() {
-                    self.done = true;
+                    self.end();
                     return Poll::Ready(Ok(()));
                 }
                 let mut payload = std::mem::take(&mut self.piece);
@@ -188,17 +235,25 @@ impl Sender {
                 if *total > *size_max {
                     return Poll::Ready(Err(SendFailure::Client(BodyFailure::TooLarge)));
                 }
-                if *chunked {
-                    let mut framed = Vec::with_capacity(payload.len() + 16);
-                    encode::chunk(&payload, &mut framed);
-                    if ex.received.body_left.is_done() {
-                        framed.extend_from_slice(encode::LAST_CHUNK);
-                    }
-                    payload = framed;
+                self.piece = framed(payload, self.form);
+                if self.form == BodyForm::Chunked && ex.received.body_left.is_done() {
+                    self.piece.extend_from_slice(encode::LAST_CHUNK);
                 }
-                self.piece = payload;
             }
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Frames a piece of a body.
+fn framed(payload: Vec<u8>, form: BodyForm) -> Vec<u8> {
+    let mut framed = match form {
+        BodyForm::Plain => return payload,
+        BodyForm::Chunked | BodyForm::Records => Vec::with_capacity(payload.len() + 32),
+    };
+    match form {
+        BodyForm::Records => fastcgi::stdin(&payload, &mut framed),
+        BodyForm::Plain | BodyForm::Chunked => encode::chunk(&payload, &mut framed),
+    }
+    framed
 }
