@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AccessLog, CharsetMap, DefinedVariable, FileTree, Listener, Location, LogDestination, LogLevel, Scope,
-    Syslog, Upstream, VirtualServer,
+    Secret, Syslog, Upstream, VirtualServer,
 };
 
 /// One configuration of the data plane, complete and checked. Indices (`ServerId`, `VariableId`) point into it.
@@ -28,6 +28,8 @@ pub struct Plan {
     pub charset_maps: Vec<CharsetMap>,
     /// The files of the containers in whose place servers are; each has a name of its own.
     pub trees: Vec<FileTree>,
+    /// What keys of session tickets are made of, the same for as long as the supervisor lives.
+    pub ticket_seed: Secret,
 }
 
 impl Plan {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 pub struct Der(pub Vec<u8>);
 
 /// Bytes that nobody may see, such as a private key.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {

@@ -218,6 +218,7 @@ fn finish(reader: &mut Reader<'_>) -> (MainSettings, Plan, Vec<UpstreamSource>) 
         variables: std::mem::take(&mut reader.http.names.defined),
         charset_maps: std::mem::take(&mut reader.http.charset_maps),
         trees: Vec::new(),
+        ticket_seed: keel_model::Secret::default(),
     };
     let main = MainSettings {
         daemon: core.daemon.unwrap_or(true),

@@ -153,6 +153,13 @@ const PREFIXED: &[(&str, MakeVariable)] = &[
 #[rustfmt::skip]
 const SSL: &[(&str, SslVariable)] = &[
     ("alpn_protocol", SslVariable::AlpnProtocol), ("cipher", SslVariable::Cipher), ("ciphers", SslVariable::Ciphers),
+    ("client_cert", SslVariable::ClientCert), ("client_escaped_cert", SslVariable::ClientEscapedCert),
+    ("client_fingerprint", SslVariable::ClientFingerprint), ("client_i_dn", SslVariable::ClientIDn),
+    ("client_i_dn_legacy", SslVariable::ClientIDnLegacy), ("client_raw_cert", SslVariable::ClientRawCert),
+    ("client_s_dn", SslVariable::ClientSDn), ("client_s_dn_legacy", SslVariable::ClientSDnLegacy),
+    ("client_serial", SslVariable::ClientSerial), ("client_v_end", SslVariable::ClientVEnd),
+    ("client_v_remain", SslVariable::ClientVRemain), ("client_v_start", SslVariable::ClientVStart),
+    ("client_verify", SslVariable::ClientVerify), ("session_id", SslVariable::SessionId),
     ("curve", SslVariable::Curve), ("curves", SslVariable::Curves), ("protocol", SslVariable::Protocol),
     ("server_name", SslVariable::ServerName), ("session_reused", SslVariable::SessionReused),
 ];

@@ -189,7 +189,11 @@ fn tls() {
         &["[emerg] SSL_CTX_set_cipher_list(\"AES128-SHA\") failed (SSL: no cipher match):2"],
     );
     check_server("ssl_ecdh_curve x;", &["[emerg] SSL_CTX_set1_curves_list(\"x\") failed:2"]);
-    check_server("ssl_verify_client on;", &["[emerg] `ssl_verify_client` is not supported yet:2"]);
+    check_server("ssl_verify_client x;", &["[emerg] invalid value \"x\":2"]);
+    check_server(
+        "ssl_reject_handshake on; ssl_verify_client on;",
+        &["[emerg] no ssl_client_certificate for ssl_verify_client:2"],
+    );
 }
 
 /// A self-signed certificate and its key in PEM.

@@ -35,6 +35,7 @@ mod reports;
 mod rig;
 mod secure_link;
 mod send;
+mod sessions;
 mod snapshot;
 mod ssl_variables;
 mod stores;

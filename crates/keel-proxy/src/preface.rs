@@ -11,6 +11,8 @@ use keel_http::{
     proxy_header::{self, Addresses, Broken, Tlvs, V1_BYTES_MAX},
 };
 
+use keel_tls::Untrusted;
+
 use crate::transport::{Agreed, Offer};
 
 /// What a connection begins with. Only one that begins with anything has this.
@@ -39,6 +41,8 @@ pub(crate) enum Security {
 pub(crate) struct TlsFacts {
     pub(crate) agreed: Agreed,
     pub(crate) offer: Offer,
+    /// What is wrong with the client's certificate, if there is one and clients are asked for it.
+    pub(crate) untrusted: Option<Untrusted>,
 }
 
 /// The header of a connection whose listener asks for one.

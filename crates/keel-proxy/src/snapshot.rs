@@ -21,8 +21,8 @@ use std::{collections::HashMap, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 use keel_lb::Group;
 use keel_model::{
-    Address, ClientSettings, FileSource, Location, LocationMatcher, Plan, Rewrite, Root, Scope, ServerId,
-    ServerName, UpstreamKeepalive, UpstreamName,
+    Address, ClientSettings, FileSource, Location, LocationMatcher, Plan, Rewrite, Root, Scope, Secret,
+    ServerId, ServerName, UpstreamKeepalive, UpstreamName,
 };
 use keel_regex::Regex;
 use keel_tree::Tree;
@@ -218,6 +218,7 @@ pub(crate) fn compile(
         claims: &mut claims,
         trees: &trees,
         site: String::new(),
+        ticket_seed: tls::ticket_seed(&plan.ticket_seed),
         server_names: Vec::new(),
         files: Files::Host,
         charsets: Arc::new(Charsets::compile(&plan.charset_maps, charset_names(plan))),
@@ -286,6 +287,7 @@ struct Builder<'a, 'c> {
     trees: &'a HashMap<&'a str, Arc<Tree>>,
     /// Whose configuration the current server is of, where several share the data plane.
     site: String,
+    ticket_seed: Secret,
     /// The names of the current server.
     server_names: Vec<ServerName>,
     /// Where the paths of the current server lead.
@@ -347,7 +349,10 @@ impl Builder<'_, '_> {
             traffic: zones::claim(&zone, &mut self.zones, self.claims),
             name,
             client: server.client.clone(),
-            tls: server.ssl.as_deref().map(ServerTls::compile).transpose()?,
+            tls: match &server.ssl {
+                Some(settings) => Some(ServerTls::compile(settings, &self.ticket_seed, self.claims)?),
+                None => None,
+            },
             root,
             tree,
             named,

@@ -93,9 +93,10 @@ impl Lookup<'_> {
                 put(out, Some(if client.connection.tls().is_some() { b"https" } else { b"http" }))
             }
             Variable::Https => put(out, Some(if client.connection.tls().is_some() { b"on" } else { b"" })),
-            Variable::Ssl(variable) => {
-                client.connection.tls().is_some_and(|facts| ssl_variables::append(*variable, facts, out))
-            }
+            Variable::Ssl(variable) => client
+                .connection
+                .tls()
+                .is_some_and(|facts| ssl_variables::append(*variable, facts, clock.unix(), out)),
             Variable::Host if !ex.received.host.is_empty() => put(out, Some(&ex.received.host)),
             Variable::Host | Variable::ServerName => put(out, Some(ex.server(self.view).name.as_bytes())),
             Variable::ServerProtocol => put_some(out, self.protocol()),

@@ -260,6 +260,99 @@ fn large_bodies_pass_both_ways() {
 }
 
 #[test]
+fn sessions_are_resumed_on_every_worker_and_in_the_next_data_plane() {
+    let pair = ecdsa();
+    let adjust = |cache: Option<&str>, seed: &[u8]| {
+        let mut ssl = settings(vec![pair.clone()]).unwrap();
+        ssl.session_tickets = cache.is_none();
+        ssl.session_cache = cache.map(|name| SessionCacheZone { name: name.into(), size: ByteSize::mib(1) });
+        let seed = Secret::new(seed.to_vec());
+        move |plan: &mut Plan| {
+            secure(plan);
+            plan.process.workers = 3;
+            plan.servers[0].ssl = Some(ssl);
+            plan.ticket_seed = seed;
+            let variables = [SslVariable::SessionReused, SslVariable::SessionId].map(Variable::Ssl);
+            plan.servers[0].locations.push(says("/", &variables));
+        }
+    };
+    let tickets = [DataPlane::start(adjust(None, b"seed")), DataPlane::start(adjust(None, b"seed"))];
+    let cached = DataPlane::start(adjust(Some("sessions"), b""));
+    for version in [&TLS12, &TLS13] {
+        let check = |planes: [&DataPlane; 2]| {
+            let config = config(&[version]);
+            let ask = |plane| get(&mut connect_with(plane, config.clone(), "localhost").unwrap(), "/");
+            let first = ask(planes[0]);
+            assert!(first.starts_with(". "), "{first}");
+            for round in 0..6 {
+                let again = ask(planes[round % 2]);
+                assert_eq!(again, first.replace('.', "r"), "the session is the same one");
+            }
+        };
+        check([&tickets[0], &tickets[1]]);
+        check([&cached, &cached]);
+    }
+}
+
+#[test]
+fn certificates_of_clients_are_looked_at() {
+    let (known, unknown) = (ecdsa(), ecdsa());
+    let plane = DataPlane::start(|plan| {
+        secure(plan);
+        let mut ssl = settings(vec![ecdsa()]).unwrap();
+        ssl.verify_client = VerifyClient::On;
+        ssl.client_roots = known.chain.clone();
+        plan.servers[0].ssl = Some(ssl.clone());
+        let answer = |name: &str, ssl| VirtualServer {
+            names: vec![keel_model::ServerName::Exact(name.into())],
+            ssl,
+            locations: vec![says(
+                "/",
+                &[Variable::Ssl(SslVariable::ClientVerify), Variable::Ssl(SslVariable::ClientSDn)],
+            )],
+            ..plan.servers[0].clone()
+        };
+        let mut any = ssl.clone();
+        any.verify_client = VerifyClient::OptionalNoCa;
+        plan.servers = vec![answer("localhost", Some(ssl)), answer("any", Some(any))];
+        plan.listeners[0].servers.push(ServerId(1));
+    });
+    let ask = |pair: Option<&CertifiedPair>, name: &str, host: &str| {
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate));
+        let config = match pair {
+            Some(pair) => {
+                let chain = vec![CertificateDer::from(pair.chain[0].0.clone())];
+                let key = pair.key.reveal().to_vec().try_into().unwrap();
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let mut stream = connect_with(&plane, config, name).unwrap();
+        let (head, body) = ask_host(&mut stream, host);
+        (head, String::from_utf8(body).unwrap())
+    };
+    let dn = "SUCCESS CN=rcgen self signed cert ";
+    assert_eq!(ask(Some(&known), "localhost", "localhost"), (200, dn.to_owned()));
+    let (status, text) = ask(Some(&unknown), "localhost", "localhost");
+    assert!(status == 400 && text.contains("The SSL certificate error"), "{text}");
+    let (status, text) = ask(None, "localhost", "localhost");
+    assert!(status == 400 && text.contains("No required SSL certificate was sent"), "{text}");
+    let (status, text) = ask(Some(&unknown), "any", "any");
+    assert!(status == 200 && text.starts_with("FAILED:self-signed certificate "), "{text}");
+    assert_eq!(ask(Some(&unknown), "any", "localhost").0, 421);
+}
+
+/// Asks a host for `/`; gives the status and the body.
+fn ask_host(stream: &mut Stream, host: &str) -> (u16, Vec<u8>) {
+    let (head, body) = ask(stream, &format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+}
+
+#[test]
 fn plain_http_is_answered_and_refused() {
     let plane = DataPlane::start(secure);
     let mut client = plane.client();

@@ -12,6 +12,7 @@ mod ciphers;
 mod groups;
 mod pair;
 mod pem_file;
+mod verify;
 
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ pub use certificate::{Certificate, Unreadable};
 pub use ciphers::{CipherChoice, choose_ciphers, cipher_name};
 pub use groups::{GroupChoice, choose_groups, group_name};
 pub use pair::{PairError, certified_key};
-pub use pem_file::{KeyError, NoCertificates, read_certificates, read_key};
+pub use pem_file::{KeyError, NoCertificates, read_certificates, read_key, read_lists};
+pub use verify::{Purpose, Trust, Untrusted, has_signed, raw_subject, signature_schemes, verify};
 
 /// The source of cryptography with these suites of TLS 1.2, which come behind all of TLS 1.3, and groups; no groups are the
 /// library's own. Numbers that it doesn't have count for nothing.

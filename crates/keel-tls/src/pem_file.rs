@@ -51,6 +51,17 @@ pub fn read_certificates(text: &[u8]) -> Result<Vec<Der>, NoCertificates> {
     if certificates.is_empty() { Err(NoCertificates::None) } else { Ok(certificates) }
 }
 
+/// Gives all lists of revoked certificates of a file.
+///
+/// # Errors
+/// When there is none, or what is there is broken.
+pub fn read_lists(text: &[u8]) -> Result<Vec<Der>, NoCertificates> {
+    let sections = pem::parse_many(text).map_err(|_| NoCertificates::Broken)?;
+    let lists = sections.into_iter().filter(|section| section.tag() == "X509 CRL");
+    let lists: Vec<Der> = lists.map(|section| Der(section.into_contents())).collect();
+    if lists.is_empty() { Err(NoCertificates::None) } else { Ok(lists) }
+}
+
 /// Gives the private key of a file, decrypted with one of the passwords if need be.
 ///
 /// # Errors

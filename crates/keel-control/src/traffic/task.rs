@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io::Read,
     os::fd::OwnedFd,
     process::Command,
     time::Duration,
 };
 
-use keel_model::{Address, DataPlaneStatus, Order, Plan, Report};
+use keel_model::{Address, DataPlaneStatus, Order, Plan, Report, Secret};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout_at},
@@ -44,6 +45,8 @@ pub(super) struct Task {
     sockets: Sockets,
     /// The plan in effect, with the peers in effect.
     plan: Option<Plan>,
+    /// What keys of session tickets are made of, over all reloads and data planes.
+    ticket_seed: Secret,
     /// The last generation handed out.
     generation: u64,
     serving: Option<Serving>,
@@ -61,6 +64,13 @@ pub(super) struct Task {
     notices: mpsc::UnboundedSender<TrafficNotice>,
 }
 
+/// Makes what keys of session tickets are made of. Without randomness it is empty, and each data plane has its own.
+fn seed() -> Secret {
+    let mut seed = vec![0; 32];
+    let filled = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed));
+    if filled.is_ok() { Secret::new(seed) } else { Secret::default() }
+}
+
 impl Task {
     /// Makes one that serves nothing.
     pub(super) fn new(
@@ -74,6 +84,7 @@ impl Task {
             sharing,
             sockets: Sockets::default(),
             plan: None,
+            ticket_seed: seed(),
             generation: 0,
             serving: None,
             leaving: Vec::new(),
@@ -185,6 +196,7 @@ impl Task {
     async fn apply(&mut self, mut plan: Plan) -> Result<(), ApplyError> {
         self.generation += 1;
         plan.generation = self.generation;
+        plan.ticket_seed = self.ticket_seed.clone();
         let opened = self.sockets.open_missing(&plan.listeners, self.sharing).map_err(ApplyError::Listen)?;
         let same_process = self.plan.as_ref().is_some_and(|old| same_process(old, &plan));
         let holders = self.data_planes().map(DataPlane::id).collect();

@@ -6,19 +6,41 @@
 use std::time::UNIX_EPOCH;
 
 use keel_diag::{Diagnostic, Span};
-use keel_model::{CertifiedPair, Der, Layer, Own, Secret, ServerId, SslLayer, SslSettings, TlsVersions};
+use keel_model::{
+    ByteSize, CertifiedPair, Der, Layer, Own, Secret, ServerId, SessionCacheZone, SslLayer, SslSettings,
+    TlsVersions, VerifyClient,
+};
 use keel_tls::{Certificate, KeyError, PairError};
 
 use crate::{
-    arguments::{flag, keywords, size},
+    arguments::{flag, keyword, keywords, number32, seconds, size},
     ast::{Directive, Word},
     reader::{Frame, Reader},
     registry::{Arity, Contexts, Row, Setter},
+    value,
     variables::has_variables,
 };
 
 /// The code of what is said about a certificate that has expired.
 pub const EXPIRED: &str = "nginx::expired-certificate";
+
+/// The code of what is said about a file that can't be read.
+const MISSING: &str = "nginx::missing-certificate";
+
+/// The code of what is said about a file that holds something else.
+const BAD: &str = "nginx::bad-certificate";
+
+/// The smallest zone: nginx gives it eight pages of memory.
+const ZONE_BYTES_MIN: u64 = 8 * 4096;
+
+/// Sessions of a cache that says no number, as with OpenSSL.
+const BUILTIN_SESSIONS: u64 = 20_480;
+
+/// Bytes that a session takes, about.
+const SESSION_BYTES: u64 = 512;
+
+/// Sizes of files with keys of tickets.
+const TICKET_KEY_BYTES: [usize; 2] = [48, 80];
 
 /// What one block says.
 #[derive(Debug, Default)]
@@ -30,6 +52,18 @@ pub(crate) struct Settings {
     keys: Option<Vec<Word>>,
     /// `ssl_password_file`.
     passwords: Option<Vec<Secret>>,
+    /// `ssl_session_ticket_key`.
+    ticket_keys: Option<Vec<Word>>,
+    /// `ssl_client_certificate`.
+    client_roots: Option<Word>,
+    /// `ssl_trusted_certificate`.
+    trusted_roots: Option<Word>,
+    /// `ssl_crl`.
+    revoked: Option<Word>,
+    /// `ssl_stapling`.
+    stapling: Option<bool>,
+    /// `ssl_stapling_file`.
+    stapled: Option<Word>,
 }
 
 impl Settings {
@@ -39,6 +73,12 @@ impl Settings {
         self.certificates.inherit(&outer.certificates);
         self.keys.inherit(&outer.keys);
         self.passwords.inherit(&outer.passwords);
+        self.ticket_keys.inherit(&outer.ticket_keys);
+        self.client_roots.inherit(&outer.client_roots);
+        self.trusted_roots.inherit(&outer.trusted_roots);
+        self.revoked.inherit(&outer.revoked);
+        self.stapling.inherit(&outer.stapling);
+        self.stapled.inherit(&outer.stapled);
     }
 
     fn has_certificate(&self) -> bool {
@@ -163,6 +203,144 @@ pub(crate) const ROWS: &[Row] = &[
             reader.once(directive, |frame| &mut frame.ssl.layer.buffer_size, size);
         }),
     },
+    Row {
+        name: "ssl_session_timeout",
+        syntax: "time",
+        contexts: Contexts::HTTP_SERVER,
+        arity: Arity::ONE,
+        default: Some("5m"),
+        doc: "How long a session may be resumed. Keys of tickets change as often.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.ssl.layer.session_timeout, seconds);
+        }),
+    },
+    Row {
+        name: "ssl_session_tickets",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_SERVER,
+        arity: Arity::ONE,
+        default: Some("on"),
+        doc: "Whether clients keep their sessions in tickets. All workers read them, also after a reload and when the data \
+              plane has been replaced.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.ssl.layer.session_tickets, flag);
+        }),
+    },
+    Row {
+        name: "ssl_session_ticket_key",
+        syntax: "file",
+        contexts: Contexts::HTTP_SERVER,
+        arity: Arity::ONE,
+        default: None,
+        doc: "48 or 80 random bytes that keys of tickets are made of, for several machines that share their clients. The \
+              first makes tickets, the others only read them. The tickets are not those of OpenSSL.",
+        set: Setter::Simple(|reader, directive| {
+            reader.frame.ssl.ticket_keys.get_or_insert_default().extend(directive.args.first().cloned());
+        }),
+    },
+    Row {
+        name: "ssl_session_cache",
+        syntax: "off | none | [builtin[:size]] [shared:name:size]",
+        contexts: Contexts::HTTP_SERVER,
+        arity: Arity::Take(1, 2),
+        default: Some("none"),
+        doc: "A cache of sessions, of all workers and kept over a reload, for clients without tickets. `builtin` is a shared \
+              one, too.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.ssl.layer.session_cache, session_cache);
+        }),
+    },
+    Row {
+        name: "ssl_verify_client",
+        syntax: "on | off | optional | optional_no_ca",
+        contexts: Contexts::HTTP_SERVER,
+        arity: Arity::ONE,
+        default: Some("off"),
+        doc: "Whether clients are asked for a certificate. A request without one that is needed is answered with 400 (496), \
+              one with a certificate that isn't trusted with 400 (495).",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(
+                directive,
+                |frame| &mut frame.ssl.layer.verify_client,
+                |reader, directive| {
+                    let choices = [
+                        ("off", VerifyClient::Off),
+                        ("on", VerifyClient::On),
+                        ("optional", VerifyClient::Optional),
+                        ("optional_no_ca", VerifyClient::OptionalNoCa),
+                    ];
+                    keyword(reader, directive, &choices)
+                },
+            );
+        }),
+    },
+    Row {
+        name: "ssl_verify_depth",
+        syntax: "number",
+        contexts: Contexts::HTTP_SERVER,
+        arity: Arity::ONE,
+        default: Some("1"),
+        doc: "Certificates between a client's and its root at most.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.ssl.layer.verify_depth, number32);
+        }),
+    },
+    Row {
+        name: "ssl_client_certificate",
+        syntax: "file",
+        contexts: Contexts::HTTP_SERVER,
+        arity: Arity::ONE,
+        default: None,
+        doc: "Roots whose clients are trusted, in PEM. Clients are told their names.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.ssl.client_roots, first_word);
+        }),
+    },
+    Row {
+        name: "ssl_trusted_certificate",
+        syntax: "file",
+        contexts: Contexts::HTTP_SERVER,
+        arity: Arity::ONE,
+        default: None,
+        doc: "More roots whose clients are trusted. Clients aren't told of them.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.ssl.trusted_roots, first_word);
+        }),
+    },
+    Row {
+        name: "ssl_crl",
+        syntax: "file",
+        contexts: Contexts::HTTP_SERVER,
+        arity: Arity::ONE,
+        default: None,
+        doc: "Lists of revoked certificates of clients, in PEM: one of each authority.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.ssl.revoked, first_word);
+        }),
+    },
+    Row {
+        name: "ssl_stapling",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_SERVER,
+        arity: Arity::ONE,
+        default: Some("off"),
+        doc: "Whether clients get the authority's word on revocation with the certificate. It comes from \
+              `ssl_stapling_file`; authorities are not asked.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.ssl.stapling, flag);
+        }),
+    },
+    Row {
+        name: "ssl_stapling_file",
+        syntax: "file",
+        contexts: Contexts::HTTP_SERVER,
+        arity: Arity::ONE,
+        default: None,
+        doc: "The authority's word on revocation: an answer by OCSP, in DER.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.ssl.stapled, first_word);
+        }),
+    },
 ];
 
 fn protocols(reader: &mut Reader<'_>, directive: &Directive) -> Option<TlsVersions> {
@@ -242,13 +420,111 @@ fn passwords(reader: &mut Reader<'_>, directive: &Directive) -> Option<Vec<Secre
     Some(lines.filter(|line| !line.is_empty()).map(|line| Secret::new(line.to_vec())).collect())
 }
 
-/// Settles what a server says of TLS; nothing where it has neither certificate nor refusal.
+/// Settles what a server says of TLS; nothing where it says nothing.
 pub(crate) fn lower(reader: &mut Reader<'_>, server: &mut Frame) -> Option<Box<SslSettings>> {
-    if !server.ssl.has_certificate() && !server.ssl.rejects() {
+    let verify = server.ssl.layer.verify_client.unwrap_or(VerifyClient::Off);
+    let has_context = server.ssl.has_certificate() || server.ssl.rejects();
+    if !has_context && verify == VerifyClient::Off {
         return None;
     }
-    server.ssl.layer.certificates = Own(Some(pairs(reader, &server.ssl)));
-    Some(Box::new(server.ssl.layer.settle(SslSettings::default())))
+    let ssl = &mut server.ssl;
+    ssl.layer.certificates = Own(Some(pairs(reader, ssl)));
+    ssl.layer.ticket_keys = Own(ssl.ticket_keys.as_ref().map(|words| ticket_keys(reader, words)));
+    if verify != VerifyClient::Off {
+        ssl.layer.client_roots = Own(ssl.client_roots.as_ref().map(|word| roots(reader, word)));
+        ssl.layer.trusted_roots = Own(ssl.trusted_roots.as_ref().map(|word| roots(reader, word)));
+        ssl.layer.revoked = Own(ssl.revoked.as_ref().map(|word| revoked(reader, word)));
+    }
+    let has_roots = ssl.client_roots.is_some() || ssl.trusted_roots.is_some();
+    if matches!(verify, VerifyClient::On | VerifyClient::Optional)
+        && has_context
+        && !has_roots
+        && let Some(place) = server.opened
+    {
+        let nginx = "no ssl_client_certificate for ssl_verify_client";
+        let message = "`ssl_verify_client` needs `ssl_client_certificate`: no client would be trusted";
+        reader.error("nginx::no-roots", message, place, nginx);
+    }
+    let ssl = &mut server.ssl;
+    if ssl.stapling == Some(true) {
+        ssl.layer.stapled = Own(Some(stapled(reader, ssl.stapled.as_ref(), server.opened)));
+    }
+    Some(Box::new(ssl.layer.settle(SslSettings::default())))
+}
+
+fn first_word(_: &mut Reader<'_>, directive: &Directive) -> Option<Word> {
+    directive.args.first().cloned()
+}
+
+fn session_cache(reader: &mut Reader<'_>, directive: &Directive) -> Option<Option<SessionCacheZone>> {
+    let mut zone = None;
+    for word in &directive.args {
+        match cache(&word.text) {
+            Some(found) => zone = found.or(zone),
+            None => {
+                let nginx = format!("invalid session cache \"{}\"", word.text);
+                reader.invalid(directive, word, nginx, "`off`, `none`, `builtin` or `shared:name:size`");
+                return None;
+            }
+        }
+    }
+    Some(zone)
+}
+
+/// Reads one word of `ssl_session_cache`; `None` where it is none.
+fn cache(text: &str) -> Option<Option<SessionCacheZone>> {
+    let builtin = |sessions: u64| SessionCacheZone {
+        name: String::new(),
+        size: ByteSize(sessions.saturating_mul(SESSION_BYTES)),
+    };
+    if matches!(text, "off" | "none") {
+        return Some(None);
+    }
+    if text == "builtin" {
+        return Some(Some(builtin(BUILTIN_SESSIONS)));
+    }
+    if let Some(number) = text.strip_prefix("builtin:") {
+        return Some(Some(builtin(value::number(number)?)));
+    }
+    let (name, size) = text.strip_prefix("shared:")?.split_once(':').filter(|(name, _)| !name.is_empty())?;
+    let size = value::size(size).filter(|size| size.0 >= ZONE_BYTES_MIN)?;
+    Some(Some(SessionCacheZone { name: name.to_owned(), size }))
+}
+
+fn roots(reader: &mut Reader<'_>, word: &Word) -> Vec<Der> {
+    read_chain(reader, word).unwrap_or_default()
+}
+
+fn revoked(reader: &mut Reader<'_>, word: &Word) -> Vec<Der> {
+    let Some(text) = read(reader, word, "CRL") else { return Vec::new() };
+    match keel_tls::read_lists(&text) {
+        Ok(lists) => lists,
+        Err(_) => refuse(reader, word, "CRL", "no list of revoked certificates is in it").unwrap_or_default(),
+    }
+}
+
+fn ticket_keys(reader: &mut Reader<'_>, words: &[Word]) -> Vec<Secret> {
+    let mut keys = Vec::new();
+    for word in words {
+        let Some(bytes) = read(reader, word, "session ticket key") else { continue };
+        if TICKET_KEY_BYTES.contains(&bytes.len()) {
+            keys.push(Secret::new(bytes));
+        } else {
+            refuse::<()>(reader, word, "session ticket key", "it must be 48 or 80 bytes");
+        }
+    }
+    keys
+}
+
+fn stapled(reader: &mut Reader<'_>, word: Option<&Word>, place: Option<Span>) -> Option<Der> {
+    let Some(word) = word else {
+        let warning = Diagnostic::warning("nginx::no-stapling", "authorities are not asked about revocation");
+        let said =
+            place.map(|place| warning.at(place, "`ssl_stapling` has no effect without `ssl_stapling_file`"));
+        reader.diagnostics.extend(said.map(Diagnostic::once_per_run));
+        return None;
+    };
+    read(reader, word, "OCSP response").map(Der)
 }
 
 fn pairs(reader: &mut Reader<'_>, settings: &Settings) -> Vec<CertifiedPair> {
@@ -305,7 +581,7 @@ fn read_pair(
         Err(error) => {
             let place = if error == PairError::Key { key } else { certificate };
             let nginx = format!("cannot load certificate \"{shown}\": {error}");
-            reader.error("nginx::bad-certificate", error.to_string(), place.span, nginx);
+            reader.error(BAD, error.to_string(), place.span, nginx);
             return None;
         }
     }
@@ -364,16 +640,29 @@ fn read_key(reader: &mut Reader<'_>, word: &Word, passwords: &[Secret]) -> Optio
     }
 }
 
-/// Says that a file doesn't hold what it should.
+/// Says that a file doesn't hold what it should, once for all servers that inherit it.
 fn refuse<T>(reader: &mut Reader<'_>, word: &Word, what: &str, why: &str) -> Option<T> {
+    if is_said(reader, word) {
+        return None;
+    }
     let shown = shown(word);
     let nginx = format!("cannot load {what} \"{shown}\": {why}");
     reader.diagnostics.push(
-        Diagnostic::error("nginx::bad-certificate", format!("the {what} `{shown}` can't be used"))
+        Diagnostic::error(BAD, format!("the {what} `{shown}` can't be used"))
             .at(word.span, why.to_owned())
             .nginx(nginx),
     );
     None
+}
+
+/// Whether something is said of a file already.
+fn is_said(reader: &Reader<'_>, word: &Word) -> bool {
+    let of_file = |found: &&Diagnostic| matches!(found.code, BAD | MISSING);
+    reader
+        .diagnostics
+        .iter()
+        .filter(of_file)
+        .any(|found| found.labels.iter().any(|label| label.span == word.span))
 }
 
 /// Reads the file that a word names, or what it holds itself.
@@ -405,6 +694,7 @@ fn read(reader: &mut Reader<'_>, word: &Word, what: &str) -> Option<Vec<u8>> {
     let path = reader.conf_folder.join(&word.text);
     match reader.files.read(&path) {
         Ok(text) => Some(text),
+        Err(_) if is_said(reader, word) => None,
         Err(error) => {
             let path = reader.files.shown(&path);
             let nginx = format!(
@@ -413,13 +703,10 @@ fn read(reader: &mut Reader<'_>, word: &Word, what: &str) -> Option<Vec<u8>> {
                 path.display()
             );
             reader.diagnostics.push(
-                Diagnostic::error(
-                    "nginx::missing-certificate",
-                    format!("the {what} `{}` can't be read", word.text),
-                )
-                .at(word.span, format!("{}: {error}", path.display()))
-                .help("put it there, or name another file")
-                .nginx(nginx),
+                Diagnostic::error(MISSING, format!("the {what} `{}` can't be read", word.text))
+                    .at(word.span, format!("{}: {error}", path.display()))
+                    .help("put it there, or name another file")
+                    .nginx(nginx),
             );
             None
         }

@@ -12,7 +12,6 @@ use crate::{
 };
 
 /// The least shared memory that nginx takes for a zone: eight pages, and two for a cache's keys.
-const ZONE_BYTES_MIN: u64 = 8 * 4096;
 const KEYS_ZONE_BYTES_MIN: u64 = 2 * 4096;
 
 /// The least memory pool that nginx makes, and what its size is a multiple of.
@@ -206,23 +205,6 @@ pub(super) fn cache_valid(reader: &mut Reader<'_>, directive: &Directive) {
         if !value::number(&word.text).is_some_and(|status| (100..=599).contains(&status)) {
             let nginx = format!("invalid status \"{}\"", word.text);
             reader.invalid(directive, word, nginx, "a status from 100 to 599, or `any`");
-        }
-    }
-}
-
-/// `ssl_session_cache`.
-pub(super) fn ssl_session_cache(reader: &mut Reader<'_>, directive: &Directive) {
-    for word in &directive.args {
-        let text = word.text.as_str();
-        let sound = matches!(text, "off" | "none" | "builtin")
-            || text.strip_prefix("builtin:").is_some_and(|number| value::number(number).is_some())
-            || text.strip_prefix("shared:").is_some_and(|zone| {
-                let size = zone.split_once(':').filter(|(name, _)| !name.is_empty());
-                size.and_then(|(_, size)| value::size(size)).is_some_and(|size| size.0 >= ZONE_BYTES_MIN)
-            });
-        if !sound {
-            let nginx = format!("invalid session cache \"{text}\"");
-            reader.invalid(directive, word, nginx, "`off`, `none`, `builtin` or `shared:name:size`");
         }
     }
 }

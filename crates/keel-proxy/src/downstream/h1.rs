@@ -12,7 +12,7 @@ use keel_http::{
     host,
     uri::{self, Slashes},
 };
-use keel_model::{ClientSettings, LingeringClose, LogLevel};
+use keel_model::{ClientSettings, LingeringClose, LogLevel, VerifyClient};
 
 use super::{Rest, Resting, linger};
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     exchange::{Exchange, Method},
     job::{Ended, Job},
     phase,
-    preface::Security,
+    preface::{Security, TlsFacts},
     transport::Peeked,
     worker::{View, Worker},
 };
@@ -233,12 +233,36 @@ async fn refuse(
 
 /// Says why a request isn't fit for its connection, as a status.
 fn unfit(worker: &Worker, client: &Client, ex: &Exchange) -> Option<u16> {
-    match client.connection.preface.as_deref()?.tls {
+    match &client.connection.preface.as_deref()?.tls {
         Security::Missing => {
             client.log(worker, ex, LogLevel::Info, "client sent plain HTTP request to HTTPS port");
             Some(497)
         }
-        Security::None | Security::Awaited | Security::Tls(_) => None,
+        Security::Tls(facts) => untrusted(worker, client, ex, facts),
+        Security::None | Security::Awaited => None,
+    }
+}
+
+/// Says why the client's certificate doesn't do for the server that a request is for, as a status.
+fn untrusted(worker: &Worker, client: &Client, ex: &Exchange, facts: &TlsFacts) -> Option<u16> {
+    let view = ex.view().unwrap_or(&client.connection.view);
+    let wanted = ex.server(view).tls.as_ref()?.trust.as_ref()?.wanted;
+    let say = |text: &str| client.log(worker, ex, LogLevel::Info, text);
+    if facts.offer.server_name.as_ref().is_some_and(|name| name.as_bytes() != ex.received.host) {
+        say("client attempted to request the server name different from the one that was negotiated");
+        return Some(421);
+    }
+    match facts.untrusted {
+        Some(why) if wanted != VerifyClient::OptionalNoCa || !why.is_of_root() => {
+            let (number, text) = why.words();
+            say(&format!("client SSL certificate verify error: ({number}:{text})"));
+            Some(495)
+        }
+        _ if wanted == VerifyClient::On && facts.agreed.certificates.is_empty() => {
+            say("client sent no required SSL certificate");
+            Some(496)
+        }
+        _ => None,
     }
 }
 

@@ -6,6 +6,7 @@
 use std::{
     future::poll_fn,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -16,7 +17,7 @@ use super::{Rest, Resting};
 use crate::{
     client::Client,
     preface::{Security, TlsFacts},
-    snapshot::tls::Http2,
+    snapshot::tls::{ClientTrust, Http2},
     transport::{Alert, HandshakeFailure, Hello, Offer, Session, Tls, Transport},
     worker::Worker,
 };
@@ -32,7 +33,7 @@ const SSL2: u8 = 0x80;
 
 /// How beginning to speak TLS ended.
 enum Outcome {
-    Done(Box<Tls>, Offer),
+    Done(Box<Tls>, Offer, Option<Arc<ClientTrust>>),
     /// What came is no TLS: these bytes.
     Plain(Transport, Vec<u8>),
     Failed(Failure),
@@ -62,8 +63,11 @@ pub(super) async fn run(worker: &Rc<Worker>, client: &mut Client, rest: &Rest) -
     rest.end(worker);
     client.is_last |= rest.was_closing(worker);
     match outcome {
-        Outcome::Done(tls, offer) => {
-            let facts = TlsFacts { agreed: tls.agreed(), offer };
+        Outcome::Done(tls, offer, trust) => {
+            let agreed = tls.agreed();
+            let now = i64::try_from(worker.clock.unix().as_secs()).unwrap_or(i64::MAX);
+            let untrusted = trust.and_then(|trust| trust.doubt(&agreed.certificates, now));
+            let facts = TlsFacts { agreed, offer, untrusted };
             client.connection.secure(Security::Tls(Rc::new(facts)));
             client.resume(Transport::Tls(tls), Vec::new());
             true
@@ -129,7 +133,7 @@ async fn begin(
             return Outcome::Failed(failure);
         }
     };
-    let session = match session(client, &offer) {
+    let (session, trust) = match session(client, &offer) {
         Ok(session) => session,
         Err(failure) => {
             if let Failure::Rejected | Failure::NoCertificate = failure {
@@ -147,13 +151,13 @@ async fn begin(
     })
     .await;
     match done {
-        Ok(()) => Outcome::Done(tls, offer),
+        Ok(()) => Outcome::Done(tls, offer, trust),
         Err(failure) => Outcome::Failed(failure),
     }
 }
 
 /// Begins a session as the server wants it that the client means.
-fn session(client: &Client, offer: &Offer) -> Result<Session, Failure> {
+fn session(client: &Client, offer: &Offer) -> Result<(Session, Option<Arc<ClientTrust>>), Failure> {
     let names = client.names();
     let snapshot = &client.connection.view.snapshot;
     let meant = offer.server_name.as_ref().map(|name| names.find(name.as_bytes()).server);
@@ -168,9 +172,13 @@ fn session(client: &Client, offer: &Offer) -> Result<Session, Failure> {
         snapshot.listeners.get(client.connection.listener_at).is_some_and(|listener| listener.http2);
     let speaks = snapshot.servers.get(meant).is_some_and(|server| server.client.http2);
     let http2 = if listens || speaks { Http2::Offered } else { Http2::Unspoken };
-    let config = [wanted, default].into_iter().flatten().find_map(|tls| tls.config(http2));
-    let session = Session::server(config.ok_or(Failure::NoCertificate)?);
-    session.map_err(|error| Failure::Handshake(HandshakeFailure::Refused(error)))
+    let mut found = [wanted, default].into_iter().flatten();
+    let (tls, config) =
+        found.find_map(|tls| Some((tls, tls.config(http2)?))).ok_or(Failure::NoCertificate)?;
+    match Session::server(config) {
+        Ok(session) => Ok((session, tls.trust.clone())),
+        Err(error) => Err(Failure::Handshake(HandshakeFailure::Refused(error))),
+    }
 }
 
 /// Is ready when nothing more is waited for.

@@ -23,6 +23,7 @@ pub(crate) use self::{
     session::{Agreed, Session},
 };
 use super::{Look, Peeked, Socket};
+use crate::sessions::{self, SessionId};
 
 /// Room for what is read at once: a record of the largest size, and some.
 const READ_ROOM: usize = 18 << 10;
@@ -52,6 +53,7 @@ pub(crate) struct Tls {
     accepted: usize,
     /// Whether the other side will send no more.
     ended: bool,
+    session_id: SessionId,
 }
 
 /// Why there is no connection.
@@ -77,6 +79,7 @@ impl Tls {
             outgoing: Records::default(),
             accepted: 0,
             ended: false,
+            session_id: sessions::new_id(),
         }
     }
 
@@ -86,7 +89,7 @@ impl Tls {
 
     /// What both sides have agreed on.
     pub(crate) fn agreed(&self) -> Agreed {
-        self.session.agreed()
+        self.session.agreed(self.session_id)
     }
 
     /// Goes on with the handshake. Ready once application data may follow, both ways.
@@ -274,7 +277,16 @@ impl Tls {
     /// Works through records; what is left in `records` isn't whole.
     fn work(&mut self, records: &mut Vec<u8>, buffer: Option<&mut Vec<u8>>) -> Result<(), rustls::Error> {
         let mut plain = Plain { buffer, ahead: &mut self.ahead };
-        match self.session.work(records, &mut self.outgoing, &mut plain)? {
+        let (session, outgoing) = (&mut self.session, &mut self.outgoing);
+        let progress = if session.is_handshaking() {
+            let (progress, id) =
+                sessions::within(self.session_id, || session.work(records, outgoing, &mut plain));
+            self.session_id = id;
+            progress?
+        } else {
+            session.work(records, outgoing, &mut plain)?
+        };
+        match progress {
             Progress::Goes => {}
             Progress::Ended => self.ended = true,
         }

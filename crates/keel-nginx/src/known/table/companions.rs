@@ -4,12 +4,10 @@ use super::{HTTP, HTTP_ALL, HTTP_SERVER, MAIN, ONE, TLS_PROTOCOLS, TWO, foreign,
 use crate::{
     known::{
         Effect, Group,
-        checks::{access, cache_path, cache_valid, certificate_cache, ssl_session_cache},
+        checks::{access, cache_path, cache_valid, certificate_cache},
         signatures::{
             Repeats::{Many, Once},
-            Value::{
-                self, Checked, Flag, Keyword, Keywords, Milliseconds, Number, Offset, Seconds, Size, Text,
-            },
+            Value::{self, Checked, Flag, Keyword, Keywords, Milliseconds, Number, Offset, Size, Text},
         },
     },
     registry::Arity::{AtLeast, Take},
@@ -30,7 +28,6 @@ const PROXY_CACHE_USE_STALE: Value = Value::Keywords(&[
     "updating",
     "off",
 ]);
-const SSL_VERIFY_CLIENT: Value = Value::Keyword(&["off", "on", "optional", "optional_no_ca"]);
 
 #[rustfmt::skip]
 pub(super) const GROUPS: &[Group] = &[
@@ -92,28 +89,11 @@ pub(super) const GROUPS: &[Group] = &[
         ],
     },
     Group {
-        effect: Effect::Differs("clients would be let in without a certificate"),
+        effect: Effect::Harmless("certificates of clients are looked for in `ssl_crl` alone"),
         rows: &[
-            line("ssl_verify_client", HTTP_SERVER, ONE, Once, SSL_VERIFY_CLIENT),
-        ],
-    },
-    Group {
-        effect: Effect::Companion("ssl_verify_client"),
-        rows: &[
-            line("ssl_client_certificate", HTTP_SERVER, ONE, Once, Text),
-            line("ssl_crl", HTTP_SERVER, ONE, Once, Text),
             line("ssl_ocsp", HTTP_SERVER, ONE, Once, Keyword(&["off", "on", "leaf"])),
             line("ssl_ocsp_cache", HTTP_SERVER, ONE, Once, Text),
             line("ssl_ocsp_responder", HTTP_SERVER, ONE, Once, Text),
-            line("ssl_trusted_certificate", HTTP_SERVER, ONE, Once, Text),
-            line("ssl_verify_depth", HTTP_SERVER, ONE, Once, Number),
-        ],
-    },
-    Group {
-        effect: Effect::Harmless("clients get no word about revocation with the certificate, and ask for it themselves if they care"),
-        rows: &[
-            line("ssl_stapling", HTTP_SERVER, ONE, Once, Flag),
-            line("ssl_stapling_file", HTTP_SERVER, ONE, Once, Text),
         ],
     },
     Group {
@@ -149,10 +129,6 @@ pub(super) const GROUPS: &[Group] = &[
             line("ssl_certificate_cache", HTTP_SERVER, Take(1, 3), Once, Checked(certificate_cache)),
             line("ssl_certificate_compression", HTTP_SERVER, ONE, Once, Flag),
             line("ssl_object_cache_inheritable", MAIN, ONE, Once, Flag),
-            line("ssl_session_cache", HTTP_SERVER, Take(1, 2), Many, Checked(ssl_session_cache)),
-            line("ssl_session_ticket_key", HTTP_SERVER, ONE, Many, Text),
-            line("ssl_session_tickets", HTTP_SERVER, ONE, Once, Flag),
-            line("ssl_session_timeout", HTTP_SERVER, ONE, Once, Seconds),
         ],
     },
     Group {

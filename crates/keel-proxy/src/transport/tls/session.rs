@@ -2,6 +2,7 @@
 
 use rustls::{
     CipherSuite, HandshakeKind, ProtocolVersion, ServerConfig,
+    pki_types::CertificateDer,
     server::{ServerConnectionData, UnbufferedServerConnection},
     unbuffered::{
         ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedConnectionCommon,
@@ -10,6 +11,8 @@ use rustls::{
 };
 
 use std::{cell::RefCell, sync::Arc};
+
+use crate::sessions::SessionId;
 
 /// What a record of the largest size takes more than its bytes: header, nonce, type and tag, of either version.
 const RECORD_OVERHEAD: usize = 64;
@@ -105,6 +108,9 @@ pub(crate) struct Agreed {
     pub(crate) group: Option<u16>,
     pub(crate) alpn: Option<Vec<u8>>,
     pub(crate) is_resumed: bool,
+    /// The other side's certificate, then those that certify it.
+    pub(crate) certificates: Vec<CertificateDer<'static>>,
+    pub(crate) session_id: SessionId,
 }
 
 /// A session.
@@ -125,7 +131,7 @@ impl Session {
         }
     }
 
-    pub(super) fn agreed(&self) -> Agreed {
+    pub(super) fn agreed(&self, session_id: SessionId) -> Agreed {
         let state: &rustls::CommonState = match self {
             Self::Server(session) => session,
         };
@@ -135,6 +141,8 @@ impl Session {
             group: state.negotiated_key_exchange_group().map(|group| group.name().into()),
             alpn: state.alpn_protocol().map(<[u8]>::to_vec),
             is_resumed: state.handshake_kind() == Some(HandshakeKind::Resumed),
+            certificates: state.peer_certificates().unwrap_or_default().to_vec(),
+            session_id,
         }
     }
 
