@@ -569,10 +569,11 @@ fn read_pair(
         Ok(_) => {}
         Err(PairError::Mismatch) => {
             let name = self::shown(key);
+            let found =
+                Diagnostic::error("nginx::wrong-pair", format!("the key `{name}` isn't that of `{shown}`"));
+            let found = at(found, key, "of another certificate");
             reader.diagnostics.push(
-                Diagnostic::error("nginx::wrong-pair", format!("the key `{name}` isn't that of `{shown}`"))
-                    .at(key.span, "of another certificate")
-                    .at(certificate.span, "the certificate")
+                at(found, certificate, "the certificate")
                     .help("`openssl x509 -pubkey -noout -in CERTIFICATE` and `openssl pkey -pubout -in KEY` must agree")
                     .nginx(format!("SSL_CTX_use_PrivateKey(\"{name}\") failed (SSL: key values mismatch)")),
             );
@@ -581,7 +582,8 @@ fn read_pair(
         Err(error) => {
             let place = if error == PairError::Key { key } else { certificate };
             let nginx = format!("cannot load certificate \"{shown}\": {error}");
-            reader.error(BAD, error.to_string(), place.span, nginx);
+            let found = Diagnostic::error(BAD, error.to_string()).nginx(nginx);
+            reader.diagnostics.push(at(found, place, ""));
             return None;
         }
     }
@@ -647,12 +649,14 @@ fn refuse<T>(reader: &mut Reader<'_>, word: &Word, what: &str, why: &str) -> Opt
     }
     let shown = shown(word);
     let nginx = format!("cannot load {what} \"{shown}\": {why}");
-    reader.diagnostics.push(
-        Diagnostic::error(BAD, format!("the {what} `{shown}` can't be used"))
-            .at(word.span, why.to_owned())
-            .nginx(nginx),
-    );
+    let found = Diagnostic::error(BAD, format!("the {what} `{shown}` can't be used: {why}")).nginx(nginx);
+    reader.diagnostics.push(at(found, word, ""));
     None
+}
+
+/// Adds the place that a word stands in, unless it is the key itself: messages show the lines of their places.
+fn at(found: Diagnostic, word: &Word, label: &str) -> Diagnostic {
+    if word.text.starts_with("data:") { found } else { found.at(word.span, label) }
 }
 
 /// Whether something is said of a file already.
@@ -667,9 +671,6 @@ fn is_said(reader: &Reader<'_>, word: &Word) -> bool {
 
 /// Reads the file that a word names, or what it holds itself.
 fn read(reader: &mut Reader<'_>, word: &Word, what: &str) -> Option<Vec<u8>> {
-    if let Some(text) = word.text.strip_prefix("data:") {
-        return Some(text.as_bytes().to_vec());
-    }
     if has_variables(&word.text) {
         reader.diagnostics.push(
             Diagnostic::error(
@@ -679,6 +680,9 @@ fn read(reader: &mut Reader<'_>, word: &Word, what: &str) -> Option<Vec<u8>> {
             .at(word.span, "it is read when the configuration is"),
         );
         return None;
+    }
+    if let Some(text) = word.text.strip_prefix("data:") {
+        return Some(text.as_bytes().to_vec());
     }
     if word.text.starts_with("engine:") || word.text.starts_with("store:") {
         reader.diagnostics.push(
