@@ -2,7 +2,7 @@
 
 use keel_model::Plan;
 
-use crate::{phase, rig::Rig};
+use crate::{http2, phase, rig::Rig};
 
 /// A worker without listeners.
 pub struct Plane(Rig);
@@ -24,4 +24,11 @@ impl Plane {
         });
         answered.map(|((), response)| response)
     }
+}
+
+/// The lines that a request of HTTP/2 becomes; `None` where it is refused.
+pub fn lines_of_http2(parts: &http::request::Parts) -> Option<Vec<u8>> {
+    let mut lines = Vec::new();
+    http2::fields::write_request(parts, &mut lines).ok()?;
+    Some(lines)
 }
