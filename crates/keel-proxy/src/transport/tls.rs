@@ -54,6 +54,8 @@ pub(crate) struct Tls {
     /// Whether the other side will send no more.
     ended: bool,
     session_id: SessionId,
+    /// Whether the session has failed. It has said so to the other side and must not be asked anything more.
+    has_failed: bool,
 }
 
 /// Why there is no connection.
@@ -80,6 +82,7 @@ impl Tls {
             accepted: 0,
             ended: false,
             session_id: sessions::new_id(),
+            has_failed: false,
         }
     }
 
@@ -150,7 +153,7 @@ impl Tls {
         if self.accepted == 0 {
             ready!(self.poll_flush(cx))?;
             let piece = bytes.get(..bytes.len().min(SENT_MAX)).unwrap_or_default();
-            self.session.encrypt(piece, &mut self.outgoing).map_err(failed)?;
+            self.encrypt(piece)?;
             self.accepted = piece.len();
         }
         ready!(self.poll_flush(cx))?;
@@ -171,7 +174,7 @@ impl Tls {
                 let room = piece.get_mut(..length_max.min(SENT_MAX)).unwrap_or_default();
                 let read = rustix::io::pread(file, &mut *room, *offset)?;
                 let piece = room.get(..read).unwrap_or_default();
-                self.session.encrypt(piece, &mut self.outgoing).map_err(failed)?;
+                self.encrypt(piece)?;
                 Ok::<_, io::Error>(read)
             })?;
             if read == 0 {
@@ -216,8 +219,7 @@ impl Tls {
     }
 
     pub(super) fn shutdown_write(&mut self) {
-        self.session.close(&mut self.outgoing);
-        self.send_what_goes();
+        self.close();
         self.socket.shutdown_write();
     }
 
@@ -276,21 +278,40 @@ impl Tls {
 
     /// Works through records; what is left in `records` isn't whole.
     fn work(&mut self, records: &mut Vec<u8>, buffer: Option<&mut Vec<u8>>) -> Result<(), rustls::Error> {
+        if self.has_failed {
+            return Err(rustls::Error::General("the session has failed".into()));
+        }
         let mut plain = Plain { buffer, ahead: &mut self.ahead };
         let (session, outgoing) = (&mut self.session, &mut self.outgoing);
         let progress = if session.is_handshaking() {
             let (progress, id) =
                 sessions::within(self.session_id, || session.work(records, outgoing, &mut plain));
             self.session_id = id;
-            progress?
+            progress
         } else {
-            session.work(records, outgoing, &mut plain)?
+            session.work(records, outgoing, &mut plain)
         };
-        match progress {
-            Progress::Goes => {}
-            Progress::Ended => self.ended = true,
-        }
+        self.has_failed = progress.is_err();
+        self.ended |= progress? == Progress::Ended;
         Ok(())
+    }
+
+    /// Makes records of bytes, which wait to be sent.
+    fn encrypt(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.has_failed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let written = self.session.encrypt(bytes, &mut self.partial, &mut self.outgoing);
+        self.has_failed = written.is_err();
+        written.map_err(failed)
+    }
+
+    /// Says that nothing more will be sent, where that can still be said.
+    fn close(&mut self) {
+        if !self.has_failed {
+            self.session.close(&mut self.partial, &mut self.outgoing);
+        }
+        self.send_what_goes();
     }
 
     fn keep(&mut self, records: &[u8]) {
@@ -318,9 +339,12 @@ impl Tls {
 
 impl Drop for Tls {
     fn drop(&mut self) {
+        // What has panicked may do so again, and two panics end the process.
+        if std::thread::panicking() {
+            return;
+        }
         // Without a word about the end, the other side can't tell it from a connection that was cut.
-        self.session.close(&mut self.outgoing);
-        self.send_what_goes();
+        self.close();
     }
 }
 

@@ -159,22 +159,32 @@ impl Session {
         }
     }
 
-    /// Makes records of bytes.
-    pub(super) fn encrypt(&mut self, bytes: &[u8], outgoing: &mut Records) -> Result<(), rustls::Error> {
-        self.write(Writing::Bytes(bytes), outgoing)
+    /// Makes records of bytes. `records` is what [`work`](Self::work) has left.
+    pub(super) fn encrypt(
+        &mut self,
+        bytes: &[u8],
+        records: &mut Vec<u8>,
+        outgoing: &mut Records,
+    ) -> Result<(), rustls::Error> {
+        self.write(Writing::Bytes(bytes), records, outgoing)
     }
 
-    /// Says that nothing more will be sent.
-    pub(super) fn close(&mut self, outgoing: &mut Records) {
+    /// Says that nothing more will be sent. `records` is what [`work`](Self::work) has left.
+    pub(super) fn close(&mut self, records: &mut Vec<u8>, outgoing: &mut Records) {
         if !self.is_handshaking() {
             // Who can't be told finds the connection closed.
-            let _ = self.write(Writing::End, outgoing);
+            let _ = self.write(Writing::End, records, outgoing);
         }
     }
 
-    fn write(&mut self, what: Writing<'_>, outgoing: &mut Records) -> Result<(), rustls::Error> {
+    fn write(
+        &mut self,
+        what: Writing<'_>,
+        records: &mut Vec<u8>,
+        outgoing: &mut Records,
+    ) -> Result<(), rustls::Error> {
         match self {
-            Self::Server(session) => write(&mut **session, what, outgoing),
+            Self::Server(session) => write(&mut **session, what, records, outgoing),
         }
     }
 }
@@ -270,37 +280,53 @@ fn work<S: Side>(
     records.drain(..used.min(records.len()));
     if outcome.is_err() {
         // What is wrong is said to the other side.
-        say(session, outgoing);
+        say(session, records, outgoing);
     }
     outcome
 }
 
-/// Takes what a session has to say although it has failed.
-fn say<S: Side>(session: &mut UnbufferedConnectionCommon<S>, outgoing: &mut Records) {
-    while let Ok(ConnectionState::EncodeTlsData(mut data)) = S::process(session, &mut []).state {
-        if outgoing.append(0, |room| data.encode(room), encode_needs).is_err() {
+/// Takes what a session has to say although it has failed. It is asked for nothing else: it would fail once more.
+fn say<S: Side>(session: &mut UnbufferedConnectionCommon<S>, records: &mut Vec<u8>, outgoing: &mut Records) {
+    while session.wants_write() {
+        let UnbufferedStatus { discard, state } = S::process(session, records);
+        let Ok(ConnectionState::EncodeTlsData(mut data)) = state else { return };
+        let said = outgoing.append(0, |room| data.encode(room), encode_needs);
+        records.drain(..discard.min(records.len()));
+        if said.is_err() {
             return;
         }
     }
 }
 
+/// Writes, with what is left of records at hand: a session that has seen a part of a message in them looks at that part
+/// again, and panics where it is missing.
 fn write<S: Side>(
     session: &mut UnbufferedConnectionCommon<S>,
     what: Writing<'_>,
+    records: &mut Vec<u8>,
     outgoing: &mut Records,
 ) -> Result<(), rustls::Error> {
     loop {
-        match S::process(session, &mut []).state? {
-            ConnectionState::EncodeTlsData(mut data) => {
-                outgoing.append(0, |room| data.encode(room), encode_needs).map_err(general)?;
+        let UnbufferedStatus { discard, state } = S::process(session, records);
+        let is_written = match state {
+            Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                outgoing.append(0, |room| data.encode(room), encode_needs).map_err(general).map(|()| false)
             }
-            ConnectionState::TransmitTlsData(data) => data.done(),
-            ConnectionState::WriteTraffic(mut traffic) => {
-                return put(&mut traffic, what, outgoing).map_err(general);
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                data.done();
+                Ok(false)
+            }
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                put(&mut traffic, what, outgoing).map_err(general).map(|()| true)
             }
             // It has been seen where records were read.
-            ConnectionState::PeerClosed => {}
-            _ => return Err(rustls::Error::General("the connection takes no bytes".into())),
+            Ok(ConnectionState::PeerClosed) => Ok(false),
+            Ok(_) => Err(rustls::Error::General("the connection takes no bytes".into())),
+            Err(error) => Err(error),
+        };
+        records.drain(..discard.min(records.len()));
+        if is_written? {
+            return Ok(());
         }
     }
 }
@@ -333,4 +359,69 @@ fn encode_needs(error: &EncodeError) -> Option<usize> {
 
 fn general(error: impl std::fmt::Display) -> rustls::Error {
     rustls::Error::General(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use keel_model::{CertifiedPair, Der, Secret};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::ServerName};
+
+    use super::*;
+
+    /// A server's side, a client's, and the records of the client's first message.
+    fn both() -> (Session, ClientConnection, Vec<u8>) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(vec!["h".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let pair = CertifiedPair {
+            chain: vec![Der(certificate.der().to_vec())],
+            key: Secret::new(key.serialize_der()),
+        };
+        let provider = keel_tls::provider(&[], &[]);
+        let server = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(
+                keel_tls::certified_key(&pair).unwrap(),
+            )));
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut client = ClientConnection::new(Arc::new(client), ServerName::try_from("h").unwrap()).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        (Session::server(Arc::new(server)).unwrap(), client, hello)
+    }
+
+    fn work(
+        session: &mut Session,
+        records: &mut Vec<u8>,
+        outgoing: &mut Records,
+    ) -> Result<Progress, rustls::Error> {
+        session.work(records, outgoing, &mut Plain { buffer: None, ahead: &mut Vec::new() })
+    }
+
+    #[test]
+    fn a_message_cut_over_records_is_refused_and_nothing_more() {
+        for behind in
+            [&b"\x17\x03\x03\x00\x01x"[..], b"\x15\x03\x03\x00\x02\x01\x00", b"\x14\x03\x03\x00\x01\x01"]
+        {
+            let (mut session, _, mut records) = both();
+            let mut outgoing = Records::default();
+            assert_eq!(work(&mut session, &mut records, &mut outgoing), Ok(Progress::Goes));
+            // A byte of a message that is longer, and a record of another kind.
+            records.extend_from_slice(b"\x16\x03\x03\x00\x01\x0b");
+            if work(&mut session, &mut records, &mut outgoing).is_ok() {
+                records.extend_from_slice(behind);
+                assert!(work(&mut session, &mut records, &mut outgoing).is_err());
+            }
+            // What the server has answered, and why it goes no further.
+            assert!(!outgoing.is_empty());
+        }
+    }
 }
