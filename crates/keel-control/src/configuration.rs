@@ -16,6 +16,7 @@ use crate::{
     located::Names,
     peers::{Binding, Pools, fill_peers},
     resolve::{Known, bind, settle_syslog},
+    resolvers::{Surroundings, settle_resolvers},
     sockets::test_bind,
     traffic::{LogReaders, open_log},
 };
@@ -175,6 +176,7 @@ impl ServeOptions {
             let mut plan = configuration.plan;
             fill_peers(&mut plan, &bindings, &Pools::new(), &Names::new());
             diagnostics.extend(settle_syslog(&mut plan, &configuration.syslog_names, &known));
+            diagnostics.extend(settle_resolvers(&mut plan, &known, Surroundings::AsWritten));
             diagnostics.extend(settle_user(&mut plan, &configuration.main, MissingUser::IsAnError));
             let default_folder = match self.default_folder {
                 DefaultFolder::IsMade => Some(self.nginx.prefix.join(DEFAULT_FOLDER)),

@@ -15,6 +15,7 @@ mod orphans;
 mod peers;
 pub mod project;
 mod resolve;
+mod resolvers;
 mod serve;
 mod sockets;
 mod traffic;

@@ -138,5 +138,11 @@ fn instance_peer(instance: &PoolInstance, port: u16, like: &Peer) -> Option<Peer
 
 fn located_peer(located: &Located, like: &Peer) -> Peer {
     let key = PeerKey { address: Address::Tcp(located.address), incarnation: located.incarnation };
-    Peer { key, instance: located.instance.clone(), ..like.clone() }
+    let mut peer = Peer { key, instance: located.instance.clone(), ..like.clone() };
+    if let Some(record) = located.record {
+        // A weight in the file is meant.
+        peer.weight = if like.weight == 1 { record.weight } else { like.weight };
+        peer.backup |= record.is_backup;
+    }
+    peer
 }

@@ -120,6 +120,7 @@ pub(crate) fn settle_syslog(plan: &mut Plan, names: &[SyslogName], known: &Known
 /// Refuses what the resolver can't do.
 fn check_resolver(resolver: &Resolver, server: &ServerEntry) -> Result<(), Box<Diagnostic>> {
     let is_cluster = resolver.source == ResolverSource::Kubernetes;
+    let is_engine = resolver.source == ResolverSource::Docker;
     if is_cluster && !cfg!(feature = "kubernetes") {
         let message = "`resolver kubernetes` isn't in this program";
         let diagnostic =
@@ -128,16 +129,16 @@ fn check_resolver(resolver: &Resolver, server: &ServerEntry) -> Result<(), Box<D
             diagnostic.help("build it with the feature `kubernetes`, or use `resolver system`"),
         ));
     }
-    if server.port_name.is_some() && !is_cluster {
+    if server.port_name.is_some() && is_engine {
         return Err(Box::new(no_port_names(server)));
     }
     Ok(())
 }
 
 fn no_port_names(server: &ServerEntry) -> Diagnostic {
-    Diagnostic::error("nginx::unsupported-parameter", "`service` names a port of a Kubernetes Service only")
-        .at(server.span, "requests would go to another port than the file says")
-        .help("write the port's number, or `resolver kubernetes;` and `resolve`")
+    Diagnostic::error("nginx::unsupported-parameter", "nobody says which port `service` names")
+        .at(server.span, "DNS servers and Kubernetes know services, the container engine doesn't")
+        .help("write the port's number, or add `resolve` and a `resolver` of either kind")
 }
 
 fn no_resolver(server: &ServerEntry, upstream: &UpstreamSource) -> Diagnostic {
@@ -147,7 +148,7 @@ fn no_resolver(server: &ServerEntry, upstream: &UpstreamSource) -> Diagnostic {
         .nginx(format!("no resolver defined to resolve names at run time in upstream \"{}\"", upstream.name))
 }
 
-fn look_up(host: &str, port: u16) -> Option<Vec<SocketAddr>> {
+pub(crate) fn look_up(host: &str, port: u16) -> Option<Vec<SocketAddr>> {
     let mut addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().ok()?.collect();
     addresses.dedup();
     (!addresses.is_empty()).then_some(addresses)
@@ -261,10 +262,12 @@ mod tests {
     }
 
     #[test]
-    fn ports_have_names_in_a_cluster_alone() {
+    fn ports_have_names_in_dns_and_in_a_cluster() {
         let line = "server app.shop service=http resolve;";
-        let refused = Err("`service` names a port of a Kubernetes Service only".to_owned());
-        assert_eq!(follow(line, Some(ResolverSource::System)), refused);
+        let refused = Err("nobody says which port `service` names".to_owned());
+        assert_eq!(follow(line, Some(ResolverSource::Docker)), refused);
+        let followed = follow(line, Some(ResolverSource::System)).expect("is followed");
+        assert_eq!(followed.port_name.as_deref(), Some("http"));
         if cfg!(feature = "kubernetes") {
             let followed = follow(line, Some(ResolverSource::Kubernetes)).expect("is followed");
             assert_eq!(followed.port_name.as_deref(), Some("http"));

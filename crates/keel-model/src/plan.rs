@@ -51,6 +51,26 @@ impl Plan {
         scopes
     }
 
+    /// Changes every scope: of each server, of its locations, and of `limit_except` and `if` in them.
+    pub fn for_each_scope(&mut self, change: &mut dyn FnMut(&mut Scope)) {
+        fn walk(locations: &mut [Location], change: &mut dyn FnMut(&mut Scope)) {
+            for location in locations {
+                change(&mut location.scope);
+                if let Some(except) = &mut location.scope.core.limit_except {
+                    change(&mut except.scope);
+                }
+                for scope in location.rewrite.scopes_mut() {
+                    change(scope);
+                }
+                walk(&mut location.locations, change);
+            }
+        }
+        for server in &mut self.servers {
+            change(&mut server.scope);
+            walk(&mut server.locations, change);
+        }
+    }
+
     /// Changes every syslog server that a log goes to.
     pub fn for_each_syslog(&mut self, mut change: impl FnMut(&mut Syslog)) {
         fn walk(locations: &mut [Location], change: &mut dyn FnMut(&mut Syslog)) {

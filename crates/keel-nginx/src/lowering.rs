@@ -154,6 +154,7 @@ fn lower_scope(reader: &mut Reader<'_>, literals: &mut Literals, frame: &mut Fra
         frame.scope.content.0 = Some(pass.lower(literals));
     }
     frame.scope.proxy.redirects.0 = Some(frame.proxy.redirects());
+    frame.scope.core.resolver.0 = Some(frame.resolver.lower());
     let mut scope = frame.scope.settle(defaults(reader));
     reader.http.limit_zones.fill(&mut scope);
     if let Some(place) = frame.opened {

@@ -308,7 +308,7 @@ fn proxy_pass_of_all_forms() {
     check("/w/", named("unix:/s.sock"), "localhost", "", Some("/y"));
     let lit = |text: &str| Part::Literal(text.into());
     let evaluated = proxy(location(&server, "z"));
-    let authority = Template { parts: vec![Part::Variable(Variable::Host), lit(":80")] };
+    let authority = Template { parts: vec![lit("http://"), Part::Variable(Variable::Host), lit(":80")] };
     assert_eq!(evaluated.target, ProxyTarget::Evaluated(authority));
     let uri = Template { parts: vec![lit("/a/"), Part::Variable(Variable::Capture(1))] };
     assert_eq!(evaluated.uri, Some(uri));

@@ -30,6 +30,7 @@ mod passwords;
 mod phase;
 mod preface;
 mod reports;
+mod resolver;
 #[cfg(any(test, feature = "fuzz"))]
 #[cfg_attr(not(test), expect(dead_code, reason = "fuzz targets use a part of it"))]
 mod rig;

@@ -51,6 +51,7 @@ use crate::{
     filter::{self, Chain},
     log::{self, AccessLogs, ErrorLogs},
     passwords::Passwords,
+    resolver::PlaceResolver,
     stores::{Claimed, Claims, Stores},
     upstream::queue::QueueLength,
 };
@@ -81,6 +82,8 @@ pub(crate) struct Place {
     pub(crate) limits: Option<Box<Limits>>,
     pub(crate) referers: Option<Box<Referers>>,
     pub(crate) limit_except: Option<Box<Excepted>>,
+    /// Who is asked for names that only requests show.
+    pub(crate) resolver: Option<Box<PlaceResolver>>,
     pub(crate) access_logs: AccessLogs,
     pub(crate) error_logs: ErrorLogs,
     /// Where a location's requests are counted beside its server's.
@@ -417,6 +420,7 @@ impl Builder<'_, '_> {
             referers: Referers::compile(&scope.referer, &self.server_names)?,
             limit_except,
             limits: Limits::compile(scope, &self.site, self.claims),
+            resolver: PlaceResolver::compile(scope, self.claims),
             access_logs: log::access(&scope.log, &mut self.claims.logs)?,
             error_logs: log::errors(&scope.core.error_logs, &mut self.claims.logs)?,
             scope: scope.clone(),

@@ -28,7 +28,7 @@ pub(crate) use self::{
     stream::PeerStream,
 };
 
-use self::{attempt::attempt, retry::Allowed};
+use self::{attempt::attempt, retry::Allowed, route::Found};
 use crate::{
     answer::PeerAnswer,
     client,
@@ -55,7 +55,12 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
     if let Err(failure) = read {
         return client::body_failed(job, failure);
     }
-    let target = match route::find(job, program) {
+    let found = match route::find(job, program) {
+        Ok(Found::Target(target)) => Ok(target),
+        Ok(Found::Unresolved(name)) => Box::pin(route::resolve(job, *name)).await,
+        Err(status) => Err(status),
+    };
+    let target = match found {
         Ok(target) => target,
         Err(status) => return Flow::status(status),
     };

@@ -63,7 +63,7 @@ fn an_evaluated_address_sends_its_own_host_and_one_line() {
         balance(plan, &[peer.address]);
         let mut evaluated = |prefix: &str, variable: Variable| {
             let mut location = proxy_location(prefix, "u");
-            let target = template("u", variable);
+            let target = template("http://u", variable);
             location.scope.content = Content::Proxy(ProxyPass {
                 target: ProxyTarget::Evaluated(target.clone()),
                 host: target,

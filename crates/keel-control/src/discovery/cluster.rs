@@ -42,7 +42,7 @@ impl Way {
 
 /// The source of a name: the cluster, or DNS for a name that no Service can have.
 pub(super) fn source(name: &FollowedName, way: &Way) -> Source {
-    let Some(service) = ServiceRef::parse(&name.host) else { return Source::Dns };
+    let Some(service) = ServiceRef::parse(&name.host) else { return Source::Dns(Vec::new()) };
     let choice = match &name.port_name {
         Some(port) => PortChoice::Name(port.clone()),
         None => PortChoice::Number(name.port),
@@ -84,6 +84,7 @@ impl Followed {
                 address: member.address,
                 incarnation: member.incarnation,
                 instance: name.map(str::to_owned),
+                record: None,
             });
             self.found.send_replace(Some(members.collect()));
         }

@@ -124,7 +124,7 @@ impl Containers {
                     let address = SocketAddr::new(*ip, port);
                     let (incarnation, instance) = (container.incarnation, Some(container.name.clone()));
                     found.push(Match {
-                        located: Located { address, incarnation, instance },
+                        located: Located { address, incarnation, instance, record: None },
                         proven: container.health == Health::Well && container.leaving == Leaving::No,
                     });
                     break;

@@ -2,7 +2,12 @@
 //!
 //! hickory-resolver asks; its cache is off, because how long an answer holds is decided by the follower.
 
-use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use hickory_resolver::{
     TokioResolver,
@@ -10,12 +15,14 @@ use hickory_resolver::{
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::{
         op::ResponseCode,
-        rr::{RData, RecordType},
+        rr::{RData, RecordType, rdata::SRV},
     },
     system_conf::read_system_conf,
 };
-use keel_model::{NameServer, Resolver, ResolverSource};
+use keel_model::{FollowedName, NameServer, Resolver, ResolverSource};
 use tokio::time::Instant;
+
+use crate::located::SrvRecord;
 
 /// Docker's DNS in every container of a network that a user made. Its TTL is always 600 s.
 const DOCKER_DNS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 11));
@@ -29,6 +36,10 @@ const EMPTY_INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// Names that need no DNS, and how often they are looked at.
 const HOSTS_FILE: &str = "/etc/hosts";
 const HOSTS_FILE_INTERVAL: Duration = Duration::from_secs(5);
+/// Hosts of one service at most; further ones are left out.
+const SERVICES_MAX: usize = 256;
+/// Aliases that a service's name may lead over.
+const ALIASES_MAX: usize = 8;
 /// How long one server may take before it is asked again, or another one.
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -49,8 +60,15 @@ pub(super) enum DnsFailure {
 /// The addresses of a name, and how long they hold.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Answer {
-    pub(super) addresses: BTreeSet<IpAddr>,
+    pub(super) addresses: Vec<Place>,
     pub(super) holds: Duration,
+}
+
+/// An address with its port, and what a SRV record says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) address: SocketAddr,
+    pub(super) record: Option<SrvRecord>,
 }
 
 /// Asks certain servers.
@@ -64,6 +82,8 @@ pub(super) struct Dns {
 #[derive(Default)]
 struct Records {
     addresses: Vec<IpAddr>,
+    services: Vec<SRV>,
+    alias: Option<String>,
     ttl: Option<Duration>,
 }
 
@@ -93,31 +113,96 @@ impl Dns {
         Ok(Self { resolver: builder.build()?, is_docker })
     }
 
-    /// Asks for all addresses of a name.
-    pub(super) async fn ask(&self, host: &str, settings: &Resolver) -> Result<Answer, DnsFailure> {
+    /// Asks for all addresses of a name, or of the service that it names.
+    pub(super) async fn ask(&self, name: &FollowedName) -> Result<Answer, DnsFailure> {
+        let settings = &name.resolver;
+        let answer = async {
+            match &name.port_name {
+                Some(service) => self.service(service, &name.host, settings).await,
+                None => self.host(&name.host, name.port, settings).await,
+            }
+        };
+        let answer = tokio::time::timeout(settings.timeout, answer).await;
+        answer.map_err(|_| DnsFailure::Timeout(settings.timeout))?
+    }
+
+    /// Whether an address is one that something listens at. Docker's DNS tells of containers in which nothing may listen yet.
+    pub(super) fn means_it(&self) -> bool {
+        !self.is_docker
+    }
+
+    async fn host(&self, host: &str, port: u16, settings: &Resolver) -> Result<Answer, DnsFailure> {
+        let (addresses, holds) = self.addresses(host, settings).await?;
+        let place = |ip| Place { address: SocketAddr::new(ip, port), record: None };
+        Ok(Answer { addresses: addresses.into_iter().map(place).collect(), holds })
+    }
+
+    /// Asks for a service's hosts and ports, and for the hosts' addresses. Those of the best priority are used, the others
+    /// stand by, as in nginx.
+    async fn service(&self, service: &str, host: &str, settings: &Resolver) -> Result<Answer, DnsFailure> {
+        let records = self.services(service_name(service, host)).await?;
+        let best = records.services.iter().map(|service| service.priority).min();
+        let mut holds = self.holds(settings, records.ttl.filter(|_| !records.services.is_empty()));
+        let mut addresses: Vec<Place> = Vec::new();
+        for service in records.services.iter().take(SERVICES_MAX) {
+            let target = service.target.to_ascii();
+            let (found, valid) = self.addresses(target.trim_end_matches('.'), settings).await?;
+            holds = holds.min(valid);
+            for ip in found {
+                let address = SocketAddr::new(ip, service.port);
+                let (weight, is_backup) = (u32::from(service.weight.max(1)), Some(service.priority) != best);
+                let is_same = |place: &&Place| {
+                    let record = place.record.filter(|record| record.weight == weight);
+                    place.address == address && record.is_some_and(|record| record.is_backup == is_backup)
+                };
+                let copy = u32::try_from(addresses.iter().filter(is_same).count()).unwrap_or_default();
+                addresses.push(Place { address, record: Some(SrvRecord { weight, is_backup, copy }) });
+            }
+        }
+        Ok(Answer { addresses, holds })
+    }
+
+    /// Asks for the SRV records of a name, over its aliases: the library takes a record's target for one more of them.
+    async fn services(&self, mut name: String) -> Result<Records, DnsFailure> {
+        for _ in 0..ALIASES_MAX {
+            let found = self.records(&name, Some(RecordType::SRV)).await;
+            if found.as_ref().is_ok_and(|records| !records.services.is_empty()) {
+                return found;
+            }
+            let alias = self.records(&name, Some(RecordType::CNAME)).await?.alias;
+            match alias {
+                Some(alias) => name = alias,
+                None => return found,
+            }
+        }
+        Ok(Records::default())
+    }
+
+    /// Asks for all addresses of a host, and how long they hold.
+    async fn addresses(
+        &self,
+        host: &str,
+        settings: &Resolver,
+    ) -> Result<(BTreeSet<IpAddr>, Duration), DnsFailure> {
         if settings.source == ResolverSource::System {
             // As the system does: what stands in /etc/hosts, such as Compose's `extra_hosts`, is the answer.
             let hosts = std::fs::read_to_string(HOSTS_FILE).unwrap_or_default();
             let usable = |ip: &IpAddr| if ip.is_ipv4() { settings.ipv4 } else { settings.ipv6 };
             let addresses: BTreeSet<IpAddr> = in_hosts_file(&hosts, host).filter(usable).collect();
             if !addresses.is_empty() {
-                return Ok(Answer { addresses, holds: settings.valid.unwrap_or(HOSTS_FILE_INTERVAL) });
+                return Ok((addresses, settings.valid.unwrap_or(HOSTS_FILE_INTERVAL)));
             }
         }
-        let question = async {
-            tokio::join!(
-                self.records(host, Some(RecordType::A).filter(|_| settings.ipv4)),
-                self.records(host, Some(RecordType::AAAA).filter(|_| settings.ipv6))
-            )
-        };
-        let (v4, v6) = tokio::time::timeout(settings.timeout, question)
-            .await
-            .map_err(|_| DnsFailure::Timeout(settings.timeout))?;
+        let (v4, v6) = tokio::join!(
+            self.records(host, Some(RecordType::A).filter(|_| settings.ipv4)),
+            self.records(host, Some(RecordType::AAAA).filter(|_| settings.ipv6))
+        );
         // Half an answer could empty half of a group.
         let (v4, v6) = (v4?, v6?);
         let ttl = [&v4, &v6].into_iter().filter_map(|records| records.ttl).min();
         let addresses: BTreeSet<IpAddr> = v4.addresses.into_iter().chain(v6.addresses).collect();
-        Ok(Answer { holds: self.holds(settings, ttl.filter(|_| !addresses.is_empty())), addresses })
+        let holds = self.holds(settings, ttl.filter(|_| !addresses.is_empty()));
+        Ok((addresses, holds))
     }
 
     /// How long an answer holds. An empty one has no `ttl` here: it is asked for again soon.
@@ -135,13 +220,18 @@ impl Dns {
         let Some(kind) = kind else { return Ok(Records::default()) };
         match self.resolver.lookup(host, kind).await {
             Ok(lookup) => {
-                let addresses = lookup.answers().iter().filter_map(|record| match &record.data {
-                    RData::A(address) => Some(IpAddr::V4(address.0)),
-                    RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-                    _ => None,
-                });
                 let ttl = lookup.valid_until().saturating_duration_since(Instant::now().into_std());
-                Ok(Records { addresses: addresses.collect(), ttl: Some(ttl) })
+                let mut records = Records { ttl: Some(ttl), ..Records::default() };
+                for record in lookup.answers() {
+                    match &record.data {
+                        RData::A(address) => records.addresses.push(IpAddr::V4(address.0)),
+                        RData::AAAA(address) => records.addresses.push(IpAddr::V6(address.0)),
+                        RData::SRV(service) => records.services.push(service.clone()),
+                        RData::CNAME(alias) => records.alias = Some(alias.0.to_ascii()),
+                        _ => {}
+                    }
+                }
+                Ok(records)
             }
             Err(NetError::Dns(DnsError::NoRecordsFound(nothing)))
                 if matches!(nothing.response_code, ResponseCode::NXDomain | ResponseCode::NoError) =>
@@ -151,6 +241,11 @@ impl Dns {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The name under which a service is asked for: `http` is `_http._tcp` in front of the host; one with a dot stands as it is.
+fn service_name(service: &str, host: &str) -> String {
+    if service.contains('.') { format!("{service}.{host}") } else { format!("_{service}._tcp.{host}") }
 }
 
 /// The addresses of a server, which the system knows if it has a name.
@@ -184,6 +279,12 @@ fn in_hosts_file<'a>(text: &'a str, host: &'a str) -> impl Iterator<Item = IpAdd
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_is_asked_for_by_its_protocol() {
+        assert_eq!(service_name("http", "app.test"), "_http._tcp.app.test");
+        assert_eq!(service_name("_http._tcp", "app.test"), "_http._tcp.app.test");
+    }
 
     #[test]
     fn finds_names_in_hosts_files() {

@@ -1,7 +1,7 @@
 //! The task that follows one name.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     containers::{Containers, Families},
-    dns::{Answer, Dns, DnsFailure},
+    dns::{Answer, Dns, DnsFailure, Place},
 };
 use crate::{chain::chain, located::Located};
 
@@ -33,8 +33,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Who says which addresses a name has.
 pub(super) enum Source {
-    /// DNS, asked again and again.
-    Dns,
+    /// DNS, asked again and again. Until it has answered, these addresses hold, which the name has for another port.
+    Dns(Vec<IpAddr>),
     /// The engine, which says so by itself.
     Engine(watch::Receiver<Option<Containers>>),
     /// The cluster, which does so, too. `None` until it has been asked once.
@@ -52,7 +52,7 @@ pub(super) async fn follow(
 ) {
     let follower = Follower::new(name, doubts, found, changes);
     match source {
-        Source::Dns => follower.follow_dns().await,
+        Source::Dns(first) => follower.follow_dns(&first).await,
         Source::Engine(containers) => follower.follow_engine(containers).await,
         #[cfg(feature = "kubernetes")]
         Source::Cluster(endpoints) => follower.follow_cluster(endpoints).await,
@@ -79,6 +79,10 @@ struct Follower {
     first_until: Option<Instant>,
     /// Whether the last question had no answer.
     failing: bool,
+    /// Whether all addresses take part where none accepts a connection: a request says what is wrong with them.
+    means_it: bool,
+    /// Those that have taken part without having accepted a connection.
+    unproven: BTreeSet<Located>,
     found: watch::Sender<Option<Vec<Located>>>,
     changes: mpsc::UnboundedSender<FollowedName>,
 }
@@ -147,12 +151,22 @@ impl Follower {
             doubts,
             first_until: None,
             failing: false,
+            means_it: false,
+            unproven: BTreeSet::new(),
             found,
             changes,
         }
     }
 
-    async fn follow_dns(mut self) {
+    async fn follow_dns(mut self, first: &[IpAddr]) {
+        if !first.is_empty() {
+            // They are used if nobody answers now.
+            self.means_it = true;
+            let place = |ip: &IpAddr| Place { address: SocketAddr::new(*ip, self.name.port), record: None };
+            let places: Vec<Place> = first.iter().map(place).collect();
+            let wanted = places.into_iter().map(|place| (self.newcomer(place), false)).collect();
+            self.take(wanted);
+        }
         let mut dns = None;
         let mut ask_at = Instant::now();
         loop {
@@ -224,7 +238,8 @@ impl Follower {
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("{} is resolved again", self.name.host);
                 }
-                let wanted = answer.addresses.into_iter().map(|ip| (self.located(ip), false)).collect();
+                self.means_it = dns.as_ref().is_some_and(Dns::means_it);
+                let wanted = answer.addresses.into_iter().map(|place| (self.located(place), false)).collect();
                 self.take(wanted);
                 answer.holds
             }
@@ -238,7 +253,7 @@ impl Follower {
                         chain(&error)
                     );
                 }
-                if self.found.borrow().is_none() {
+                if self.found.borrow().is_none() && self.members.is_empty() {
                     self.found.send_replace(Some(Vec::new()));
                 }
                 RETRY_INTERVAL
@@ -247,26 +262,27 @@ impl Follower {
     }
 
     /// The member with this address, or a new one: another container may have the address of one that failed.
-    fn located(&mut self, ip: IpAddr) -> Located {
-        let address = SocketAddr::new(ip, self.name.port);
-        if let Some(known) = self.members.keys().find(|known| known.address == address) {
+    fn located(&mut self, place: Place) -> Located {
+        let Place { address, record } = place;
+        let is_same = |known: &&Located| known.address == address && known.record == record;
+        if let Some(known) = self.members.keys().find(is_same) {
             return known.clone();
         }
-        self.newcomer(address)
+        self.newcomer(place)
     }
 
-    fn newcomer(&mut self, address: SocketAddr) -> Located {
+    fn newcomer(&mut self, place: Place) -> Located {
         self.joined += 1;
-        Located { address, incarnation: self.joined, instance: None }
+        let Place { address, record } = place;
+        Located { address, incarnation: self.joined, instance: None, record }
     }
 
     async fn answer(&self, dns: &mut Option<Dns>) -> Result<Answer, DnsFailure> {
-        let resolver = &self.name.resolver;
         let dns = match dns {
             Some(dns) => dns,
-            None => dns.insert(Dns::new(resolver).await?),
+            None => dns.insert(Dns::new(&self.name.resolver).await?),
         };
-        dns.ask(&self.name.host, resolver).await
+        dns.ask(&self.name).await
     }
 
     /// Drops addresses that are gone and probes new ones, unless something else has proven that they serve. That spares the
@@ -279,6 +295,7 @@ impl Follower {
             }
             stays
         });
+        self.unproven.retain(|located| self.members.contains_key(located));
         for (located, proven) in wanted {
             let probes = &mut self.probes;
             let member = self.members.entry(located).or_insert_with_key(|located| {
@@ -308,6 +325,12 @@ impl Follower {
         // What was begun before it left and returned says nothing of it now.
         let is_its_own = |member: &&mut Member| member.task().is_some_and(|task| task.id() == id);
         match (self.members.get_mut(&located).filter(is_its_own), accepts) {
+            (Some(Member::Probed(_) | Member::Out(_)), Accepts::Yes) if self.unproven.remove(&located) => {
+                // Requests that went there before it listened have failed: that says nothing any more.
+                self.members.remove(&located);
+                let next = self.newcomer(Place { address: located.address, record: located.record });
+                self.members.insert(next, Member::In);
+            }
             (Some(member), Accepts::Yes) => *member = Member::In,
             (Some(Member::Doubted(_)), Accepts::No) => {
                 tracing::info!("{} accepts no connection; it takes part again when it does", located.address);
@@ -315,7 +338,7 @@ impl Follower {
                 // The engine says by itself whether it is another one.
                 let next = match located.instance {
                     Some(_) => located,
-                    None => self.newcomer(located.address),
+                    None => self.newcomer(Place { address: located.address, record: located.record }),
                 };
                 let probe = self.probes.spawn(probe(next.clone()));
                 self.members.insert(next, Member::Out(probe));
@@ -330,7 +353,11 @@ impl Follower {
         }
         self.first_until = None;
         let members = self.members.iter().filter(|(_, member)| member.takes_part());
-        let now: Vec<Located> = members.map(|(located, _)| located.clone()).collect();
+        let mut now: Vec<Located> = members.map(|(located, _)| located.clone()).collect();
+        if now.is_empty() && self.means_it {
+            now.extend(self.members.keys().cloned());
+            self.unproven.extend(now.iter().cloned());
+        }
         let changed = self.found.send_if_modified(|found| {
             let changed = found.as_ref() != Some(&now);
             if changed {
@@ -398,7 +425,7 @@ mod tests {
 
     /// A container whose healthcheck passes.
     fn well(address: SocketAddr) -> (Located, bool) {
-        (Located { address, incarnation: 1, instance: Some("app1".into()) }, true)
+        (Located { address, incarnation: 1, instance: Some("app1".into()), record: None }, true)
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Four rules hold for every source:
 //! - A source that doesn't answer changes nothing: the last known addresses stay, and the log says so once until it does.
 //! - An address takes part when it has accepted a connection, never earlier: a container is in DNS before what runs in
-//!   it listens.
+//!   it listens. Where none of a name accepts one, and it isn't Docker's DNS that names them, all take part, as in nginx.
 //! - An address that accepts none any more takes part again when it does. It may be another
 //!   container by then, without failures: a replaced container keeps its address, and DNS doesn't show the change.
 //! - A name that has no address is an empty group and no failure.
@@ -18,7 +18,7 @@ mod follower;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -101,8 +101,8 @@ impl Discovery {
             ResolverSource::Kubernetes => return cluster::source(name, &self.cluster),
             // Without the feature such a name isn't followed at all.
             #[cfg(not(feature = "kubernetes"))]
-            ResolverSource::Kubernetes => return Source::Dns,
-            ResolverSource::Servers(_) | ResolverSource::System => return Source::Dns,
+            ResolverSource::Kubernetes => return Source::Dns(Vec::new()),
+            ResolverSource::Servers(_) | ResolverSource::System => return Source::Dns(self.known(name)),
         }
         // The last listener's end has ended the task.
         let listened_to = self.containers.take().filter(|containers| !containers.is_closed());
@@ -114,6 +114,16 @@ impl Discovery {
         let receiver = containers.subscribe();
         self.containers = Some(containers);
         Source::Engine(receiver)
+    }
+
+    /// The addresses that are known of a name for another port, as of one whose port a reload changes.
+    fn known(&self, name: &FollowedName) -> Vec<IpAddr> {
+        let is_same = |one: &FollowedName| {
+            one.host == name.host && one.resolver == name.resolver && one.port_name == name.port_name
+        };
+        let mut followed = self.followed.iter().filter(|(one, _)| is_same(one));
+        let known = followed.find_map(|(_, followed)| followed.found.borrow().clone());
+        known.unwrap_or_default().iter().map(|located| located.address.ip()).collect()
     }
 
     /// Follows no other names than these any more.

@@ -36,6 +36,7 @@ use crate::{
     configuration::{MissingUser, settle_user},
     peers::Binding,
     resolve::{Known, ServiceNames, bind, settle_syslog},
+    resolvers::{Surroundings, settle_resolvers},
 };
 
 /// Where a project's files are, and the folders that Evenkeel may use.
@@ -273,6 +274,8 @@ impl<'a> Joiner<'a> {
         self.reading.diagnostics.extend(problems);
         let syslog = settle_syslog(&mut configuration.plan, &configuration.syslog_names, &known);
         self.reading.diagnostics.extend(syslog);
+        let resolvers = settle_resolvers(&mut configuration.plan, &known, Surroundings::Host);
+        self.reading.diagnostics.extend(resolvers);
         settle_user(&mut configuration.plan, &main, MissingUser::MeansNobody);
         self.name_unreadable(&configuration.plan, seat.as_ref());
         if unknown_name {

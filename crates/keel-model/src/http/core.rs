@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::Scope;
-use crate::{Buffers, ByteSize, ErrorLog, Own, Template, settings::settings};
+use crate::{Buffers, ByteSize, ErrorLog, Own, Resolver, Template, settings::settings};
 
 settings! {
     /// How connections and request heads are read (`client_header_*`, `keepalive_*` act before a location is known and so
@@ -119,6 +119,8 @@ settings! {
         auth_delay: Duration = Duration::ZERO;
         /// `log_subrequest`.
         log_subrequest: bool = false;
+        /// `resolver` and `resolver_timeout`, where names that only requests show are resolved.
+        resolver: Option<Resolver> = None, as Own<Option<Resolver>>;
     }
 }
 

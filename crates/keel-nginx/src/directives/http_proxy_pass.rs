@@ -174,23 +174,18 @@ fn refuse_uri(reader: &mut Reader<'_>, word: &Word, uri: &str) -> Option<()> {
 }
 
 fn evaluated(reader: &mut Reader<'_>, directive: &Directive, word: &Word) -> Option<Pass> {
-    let mut template = reader.template(word)?;
-    if let Some(Part::Literal(first)) = template.parts.first_mut() {
-        let lower = first.to_ascii_lowercase();
-        if lower.starts_with("https://") {
-            no_tls(reader, word);
-            return None;
-        }
-        if let Some(rest) = lower.starts_with("http://").then(|| first.split_off("http://".len())) {
-            *first = rest;
-        }
+    let template = reader.template(word)?;
+    if let Some(Part::Literal(first)) = template.parts.first()
+        && first.to_ascii_lowercase().starts_with("https://")
+    {
+        no_tls(reader, word);
+        return None;
     }
-    template.parts.retain(|part| !matches!(part, Part::Literal(text) if text.is_empty()));
     let (authority, uri) = split_uri(template);
     Some(Pass { to: To::Evaluated(authority), uri, default_redirect: None, span: directive.span() })
 }
 
-/// Splits a template at the first `/` or `?` that is written in it, behind a scheme from a variable.
+/// Splits a template at the first `/` or `?` that is written in it, behind the scheme.
 fn split_uri(template: Template) -> (Template, Option<Template>) {
     let mut authority = Vec::new();
     let mut parts = template.parts.into_iter();
@@ -199,7 +194,12 @@ fn split_uri(template: Template) -> (Template, Option<Template>) {
             authority.push(part);
             continue;
         };
-        let scheme = if text.starts_with("://") { "://".len() } else { 0 };
+        let is_first = authority.is_empty() && text.to_ascii_lowercase().starts_with("http://");
+        let scheme = match text.starts_with("://") {
+            _ if is_first => "http://".len(),
+            true => "://".len(),
+            false => 0,
+        };
         let Some(at) = text.get(scheme..).and_then(|rest| rest.find(['/', '?'])).map(|at| at + scheme) else {
             authority.push(part);
             continue;

@@ -3,7 +3,7 @@
 //! `set $app app:5000; proxy_pass http://$app;` is how files for nginx have a name looked up while requests are served. What
 //! the variables may come to is mostly written in the file: in `set`, `map`, `geo` and `split_clients`. Each such name becomes
 //! an upstream of its own, whose name follows services, or is followed by the resolver, as any other. What only a request
-//! shows is not among them.
+//! shows is not among them: the data plane resolves it.
 
 use keel_diag::{Diagnostic, Span};
 use keel_model::{GeoPlaces, Part, Resolver, Template, UpstreamName, Variable, VariableId, VariableSource};

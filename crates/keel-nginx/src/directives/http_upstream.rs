@@ -67,7 +67,8 @@ pub(crate) const ROWS: &[Row] = &[
         doc: "A peer: an address, a host name, a Compose service or `unix:path`; port 80 if none is given. A Compose \
               service stands for all of its instances. With `resolve` the name is looked up again and again, as \
               `resolver` says, and stands for all its addresses: one that comes takes part when it accepts a \
-              connection, one that goes finishes what it has, and a name without any is an empty group. `service` names \
+              connection, one that goes finishes what it has, and a name without any is an empty group. Where no \
+              address accepts one, all take part. `service` names a SRV record, which says ports, weights and who stands by, or \
               a port of a Kubernetes Service in place of its number. Without \
               `resolve` names are looked up once. Counts of connections and failures hold over all workers.",
         set: Setter::Simple(server),

@@ -1,8 +1,8 @@
 //! `resolver` and `resolver_timeout` (ngx_http_core_module, ngx_http_upstream_module): who is asked for names while
 //! requests are served.
 //!
-//! They act on the names of peers in `upstream` blocks, and on those that the variables of a `proxy_pass` may come to by what
-//! the file itself says. A name that only a request shows is not looked up.
+//! They act on the names of peers in `upstream` blocks, on those that the variables of a `proxy_pass` may come to by what
+//! the file itself says, and on those that only a request shows.
 
 use std::time::Duration;
 
@@ -50,7 +50,8 @@ pub(crate) const ROWS: &[Row] = &[
         arity: Arity::AtLeast(1),
         default: None,
         doc: "The DNS servers that are asked for names of `server ... resolve`, and for those that `set`, `map`, `geo` and \
-              `split_clients` give the variables of a `proxy_pass`, all at a time; `system` for \
+              `split_clients` give the variables of a `proxy_pass`, all at a time. A name that only a request shows is asked for when it \
+              comes up, of the servers one after the other; `docker` and `kubernetes` tell of names in the file alone. `system` stands for \
               /etc/hosts and the servers of /etc/resolv.conf. `docker` asks no DNS but the container engine, at DOCKER_HOST or its socket: a container \
               joins when it is healthy or, without a healthcheck, accepts a connection, and leaves when it is paused, \
               unhealthy or sent the signal that ends it. `kubernetes` asks the cluster's API, by the pod's service account or by \

@@ -3,11 +3,16 @@
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 
 use keel_lb::Group;
-use keel_model::{Address, Peer, PeerSet, Upstream, UpstreamKeepalive, UpstreamName};
+use keel_model::{Address, Peer, PeerSet, Template, Upstream, UpstreamKeepalive, UpstreamName};
 
-use super::{pool::Pool, queue::QueueLength};
+use super::{
+    attempt::{Waited, wait},
+    pool::Pool,
+    queue::QueueLength,
+};
 use crate::{
     job::Job,
+    resolver::Failure,
     snapshot::{PeerProgram, ProtocolKind, Route},
     worker::View,
 };
@@ -71,50 +76,81 @@ impl Target {
     }
 }
 
+/// The port that requests go to where none is written.
+const HTTP_PORT: u16 = 80;
+
+/// What the name of a location's peers has led to.
+pub(super) enum Found {
+    Target(Target),
+    /// Somebody has to be asked first.
+    Unresolved(Box<Unresolved>),
+}
+
+/// A name that only the request shows.
+pub(super) struct Unresolved {
+    /// With its port, if it has one.
+    text: String,
+    /// As it is asked for.
+    host: String,
+    port: u16,
+    uri: Option<Vec<u8>>,
+}
+
 /// Finds the group of a location, evaluating its name where it depends on the request.
-pub(super) fn find(job: &mut Job<'_>, program: &PeerProgram) -> Result<Target, u16> {
-    let template = match &program.route {
+pub(super) fn find(job: &mut Job<'_>, program: &PeerProgram) -> Result<Found, u16> {
+    match &program.route {
         Route::Upstream(upstream) => {
-            return Ok(Target::Known { upstream: *upstream, view: job.view.clone() });
+            Ok(Found::Target(Target::Known { upstream: *upstream, view: job.view.clone() }))
         }
-        Route::Evaluated(template) => template,
-    };
+        Route::Evaluated(template) => evaluate(job, program, template),
+    }
+}
+
+fn evaluate(job: &mut Job<'_>, program: &PeerProgram, template: &Template) -> Result<Found, u16> {
     let text = job.text(template);
-    let rest = without_scheme(&text, program.kind());
+    let refuse = |job: &Job<'_>, text: String, status| {
+        job.client.log_error(job.worker, job.ex, &text);
+        Err(status)
+    };
+    let Some(rest) = without_scheme(&text, program.kind()) else {
+        let text = format!("invalid URL prefix in \"{}\"", String::from_utf8_lossy(&text));
+        return refuse(job, text, 500);
+    };
     let (host, uri) = split(rest);
     // Only HTTP asks for a URI.
     let uri = uri.filter(|_| program.kind() == ProtocolKind::Http);
     let host = String::from_utf8_lossy(host).into_owned();
     if host.is_empty() || host.starts_with(':') {
-        job.client.log_error(job.worker, job.ex, "no host in upstream");
-        return Err(500);
+        return refuse(job, format!("no host in upstream \"{}\"", String::from_utf8_lossy(rest)), 500);
     }
     if uri.is_none()
         && let Some(upstream) = job.view.snapshot.upstream(&host)
     {
-        return Ok(Target::Known { upstream, view: job.view.clone() });
+        return Ok(Found::Target(Target::Known { upstream, view: job.view.clone() }));
     }
     let uri = uri.map(<[u8]>::to_vec);
+    let dynamic =
+        |name, group, pool, uri| Found::Target(Target::Dynamic(Box::new(Dynamic { name, group, pool, uri })));
     if let Some((group, pool)) = job.worker.dynamic.borrow().get(host.as_bytes()) {
         let (group, pool) = (group.clone(), pool.clone());
-        return Ok(Target::Dynamic(Box::new(Dynamic { name: host, group, pool, uri })));
+        return Ok(dynamic(host, group, pool, uri));
     }
     if let Some(upstream) = job.view.snapshot.upstream(&host) {
         let view = job.view.clone();
         let (group, pool) = (view.snapshot.upstreams[upstream].group.clone(), view.pools[upstream].clone());
-        return Ok(Target::Dynamic(Box::new(Dynamic { name: host, group, pool, uri })));
+        return Ok(dynamic(host, group, pool, uri));
     }
     if program.kind() != ProtocolKind::Http && !has_port(&host) {
-        job.client.log_error(job.worker, job.ex, &format!("no port in upstream \"{host}\""));
-        return Err(500);
+        return refuse(job, format!("no port in upstream \"{host}\""), 500);
     }
-    let Some(address) = parse_address(&host) else {
-        let name = host.split(':').next().unwrap_or_default();
-        let text = format!(
-            "{name} can't be resolved: only names that `set`, `map`, `geo` or `split_clients` give are followed"
-        );
-        job.client.log_error(job.worker, job.ex, &text);
-        return Err(502);
+    // A resolver knows best what `localhost` is.
+    let address = parse_address(&host).or_else(|| local(&host).filter(|_| job.place().resolver.is_none()));
+    let Some(address) = address else {
+        let Some((name, port)) = name_and_port(&host) else {
+            let text = format!("invalid port in upstream \"{}\"", String::from_utf8_lossy(rest));
+            return refuse(job, text, 500);
+        };
+        return from_what_is_known(job, Unresolved { host: name, port, text: host, uri });
     };
     let upstream = Upstream {
         name: UpstreamName(host.clone()),
@@ -124,25 +160,92 @@ pub(super) fn find(job: &mut Job<'_>, program: &PeerProgram) -> Result<Target, u
         peers: PeerSet { peers: vec![Peer::new(address, host.clone())], starting: false, managed: false },
     };
     let group = Group::new(&upstream, &job.worker.registry, Arc::new(|_, _| {})).map_err(|_| 500u16)?;
-    let pool = Rc::new(Pool::default());
-    pool.configure(&upstream.keepalive);
+    let pool = pool_of(job, &group, host.clone().into_bytes());
+    Ok(dynamic(host, group, pool, uri))
+}
+
+/// Finds the peers of a name whose addresses are known and still hold.
+fn from_what_is_known(job: &Job<'_>, name: Unresolved) -> Result<Found, u16> {
+    let Some(resolver) = &job.place().resolver else {
+        let text = format!("no resolver defined to resolve {}", name.host);
+        job.client.log_error(job.worker, job.ex, &text);
+        return Err(502);
+    };
+    let now = job.worker.clock.now();
+    match resolver.names.known(&name.host, name.port, &job.worker.registry, now) {
+        Some(group) => Ok(Found::Target(name.target(job, group))),
+        None => Ok(Found::Unresolved(Box::new(name))),
+    }
+}
+
+/// Waits until it is known which addresses a name has.
+pub(super) async fn resolve(job: &mut Job<'_>, name: Unresolved) -> Result<Target, u16> {
+    let view = job.view.clone();
+    let Some(resolver) = &job.ex.place(&view).resolver else { return Err(502) };
+    let mut found = None;
+    let worker = job.worker.clone();
+    let waited = {
+        let asked = async {
+            found = Some(resolver.names.resolve(&name.host, name.port, &worker.registry).await);
+        };
+        let until = job.worker.clock.now() + resolver.timeout;
+        wait(job, std::pin::pin!(asked), until).await
+    };
+    let failure = match (found, waited) {
+        (Some(Ok(group)), _) => return Ok(name.target(job, group)),
+        (_, Waited::ClientGone) => return Err(499),
+        (Some(Err(failure)), _) => failure,
+        (None, _) => Failure::TimedOut,
+    };
+    let text = format!("{} could not be resolved ({failure})", name.host);
+    job.client.log_error(job.worker, job.ex, &text);
+    Err(502)
+}
+
+impl Unresolved {
+    fn target(self, job: &Job<'_>, group: Arc<Group>) -> Target {
+        // The group's name tells of its resolver, too.
+        let pool = pool_of(job, &group, group.name().0.clone().into_bytes());
+        Target::Dynamic(Box::new(Dynamic { name: self.text, group, pool, uri: self.uri }))
+    }
+}
+
+/// This worker's connections to a group that only requests name.
+fn pool_of(job: &Job<'_>, group: &Arc<Group>, name: Vec<u8>) -> Rc<Pool> {
     let mut dynamic = job.worker.dynamic.borrow_mut();
+    if let Some((known, pool)) = dynamic.get(&name)
+        && Arc::ptr_eq(known, group)
+    {
+        return pool.clone();
+    }
+    let pool = Rc::new(Pool::default());
+    pool.configure(&UpstreamKeepalive::default());
     if dynamic.len() >= DYNAMIC_MAX {
         dynamic.clear();
     }
-    dynamic.insert(host.clone().into_bytes(), (group.clone(), pool.clone()));
-    Ok(Target::Dynamic(Box::new(Dynamic { name: host, group, pool, uri })))
+    dynamic.insert(name, (group.clone(), pool.clone()));
+    pool
 }
 
-/// Leaves out the scheme that a variable brought, in any case; one that is written in the file is not in the template.
-fn without_scheme(text: &[u8], protocol: ProtocolKind) -> &[u8] {
+/// Splits a name, which is asked for in lower case and without the root's dot, from its port.
+fn name_and_port(text: &str) -> Option<(String, u16)> {
+    let (name, port) = match text.split_once(':') {
+        Some((name, port)) => (name, port.parse().ok().filter(|port| *port > 0)?),
+        None => (text, HTTP_PORT),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    Some((name.to_ascii_lowercase(), port))
+}
+
+/// Leaves out the scheme, in any case, which only HTTP must have; `None` where it hasn't.
+fn without_scheme(text: &[u8], protocol: ProtocolKind) -> Option<&[u8]> {
     let scheme = match protocol {
         ProtocolKind::Http | ProtocolKind::Uwsgi => protocol.scheme().as_bytes(),
-        ProtocolKind::FastCgi | ProtocolKind::Scgi => return text,
+        ProtocolKind::FastCgi | ProtocolKind::Scgi => return Some(text),
     };
     match text.split_at_checked(scheme.len()) {
-        Some((start, rest)) if start.eq_ignore_ascii_case(scheme) => rest,
-        _ => text,
+        Some((start, rest)) if start.eq_ignore_ascii_case(scheme) => Some(rest),
+        _ => (protocol != ProtocolKind::Http).then_some(text),
     }
 }
 
@@ -192,12 +295,14 @@ fn parse_address(host: &str) -> Option<Address> {
     }
     let with_port = host.parse::<SocketAddr>().ok();
     let bare = || host.trim_matches(['[', ']']).parse().ok().map(|ip| SocketAddr::new(ip, 80));
-    let local = || {
-        let port = host.strip_prefix("localhost")?;
-        let port = if port.is_empty() { 80 } else { port.strip_prefix(':')?.parse().ok()? };
-        Some(SocketAddr::from(([127, 0, 0, 1], port)))
-    };
-    with_port.or_else(bare).or_else(local).map(Address::Tcp)
+    with_port.or_else(bare).map(Address::Tcp)
+}
+
+/// The address of `localhost`, for which nobody needs to be asked.
+fn local(host: &str) -> Option<Address> {
+    let port = host.strip_prefix("localhost")?;
+    let port = if port.is_empty() { HTTP_PORT } else { port.strip_prefix(':')?.parse().ok()? };
+    Some(Address::Tcp(([127, 0, 0, 1], port).into()))
 }
 
 #[cfg(test)]
@@ -231,12 +336,24 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_asked_for_in_lower_case_without_its_port() {
+        let check = |text: &str, expect: Option<(&str, u16)>| {
+            assert_eq!(name_and_port(text), expect.map(|(name, port)| (name.to_owned(), port)), "{text}");
+        };
+        check("App.Example", Some(("app.example", 80)));
+        check("app.:81", Some(("app", 81)));
+        check("app:", None);
+        check("app:0", None);
+        check("app:65536", None);
+    }
+
+    #[test]
     fn reads_addresses() {
         let tcp = |text: &str| Some(Address::Tcp(text.parse().unwrap()));
         assert_eq!(parse_address("127.0.0.1:5"), tcp("127.0.0.1:5"));
         assert_eq!(parse_address("127.0.0.1"), tcp("127.0.0.1:80"));
         assert_eq!(parse_address("[::1]"), tcp("[::1]:80"));
-        assert_eq!(parse_address("localhost:81"), tcp("127.0.0.1:81"));
+        assert_eq!(local("localhost:81"), tcp("127.0.0.1:81"));
         assert_eq!(parse_address("unix:/x"), Some(Address::Unix("/x".into())));
         assert_eq!(parse_address("example.org"), None);
     }
