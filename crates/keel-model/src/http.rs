@@ -217,7 +217,7 @@ impl Scope {
     /// The settings towards peers that hold here: those of the module that asks them; `None` where nobody does.
     pub fn peer_settings(&self) -> Option<&UpstreamScope> {
         match &self.content {
-            Content::Static | Content::EmptyGif | Content::Prometheus => None,
+            Content::Static | Content::EmptyGif | Content::StubStatus | Content::Prometheus => None,
             Content::Proxy(_) => Some(&self.proxy.upstream),
             Content::FastCgi(_) => Some(&self.fastcgi.upstream),
             Content::Uwsgi(_) => Some(&self.uwsgi.upstream),
@@ -244,6 +244,8 @@ pub enum Content {
     Static,
     /// `empty_gif`: a transparent picture of one pixel.
     EmptyGif,
+    /// `stub_status`: how many connections and requests there are.
+    StubStatus,
     /// `proxy_pass`.
     Proxy(ProxyPass),
     /// The text for Prometheus (`prometheus`).
@@ -260,7 +262,7 @@ impl Content {
     /// Where requests go, if to peers.
     pub fn target(&self) -> Option<&ProxyTarget> {
         match self {
-            Content::Static | Content::EmptyGif | Content::Prometheus => None,
+            Content::Static | Content::EmptyGif | Content::StubStatus | Content::Prometheus => None,
             Content::Proxy(pass) => Some(&pass.target),
             Content::FastCgi(target) | Content::Uwsgi(target) | Content::Scgi(target) => Some(target),
         }

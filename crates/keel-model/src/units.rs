@@ -40,6 +40,20 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// A number of bytes, or what comes to one for each request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SizeValue {
+    /// This.
+    Fixed(ByteSize),
+    /// A text with variables. An empty one is 0.
+    Evaluated(crate::Template),
+}
+
+impl SizeValue {
+    /// 0.
+    pub const ZERO: Self = Self::Fixed(ByteSize(0));
+}
+
 /// How many buffers of which size, as in `proxy_buffers 8 4k`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Buffers {

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use keel_diag::Diagnostic;
-use keel_model::{Buffers, ByteSize, MediaTypes};
+use keel_model::{Buffers, ByteSize, MediaTypes, SizeValue};
 
 use crate::{
     ast::Directive,
@@ -59,6 +59,15 @@ pub(crate) fn size(reader: &mut Reader<'_>, directive: &Directive) -> Option<Byt
         reader.invalid(directive, word, nginx, "a size such as `512`, `8k` or `1m`");
     }
     size
+}
+
+/// Reads a size, or a text with variables that comes to one.
+pub(crate) fn size_value(reader: &mut Reader<'_>, directive: &Directive) -> Option<SizeValue> {
+    let word = directive.args.first()?;
+    if crate::variables::has_variables(&word.text) {
+        return reader.template(word).map(SizeValue::Evaluated);
+    }
+    size(reader, directive).map(SizeValue::Fixed)
 }
 
 /// Reads an offset.

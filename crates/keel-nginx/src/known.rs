@@ -120,7 +120,6 @@ impl Entry {
         let sole = (directive.args.len() == 1).then(|| directive.arg(0));
         let nothing = match sole {
             Some("off") => !self.takes_a_name(directive),
-            Some("0") => name.starts_with("limit_rate"),
             _ => false,
         };
         let code = "nginx::unsupported-directive";

@@ -97,7 +97,9 @@ const FIXED: &[(&str, Variable)] = &[
     ("args", Variable::Args), ("binary_remote_addr", Variable::BinaryRemoteAddr),
     ("body_bytes_sent", Variable::BodyBytesSent), ("bytes_sent", Variable::BytesSent),
     ("connection", Variable::Connection), ("connection_requests", Variable::ConnectionRequests),
-    ("connection_time", Variable::ConnectionTime), ("content_length", Variable::ContentLength),
+    ("connection_time", Variable::ConnectionTime), ("connections_active", Variable::ConnectionsActive),
+    ("connections_reading", Variable::ConnectionsReading), ("connections_waiting", Variable::ConnectionsWaiting),
+    ("connections_writing", Variable::ConnectionsWriting), ("content_length", Variable::ContentLength),
     ("content_type", Variable::ContentType), ("document_root", Variable::DocumentRoot),
     ("document_uri", Variable::Uri), ("fastcgi_path_info", Variable::FastCgiPathInfo),
     ("fastcgi_script_name", Variable::FastCgiScriptName), ("gzip_ratio", Variable::GzipRatio), ("host", Variable::Host),
@@ -187,6 +189,8 @@ const ABSENT: &[&str] = &[
 const UNSUPPORTED: &[&str] = &[
     "ancient_browser", "connections_active", "connections_reading", "connections_waiting", "connections_writing",
     "date_gmt", "date_local", "jwt_payload", "memcached_key",
+    "ancient_browser",
+    "date_gmt", "date_local", "fastcgi_path_info", "fastcgi_script_name", "jwt_payload", "memcached_key",
     "modern_browser", "slice_range", "upstream_last_addr", "upstream_last_server_name",
 ];
 
@@ -307,14 +311,7 @@ impl Reader<'_> {
     pub(crate) fn settable(&mut self, directive: &Directive, word: &Word) -> Option<Variable> {
         match word.text.to_ascii_lowercase().as_str() {
             "$args" => return Some(Variable::Args),
-            "$limit_rate" => {
-                let message = "`$limit_rate` has no effect yet";
-                let found = Diagnostic::error("nginx::unsupported-variable", message)
-                    .at(word.span, "responses would be sent without being slowed down")
-                    .help("leave it out");
-                self.diagnostics.push(found);
-                return None;
-            }
+            "$limit_rate" => return Some(Variable::LimitRate),
             _ => {}
         }
         let name = self.defined_name(directive, word)?;

@@ -294,8 +294,8 @@ fn variables() {
     check_server("set $a b; return 200 $a;", &[]);
     check_server("return 200 $ssl_protocol$gzip_ratio;", &[]);
     check_server(
-        "return 200 $connections_active;",
-        &["[emerg] the variable `$connections_active` is not supported yet:2"],
+        "return 200 $modern_browser;",
+        &["[emerg] the variable `$modern_browser` is not supported yet:2"],
     );
 }
 

@@ -5,6 +5,7 @@
 mod body;
 mod connection;
 mod flush;
+mod pace;
 mod sink;
 mod stream;
 mod watch;
@@ -30,6 +31,7 @@ pub(crate) use self::{
     body::{body_failed, expect_continue, has_body, read_whole},
     connection::ClientConnection,
     flush::flush,
+    pace::{Pace, set_pace},
     sink::{Capture, Part, Sink},
     stream::{ClientStream, Framing, H2, HeadFailure},
     watch::ClientWatch,
@@ -45,6 +47,8 @@ pub(crate) struct Client {
     /// When waiting for the stream, or for what it is to carry, ends.
     pub(crate) timer: Timer,
     pub(crate) timed_out: bool,
+    /// How fast the response is sent, where that is limited.
+    pub(crate) pace: Option<Box<Pace>>,
     /// Whether the request came behind another without waiting for its response.
     pub(crate) pipelined: bool,
     pub(crate) no_delay: bool,
@@ -98,6 +102,7 @@ impl Client {
             stream: ClientStream::new(sink),
             timer,
             timed_out: false,
+            pace: None,
             pipelined: false,
             no_delay: false,
             wants_no_delay: true,

@@ -146,11 +146,23 @@ pub(crate) struct SentResponse {
 #[derive(Debug, Default)]
 pub(crate) struct Seldom {
     gzip_ratio: Option<GzipRatio>,
+    /// How many bytes a second are sent, if the place doesn't say it; 0 for as many as can be.
+    limit_rate: Option<u64>,
     /// The charset of the answer that this one becomes a part of.
     outer_charset: Option<Vec<u8>>,
 }
 
 impl SentResponse {
+    /// Notes how many bytes a second are sent, whatever the place says.
+    pub(crate) fn note_limit_rate(&mut self, rate: u64) {
+        self.seldom.get_or_insert_default().limit_rate = Some(rate);
+    }
+
+    /// How many bytes a second are sent, if the place doesn't say it.
+    pub(crate) fn limit_rate(&self) -> Option<u64> {
+        self.seldom.as_ref()?.limit_rate
+    }
+
     /// Notes the charset of the answer that this one becomes a part of.
     pub(crate) fn note_outer_charset(&mut self, charset: Option<Vec<u8>>) {
         if charset.is_some() {

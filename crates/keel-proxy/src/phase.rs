@@ -24,6 +24,7 @@ mod random_index;
 pub(crate) mod realip;
 pub(crate) mod redirect;
 mod rewrite;
+pub(crate) mod stub_status;
 mod try_files;
 
 use crate::{

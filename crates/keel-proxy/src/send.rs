@@ -16,14 +16,14 @@ mod tests;
 mod tunnel;
 
 use keel_http::{Lines, Message};
-use keel_model::LogLevel;
+use keel_model::{LogLevel, SizeValue};
 
 pub(crate) use self::head::{NGINX_VERSION, preview, server_text, write_date, write_framing, write_server};
 
 use self::{part::Within, relay::Relay};
 use crate::{
     answer::{Answer, PeerAnswer, Source, Special},
-    client::{Framing, flush},
+    client::{Framing, flush, set_pace},
     error::{Cause, ClientGone, PeerFailure, Side},
     exchange::Wanted,
     filter,
@@ -91,6 +91,11 @@ pub(crate) async fn send(job: &mut Job<'_>, mut answer: Box<Answer>) -> Sent {
             return Sent::Instead(500.into());
         }
     };
+    let core = &job.place().scope.core;
+    let is_paced = core.limit_rate != SizeValue::ZERO || job.ex.sent.limit_rate().is_some();
+    if job.ex.routed.depth == 0 && (is_paced || job.client.pace.is_some()) {
+        set_pace(job);
+    }
     if job.ex.routed.wanted != Wanted::Whole {
         return Box::pin(send_head(job, head, answer.source)).await;
     }

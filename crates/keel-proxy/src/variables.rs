@@ -3,7 +3,7 @@
 use std::{io::Write, net::IpAddr, rc::Rc, time::Duration};
 
 use keel_http::{Lines, Name, Version, proxy_header::Addresses};
-use keel_model::{LogLevel, Part, ProxyTlv, Template, Variable, VariableId};
+use keel_model::{LogLevel, Part, ProxyTlv, SizeValue, Template, Variable, VariableId};
 use keel_regex::{Captures, TooManySteps};
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     credentials::Credentials,
     exchange::{AttemptRecord, Exchange, Remote},
     filter::Uid,
-    phase::{limit_conn, limit_req, realip},
+    phase::{limit_conn, limit_req, realip, stub_status::Connections},
     preface::ProxyHeader,
     secure_link::{self, Link, Scheme},
     send,
@@ -50,6 +50,24 @@ impl Lookup<'_> {
     /// Appends a template's text.
     pub(crate) fn append_template(&self, template: &Template, out: &mut Vec<u8>) {
         self.template(template, out, 0);
+    }
+
+    /// Evaluates a size in bytes; what is none is 0, and logged.
+    pub(crate) fn size(&self, size: &SizeValue) -> u64 {
+        let template = match size {
+            SizeValue::Fixed(size) => return size.0,
+            SizeValue::Evaluated(template) => template,
+        };
+        let text = self.text(template);
+        match parse_size(&text) {
+            Some(size) => size,
+            None if text.is_empty() => 0,
+            None => {
+                let text = format!("invalid size \"{}\"", String::from_utf8_lossy(&text));
+                self.client.log_error(self.worker, self.ex, &text);
+                0
+            }
+        }
     }
 
     /// Evaluates a template.
@@ -169,7 +187,11 @@ impl Lookup<'_> {
             Variable::SecureLinkExpires => self.secure_link_expires(out, depth),
             Variable::LimitReqStatus => put(out, ex.routed.limit_req.map(limit_req::status_text)),
             Variable::LimitConnStatus => put(out, ex.routed.limit_conn.map(limit_conn::status_text)),
-            Variable::LimitRate => put(out, Some(b"0")),
+            Variable::LimitRate => number(out, ex.sent.limit_rate().unwrap_or(0)),
+            Variable::ConnectionsActive => number(out, self.connections().active),
+            Variable::ConnectionsReading => number(out, self.connections().reading),
+            Variable::ConnectionsWriting => number(out, self.connections().writing),
+            Variable::ConnectionsWaiting => number(out, self.connections().waiting),
             Variable::TcpinfoRtt => self.tcp_info(out, |info| micros(info.rtt)),
             Variable::TcpinfoRttvar => self.tcp_info(out, |info| micros(info.rttvar)),
             Variable::TcpinfoSndCwnd => self.tcp_info(out, |info| info.snd_cwnd.into()),
@@ -227,6 +249,10 @@ impl Lookup<'_> {
             slots.set(id, out.get(start..).unwrap_or_default());
         }
         true
+    }
+
+    fn connections(&self) -> Connections {
+        Connections::of(&self.worker.all_counters.totals())
     }
 
     fn warn_uninitialised(&self, name: &str) {
@@ -602,6 +628,16 @@ fn put_some(out: &mut Vec<u8>, value: &[u8]) -> bool {
 fn number(out: &mut Vec<u8>, value: u64) -> bool {
     keel_http::encode::decimal(value, out);
     true
+}
+
+/// Reads a size as nginx writes it: a number, perhaps with `k` or `m`.
+pub(crate) fn parse_size(text: &[u8]) -> Option<u64> {
+    let (digits, unit) = match text.split_last()? {
+        (b'k' | b'K', digits) => (digits, 1 << 10),
+        (b'm' | b'M', digits) => (digits, 1 << 20),
+        _ => (text, 1),
+    };
+    keel_http::connection::content_length(digits)?.checked_mul(unit)
 }
 
 /// How many times as long the body was before it was compressed, in hundredths.

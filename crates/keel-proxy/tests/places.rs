@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use keel_model::*;
 use support::{DataPlane, ScriptedPeer, balance, proxy_location};
 
@@ -159,4 +161,61 @@ fn cookies_of_peers_are_changed_by_the_first_rule_that_fits() {
     check("/n=1;Secure;SameSite=Lax;a", "n=1; a");
     check("/xyz=1", "xyz=1; Secure");
     check("/only", "only");
+}
+
+#[test]
+fn connections_and_requests_are_counted() {
+    let plane = DataPlane::start(|plan| {
+        let mut location = own("/status");
+        location.scope.content = Content::StubStatus;
+        plan.servers[0].locations.push(location);
+        plan.servers[0].rewrite = Rewrite::default();
+    });
+    let mut client = plane.client();
+    let expect = "Active connections: 1 \nserver accepts handled requests\n 1 1 1 \nReading: 0 Writing: 1 Waiting: 0 \n";
+    let response = client.get("/status");
+    assert_eq!((response.text(), response.field("content-type")), (expect, Some("text/plain")));
+    // One that has said nothing waits, one that has begun is being read.
+    let mut other = plane.client();
+    other.send("GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let text = other.response(true).text().to_owned();
+    assert!(text.ends_with("\nReading: 0 Writing: 1 Waiting: 1 \n"), "{text}");
+    other.send("GET /st");
+    loop {
+        let text = client.get("/status").text().to_owned();
+        if text.ends_with("\nReading: 1 Writing: 1 Waiting: 0 \n") {
+            break;
+        }
+        // It hasn't been read yet.
+        assert!(text.ends_with("\nReading: 0 Writing: 1 Waiting: 1 \n"), "{text}");
+    }
+    client.send("POST /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.response(true).status, 405);
+}
+
+#[test]
+fn a_response_is_sent_no_faster_than_is_allowed() {
+    let body = "x".repeat(3000);
+    let told = ScriptedPeer::start(move |request| {
+        let rate = if request.head.starts_with("GET /told") { "X-Accel-Limit-Rate: 2000\r\n" } else { "" };
+        Some(format!("HTTP/1.1 200 OK\r\n{rate}Content-Length: 3000\r\n\r\n{body}").into_bytes())
+    });
+    let plane = DataPlane::start(|plan| {
+        balance(plan, &[told.address]);
+        let mut limited = proxy_location("/limited", "u");
+        limited.scope.core.limit_rate = SizeValue::Evaluated(Template::variable(Variable::Arg("r".into())));
+        limited.scope.core.limit_rate_after = SizeValue::Fixed(ByteSize(100));
+        plan.servers[0].locations.push(limited);
+    });
+    let took = |path: &str| {
+        let begun = Instant::now();
+        assert_eq!(plane.client().get(path).body.len(), 3000, "{path}");
+        begun.elapsed()
+    };
+    // Half of it at once, and the rest a second later.
+    assert!(took("/limited?r=2k") >= Duration::from_millis(900));
+    assert!(took("/told") >= Duration::from_millis(900));
+    // None, and what is none.
+    took("/limited?r=0");
+    took("/limited?r=none");
 }

@@ -59,6 +59,10 @@ counters! {
     active,
     /// Requests read from clients.
     requests,
+    /// Those of them that have been answered, or given up.
+    answered,
+    /// Connections whose request has come in part.
+    reading,
     /// Requests waiting now for an instance that is being started.
     queued,
     /// Panics caught, each of which cost one connection.

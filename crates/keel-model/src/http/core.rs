@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::Scope;
-use crate::{Buffers, ByteSize, ErrorLog, Own, Resolver, Template, settings::settings};
+use crate::{Buffers, ByteSize, ErrorLog, Own, Resolver, SizeValue, Template, settings::settings};
 
 settings! {
     /// How connections and request heads are read (`client_header_*`, `keepalive_*` act before a location is known and so
@@ -53,6 +53,10 @@ settings! {
         client_body_timeout: Duration = Duration::from_secs(60);
         /// `client_body_temp_path`.
         client_body_temp_path: PathBuf = PathBuf::from("client_body_temp");
+        /// `limit_rate`, in bytes a second; 0 for none.
+        limit_rate: SizeValue = SizeValue::ZERO;
+        /// `limit_rate_after`: what of a response is sent before.
+        limit_rate_after: SizeValue = SizeValue::ZERO;
         /// `send_timeout` between two writes.
         send_timeout: Duration = Duration::from_secs(60);
         /// `keepalive_timeout`; zero closes after each response.

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Buffers, ByteSize, Layer, settings::settings};
+use crate::{Buffers, ByteSize, Layer, SizeValue, settings::settings};
 
 settings! {
     /// Settings towards peers. A module with other defaults says so where it has this group.
@@ -52,6 +52,8 @@ settings! {
         intercept_errors: bool = false;
         /// `…_ignore_client_abort`.
         ignore_client_abort: bool = false;
+        /// `…_limit_rate`: how fast a response is read that is buffered, in bytes a second; 0 for no limit.
+        limit_rate: SizeValue = SizeValue::ZERO;
         /// `…_force_ranges`.
         force_ranges: bool = false;
     }

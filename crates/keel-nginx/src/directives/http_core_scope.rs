@@ -4,7 +4,7 @@ use keel_diag::Diagnostic;
 use keel_model::{IfModifiedSince, KeepaliveDisable, LingeringClose, LocationMatcher, Root, ServerTokens};
 
 use crate::{
-    arguments::{flag, keyword, keywords, msec, number, number32, offset, size, temp_path, text},
+    arguments::{flag, keyword, keywords, msec, number, number32, offset, size, size_value, temp_path, text},
     ast::Directive,
     directives::core::error_log,
     reader::Reader,
@@ -103,6 +103,29 @@ pub(crate) const ROWS: &[Row] = &[
         doc: "The folder for request bodies that don't fit their buffer. Levels are not needed and ignored.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.scope.core.client_body_temp_path, temp_path)
+        }),
+    },
+    Row {
+        name: "limit_rate",
+        syntax: "rate",
+        contexts: Contexts::HTTP_ALL_IF,
+        arity: Arity::ONE,
+        default: Some("0"),
+        doc: "How many bytes of a response are sent in a second; 0 for as many as can be. Variables are allowed. `$limit_rate` that \
+              `set` has given a value, and `X-Accel-Limit-Rate` of a peer, take its place.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.limit_rate, size_value)
+        }),
+    },
+    Row {
+        name: "limit_rate_after",
+        syntax: "size",
+        contexts: Contexts::HTTP_ALL_IF,
+        arity: Arity::ONE,
+        default: Some("0"),
+        doc: "How much of a response is sent before `limit_rate` holds. Variables are allowed.",
+        set: Setter::Simple(|reader, directive| {
+            reader.once(directive, |frame| &mut frame.scope.core.limit_rate_after, size_value)
         }),
     },
     Row {

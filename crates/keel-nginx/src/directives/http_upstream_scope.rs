@@ -178,6 +178,21 @@ macro_rules! buffering_rows {
     ($prefix:literal, $module:ident) => {
         &[
             Row {
+                name: concat!($prefix, "_limit_rate"),
+                syntax: "rate",
+                contexts: Contexts::HTTP_ALL,
+                arity: Arity::ONE,
+                default: Some("0"),
+                doc: "How many bytes of a buffered response are read in a second; 0 for as many as come. Variables are allowed.",
+                set: Setter::Simple(|reader, directive| {
+                    reader.once(
+                        directive,
+                        |frame| &mut frame.scope.$module.upstream.limit_rate,
+                        $crate::arguments::size_value,
+                    )
+                }),
+            },
+            Row {
                 name: concat!($prefix, "_pass_request_headers"),
                 syntax: "on | off",
                 contexts: Contexts::HTTP_ALL,

@@ -40,6 +40,7 @@ pub(crate) mod http_scgi;
 pub(crate) mod http_secure_link;
 pub(crate) mod http_split_clients;
 pub(crate) mod http_ssl;
+pub(crate) mod http_stub_status;
 pub(crate) mod http_sub;
 pub(crate) mod http_try_files;
 pub(crate) mod http_upstream;
@@ -100,6 +101,7 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_secure_link_module", rows: http_secure_link::ROWS },
     Module { name: "ngx_http_split_clients_module", rows: http_split_clients::ROWS },
     Module { name: "ngx_http_ssl_module", rows: http_ssl::ROWS },
+    Module { name: "ngx_http_stub_status_module", rows: http_stub_status::ROWS },
     Module { name: "ngx_http_sub_module", rows: http_sub::ROWS },
     Module { name: "ngx_http_upstream_module", rows: http_upstream::ROWS },
     Module { name: "ngx_http_userid_module", rows: http_userid::ROWS },

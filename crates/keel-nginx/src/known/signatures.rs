@@ -34,7 +34,6 @@ pub(super) enum Value {
     Flag,
     Number,
     Size,
-    SizeWithVariables,
     Offset,
     Milliseconds,
     Seconds,
@@ -95,8 +94,6 @@ fn check_value(reader: &mut Reader<'_>, directive: &Directive, value: Value) {
         Value::Flag => drop(flag(reader, directive)),
         Value::Number => drop(number(reader, directive)),
         Value::Size => drop(size(reader, directive)),
-        Value::SizeWithVariables if directive.arg(0).contains('$') => {}
-        Value::SizeWithVariables => drop(size(reader, directive)),
         Value::Offset => drop(offset(reader, directive)),
         Value::Milliseconds => drop(msec(reader, directive)),
         Value::Seconds => drop(seconds(reader, directive)),

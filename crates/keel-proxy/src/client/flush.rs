@@ -14,12 +14,16 @@ pub(crate) async fn flush(job: &mut Job<'_>) -> Result<(), ClientGone> {
     let mut waiting = false;
     poll_fn(|cx| {
         while client.stream.pending() > 0 {
-            match client.stream.poll_send(cx) {
+            match client.poll_send(&worker.clock, cx) {
                 Poll::Ready(Ok(more)) => {
                     sent.bytes += more as u64;
                     waiting = false;
                 }
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(ClientGone)),
+                Poll::Pending if client.is_held_back() => {
+                    waiting = false;
+                    return Poll::Pending;
+                }
                 Poll::Pending => {
                     if !std::mem::replace(&mut waiting, true) {
                         client.timer.set(&worker.clock, timeout);

@@ -136,7 +136,7 @@ impl ClientStream {
         }
     }
 
-    /// Says that so many bytes of the body follow from files, by [`poll_send_file`](Self::poll_send_file).
+    /// Says that so many bytes of the body follow from files, by `poll_send_file`.
     pub(crate) fn begin_piece(&mut self, length: u64) {
         match self {
             ClientStream::H1(h1) => h1.begin_piece(length),
@@ -169,17 +169,17 @@ impl ClientStream {
         }
     }
 
-    /// Sends what can be sent now of what waits; gives how many bytes those were.
+    /// Sends what can be sent now of what waits, so many bytes at most; gives how many those were.
     #[inline]
-    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
         match self {
-            ClientStream::H1(h1) => h1.poll_send(cx),
-            ClientStream::H2(h2) => h2.poll_send(cx),
+            ClientStream::H1(h1) => h1.poll_send(cx, bytes_max),
+            ClientStream::H2(h2) => h2.poll_send(cx, bytes_max),
         }
     }
 
     /// Sends a part of a file that has been announced; 0 means the file's end. Nothing else may wait to be sent.
-    pub(crate) fn poll_send_file(
+    pub(super) fn poll_send_file(
         &mut self,
         cx: &mut Context<'_>,
         file: BorrowedFd<'_>,

@@ -13,6 +13,7 @@ use keel_http::{
     uri::{self, Slashes},
 };
 use keel_model::{ClientSettings, LingeringClose, LogLevel, VerifyClient};
+use keel_telemetry::WorkerCounters;
 
 use super::{Rest, Resting, linger};
 use crate::{
@@ -77,6 +78,7 @@ pub(super) async fn answer(
     head: Result<(), RequestError>,
 ) -> Ended {
     worker.counters.requests.add(1);
+    let _answering = Answering(&worker.counters);
     ex.received.request_id = [worker.random(), worker.random()];
     match head.and_then(|()| accept_head(worker, client, ex, view)) {
         Ok(()) => match unfit(worker, client, ex) {
@@ -84,6 +86,31 @@ pub(super) async fn answer(
             Some(status) => Box::pin(turn_away(worker, client, ex, view.clone(), status)).await,
         },
         Err(error) => Box::pin(refuse(worker, client, ex, view.clone(), error)).await,
+    }
+}
+
+/// A request that is being answered.
+struct Answering<'a>(&'a WorkerCounters);
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.0.answered.add(1);
+    }
+}
+
+/// A request that has come in part.
+struct Reading<'a>(&'a WorkerCounters);
+
+impl<'a> Reading<'a> {
+    fn begin(counters: &'a WorkerCounters) -> Self {
+        counters.reading.add(1);
+        Self(counters)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.reading.sub(1);
     }
 }
 
@@ -125,6 +152,7 @@ async fn read_head(
     let settings = &ex.server(&view).client;
     let rules = rules(settings);
     let mut begun = false;
+    let mut reading = None;
     poll_fn(|cx| {
         let polled = client.stream.poll_head(cx, &mut ex.received, &rules);
         if !begun && !ex.received.input.is_empty() {
@@ -137,6 +165,9 @@ async fn read_head(
             Poll::Ready(Err(HeadFailure::Gone)) => Poll::Ready(Err(NoHead::Gone)),
             Poll::Ready(Err(HeadFailure::Refused(error))) => Poll::Ready(Err(NoHead::Refused(error))),
             Poll::Pending => {
+                if begun && reading.is_none() {
+                    reading = Some(Reading::begin(&worker.counters));
+                }
                 if rest.must_close() && client.stream.peek() != Peeked::Bytes {
                     return Poll::Ready(Err(NoHead::Gone));
                 }

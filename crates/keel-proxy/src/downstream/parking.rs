@@ -405,6 +405,7 @@ impl Parked {
             is_last: _,
             kept_until,
             last_host: _,
+            pace: _,
         } = client;
         let ClientConnection {
             remote,

@@ -58,6 +58,10 @@ impl Filter for Gzip {
     }
 }
 
+/// The lowest level of the compressor's own. With its 1 bodies are a third longer than with zlib's 1; with its 2 they are
+/// shorter, in two thirds of the time (JSON of 10 KB).
+const LEVEL_MIN: u32 = 2;
+
 /// Makes the settings of a compressor: a body that is known to be short needs less of a window.
 fn config(scope: &GzipScope, length: Option<u64>) -> DeflateConfig {
     let (mut window_bits, mut memory_level) = (scope.window_bits, scope.memory_level);
@@ -72,7 +76,7 @@ fn config(scope: &GzipScope, length: Option<u64>) -> DeflateConfig {
     DeflateConfig {
         window_bits: GZIP_HEADER_BITS + number(window_bits),
         mem_level: number(memory_level),
-        ..DeflateConfig::new(number(scope.level))
+        ..DeflateConfig::new(number(scope.level.max(LEVEL_MIN)))
     }
 }
 

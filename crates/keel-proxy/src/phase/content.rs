@@ -4,7 +4,7 @@ use keel_model::Content;
 
 use crate::{
     job::{Flow, Job},
-    phase::{empty_gif, files, prometheus},
+    phase::{empty_gif, files, prometheus, stub_status},
     upstream,
 };
 
@@ -15,6 +15,7 @@ pub(super) async fn run(job: &mut Job<'_>) -> Flow {
     }
     // Boxed: a request for a peer needs no room for it.
     match job.place().scope.content {
+        Content::StubStatus => Box::pin(stub_status::run(job)).await,
         Content::EmptyGif => Box::pin(empty_gif::run(job)).await,
         Content::Prometheus => Box::pin(prometheus::serve(job)).await,
         Content::Static | Content::Proxy(_) | Content::FastCgi(_) | Content::Uwsgi(_) | Content::Scgi(_) => {

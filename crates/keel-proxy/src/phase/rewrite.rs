@@ -14,6 +14,7 @@ use crate::{
     client,
     job::{Flow, Job},
     snapshot::{Branch, Rule, Step, Test},
+    variables::parse_size,
     worker::View,
 };
 
@@ -84,6 +85,13 @@ impl Engine<'_, '_> {
                 self.job.ex.routed.raw_uri_valid = false;
             }
             Variable::Defined(id) => self.job.ex.routed.slots.set(*id, &value),
+            Variable::LimitRate => match parse_size(&value) {
+                Some(rate) => self.job.ex.sent.note_limit_rate(rate),
+                None => {
+                    let text = format!("invalid $limit_rate \"{}\"", String::from_utf8_lossy(&value));
+                    self.job.client.log_error(self.job.worker, self.job.ex, &text);
+                }
+            },
             // No other can be set.
             _ => {}
         }

@@ -87,7 +87,7 @@ async fn stream(job: &mut Job<'_>, file: &File, part: &FilePart) -> Result<(), C
         let mut sent_now = 0;
         while offset < part.end {
             let left = usize::try_from(part.end - offset).unwrap_or(usize::MAX).min(SEND_BYTES_MAX);
-            match client.stream.poll_send_file(cx, file.as_fd(), &mut offset, left) {
+            match client.poll_send_file(&worker.clock, cx, file.as_fd(), &mut offset, left) {
                 // The file has become shorter: the length that was promised can't be kept.
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Err(ClientGone)),
                 Poll::Ready(Ok(sent)) => {
@@ -97,6 +97,10 @@ async fn stream(job: &mut Job<'_>, file: &File, part: &FilePart) -> Result<(), C
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
+                }
+                Poll::Pending if client.is_held_back() => {
+                    waiting = false;
+                    return Poll::Pending;
                 }
                 Poll::Pending => {
                     if !std::mem::replace(&mut waiting, true) {

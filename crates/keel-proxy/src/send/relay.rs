@@ -31,6 +31,9 @@ use crate::{
 /// Bytes read from a peer at a time while a body streams.
 const READ_BYTES: usize = 32 << 10;
 
+/// The same where it is limited how fast a peer is read.
+const LIMITED_READ_BYTES: usize = 4 << 10;
+
 /// With fewer bytes than this at hand, a response's first write waits for one more look at what has come.
 const READ_FIRST_BYTES_MAX: usize = 4 << 10;
 
@@ -76,6 +79,24 @@ pub(super) struct Relay {
     changed_bytes: usize,
     /// Whether something is included behind the body.
     goes_on: bool,
+    /// How fast the peer is read, where that is limited.
+    limit: Option<ReadLimit>,
+}
+
+/// How fast a response is read from its peer (`proxy_limit_rate`): as nginx does it, a second's worth when a second begins.
+struct ReadLimit {
+    /// Bytes a second.
+    rate: u64,
+    began: Instant,
+}
+
+impl ReadLimit {
+    /// Until when nothing is read of a response of which so much has been.
+    fn held_until(&self, read: u64, now: Instant) -> Option<Instant> {
+        let seconds = now.saturating_duration_since(self.began).as_secs() + 1;
+        let beyond = read.checked_sub(self.rate.saturating_mul(seconds))?;
+        Some(now + Duration::from_millis(beyond.saturating_mul(1000) / self.rate.max(1) + 1))
+    }
 }
 
 impl Relay {
@@ -93,6 +114,8 @@ impl Relay {
             Some(value) if value.eq_ignore_ascii_case(b"yes") => true,
             _ => settings.buffering,
         };
+        let rate = if buffering { job.lookup().size(&settings.limit_rate) } else { 0 };
+        let limit = (rate > 0).then(|| ReadLimit { rate, began: job.worker.clock.now() });
         let memory = settings.buffers.size.as_usize().saturating_mul(settings.buffers.count as usize);
         Self {
             framing,
@@ -109,16 +132,17 @@ impl Relay {
             transforms: Transforms::default(),
             broken: None,
             flush_after: if buffering { FLUSH_AFTER } else { Duration::ZERO },
-            read_bytes: READ_BYTES,
+            read_bytes: if limit.is_some() { LIMITED_READ_BYTES } else { READ_BYTES },
             changed_bytes: 0,
             goes_on: false,
+            limit,
         }
     }
 
     /// Has the payload changed on its way.
     pub(super) fn change(&mut self, transforms: Transforms) {
         if !transforms.is_empty() {
-            self.read_bytes = READ_BYTES.min(transforms.input_bytes_max());
+            self.read_bytes = self.read_bytes.min(transforms.input_bytes_max());
             self.transforms = transforms;
         }
     }
@@ -324,7 +348,13 @@ async fn stream(
                 return Poll::Ready(Ok(()));
             }
             peer.stream.poll_rest_of_request(cx, job.client, job.ex);
-            let reads = !relay.ended && relay.has_room(&job.client.stream);
+            let mut reads = !relay.ended && relay.has_room(&job.client.stream);
+            let held_until = relay
+                .limit
+                .as_ref()
+                .filter(|_| reads)
+                .and_then(|limit| limit.held_until(relay.payload_bytes, job.worker.clock.now()));
+            reads &= held_until.is_none();
             if reads {
                 match read(job, peer, relay, settings, cx) {
                     Poll::Ready(Ok(())) => {
@@ -358,7 +388,7 @@ async fn stream(
                 pass_held(job, relay, settings)?;
                 continue;
             }
-            if job.client.stream.pending() > 0 {
+            if job.client.stream.pending() > 0 && !job.client.is_held_back() {
                 write_since.get_or_insert(now);
             }
             if !settings.ignore_client_abort && peer.watch.poll_gone(cx, job.client, now).is_ready() {
@@ -367,10 +397,16 @@ async fn stream(
             let read_until = read_since.map(|since| since + settings.read_timeout);
             let write_until = write_since.map(|since| since + send_timeout);
             let gone_at = peer.watch.deadline().filter(|_| job.client.stream.pending() == 0);
-            let next = read_until.into_iter().chain(write_until).chain(gone_at).chain(flush_at).min();
+            let next = read_until
+                .into_iter()
+                .chain(write_until)
+                .chain(gone_at)
+                .chain(flush_at)
+                .chain(held_until)
+                .min();
             job.client.timer.set_at(next);
             let now = ready!(job.client.timer.poll_expired(&job.worker.clock, cx));
-            if flush_at.is_some_and(|at| now >= at) {
+            if flush_at.into_iter().chain(held_until).any(|at| now >= at) {
                 continue;
             }
             if write_until.is_some_and(|until| now >= until) {
@@ -391,7 +427,7 @@ fn write(job: &mut Job<'_>, relay: &mut Relay, cx: &mut Context<'_>) -> Poll<Res
     let mut moved = false;
     loop {
         while job.client.stream.pending() > 0 {
-            match job.client.stream.poll_send(cx) {
+            match job.client.poll_send(&job.worker.clock, cx) {
                 Poll::Ready(Ok(sent)) => {
                     job.ex.sent.bytes += sent as u64;
                     job.ex.sent.begun = true;
@@ -527,4 +563,21 @@ fn spool(job: &mut Job<'_>, relay: &mut Relay, payload: &[u8], folder: &Path) ->
         log_store(job, &error);
         Cause::Store
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_s_worth_is_read_in_each_second() {
+        let began = Instant::now();
+        let at = |millis| began + Duration::from_millis(millis);
+        let limit = ReadLimit { rate: 1000, began };
+        assert_eq!(limit.held_until(999, at(0)), None);
+        assert_eq!(limit.held_until(1000, at(0)), Some(at(1)));
+        assert_eq!(limit.held_until(2500, at(0)), Some(at(1501)));
+        assert_eq!(limit.held_until(2500, at(1501)), Some(at(2002)));
+        assert_eq!(limit.held_until(2500, at(2002)), None);
+    }
 }

@@ -126,7 +126,9 @@ impl PeerProgram {
         upstreams: &HashMap<UpstreamName, usize>,
     ) -> Result<Option<Box<Self>>, CompileError> {
         let protocol = match &scope.content {
-            Content::Static | Content::EmptyGif | Content::Prometheus => return Ok(None),
+            Content::Static | Content::EmptyGif | Content::StubStatus | Content::Prometheus => {
+                return Ok(None);
+            }
             Content::Proxy(pass) => Protocol::Http(HttpProgram::compile(pass, &scope.proxy)?),
             Content::FastCgi(_) => Protocol::FastCgi(FastCgiProgram::compile(&scope.fastcgi)),
             Content::Uwsgi(_) => Protocol::Uwsgi(UwsgiProgram::compile(&scope.uwsgi)),

@@ -36,6 +36,7 @@ pub(super) fn answer(
     if let Some(connection) = exchanged.stream.connection_mut() {
         note_announced_idle(job, connection);
     }
+    note_limit_rate(job, program);
     let mut peer = PeerAnswer { exchanged, pick, target, retries, slice: None };
     if status != 101
         && let Some(flow) = replacement(job, program)
@@ -75,6 +76,22 @@ pub(crate) fn finish(job: &mut Job<'_>, peer: PeerAnswer) {
         target.pool().give(job.worker, connection);
     }
     drop(pick);
+}
+
+/// Notes `X-Accel-Limit-Rate`.
+fn note_limit_rate(job: &mut Job<'_>, program: &PeerProgram) {
+    let side = &job.ex.upstream;
+    let Some(field) = side.head.fields.first(Name::XAccelLimitRate) else { return };
+    if job.ex.routed.depth > 0 || program.ignores.contains(Name::XAccelLimitRate) {
+        return;
+    }
+    let rate = match field.value.of(&side.input) {
+        b"off" => Some(0),
+        value => connection::content_length(value),
+    };
+    if let Some(rate) = rate {
+        job.ex.sent.note_limit_rate(rate);
+    }
 }
 
 fn note_announced_idle(job: &Job<'_>, connection: &mut PeerConnection) {

@@ -14,8 +14,7 @@ use crate::{
         signatures::{
             Repeats::{Many, Once},
             Value::{
-                self, Buffers, Checked, Flag, Keyword, Milliseconds, Number, Offset, Seconds, Size,
-                SizeWithVariables, Text,
+                self, Buffers, Checked, Flag, Keyword, Milliseconds, Number, Offset, Seconds, Size, Text,
             },
         },
     },
@@ -46,17 +45,6 @@ pub(super) const GROUPS: &[Group] = &[
         effect: Effect::Differs("requests beyond the limit would get through"),
         rows: &[
             foreign("limit_zone"),
-        ],
-    },
-    Group {
-        effect: Effect::Differs("responses would be sent without being slowed down"),
-        rows: &[
-            line("limit_rate", HTTP_ALL.or(LOCATION_IF), ONE, Once, SizeWithVariables),
-            line("limit_rate_after", HTTP_ALL.or(LOCATION_IF), ONE, Once, SizeWithVariables),
-            line("fastcgi_limit_rate", HTTP_ALL, ONE, Once, SizeWithVariables),
-            line("proxy_limit_rate", HTTP_ALL, ONE, Once, SizeWithVariables),
-            line("scgi_limit_rate", HTTP_ALL, ONE, Once, SizeWithVariables),
-            line("uwsgi_limit_rate", HTTP_ALL, ONE, Once, SizeWithVariables),
         ],
     },
     Group {
@@ -104,7 +92,6 @@ pub(super) const GROUPS: &[Group] = &[
             foreign("rewrite_by_lua_file"),
             line("scgi_store", HTTP_ALL, ONE, Once, Text),
             foreign("status"),
-            line("stub_status", SERVER_LOCATION, UP_TO_ONE, Many, Text),
             line("tunnel_pass", SERVER_LOCATION.or(LOCATION_IF), UP_TO_ONE, Once, Text),
             line("uwsgi_store", HTTP_ALL, ONE, Once, Text),
         ],

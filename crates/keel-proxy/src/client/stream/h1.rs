@@ -176,8 +176,9 @@ impl H1 {
     }
 
     #[inline]
-    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
         let rest = self.out.get(self.out_sent..).unwrap_or_default();
+        let rest = rest.get(..rest.len().min(bytes_max)).unwrap_or_default();
         let sent = ready!(self.sink.poll_send(cx, rest))?;
         self.out_sent += sent;
         Poll::Ready(Ok(sent))
@@ -293,7 +294,7 @@ mod tests {
     fn sent(h1: &mut H1) -> String {
         let mut cx = Context::from_waker(std::task::Waker::noop());
         while h1.pending() > 0 {
-            assert!(matches!(h1.poll_send(&mut cx), Poll::Ready(Ok(1..))));
+            assert!(matches!(h1.poll_send(&mut cx, usize::MAX), Poll::Ready(Ok(1..))));
         }
         let captured = h1.capture().map(|capture| capture.as_bytes().to_vec());
         String::from_utf8(captured.unwrap()).unwrap()

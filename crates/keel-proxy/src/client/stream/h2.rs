@@ -151,12 +151,12 @@ impl H2 {
         }
     }
 
-    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
         match self.progress {
             Progress::None | Progress::Ended => Poll::Ready(Ok(0)),
             Progress::Head => Poll::Ready(self.send_head()),
             Progress::Body if self.out.is_empty() => Poll::Ready(self.send_end().map(|()| 0)),
-            Progress::Body => self.poll_send_body(cx),
+            Progress::Body => self.poll_send_body(cx, bytes_max),
         }
     }
 
@@ -181,9 +181,9 @@ impl H2 {
         sent.map_err(http2::broken)
     }
 
-    fn poll_send_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_send_body(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<io::Result<usize>> {
         let Some(send) = &mut self.send else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
-        let room = ready!(http2::poll_room(send, cx, self.out.len()))?;
+        let room = ready!(http2::poll_room(send, cx, self.out.len().min(bytes_max)))?;
         let piece = self.out.split_to(room).freeze();
         let sent = http2::framed_length(piece.len());
         let is_last = self.out.is_empty() && self.end.as_ref().is_some_and(http::HeaderMap::is_empty);
