@@ -52,6 +52,8 @@ pub struct Ask<'a> {
     pub now: Instant,
     /// The client's address: 4 or 16 octets, none for a unix socket.
     pub client_key: &'a [u8],
+    /// What the algorithm goes by, where that is a text of the request; empty for none.
+    pub key: &'a [u8],
     /// Peers that this request has been to, the last one last.
     pub tried: &'a [Arc<PeerState>],
     /// Whether this is its first attempt.
@@ -209,6 +211,7 @@ impl Group {
             version,
             backup: peer.backup,
             place,
+            name: peer.instance.as_ref().unwrap_or(&peer.name).as_str().into(),
             weight: peer.weight.max(1),
             max_conns: peer.max_conns,
             limits: may_exclude.then_some(limits),

@@ -29,5 +29,5 @@ pub use group::{Ask, Attempt, Group, NoPeer};
 pub use outlier::{Admission, Limits, Outlier};
 pub use peer::{Counts, Drained, PeerState};
 pub use pick::{Outcome, Pick, Standing};
-pub use policy::{ParameterInfo, PolicyError, PolicyInfo, check_policy, policies};
+pub use policy::{KeyInfo, ParameterInfo, PolicyError, PolicyInfo, check_policy, policies};
 pub use registry::{Prepared, Registry};

@@ -13,6 +13,7 @@ use crate::{
     tier::{RosterPeer, Tier},
 };
 
+mod hash;
 mod ip_hash;
 mod least_conn;
 mod random;
@@ -20,7 +21,7 @@ mod round_robin;
 
 /// All algorithms; the first is the default.
 pub fn policies() -> &'static [PolicyInfo] {
-    &[round_robin::INFO, least_conn::INFO, ip_hash::INFO, random::INFO]
+    &[round_robin::INFO, least_conn::INFO, ip_hash::INFO, hash::INFO, random::INFO]
 }
 
 /// What an algorithm says of itself.
@@ -30,12 +31,21 @@ pub struct PolicyInfo {
     pub name: &'static str,
     /// What it does, in a sentence or two, for the reference.
     pub doc: &'static str,
+    /// What decides, where that is a text which each request has; it stands before the parameters.
+    pub key: Option<KeyInfo>,
     /// Its parameters in order.
     pub parameters: &'static [ParameterInfo],
     build: Build,
 }
 
 type Build = fn(&[String]) -> Result<Arc<dyn Policy>, PolicyError>;
+
+/// A text of each request that an algorithm goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyInfo {
+    /// Its name for messages and the reference.
+    pub name: &'static str,
+}
 
 /// A parameter of an algorithm.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +97,13 @@ pub(crate) fn build(config: &PolicyConfig) -> Result<Arc<dyn Policy>, PolicyErro
         .iter()
         .find(|info| info.name == config.name)
         .ok_or_else(|| PolicyError::Unknown(config.name.clone()))?;
+    match (&info.key, &config.key) {
+        (Some(key), None) => return Err(PolicyError::Missing { policy: info.name, parameter: key.name }),
+        (None, Some(_)) => {
+            return Err(PolicyError::Parameter { policy: info.name, parameter: "key".to_owned() });
+        }
+        _ => {}
+    }
     info.check(&config.parameters)?;
     (info.build)(&config.parameters)
 }
@@ -133,13 +150,17 @@ impl Choice {
 
 #[cfg(test)]
 mod tests {
+    use keel_model::Template;
+
     use super::*;
 
     #[test]
     fn policies_are_found_by_name_and_check_their_parameters() {
         let check = |text: &str, expect: &str| {
             let mut words = text.split(' ').map(String::from);
-            let config = PolicyConfig { name: words.next().unwrap(), parameters: words.collect() };
+            let name = words.next().unwrap();
+            let key = (name == "hash").then(Template::default);
+            let config = PolicyConfig { name, key, parameters: words.collect() };
             let got = check_policy(&config).map_or_else(|error| error.to_string(), |()| "ok".into());
             assert_eq!(got, expect, "{text}");
         };
@@ -151,6 +172,10 @@ mod tests {
         check("random two least_conn", "ok");
         check("random three", "`random` doesn't take the parameter `three`");
         check("ip_hash x", "`ip_hash` doesn't take the parameter `x`");
+        check("hash consistent", "ok");
+        check("hash ketama", "`hash` doesn't take the parameter `ketama`");
+        let keyless = PolicyConfig { name: "hash".into(), ..PolicyConfig::default() };
+        assert_eq!(check_policy(&keyless).unwrap_err().to_string(), "`hash` needs the parameter `key`");
         check("fair", "there is no balancing algorithm `fair`");
         assert_eq!(PolicyConfig::default().name, policies()[0].name);
     }

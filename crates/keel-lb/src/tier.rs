@@ -29,6 +29,8 @@ pub(crate) struct RosterPeer {
     pub(crate) backup: bool,
     /// Its place in the roster.
     pub(crate) place: u32,
+    /// The name of its instance, or its text in the file.
+    pub(crate) name: Arc<str>,
     pub(crate) weight: u32,
     /// 0 for no limit.
     pub(crate) max_conns: u32,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Address;
+use crate::{Address, Template};
 
 /// The name of an upstream: the `upstream` block's, or for a literal `proxy_pass` its `host:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,15 +35,17 @@ pub struct Upstream {
 /// Which balancing algorithm, by the name its file in `keel-lb` has, with its parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyConfig {
-    /// `round_robin` (default), `least_conn`, `ip_hash`.
+    /// `round_robin` (default), `least_conn`, `ip_hash`, `hash`, `random`.
     pub name: String,
+    /// What it goes by, where that is a text of each request (`hash`).
+    pub key: Option<Template>,
     /// Its parameters in the order given.
     pub parameters: Vec<String>,
 }
 
 impl Default for PolicyConfig {
     fn default() -> Self {
-        Self { name: "round_robin".into(), parameters: Vec::new() }
+        Self { name: "round_robin".into(), key: None, parameters: Vec::new() }
     }
 }
 

@@ -22,7 +22,7 @@ use std::{collections::HashMap, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 use keel_lb::Group;
 use keel_model::{
     Address, ClientSettings, FileSource, Location, LocationMatcher, Plan, Rewrite, Root, Scope, Secret,
-    ServerId, ServerName, UpstreamKeepalive, UpstreamName,
+    ServerId, ServerName, Template, UpstreamKeepalive, UpstreamName,
 };
 use keel_regex::Regex;
 use keel_tree::Tree;
@@ -135,6 +135,8 @@ pub(crate) struct ListenerConf {
 pub(crate) struct UpstreamConf {
     pub(crate) name: UpstreamName,
     pub(crate) group: Arc<Group>,
+    /// What its algorithm goes by, where that is a text of each request.
+    pub(crate) key: Option<Template>,
     pub(crate) keepalive: UpstreamKeepalive,
     pub(crate) queue: Arc<QueueLength>,
 }
@@ -209,6 +211,7 @@ pub(crate) fn compile(
         upstreams.push(UpstreamConf {
             name: upstream.name.clone(),
             group,
+            key: upstream.policy.key.clone(),
             keepalive: upstream.keepalive.clone(),
             queue: claims.named(&upstream.name.0, &()),
         });

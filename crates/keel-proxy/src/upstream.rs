@@ -226,9 +226,11 @@ fn report_failure(job: &Job<'_>, pick: &Pick, failure: PeerFailure) {
 }
 
 fn ask(job: &Job<'_>, target: &Target, attempt: Attempt) -> Result<Pick, NoPeer> {
+    let key = target.key().map(|key| job.text(key)).unwrap_or_default();
     target.group().pick(&Ask {
         now: job.worker.clock.now(),
         client_key: &job.client.remote_of(job.ex).octets(),
+        key: &key,
         tried: &job.ex.upstream.tried,
         attempt,
         random: job.worker.random(),

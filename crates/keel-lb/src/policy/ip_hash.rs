@@ -12,6 +12,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
     name: "ip_hash",
     doc: "Gives all requests of a client's network to one peer: the first three octets of an IPv4 address or the \
           whole IPv6 address decide.",
+    key: None,
     parameters: &[],
     build: |_| Ok(Arc::new(IpHash)),
 };
@@ -54,7 +55,8 @@ fn step(hash: u64, network: &[u8]) -> u64 {
     network.iter().fold(hash, |hash, octet| (hash * 113 + u64::from(*octet)) % 6271)
 }
 
-fn place(hash: u64, cumulative_weights: &[u64]) -> Option<u32> {
+/// The place of the peer whose share of the weights a hash falls into.
+pub(super) fn place(hash: u64, cumulative_weights: &[u64]) -> Option<u32> {
     let point = hash.checked_rem(*cumulative_weights.last()?)?;
     u32::try_from(cumulative_weights.partition_point(|sum| *sum <= point)).ok()
 }

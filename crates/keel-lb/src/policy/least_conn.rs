@@ -16,6 +16,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
     name: "least_conn",
     doc: "Gives a request to the peer with the fewest requests in flight in proportion to its weight. Peers that tie \
           take turns.",
+    key: None,
     parameters: &[],
     build: |_| Ok(Arc::new(LeastConn { comparing: Mutex::new(()) })),
 };

@@ -14,6 +14,7 @@ use crate::{
 pub(super) const INFO: PolicyInfo = PolicyInfo {
     name: "random",
     doc: "Gives a request to a peer drawn by weight; with `two`, to the less loaded of two drawn.",
+    key: None,
     parameters: &[
         ParameterInfo {
             name: "two",

@@ -10,6 +10,7 @@ use crate::{Ask, tier::Tier};
 pub(super) const INFO: PolicyInfo = PolicyInfo {
     name: "round_robin",
     doc: "Gives requests to the peers in turn, by weight. Counts are exact over all workers.",
+    key: None,
     parameters: &[],
     build: |_| Ok(Arc::new(RoundRobin)),
 };

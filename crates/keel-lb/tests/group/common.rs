@@ -10,7 +10,7 @@ use std::{
 };
 
 use keel_lb::{Ask, Attempt, Drained, Group, NoPeer, PeerState, Pick, Registry};
-use keel_model::{Address, Peer, PeerSet, PolicyConfig, Upstream, UpstreamKeepalive, UpstreamName};
+use keel_model::{Address, Peer, PeerSet, PolicyConfig, Template, Upstream, UpstreamKeepalive, UpstreamName};
 
 /// A peer called `name`, at a port of its own.
 pub(crate) fn peer(name: &str) -> Peer {
@@ -32,7 +32,11 @@ pub(crate) fn upstream(policy: &str, peers: PeerSet) -> Upstream {
     let name = words.next().unwrap();
     Upstream {
         name: UpstreamName("app".into()),
-        policy: PolicyConfig { name, parameters: words.collect() },
+        policy: PolicyConfig {
+            key: (name == "hash").then(Template::default),
+            name,
+            parameters: words.collect(),
+        },
         keepalive: UpstreamKeepalive::default(),
         zone: None,
         peers,
@@ -74,7 +78,14 @@ impl Rig {
     }
 
     fn pick(&self, tried: &[Arc<PeerState>], attempt: Attempt) -> Result<Pick, NoPeer> {
-        self.group.pick(&Ask { now: self.now(), client_key: &[192, 0, 2, 7], tried, attempt, random: 4 })
+        self.group.pick(&Ask {
+            now: self.now(),
+            client_key: &[192, 0, 2, 7],
+            key: b"",
+            tried,
+            attempt,
+            random: 4,
+        })
     }
 
     /// The names of the peers that `count` requests go to, one after the other.

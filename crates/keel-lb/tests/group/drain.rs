@@ -68,6 +68,7 @@ fn drained_is_told_exactly_once_under_race() {
                     let ask = keel_lb::Ask {
                         now: rig.start,
                         client_key: &[],
+                        key: b"",
                         tried: &[],
                         attempt: keel_lb::Attempt::First,
                         random: 0,

@@ -34,7 +34,7 @@ fn least_conn_weighs_loads() {
 }
 
 fn by_client(group: &Group, rig: &Rig, client_key: &[u8]) -> String {
-    let ask = Ask { now: rig.now(), client_key, tried: &[], attempt: Attempt::First, random: 0 };
+    let ask = Ask { now: rig.now(), client_key, key: b"", tried: &[], attempt: Attempt::First, random: 0 };
     group.pick(&ask).unwrap().name().to_owned()
 }
 
@@ -79,7 +79,8 @@ fn random_draws_by_weight() {
     peers.peers[0].weight = 3;
     let rig = Rig::new("random", peers);
     let draw = |random| {
-        let ask = Ask { now: rig.now(), client_key: &[], tried: &[], attempt: Attempt::First, random };
+        let ask =
+            Ask { now: rig.now(), client_key: &[], key: b"", tried: &[], attempt: Attempt::First, random };
         rig.group.pick(&ask).unwrap().name().to_owned()
     };
     let of_a = (0..4000).filter(|random| draw(*random) == "a").count();
@@ -91,4 +92,51 @@ fn random_two_takes_the_less_loaded() {
     let rig = Rig::new("random two least_conn", named("a b"));
     let held: Vec<Pick> = (0..10).map(|_| rig.first().unwrap()).collect();
     assert_eq!(held.iter().filter(|pick| pick.name() == "a").count(), 5);
+}
+
+fn by_key(rig: &Rig, key: &str) -> String {
+    let ask = Ask {
+        now: rig.now(),
+        client_key: b"",
+        key: key.as_bytes(),
+        tried: &[],
+        attempt: Attempt::First,
+        random: 0,
+    };
+    rig.group.pick(&ask).unwrap().name().to_owned()
+}
+
+fn keys() -> impl Iterator<Item = String> {
+    (0..1000).map(|number| format!("/page/{number}"))
+}
+
+#[test]
+fn hash_keeps_a_key_at_its_peer() {
+    for policy in ["hash", "hash consistent"] {
+        let rig = Rig::new(policy, named("a b c"));
+        let again = Rig::new(policy, named("a b c"));
+        let mut counts = std::collections::BTreeMap::<String, usize>::new();
+        for key in keys() {
+            let peer = by_key(&rig, &key);
+            assert_eq!((by_key(&rig, &key), by_key(&again, &key)), (peer.clone(), peer.clone()), "{key}");
+            *counts.entry(peer).or_default() += 1;
+        }
+        assert!(counts.len() == 3 && counts.values().all(|count| *count > 200), "{policy}: {counts:?}");
+        // Requests without a key take turns.
+        assert_eq!(rig.sequence(3), "abc");
+    }
+}
+
+#[test]
+fn consistent_hash_moves_only_keys_of_a_peer_that_is_gone() {
+    let (all, fewer) =
+        (Rig::new("hash consistent", named("a b c")), Rig::new("hash consistent", named("a c")));
+    let down = |name: &str| Peer { down: name == "b", ..peer(name) };
+    let down = Rig::new("hash consistent", set(["a", "b", "c"].map(down)));
+    for key in keys() {
+        let before = by_key(&all, &key);
+        for now in [by_key(&fewer, &key), by_key(&down, &key)] {
+            assert!(if before == "b" { now != "b" } else { now == before }, "{key}: {before} to {now}");
+        }
+    }
 }

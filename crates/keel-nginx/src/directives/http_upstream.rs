@@ -146,14 +146,16 @@ fn policy_row(info: &'static keel_lb::PolicyInfo) -> Row {
             (false, values) => format!("[{values}]"),
         })
         .collect();
-    let required = info.parameters.iter().filter(|parameter| parameter.required).count();
+    let words: Vec<String> = info.key.iter().map(|key| key.name.to_owned()).chain(words).collect();
+    let keys = usize::from(info.key.is_some());
+    let required = info.parameters.iter().filter(|parameter| parameter.required).count() + keys;
     let count = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
     Row {
         name: info.name,
         // Made once for the life of the process.
         syntax: words.join(" ").leak(),
         contexts: Contexts::UPSTREAM,
-        arity: Arity::Take(count(required), count(info.parameters.len())),
+        arity: Arity::Take(count(required), count(info.parameters.len() + keys)),
         default: None,
         doc: info.doc,
         set: Setter::Simple(policy),
@@ -161,8 +163,15 @@ fn policy_row(info: &'static keel_lb::PolicyInfo) -> Row {
 }
 
 fn policy(reader: &mut Reader<'_>, directive: &Directive) {
-    let parameters = directive.args.iter().map(|word| word.text.clone()).collect();
-    let config = PolicyConfig { name: directive.name.text.clone(), parameters };
+    let mut words = directive.args.iter();
+    let is_keyed = |info: &&keel_lb::PolicyInfo| info.name == directive.name.text && info.key.is_some();
+    let mut key = None;
+    if keel_lb::policies().iter().any(|info| is_keyed(&info)) {
+        let Some(template) = words.next().and_then(|word| reader.template(word)) else { return };
+        key = Some(template);
+    }
+    let parameters = words.map(|word| word.text.clone()).collect();
+    let config = PolicyConfig { name: directive.name.text.clone(), key, parameters };
     if let Err(error) = keel_lb::check_policy(&config) {
         let word = directive.args.last().unwrap_or(&directive.name);
         let nginx = format!("invalid parameter \"{}\"", word.text);

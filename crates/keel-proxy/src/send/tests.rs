@@ -132,8 +132,14 @@ fn a_capture_has_a_bound() {
 /// A connection to a peer that says what the reads give.
 fn peer(job: &mut Job<'_>, reads: &[Option<&str>], program: &PeerProgram) -> Exchanged {
     let group = Group::new(&rig::upstream("app"), &job.worker.registry, Arc::new(|_, _| {})).unwrap();
-    let ask =
-        Ask { now: job.worker.clock.now(), client_key: b"", tried: &[], attempt: Attempt::First, random: 0 };
+    let ask = Ask {
+        now: job.worker.clock.now(),
+        client_key: b"",
+        key: b"",
+        tried: &[],
+        attempt: Attempt::First,
+        random: 0,
+    };
     let pick = group.pick(&ask).unwrap();
     let transport = Transport::Script(Script::new(reads));
     let counted = Counted::new(job.worker);

@@ -460,7 +460,7 @@ mod tests {
             let upstream = rig::upstream("app");
             let group = Group::new(&upstream, &worker.registry, Arc::new(|_, _| {})).unwrap();
             let now = worker.clock.now();
-            let ask = Ask { now, client_key: b"", tried: &[], attempt: Attempt::First, random: 0 };
+            let ask = Ask { now, client_key: b"", key: b"", tried: &[], attempt: Attempt::First, random: 0 };
             let peer = group.pick(&ask).unwrap().peer().clone();
             let another =
                 Group::new(&rig::upstream("app"), &keel_lb::Registry::default(), Arc::new(|_, _| {}));

@@ -46,6 +46,14 @@ impl Target {
         }
     }
 
+    /// What the group's algorithm goes by, where that is a text of each request.
+    pub(super) fn key(&self) -> Option<&Template> {
+        match self {
+            Target::Known { upstream, view } => view.snapshot.upstreams.get(*upstream)?.key.as_ref(),
+            Target::Dynamic(_) => None,
+        }
+    }
+
     pub(crate) fn pool(&self) -> &Rc<Pool> {
         match self {
             Target::Known { upstream, view } => &view.pools[*upstream],

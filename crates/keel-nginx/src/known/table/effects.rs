@@ -115,7 +115,6 @@ pub(super) const GROUPS: &[Group] = &[
         effect: Effect::Differs("requests would go to other peers"),
         rows: &[
             foreign("balancer_by_lua_block"),
-            line("hash", UPSTREAM, Take(1, 2), Many, Text),
             foreign("health_check"),
             foreign("js_filter"),
             foreign("js_preread"),

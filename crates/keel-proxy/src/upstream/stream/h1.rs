@@ -255,7 +255,7 @@ mod tests {
         let act = async |job: &mut crate::job::Job<'_>| {
             let group = Group::new(&rig::upstream("app"), &job.worker.registry, Arc::new(|_, _| {})).unwrap();
             let now = job.worker.clock.now();
-            let ask = Ask { now, client_key: b"", tried: &[], attempt: Attempt::First, random: 0 };
+            let ask = Ask { now, client_key: b"", key: b"", tried: &[], attempt: Attempt::First, random: 0 };
             let peer = group.pick(&ask).unwrap().peer().clone();
             let made_for =
                 MadeFor { peer, protocol: ProtocolKind::Http, place: job.place().identity.clone() };
