@@ -13,6 +13,7 @@ mod core;
 mod fastcgi;
 mod gateway;
 mod geo;
+mod grpc;
 mod gunzip;
 mod gzip;
 mod gzip_static;
@@ -52,6 +53,7 @@ pub use self::core::*;
 pub use self::fastcgi::*;
 pub use self::gateway::*;
 pub use self::geo::*;
+pub use self::grpc::*;
 pub use self::gunzip::*;
 pub use self::gzip::*;
 pub use self::gzip_static::*;
@@ -210,6 +212,8 @@ settings! {
         uwsgi: UwsgiScope = UwsgiScope::default(), as UwsgiLayer;
         /// ngx_http_scgi_module, apart from `scgi_pass` itself.
         scgi: ScgiScope = ScgiScope::default(), as ScgiLayer;
+        /// ngx_http_grpc_module, apart from `grpc_pass` itself.
+        grpc: GrpcScope = GrpcScope::default(), as GrpcLayer;
     }
 }
 
@@ -222,13 +226,15 @@ impl Scope {
             Content::FastCgi(_) => Some(&self.fastcgi.upstream),
             Content::Uwsgi(_) => Some(&self.uwsgi.upstream),
             Content::Scgi(_) => Some(&self.scgi.upstream),
+            Content::Grpc(_) => Some(&self.grpc.upstream),
         }
     }
 
     /// The settings towards peers of every module that may ask them, with what their names begin with.
-    pub fn all_peer_settings(&mut self) -> [(&'static str, &mut UpstreamScope); 4] {
+    pub fn all_peer_settings(&mut self) -> [(&'static str, &mut UpstreamScope); 5] {
         [
             ("proxy", &mut self.proxy.upstream),
+            ("grpc", &mut self.grpc.upstream),
             ("fastcgi", &mut self.fastcgi.upstream),
             ("uwsgi", &mut self.uwsgi.upstream),
             ("scgi", &mut self.scgi.upstream),
@@ -248,6 +254,8 @@ pub enum Content {
     StubStatus,
     /// `proxy_pass`.
     Proxy(ProxyPass),
+    /// `grpc_pass`.
+    Grpc(ProxyPass),
     /// The text for Prometheus (`prometheus`).
     Prometheus,
     /// `fastcgi_pass`.
@@ -263,7 +271,7 @@ impl Content {
     pub fn target(&self) -> Option<&ProxyTarget> {
         match self {
             Content::Static | Content::EmptyGif | Content::StubStatus | Content::Prometheus => None,
-            Content::Proxy(pass) => Some(&pass.target),
+            Content::Proxy(pass) | Content::Grpc(pass) => Some(&pass.target),
             Content::FastCgi(target) | Content::Uwsgi(target) | Content::Scgi(target) => Some(target),
         }
     }

@@ -11,7 +11,7 @@ mod route;
 mod shared;
 mod stream;
 
-use std::{sync::Arc, time::Instant};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Instant};
 
 use keel_lb::{Ask, Attempt, NoPeer, Outcome, PeerState, Pick, Standing};
 use keel_metrics::Sample;
@@ -44,7 +44,7 @@ pub(crate) async fn proxy(job: &mut Job<'_>) -> Flow {
     let view = job.view.clone();
     let place = job.ex.place(&view);
     let Some(program) = &place.proxy else { return Flow::status(500) };
-    let streams = streams_body(job, program);
+    let streams = streams_body(job, program) && !has_come_whole(job, program).await;
     let read = if streams {
         client::expect_continue(job).await
     } else if client::has_body(job) {
@@ -81,6 +81,16 @@ fn streams_body(job: &Job<'_>, program: &PeerProgram) -> bool {
         && request::may_stream(job, program)
         && !job.ex.received.body_is_lost
         && !job.ex.received.body_left.is_done()
+}
+
+/// Bytes of a body that are gathered though it may be passed on as it comes.
+const GATHERED_BYTES_MAX: usize = 16 << 10;
+
+/// Says whether a body that may be passed on as it comes has come whole, as that of most calls of gRPC: it can be sent again
+/// then.
+async fn has_come_whole(job: &mut Job<'_>, program: &PeerProgram) -> bool {
+    program.shares_connections()
+        && poll_fn(|cx| Poll::Ready(job.client.stream.gather(cx, GATHERED_BYTES_MAX))).await
 }
 
 /// Goes on after a peer's response has broken off before a byte of it was sent: at another peer, where that is safe.

@@ -279,3 +279,49 @@ fn a_preface_in_pieces_is_one_and_what_begins_like_it_is_http_1() {
     client.send("PRIX / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(client.response(true).text(), "text");
 }
+
+#[test]
+fn grpc_streams_both_ways_at_once_and_passes_its_trailers() {
+    let (send, address) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            send.send(listener.local_addr().unwrap()).unwrap();
+            let mut connection = h2::server::handshake(listener.accept().await.unwrap().0).await.unwrap();
+            let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+            tokio::spawn(async move { while connection.accept().await.is_some() {} });
+            assert_eq!(request.headers()["te"], "trailers");
+            let mut body = request.into_body();
+            let mut answer = respond.send_response(http::Response::new(()), false).unwrap();
+            while let Some(piece) = body.data().await {
+                answer.send_data(piece.unwrap(), false).unwrap();
+            }
+            let status = http::HeaderName::from_static("grpc-status");
+            answer
+                .send_trailers(HeaderMap::from_iter([(status, http::HeaderValue::from_static("0"))]))
+                .unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    let peer = address.recv().unwrap();
+    let plane = start(|plan| {
+        balance(plan, &[peer]);
+        let scope = &mut plan.servers[0].locations[0].scope;
+        let Content::Proxy(pass) = std::mem::take(&mut scope.content) else { panic!("no pass") };
+        scope.content = Content::Grpc(pass);
+    });
+    let mut client = Http2::connect(&plane);
+    let request = Request::builder().method("POST").uri("http://localhost/s/Call").header("te", "trailers");
+    let (response, mut up) = client.send.send_request(request.body(()).unwrap(), false).unwrap();
+    client.runtime.block_on(async {
+        let mut down = response.await.unwrap().into_body();
+        for piece in ["one", "two"] {
+            up.send_data(piece.into(), false).unwrap();
+            assert_eq!(down.data().await.unwrap().unwrap(), piece, "before anything else is sent");
+        }
+        up.send_data(Bytes::new(), true).unwrap();
+        assert!(down.data().await.is_none());
+        assert_eq!(down.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+    });
+}

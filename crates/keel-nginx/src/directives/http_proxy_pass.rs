@@ -43,9 +43,28 @@ pub(crate) const ROWS: &[Row] = &[
     },
 ];
 
-/// A `proxy_pass` as read.
+/// Which module asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    Proxy,
+    Grpc,
+}
+
+impl Asker {
+    /// What URLs begin with, without and with TLS.
+    fn schemes(self) -> [&'static str; 2] {
+        match self {
+            Asker::Proxy => ["http://", "https://"],
+            Asker::Grpc => ["grpc://", "grpcs://"],
+        }
+    }
+}
+
+/// A `proxy_pass` or `grpc_pass` as read.
 #[derive(Clone, Debug)]
 pub(crate) struct Pass {
+    /// Whose it is.
+    pub(crate) asker: Asker,
     /// Where to.
     pub(crate) to: To,
     /// The URI part.
@@ -84,7 +103,11 @@ impl Pass {
                 (ProxyTarget::Upstream(name), Template::literal(host), port)
             }
         };
-        Content::Proxy(ProxyPass { target, host, port, uri: self.uri.clone() })
+        let pass = ProxyPass { target, host, port, uri: self.uri.clone() };
+        match self.asker {
+            Asker::Proxy => Content::Proxy(pass),
+            Asker::Grpc => Content::Grpc(pass),
+        }
     }
 }
 
@@ -92,7 +115,7 @@ fn pass(reader: &mut Reader<'_>, directive: &Directive) -> Option<Pass> {
     let word = directive.args.first()?;
     let url = word.text.as_str();
     if has_variables(url) {
-        return evaluated(reader, directive, word);
+        return evaluated(reader, directive, word, Asker::Proxy);
     }
     let lower = url.to_ascii_lowercase();
     if lower.starts_with("https://") {
@@ -133,7 +156,43 @@ fn pass(reader: &mut Reader<'_>, directive: &Directive) -> Option<Pass> {
     };
     let uri = (!uri.is_empty()).then(|| Template::literal(uri));
     let default_redirect = Some(default_redirect);
-    Some(Pass { to: To::Literal(place), uri, default_redirect, span: directive.span() })
+    Some(Pass { asker: Asker::Proxy, to: To::Literal(place), uri, default_redirect, span: directive.span() })
+}
+
+/// Reads `grpc_pass`.
+pub(crate) fn grpc(reader: &mut Reader<'_>, directive: &Directive) {
+    if reader.frame.proxy.pass.as_ref().is_some_and(|pass| pass.asker == Asker::Grpc) {
+        return reader.duplicate(directive);
+    }
+    reader.frame.proxy.pass = grpc_pass(reader, directive);
+}
+
+fn grpc_pass(reader: &mut Reader<'_>, directive: &Directive) -> Option<Pass> {
+    let word = directive.args.first()?;
+    if has_variables(&word.text) {
+        return evaluated(reader, directive, word, Asker::Grpc);
+    }
+    let [plain, secure] = Asker::Grpc.schemes();
+    let lower = word.text.to_ascii_lowercase();
+    if lower.starts_with(secure) {
+        no_tls(reader, word);
+        return None;
+    }
+    let scheme = if lower.starts_with(plain) { plain.len() } else { 0 };
+    match address::peer(word.text.get(scheme..).unwrap_or_default()) {
+        Ok((place, "")) => {
+            let (asker, to) = (Asker::Grpc, To::Literal(place));
+            Some(Pass { asker, to, uri: None, default_redirect: None, span: directive.span() })
+        }
+        Ok((_, _)) => {
+            refuse_url(reader, word, "invalid host");
+            None
+        }
+        Err(text) => {
+            refuse_url(reader, word, text);
+            None
+        }
+    }
 }
 
 fn no_tls(reader: &mut Reader<'_>, word: &Word) {
@@ -173,16 +232,26 @@ fn refuse_uri(reader: &mut Reader<'_>, word: &Word, uri: &str) -> Option<()> {
     None
 }
 
-fn evaluated(reader: &mut Reader<'_>, directive: &Directive, word: &Word) -> Option<Pass> {
-    let template = reader.template(word)?;
+fn evaluated(reader: &mut Reader<'_>, directive: &Directive, word: &Word, asker: Asker) -> Option<Pass> {
+    let [plain, secure] = asker.schemes();
+    let mut template = reader.template(word)?;
     if let Some(Part::Literal(first)) = template.parts.first()
-        && first.to_ascii_lowercase().starts_with("https://")
+        && first.to_ascii_lowercase().starts_with(secure)
     {
         no_tls(reader, word);
         return None;
     }
+    if asker == Asker::Grpc {
+        // gRPC is HTTP, and its scheme may be left out.
+        if let Some(Part::Literal(first)) = template.parts.first_mut()
+            && first.to_ascii_lowercase().starts_with(plain)
+        {
+            *first = first.split_off(plain.len());
+        }
+        template.parts.insert(0, Part::Literal("http://".to_owned()));
+    }
     let (authority, uri) = split_uri(template);
-    Some(Pass { to: To::Evaluated(authority), uri, default_redirect: None, span: directive.span() })
+    Some(Pass { asker, to: To::Evaluated(authority), uri, default_redirect: None, span: directive.span() })
 }
 
 /// Splits a template at the first `/` or `?` that is written in it, behind the scheme.

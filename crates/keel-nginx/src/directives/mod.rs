@@ -14,6 +14,7 @@ pub(crate) mod http_empty_gif;
 pub(crate) mod http_fastcgi;
 pub(crate) mod http_gateway;
 pub(crate) mod http_geo;
+pub(crate) mod http_grpc;
 pub(crate) mod http_gunzip;
 pub(crate) mod http_gzip;
 pub(crate) mod http_gzip_static;
@@ -74,6 +75,8 @@ pub(crate) const MODULES: &[Module] = &[
     Module { name: "ngx_http_fastcgi_module", rows: http_fastcgi::PEER_ROWS },
     Module { name: "ngx_http_fastcgi_module", rows: http_fastcgi::BUFFERING_ROWS },
     Module { name: "ngx_http_geo_module", rows: http_geo::ROWS },
+    Module { name: "ngx_http_grpc_module", rows: http_grpc::ROWS },
+    Module { name: "ngx_http_grpc_module", rows: http_grpc::PEER_ROWS },
     Module { name: "ngx_http_gunzip_module", rows: http_gunzip::ROWS },
     Module { name: "ngx_http_gzip_module", rows: http_gzip::ROWS },
     Module { name: "ngx_http_gzip_static_module", rows: http_gzip_static::ROWS },

@@ -111,6 +111,14 @@ impl ClientStream {
         }
     }
 
+    /// Takes what of the body has come by now, where that leaves the connection to others, and says whether it is all of it.
+    pub(crate) fn gather(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> bool {
+        match self {
+            ClientStream::H1(_) => false,
+            ClientStream::H2(h2) => h2.gather(cx, bytes_max),
+        }
+    }
+
     /// Begins a response: its head waits to be sent.
     pub(crate) fn begin(&mut self, head: Message, framing: Framing) {
         match self {

@@ -18,8 +18,11 @@ pub(super) async fn run(job: &mut Job<'_>) -> Flow {
         Content::StubStatus => Box::pin(stub_status::run(job)).await,
         Content::EmptyGif => Box::pin(empty_gif::run(job)).await,
         Content::Prometheus => Box::pin(prometheus::serve(job)).await,
-        Content::Static | Content::Proxy(_) | Content::FastCgi(_) | Content::Uwsgi(_) | Content::Scgi(_) => {
-            Box::pin(files::serve(job)).await
-        }
+        Content::Static
+        | Content::Proxy(_)
+        | Content::Grpc(_)
+        | Content::FastCgi(_)
+        | Content::Uwsgi(_)
+        | Content::Scgi(_) => Box::pin(files::serve(job)).await,
     }
 }

@@ -7,7 +7,10 @@ mod http;
 use std::collections::HashMap;
 
 use keel_http::{Name, NameSet, body::Trailers};
-use keel_model::{Content, ProxyHttpVersion, ProxyTarget, Scope, Template, UpstreamName, UpstreamScope};
+use keel_model::{
+    Content, GrpcScope, ProxyHttpVersion, ProxyScope, ProxyTarget, Scope, Template, UpstreamName,
+    UpstreamScope,
+};
 
 pub(crate) use self::{
     gateway::{FastCgiProgram, Params, ScgiProgram, ScriptName, UwsgiProgram},
@@ -30,7 +33,7 @@ pub(crate) struct PeerProgram {
 
 /// In which protocol peers are asked.
 pub(crate) enum Protocol {
-    /// `proxy_pass`.
+    /// `proxy_pass` and `grpc_pass`.
     Http(HttpProgram),
     /// `fastcgi_pass`.
     FastCgi(FastCgiProgram),
@@ -130,6 +133,7 @@ impl PeerProgram {
                 return Ok(None);
             }
             Content::Proxy(pass) => Protocol::Http(HttpProgram::compile(pass, &scope.proxy)?),
+            Content::Grpc(pass) => Protocol::Http(HttpProgram::compile(pass, &as_proxy(&scope.grpc))?),
             Content::FastCgi(_) => Protocol::FastCgi(FastCgiProgram::compile(&scope.fastcgi)),
             Content::Uwsgi(_) => Protocol::Uwsgi(UwsgiProgram::compile(&scope.uwsgi)),
             Content::Scgi(_) => Protocol::Scgi(ScgiProgram::compile(&scope.scgi)),
@@ -192,6 +196,16 @@ impl PeerProgram {
             Protocol::FastCgi(_) => false,
             Protocol::Uwsgi(_) | Protocol::Scgi(_) => true,
         }
+    }
+}
+
+/// Gives what `grpc_pass` means in the words of `proxy_pass`: it asks in HTTP/2, and trailers pass.
+fn as_proxy(grpc: &GrpcScope) -> ProxyScope {
+    ProxyScope {
+        http_version: ProxyHttpVersion::Http2,
+        set_headers: grpc.set_headers.clone(),
+        pass_trailers: true,
+        ..ProxyScope::default()
     }
 }
 

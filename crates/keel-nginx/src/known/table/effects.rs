@@ -83,7 +83,6 @@ pub(super) const GROUPS: &[Group] = &[
             line("dav_methods", HTTP_ALL, AtLeast(1), Many, DAV_METHODS),
             foreign("echo"),
             line("fastcgi_store", HTTP_ALL, ONE, Once, Text),
-            line("grpc_pass", LOCATION.or(LOCATION_IF), ONE, Once, Text),
             foreign("js_content"),
             line("memcached_pass", LOCATION.or(LOCATION_IF), ONE, Once, Text),
             line("perl", LOCATION.or(LIMIT_EXCEPT), ONE, Many, Text),

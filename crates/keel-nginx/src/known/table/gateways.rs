@@ -28,31 +28,6 @@ const GATEWAY_ERRORS: Value = Value::Keywords(&[
     "updating",
     "off",
 ]);
-const IGNORE_HEADERS: Value = Value::Keywords(&[
-    "X-Accel-Redirect",
-    "X-Accel-Expires",
-    "X-Accel-Limit-Rate",
-    "X-Accel-Buffering",
-    "X-Accel-Charset",
-    "Expires",
-    "Cache-Control",
-    "Set-Cookie",
-    "Vary",
-]);
-const GRPC_NEXT_UPSTREAM: Value = Value::Keywords(&[
-    "error",
-    "timeout",
-    "invalid_header",
-    "non_idempotent",
-    "http_500",
-    "http_502",
-    "http_503",
-    "http_504",
-    "http_403",
-    "http_404",
-    "http_429",
-    "off",
-]);
 const MEMCACHED_NEXT_UPSTREAM: Value =
     Value::Keywords(&["error", "timeout", "invalid_response", "not_found", "off"]);
 
@@ -78,21 +53,6 @@ pub(super) const GROUPS: &[Group] = &[
             line("fastcgi_no_cache", HTTP_ALL, AtLeast(1), Many, Text),
             line("fastcgi_store_access", HTTP_ALL, Take(1, 3), Once, Checked(access)),
             line("grpc_bind", HTTP_ALL, Take(1, 2), Once, Checked(bind)),
-            line("grpc_buffer_size", HTTP_ALL, ONE, Once, Size),
-            line("grpc_connect_timeout", HTTP_ALL, ONE, Once, Milliseconds),
-            line("grpc_hide_header", HTTP_ALL, ONE, Many, Text),
-            line("grpc_ignore_headers", HTTP_ALL, AtLeast(1), Many, IGNORE_HEADERS),
-            line("grpc_intercept_errors", HTTP_ALL, ONE, Once, Flag),
-            line("grpc_next_upstream", HTTP_ALL, AtLeast(1), Many, GRPC_NEXT_UPSTREAM),
-            line("grpc_next_upstream_timeout", HTTP_ALL, ONE, Once, Milliseconds),
-            line("grpc_next_upstream_tries", HTTP_ALL, ONE, Once, Number),
-            line("grpc_pass_header", HTTP_ALL, ONE, Many, Text),
-            line("grpc_read_timeout", HTTP_ALL, ONE, Once, Milliseconds),
-            line("grpc_send_timeout", HTTP_ALL, ONE, Once, Milliseconds),
-            line("grpc_set_header", HTTP_ALL, TWO, Many, Text),
-            line("grpc_socket_keepalive", HTTP_ALL, ONE, Once, Flag),
-            line("grpc_socket_rcvbuf", HTTP_ALL, ONE, Once, Size),
-            line("grpc_socket_sndbuf", HTTP_ALL, ONE, Once, Size),
             line("grpc_ssl_certificate", HTTP_ALL, ONE, Once, Text),
             line("grpc_ssl_certificate_cache", HTTP_ALL, Take(1, 3), Once, Checked(certificate_cache)),
             line("grpc_ssl_certificate_key", HTTP_ALL, ONE, Once, Text),

@@ -34,6 +34,8 @@ pub(crate) struct H2 {
     out: BytesMut,
     /// What stands behind the body, once that has been put to its end.
     end: Option<http::HeaderMap>,
+    /// What of the request's body has been taken from the connection and not been read.
+    gathered: Vec<u8>,
     /// What came behind the request: never anything.
     pub(super) behind: Vec<u8>,
 }
@@ -64,6 +66,7 @@ impl H2 {
             framing: Framing::None,
             out: BytesMut::new(),
             end: None,
+            gathered: Vec::new(),
             behind: Vec::new(),
         }
     }
@@ -87,6 +90,15 @@ impl H2 {
         if received.body_left.is_done() {
             return Poll::Ready(Ok(0));
         }
+        if !self.gathered.is_empty() {
+            let gathered = std::mem::take(&mut self.gathered);
+            out.extend_from_slice(&gathered);
+            received.body_bytes_read += gathered.len() as u64;
+            if self.body.is_end_stream() {
+                received.body_left = Decoder::Done;
+            }
+            return Poll::Ready(Ok(gathered.len()));
+        }
         match ready!(self.body.poll_data(cx)) {
             Some(Ok(bytes)) => {
                 out.extend_from_slice(&bytes);
@@ -104,6 +116,18 @@ impl H2 {
                 Poll::Ready(Ok(0))
             }
         }
+    }
+
+    /// Takes what of the body has come by now, and says whether that is all of it. It stops behind `bytes_max` bytes.
+    pub(super) fn gather(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> bool {
+        while !self.body.is_end_stream() && self.gathered.len() <= bytes_max {
+            // An end that comes apart, and an error, are found when the body is read.
+            let Poll::Ready(Some(Ok(bytes))) = self.body.poll_data(cx) else { break };
+            self.gathered.extend_from_slice(&bytes);
+            // Fails only where the stream is gone, which is seen later.
+            let _ = self.body.flow_control().release_capacity(bytes.len());
+        }
+        self.body.is_end_stream()
     }
 
     pub(super) fn begin(&mut self, head: Message, framing: Framing) {

@@ -57,7 +57,14 @@ pub(super) fn write(
         }
     }
     let body = Body::of(job, program, http, streams);
-    body.write_framing(&mut out);
+    // What may be passed on as it comes has the length that the client gives it, if any.
+    let is_told = http.version != ProxyHttpVersion::Http2
+        || program.settings.request_buffering
+        || body.is_own()
+        || ex.received.head.fields.has(keel_http::Name::ContentLength);
+    if is_told {
+        body.write_framing(&mut out);
+    }
     if program.settings.pass_request_headers {
         copy_fields(job, http, &mut out);
     }

@@ -57,13 +57,19 @@ enum Stage {
 }
 
 /// Where a request's body goes.
-struct Body(SendStream<Bytes>);
+struct Body {
+    send: SendStream<Bytes>,
+    /// How much of it is left, where that is known: the last piece ends the stream.
+    left: Option<u64>,
+}
 
 impl Outlet for Body {
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let room = ready!(http2::poll_room(&mut self.0, cx, bytes.len()))?;
+        let room = ready!(http2::poll_room(&mut self.send, cx, bytes.len()))?;
         let piece = Bytes::copy_from_slice(bytes.get(..room).unwrap_or_default());
-        Poll::Ready(self.0.send_data(piece, false).map(|()| room).map_err(http2::broken))
+        self.left = self.left.map(|left| left.saturating_sub(room as u64));
+        let is_last = self.left == Some(0);
+        Poll::Ready(self.send.send_data(piece, is_last).map(|()| room).map_err(http2::broken))
     }
 }
 
@@ -101,8 +107,10 @@ impl H2 {
         }
         if let Some(body) = &mut self.body {
             ready!(self.sender.poll(cx, body, client, ex))?;
-            let sent = body.0.send_data(Bytes::new(), true);
-            sent.map_err(|_| SendFailure::Peer)?;
+            if body.left != Some(0) {
+                let sent = body.send.send_data(Bytes::new(), true);
+                sent.map_err(|_| SendFailure::Peer)?;
+            }
         }
         self.stage = Stage::Sent;
         Poll::Ready(Ok(()))
@@ -118,7 +126,8 @@ impl H2 {
                 self.stage = Stage::Begun;
                 self.response = Some(response);
                 self.sender.begin_behind(message.head_length());
-                self.body = (ends == StreamEnd::Later).then_some(Body(send));
+                let left = self.sender.body_length(ex);
+                self.body = (ends == StreamEnd::Later).then_some(Body { send, left });
                 Ok(())
             }
             Err(_) => {

@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use keel_http::{encode, fastcgi};
+use keel_http::{RequestBody, encode, fastcgi};
 
 use crate::{
     body::RequestBodyStore, client::Client, error::BodyFailure, exchange::Exchange, transport::Transport,
@@ -103,6 +103,19 @@ impl Sender {
     pub(super) fn has_body(&self, ex: &Exchange) -> bool {
         let message = &ex.upstream.request;
         !matches!(self.source, Source::None) || message.as_bytes().len() > message.head_length()
+    }
+
+    /// How long the body is behind the head, where that is known.
+    pub(super) fn body_length(&self, ex: &Exchange) -> Option<u64> {
+        let message = &ex.upstream.request;
+        let with_head = (message.as_bytes().len() - message.head_length()) as u64;
+        match (&self.source, &ex.received.body, &ex.received.head.body) {
+            (Source::None, _, _) => Some(with_head),
+            (Source::Memory { .. }, RequestBodyStore::Memory(bytes), _) => Some(bytes.len() as u64),
+            (Source::File, RequestBodyStore::File(spool), _) => Some(spool.len()),
+            (Source::Client { .. }, _, RequestBody::Length(length)) => Some(*length),
+            _ => None,
+        }
     }
 
     /// Notes that a head of this length has been sent, behind which the body goes without a framing of its own.
