@@ -306,3 +306,40 @@ fn a_file_is_compressed_in_pieces() {
     assert_eq!((got.field("accept-ranges"), got.field("transfer-encoding")), (None, Some("chunked")));
     assert!(got.field("etag").unwrap().starts_with("W/\""));
 }
+
+/// The bytes of nameless temporary files in a folder that this process has open.
+fn nameless_bytes(folder: &std::path::Path) -> u64 {
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let nameless = open.filter(|entry| {
+        let target = std::fs::read_link(entry.path()).unwrap_or_default();
+        target.starts_with(folder) && target.to_string_lossy().ends_with("(deleted)")
+    });
+    nameless.filter_map(|entry| Some(std::fs::metadata(entry.path()).ok()?.len())).sum()
+}
+
+#[test]
+fn what_is_unpacked_waits_at_the_peer_and_never_on_the_disk() {
+    const BYTES: usize = 64 << 20;
+    let body = packed(&vec![0; BYTES]);
+    let peer = peer("Content-Encoding: gzip\r\n", body);
+    let folder = tempfile::tempdir().unwrap();
+    let plane = DataPlane::start(|plan| {
+        balance(plan, &[peer.address]);
+        let scope = &mut plan.servers[0].locations[0].scope;
+        scope.gunzip.enabled = true;
+        scope.proxy.upstream.temp_path = folder.path().into();
+    });
+    let mut client = plane.client();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let mut got = vec![0; 1 << 20];
+    let mut count = 0;
+    loop {
+        let read = client.stream.read(&mut got).unwrap();
+        if read == 0 {
+            break;
+        }
+        count += read;
+        assert_eq!(nameless_bytes(folder.path()), 0);
+    }
+    assert!(count > BYTES, "{count}");
+}

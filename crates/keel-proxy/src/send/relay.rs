@@ -142,7 +142,12 @@ impl Relay {
     /// Has the payload changed on its way.
     pub(super) fn change(&mut self, transforms: Transforms) {
         if !transforms.is_empty() {
-            self.read_bytes = self.read_bytes.min(transforms.input_bytes_max());
+            let bytes_max = transforms.input_bytes_max();
+            self.read_bytes = self.read_bytes.min(bytes_max);
+            if bytes_max < usize::MAX {
+                // A few bytes of it may be a gigabyte unpacked: that waits at the peer, not on the disk.
+                self.file_max = 0;
+            }
             self.transforms = transforms;
         }
     }
