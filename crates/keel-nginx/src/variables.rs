@@ -331,7 +331,13 @@ impl Reader<'_> {
     /// Reads the variable that an `if` tests, without its `$`.
     pub(crate) fn tested(&mut self, name: &str, word: &Word) -> Option<Variable> {
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        if name.chars().all(is_name) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+        // The whole word is the name here, so that an argument or a cookie may have any.
+        let is_free = || {
+            let lower = name.to_ascii_lowercase();
+            lower.starts_with("arg_") || lower.starts_with("cookie_")
+        };
+        let is_plain = name.chars().all(is_name) && !name.starts_with(|c: char| c.is_ascii_digit());
+        if is_plain || is_free() {
             return self.variable(name, word);
         }
         let message = format!("`${name}` can't be tested");

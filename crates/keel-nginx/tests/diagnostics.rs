@@ -167,6 +167,9 @@ fn tls() {
         |name: &str| format!("[emerg] no \"{name}\" is defined for the \"listen ... ssl\" directive:2");
     check_http("server { listen 443 ssl; }", &[&none("ssl_certificate")]);
     check_http("server { listen 443 ssl; ssl_reject_handshake on; }", &[]);
+    let old = "[warn] nginx has no directive `ssl` any more:2";
+    check_http("server { listen 443; ssl on; }", &[&none("ssl_certificate"), old]);
+    check_http("ssl on; server { listen 80; ssl off; ssl_reject_handshake on; }", &[old]);
     check_http(
         "server { listen 443 ssl; ssl_reject_handshake on; } server { listen 443; server_name b; }",
         &[&none("ssl_certificate")],

@@ -327,3 +327,9 @@ fn what_the_variables_of_a_proxy_pass_may_come_to_is_followed() {
         assert_eq!(upstreams(inside), expect, "for {inside}");
     }
 }
+
+#[test]
+fn an_argument_of_any_name_can_be_tested() {
+    let rewrite = server("if ($arg_go-get = 1) { return 200; }").rewrite;
+    let Some(RewriteStep::If { .. }) = rewrite.steps.first() else { panic!("{rewrite:?}") };
+}

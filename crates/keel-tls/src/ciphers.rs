@@ -22,10 +22,10 @@ const SUITES: [Suite; 6] = [
     Suite {
         number: 0xc030,
         name: "ECDHE-RSA-AES256-GCM-SHA384",
-        words: &["aRSA", "RSA", "AES", "AES256", "AESGCM", "SHA384"],
+        words: &["aRSA", "AES", "AES256", "AESGCM", "SHA384"],
     },
     Suite { number: 0xcca9, name: "ECDHE-ECDSA-CHACHA20-POLY1305", words: &["aECDSA", "ECDSA", "CHACHA20"] },
-    Suite { number: 0xcca8, name: "ECDHE-RSA-CHACHA20-POLY1305", words: &["aRSA", "RSA", "CHACHA20"] },
+    Suite { number: 0xcca8, name: "ECDHE-RSA-CHACHA20-POLY1305", words: &["aRSA", "CHACHA20"] },
     Suite {
         number: 0xc02b,
         name: "ECDHE-ECDSA-AES128-GCM-SHA256",
@@ -34,12 +34,14 @@ const SUITES: [Suite; 6] = [
     Suite {
         number: 0xc02f,
         name: "ECDHE-RSA-AES128-GCM-SHA256",
-        words: &["aRSA", "RSA", "AES", "AES128", "AESGCM", "SHA256"],
+        words: &["aRSA", "AES", "AES128", "AESGCM", "SHA256"],
     },
 ];
 
-/// Words that stand for each of them.
-const FOR_ALL: [&str; 8] = ["ALL", "DEFAULT", "HIGH", "TLSv1.2", "ECDHE", "EECDH", "kECDHE", "kEECDH"];
+/// Words that stand for each of them. `RSA` is none: it asks for RSA as the exchange of keys, without forward secrecy;
+/// `aRSA` is what signs.
+const FOR_ALL: [&str; 9] =
+    ["ALL", "DEFAULT", "HIGH", "TLSv1.2", "ECDH", "ECDHE", "EECDH", "kECDHE", "kEECDH"];
 
 /// Suites of TLS 1.3, and their names with OpenSSL.
 const TLS13: [(u16, &str); 3] = [
@@ -177,11 +179,17 @@ mod tests {
             "ECDHE-RSA-AES128-GCM-SHA256 ECDHE-ECDSA-AES128-GCM-SHA256"
         );
         assert_eq!(
-            names("AES128:-RSA:RSA+AES128"),
+            names("AES128:-aRSA:aRSA+AES128"),
             "ECDHE-ECDSA-AES128-GCM-SHA256 ECDHE-RSA-AES128-GCM-SHA256"
         );
         assert_eq!(names("CHACHA20:+ECDSA"), "ECDHE-RSA-CHACHA20-POLY1305 ECDHE-ECDSA-CHACHA20-POLY1305");
-        assert_eq!(names("!RSA:CHACHA20"), "ECDHE-ECDSA-CHACHA20-POLY1305");
+        assert_eq!(names("!aRSA:CHACHA20"), "ECDHE-ECDSA-CHACHA20-POLY1305");
+        assert_eq!(choose_ciphers("HIGH:!aNULL:!MD5:!RSA").suites, all);
+        assert_eq!(choose_ciphers("ALL:-ECDH").suites, []);
+        assert_eq!(
+            names("ECDH+AES256:!aRSA:DH+3DES:RSA+AES"),
+            "ECDHE-ECDSA-AES256-GCM-SHA384 ?DH+3DES ?RSA+AES"
+        );
         assert_eq!(
             names("DHE-RSA-AES128-GCM-SHA256 CHACHA20+aRSA,kRSA"),
             "ECDHE-RSA-CHACHA20-POLY1305 ?DHE-RSA-AES128-GCM-SHA256 ?kRSA"

@@ -64,6 +64,8 @@ pub(crate) struct Settings {
     stapling: Option<bool>,
     /// `ssl_stapling_file`.
     stapled: Option<Word>,
+    /// `ssl`: where it is switched on, if it is.
+    on: Option<Option<Span>>,
 }
 
 impl Settings {
@@ -79,6 +81,7 @@ impl Settings {
         self.revoked.inherit(&outer.revoked);
         self.stapling.inherit(&outer.stapling);
         self.stapled.inherit(&outer.stapled);
+        self.on.inherit(&outer.on);
     }
 
     fn has_certificate(&self) -> bool {
@@ -98,6 +101,16 @@ pub(crate) struct Loaded {
 
 /// The module's directives.
 pub(crate) const ROWS: &[Row] = &[
+    Row {
+        name: "ssl",
+        syntax: "on | off",
+        contexts: Contexts::HTTP_SERVER,
+        arity: Arity::ONE,
+        default: Some("off"),
+        doc: "Whether every `listen` of the server speaks TLS. nginx before 1.25.1 has it; `listen ... ssl` is what to write, \
+              and a warning says so.",
+        set: Setter::Simple(on),
+    },
     Row {
         name: "ssl_certificate",
         syntax: "file | data:text",
@@ -420,8 +433,28 @@ fn passwords(reader: &mut Reader<'_>, directive: &Directive) -> Option<Vec<Secre
     Some(lines.filter(|line| !line.is_empty()).map(|line| Secret::new(line.to_vec())).collect())
 }
 
+fn on(reader: &mut Reader<'_>, directive: &Directive) {
+    let Some(is_on) = flag(reader, directive) else { return };
+    let span = directive.span();
+    if reader.frame.ssl.on.replace(is_on.then_some(span)).is_some() {
+        return reader.duplicate(directive);
+    }
+    if !is_on {
+        return;
+    }
+    let message = "nginx has no directive `ssl` any more";
+    reader.diagnostics.push(
+        Diagnostic::warning("nginx::old-directive", message)
+            .at(span, "means every `listen` of the server")
+            .help("write `listen ... ssl` instead"),
+    );
+}
+
 /// Settles what a server says of TLS; nothing where it says nothing.
 pub(crate) fn lower(reader: &mut Reader<'_>, server: &mut Frame) -> Option<Box<SslSettings>> {
+    if let Some(Some(span)) = server.ssl.on {
+        server.server.listens.iter_mut().for_each(|listen| listen.ssl = listen.ssl.or(Some(span)));
+    }
     let verify = server.ssl.layer.verify_client.unwrap_or(VerifyClient::Off);
     let has_context = server.ssl.has_certificate() || server.ssl.rejects();
     if !has_context && verify == VerifyClient::Off {

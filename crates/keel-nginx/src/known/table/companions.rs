@@ -80,7 +80,6 @@ pub(super) const GROUPS: &[Group] = &[
             line("quic_gso", HTTP_SERVER, ONE, Once, Flag),
             line("quic_host_key", HTTP_SERVER, ONE, Once, Text),
             line("quic_retry", HTTP_SERVER, ONE, Once, Flag),
-            foreign("ssl"),
             foreign("ssl_alpn"),
             foreign("ssl_dyn_rec_enable"),
             foreign("ssl_handshake_timeout"),
