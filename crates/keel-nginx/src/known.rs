@@ -5,7 +5,7 @@
 //! nginx is silent, and so is a directive that acts only beside another, as that other one is reported. The arguments
 //! are checked as nginx checks them, whatever the effect.
 
-mod checks;
+pub(crate) mod checks;
 mod signatures;
 mod table;
 

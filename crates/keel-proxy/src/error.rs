@@ -33,7 +33,7 @@ pub(crate) enum Cause {
     Body(BodyFailure),
     /// A peer failed.
     Peer(PeerFailure),
-    /// There is no room for a connection.
+    /// There is no room for a connection, or not the address that it is to be made from.
     NoRoom,
     /// A temporary file can't be written or read; it has been logged.
     Store,

@@ -96,6 +96,11 @@ pub(crate) async fn send(job: &mut Job<'_>, mut answer: Box<Answer>) -> Sent {
     if job.ex.routed.depth == 0 && (is_paced || job.client.pace.is_some()) {
         set_pace(job);
     }
+    if answer.fields.trailers && framing == Framing::Chunked {
+        // They may tell what the head says (`$sent_http_…`).
+        let length = head.head_length();
+        job.ex.sent.head.extend_from_slice(head.as_bytes().get(..length).unwrap_or_default());
+    }
     if job.ex.routed.wanted != Wanted::Whole {
         return Box::pin(send_head(job, head, answer.source)).await;
     }

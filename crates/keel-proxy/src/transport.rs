@@ -19,7 +19,9 @@ use keel_model::Address;
 
 #[cfg(test)]
 pub(crate) use script::Script;
-pub(crate) use socket::{FLAGS, Peeked, Socket, SocketBuffers, local_congestion_control};
+pub(crate) use socket::{
+    ConnectOptions, FLAGS, LocalAddress, Ownership, Peeked, Socket, SocketBuffers, local_congestion_control,
+};
 pub(crate) use tls::{Agreed, Alert, HandshakeFailure, Hello, Offer, Session, Tls};
 
 /// One connection, as streams see it.

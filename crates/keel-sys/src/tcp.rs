@@ -129,6 +129,14 @@ pub fn set_fastopen(socket: impl AsFd, queue_length: u32) -> io::Result<()> {
     set_int(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, length)
 }
 
+/// Lets the port of a bound socket be chosen when it connects (IP_BIND_ADDRESS_NO_PORT).
+///
+/// # Errors
+/// What setsockopt(2) says.
+pub fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
+    set_int(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
 fn set_int(socket: impl AsFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the pointer and the length describe `value`, which outlives the call.
     let result = unsafe {

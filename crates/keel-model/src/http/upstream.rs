@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Buffers, ByteSize, Layer, SizeValue, settings::settings};
+use crate::{Buffers, ByteSize, Layer, SizeValue, Template, settings::settings};
 
 settings! {
     /// Settings towards peers. A module with other defaults says so where it has this group.
@@ -16,6 +16,8 @@ settings! {
         send_timeout: Duration = Duration::from_secs(60);
         /// `…_read_timeout` between two reads.
         read_timeout: Duration = Duration::from_secs(60);
+        /// `…_bind`.
+        bind: Option<LocalBind> = None;
         /// `…_socket_keepalive`.
         socket_keepalive: bool = false;
         /// `…_socket_rcvbuf`; 0 leaves it to the system.
@@ -57,6 +59,15 @@ settings! {
         /// `…_force_ranges`.
         force_ranges: bool = false;
     }
+}
+
+/// `…_bind`: the address from which peers are reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalBind {
+    /// An address, with a port or without; nothing leaves the choice to the system.
+    pub address: Template,
+    /// Whether it may be another host's (`transparent`).
+    pub transparent: bool,
 }
 
 /// Fields of a response that `proxy_pass` keeps to itself.

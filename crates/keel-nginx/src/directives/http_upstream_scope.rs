@@ -4,7 +4,7 @@
 //! `peer_rows!` holds for all of them, `buffering_rows!` for those that can keep bodies (all but gRPC and memcached).
 
 use keel_diag::{Diagnostic, Span};
-use keel_model::{ByteSize, Layer, NextUpstreamCause, UpstreamScope};
+use keel_model::{ByteSize, Layer, LocalBind, NextUpstreamCause, UpstreamScope};
 
 use crate::{arguments::keywords, ast::Directive, reader::Reader};
 
@@ -44,6 +44,24 @@ macro_rules! peer_rows {
                 doc: "How long may pass between two reads from a peer; then 504.",
                 set: Setter::Simple(|reader, directive| {
                     reader.once(directive, |frame| &mut frame.scope.$module.upstream.read_timeout, msec)
+                }),
+            },
+            Row {
+                name: concat!($prefix, "_bind"),
+                syntax: "address [transparent] | off",
+                contexts: Contexts::HTTP_ALL,
+                arity: Arity::Take(1, 2),
+                default: None,
+                doc: "The address from which peers are reached, with a port or without; where a variable gives nothing, and \
+                      with `off`, the system chooses. `transparent` allows an address that isn't this host's, such as the \
+                      client's, where the data plane has the right to that (root, or CAP_NET_RAW), and needs routes that \
+                      bring the answers back.",
+                set: Setter::Simple(|reader, directive| {
+                    reader.once(
+                        directive,
+                        |frame| &mut frame.scope.$module.upstream.bind,
+                        $crate::directives::http_upstream_scope::local_bind,
+                    )
                 }),
             },
             Row {
@@ -426,4 +444,15 @@ impl FittingSizes {
             None
         }
     }
+}
+
+/// Reads `proxy_bind` and its like.
+pub(crate) fn local_bind(reader: &mut Reader<'_>, directive: &Directive) -> Option<Option<LocalBind>> {
+    crate::known::checks::bind(reader, directive);
+    let address = directive.args.first()?;
+    if address.text == "off" && directive.args.len() == 1 {
+        return Some(None);
+    }
+    let transparent = directive.args.len() > 1;
+    Some(Some(LocalBind { address: reader.template(address)?, transparent }))
 }

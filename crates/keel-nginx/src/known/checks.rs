@@ -234,7 +234,7 @@ pub(super) fn pool_size(reader: &mut Reader<'_>, directive: &Directive) {
 }
 
 /// `proxy_bind` and its like.
-pub(super) fn bind(reader: &mut Reader<'_>, directive: &Directive) {
+pub(crate) fn bind(reader: &mut Reader<'_>, directive: &Directive) {
     let mut words = directive.args.iter();
     let Some(address) = words.next() else { return };
     let text = address.text.as_str();

@@ -314,7 +314,11 @@ pub(super) async fn answer(job: &mut Job<'_>, answer: &Return) -> Flow {
     if client::expect_continue(job).await.is_err() {
         return Flow::Close;
     }
-    Flow::Answer(Answer::text(status, files::content_type(job), text))
+    // A response that led here by `X-Accel-Redirect` may have said what it is.
+    Flow::Answer(match job.ex.sent.content_type.clone() {
+        Some(carried) => Answer::text(status, &String::from_utf8_lossy(&carried), text),
+        None => Answer::text(status, files::content_type(job), text),
+    })
 }
 
 #[cfg(test)]

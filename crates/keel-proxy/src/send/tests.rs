@@ -143,8 +143,12 @@ fn peer(job: &mut Job<'_>, reads: &[Option<&str>], program: &PeerProgram) -> Exc
     let pick = group.pick(&ask).unwrap();
     let transport = Transport::Script(Script::new(reads));
     let counted = Counted::new(job.worker);
-    let made_for =
-        MadeFor { peer: pick.peer().clone(), protocol: program.kind(), place: job.place().identity.clone() };
+    let made_for = MadeFor {
+        peer: pick.peer().clone(),
+        protocol: program.kind(),
+        place: job.place().identity.clone(),
+        local: None,
+    };
     let connection = PeerConnection::new(transport, made_for, ask.now, counted);
     let mut stream = PeerStream::new(Line::Own(connection), job.ex, program, false, 0);
     let mut cx = Context::from_waker(Waker::noop());

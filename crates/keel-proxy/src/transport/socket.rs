@@ -29,6 +29,47 @@ pub(crate) struct SocketBuffers {
     pub(crate) send: ByteSize,
 }
 
+/// From which address a peer is reached (`proxy_bind`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LocalAddress {
+    /// Port 0 leaves the port to the system.
+    pub(crate) address: SocketAddr,
+    pub(crate) ownership: Ownership,
+}
+
+/// Whose address it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    /// This host's.
+    Own,
+    /// Anybody's (`transparent`).
+    Any,
+}
+
+impl LocalAddress {
+    fn bind(self, socket: &OwnedFd) -> io::Result<()> {
+        if self.ownership == Ownership::Any {
+            let socket = socket2::SockRef::from(socket);
+            match self.address {
+                SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+                SocketAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
+            }
+        }
+        if self.address.port() == 0 {
+            // The port is taken when the peer is known: connections to different peers may share it. Older kernels can't.
+            let _ = keel_sys::tcp::set_bind_address_no_port(socket);
+        }
+        Ok(rustix::net::bind(socket, &self.address)?)
+    }
+}
+
+/// How a connection is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ConnectOptions {
+    pub(crate) buffers: SocketBuffers,
+    pub(crate) local: Option<LocalAddress>,
+}
+
 impl SocketBuffers {
     fn set(self, socket: impl AsFd) -> Result<(), Errno> {
         if self.receive.0 > 0 {
@@ -74,11 +115,11 @@ impl Socket {
     }
 
     /// Connects to a peer. Small writes leave at once.
-    pub(crate) async fn connect(address: &Address, buffers: SocketBuffers) -> io::Result<Self> {
+    pub(crate) async fn connect(address: &Address, options: ConnectOptions) -> io::Result<Self> {
         let new = |family| {
             let descriptor = rustix::net::socket_with(family, SocketType::STREAM, FLAGS, None)?;
             // Before connecting: the window that the peer is offered follows from it.
-            buffers.set(&descriptor)?;
+            options.buffers.set(&descriptor)?;
             Ok::<_, Errno>(descriptor)
         };
         let (descriptor, begun) = match address {
@@ -86,6 +127,9 @@ impl Socket {
                 let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
                 let descriptor = new(family)?;
                 sockopt::set_tcp_nodelay(&descriptor, true)?;
+                if let Some(local) = options.local {
+                    local.bind(&descriptor)?;
+                }
                 if address.ip().to_canonical().is_loopback() {
                     local_congestion_control(&descriptor);
                 }
@@ -349,11 +393,11 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp(listener.local_addr().unwrap());
         let buffers = SocketBuffers { receive: ByteSize::kib(16), send: ByteSize::kib(32) };
-        let socket = Socket::connect(&address, buffers).await.unwrap();
+        let socket = Socket::connect(&address, ConnectOptions { buffers, local: None }).await.unwrap();
         // Linux doubles what is asked for, to have room for its own.
         assert_eq!(sockopt::socket_recv_buffer_size(&socket).unwrap(), 32 << 10);
         assert_eq!(sockopt::socket_send_buffer_size(&socket).unwrap(), 64 << 10);
-        let socket = Socket::connect(&address, SocketBuffers::default()).await.unwrap();
+        let socket = Socket::connect(&address, ConnectOptions::default()).await.unwrap();
         assert!(sockopt::socket_recv_buffer_size(&socket).unwrap() > 32 << 10, "the system's own");
     }
 

@@ -3,6 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     io,
+    net::SocketAddr,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -24,7 +25,7 @@ use crate::{
     exchange::Exchange,
     job::Job,
     snapshot::PeerProgram,
-    transport::{Socket, SocketBuffers},
+    transport::{ConnectOptions, LocalAddress, Ownership, Socket, SocketBuffers},
     worker::Worker,
 };
 
@@ -76,8 +77,9 @@ pub(crate) async fn attempt(
 ) -> Result<Box<Exchanged>, Error> {
     let streams = retries.streams;
     let repeat = if !streams && job.ex.may_repeat() { Repeat::Allowed } else { Repeat::Forbidden };
+    let local = local_address(job, &program.settings);
     let place = Some(&job.place().identity);
-    let wanted = LeaseKey { peer: pick.peer(), protocol: program.kind(), place };
+    let wanted = LeaseKey { peer: pick.peer(), protocol: program.kind(), place, local };
     let mut reused = if program.shares_connections() {
         target.pool().take_stream(wanted).map(Line::Shared)
     } else {
@@ -89,7 +91,7 @@ pub(crate) async fn attempt(
             None => {
                 // A failed connect counts against the peer; a stale pooled connection does not.
                 // Boxed, as most requests need no room for it.
-                match Box::pin(open(job, pick, target, program)).await {
+                match Box::pin(open(job, pick, target, program, local)).await {
                     Ok(line) => line,
                     Err(cause) => return Err(Error { cause, retry: Retry::Safe }),
                 }
@@ -186,12 +188,18 @@ fn note_connected(job: &mut Job<'_>) {
 }
 
 /// Opens a connection for a request; one that others may use, too, unless somebody opens such a one already.
-async fn open(job: &mut Job<'_>, pick: &Pick, target: &Target, program: &PeerProgram) -> Result<Line, Cause> {
+async fn open(
+    job: &mut Job<'_>,
+    pick: &Pick,
+    target: &Target,
+    program: &PeerProgram,
+    local: Option<LocalAddress>,
+) -> Result<Line, Cause> {
     if !program.shares_connections() {
-        return connect(job, pick, program).await.map(Line::Own);
+        return connect(job, pick, program, local).await.map(Line::Own);
     }
     let place = job.place().identity.clone();
-    let wanted = LeaseKey { peer: pick.peer(), protocol: program.kind(), place: Some(&place) };
+    let wanted = LeaseKey { peer: pick.peer(), protocol: program.kind(), place: Some(&place), local };
     if let Some(opened) = target.pool().opened(wanted) {
         let until = job.worker.clock.now() + program.settings.connect_timeout;
         if let Waited::ClientGone = wait(job, pin!(opened), until).await {
@@ -201,8 +209,8 @@ async fn open(job: &mut Job<'_>, pick: &Pick, target: &Target, program: &PeerPro
             return Ok(Line::Shared(lease));
         }
     }
-    let opens = target.pool().shared.open(Purpose { peer: pick.peer().clone(), place: place.clone() });
-    let connection = connect(job, pick, program).await?;
+    let opens = target.pool().shared.open(Purpose { peer: pick.peer().clone(), place: place.clone(), local });
+    let connection = connect(job, pick, program, local).await?;
     let shared = connection.share(target.pool(), job.worker).await;
     drop(opens);
     shared.map(Line::Shared).map_err(|error| {
@@ -212,17 +220,40 @@ async fn open(job: &mut Job<'_>, pick: &Pick, target: &Target, program: &PeerPro
     })
 }
 
-async fn connect(job: &mut Job<'_>, pick: &Pick, program: &PeerProgram) -> Result<PeerConnection, Cause> {
+/// Evaluates `proxy_bind`.
+fn local_address(job: &Job<'_>, settings: &UpstreamScope) -> Option<LocalAddress> {
+    let bind = settings.bind.as_ref()?;
+    let text = job.text(&bind.address);
+    if text.is_empty() {
+        return None;
+    }
+    let text = String::from_utf8_lossy(&text);
+    let bare = || text.trim_matches(['[', ']']).parse().ok().map(|ip| SocketAddr::new(ip, 0));
+    let Some(address) = text.parse().ok().or_else(bare) else {
+        job.client.log_error(job.worker, job.ex, &format!("invalid local address \"{text}\""));
+        return None;
+    };
+    Some(LocalAddress { address, ownership: if bind.transparent { Ownership::Any } else { Ownership::Own } })
+}
+
+/// Opens a connection to a peer.
+async fn connect(
+    job: &mut Job<'_>,
+    pick: &Pick,
+    program: &PeerProgram,
+    local: Option<LocalAddress>,
+) -> Result<PeerConnection, Cause> {
     let settings = &program.settings;
     if !job.worker.make_room() {
         let text = "worker_connections are not enough while connecting to upstream";
         job.client.log(job.worker, job.ex, LogLevel::Alert, text);
         return Err(Cause::NoRoom);
     }
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
     // From now on: many at once would otherwise all see the same room.
     let counted = Counted::new(job.worker);
     let buffers = SocketBuffers { receive: settings.socket_rcvbuf, send: settings.socket_sndbuf };
-    let mut connecting = pin!(Socket::connect(&pick.key().address, buffers));
+    let mut connecting = pin!(Socket::connect(&pick.key().address, ConnectOptions { buffers, local }));
     let mut watch = ClientWatch::default();
     let (worker, client) = (job.worker, &mut *job.client);
     let mut limit = worker.clock.now() + settings.connect_timeout;
@@ -237,6 +268,13 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, program: &PeerProgram) -> Resul
                 if crate::accept::is_out_of_descriptors(&error) {
                     worker.close_idle(format_args!("descriptors"));
                     let text = format!("socket() failed ({reason}) while connecting to upstream");
+                    return (Cause::NoRoom, text);
+                }
+                if let Some(LocalAddress { address, .. }) = local
+                    && matches!(error.kind(), AddrInUse | AddrNotAvailable | PermissionDenied)
+                {
+                    // The peer has no part in it.
+                    let text = format!("bind({address}) failed ({reason}) while connecting to upstream");
                     return (Cause::NoRoom, text);
                 }
                 let text = format!("connect() failed ({reason}) while connecting to upstream");
@@ -276,6 +314,7 @@ async fn connect(job: &mut Job<'_>, pick: &Pick, program: &PeerProgram) -> Resul
                 peer: pick.peer().clone(),
                 protocol: program.kind(),
                 place: job.place().identity.clone(),
+                local,
             };
             Ok(PeerConnection::new(socket.into(), made_for, job.worker.clock.now(), counted))
         }

@@ -29,7 +29,7 @@ use crate::{
     http2::{io::Io, meter::Meter},
     io::timer::Timer,
     snapshot::{PlaceIdentity, ProtocolKind},
-    transport::{Look, Transport},
+    transport::{LocalAddress, Look, Transport},
     worker::Worker,
 };
 
@@ -60,15 +60,24 @@ pub(crate) struct LeaseKey<'a> {
     pub(crate) protocol: ProtocolKind,
     /// The place that the connection is made for; `None` where it may be any (`keepalive` without `local`).
     pub(crate) place: Option<&'a Arc<PlaceIdentity>>,
+    /// From which address the peer is reached (`proxy_bind`).
+    pub(crate) local: Option<LocalAddress>,
 }
 
 impl LeaseKey<'_> {
+    /// That of a shared connection of the same protocol.
+    fn of<'b>(self, purpose: &'b Purpose) -> LeaseKey<'b> {
+        let place = Some(&purpose.place);
+        LeaseKey { peer: &purpose.peer, protocol: self.protocol, place, local: purpose.local }
+    }
+
     /// Says whether a connection made for `self` serves where `wanted` is asked for.
     fn serves(self, wanted: LeaseKey<'_>) -> bool {
-        let LeaseKey { peer, protocol, place } = wanted;
+        let LeaseKey { peer, protocol, place, local } = wanted;
         // Nearly always both places are of one snapshot, and so in one place of memory.
         Arc::ptr_eq(self.peer, peer)
             && self.protocol == protocol
+            && self.local == local
             && place.is_none_or(|place| self.place == Some(place))
     }
 }
@@ -78,6 +87,7 @@ pub(crate) struct MadeFor {
     pub(crate) peer: Arc<PeerState>,
     pub(crate) protocol: ProtocolKind,
     pub(crate) place: Arc<PlaceIdentity>,
+    pub(crate) local: Option<LocalAddress>,
 }
 
 /// A connection to a peer.
@@ -134,16 +144,16 @@ impl PeerConnection {
 
     /// Lets others have streams on it, with the first of which it begins.
     pub(super) async fn share(self, pool: &Pool, worker: &Rc<Worker>) -> Result<Lease, h2::Error> {
-        let MadeFor { peer, place, .. } = self.made_for;
-        let purpose = Purpose { peer, place };
+        let MadeFor { peer, place, local, .. } = self.made_for;
+        let purpose = Purpose { peer, place, local };
         let (clock, buffers) = (worker.clock.clone(), worker.buffers.clone());
         let io = Io::new(clock, buffers, self.transport, Vec::new(), Meter::of_peer());
         pool.shared.begin(purpose, &worker.clock, io, self._counted).await
     }
 
     fn key(&self) -> LeaseKey<'_> {
-        let MadeFor { peer, protocol, place } = &self.made_for;
-        LeaseKey { peer, protocol: *protocol, place: Some(place) }
+        let MadeFor { peer, protocol, place, local } = &self.made_for;
+        LeaseKey { peer, protocol: *protocol, place: Some(place), local: *local }
     }
 
     /// The peer that it leads to.
@@ -271,14 +281,14 @@ impl Pool {
     /// Takes a stream on a connection that serves where `wanted` is asked for.
     pub(super) fn take_stream(&self, wanted: LeaseKey<'_>) -> Option<Lease> {
         let wanted = self.asked(wanted);
-        self.shared.take(&|peer, place| LeaseKey { peer, place: Some(place), ..wanted }.serves(wanted))
+        self.shared.take(&|purpose| wanted.of(purpose).serves(wanted))
     }
 
     /// Gives what is told when a connection that serves where `wanted` is asked for has been opened, or couldn't be; `None`
     /// where nobody opens one.
     pub(super) fn opened(&self, wanted: LeaseKey<'_>) -> Option<impl Future<Output = ()> + use<>> {
         let wanted = self.asked(wanted);
-        self.shared.opened(&|peer, place| LeaseKey { peer, place: Some(place), ..wanted }.serves(wanted))
+        self.shared.opened(&|purpose| wanted.of(purpose).serves(wanted))
     }
 
     /// Leaves out of what is asked for what makes no difference here.
@@ -444,6 +454,7 @@ const WATCH_EVERY: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use crate::transport::Ownership;
     use keel_lb::{Ask, Attempt, Group};
 
     use super::*;
@@ -476,13 +487,25 @@ mod tests {
                 pool.configure(&UpstreamKeepalive { local, ..UpstreamKeepalive::default() });
                 let transport = Transport::Script(Script::default());
                 let counted = Counted::new(worker);
-                let made_for =
-                    MadeFor { peer: peer.clone(), protocol: ProtocolKind::Http, place: location.clone() };
+                let made_for = MadeFor {
+                    peer: peer.clone(),
+                    protocol: ProtocolKind::Http,
+                    place: location.clone(),
+                    local: None,
+                };
                 let connection = PeerConnection::new(transport, made_for, now, counted);
                 pool.give(worker, connection);
                 pool.take(wanted, Repeat::Allowed, now).is_some()
             };
-            let key = |peer, place| LeaseKey { peer, protocol: ProtocolKind::Http, place: Some(place) };
+            let key = |peer, place| LeaseKey {
+                peer,
+                protocol: ProtocolKind::Http,
+                place: Some(place),
+                local: None,
+            };
+            let bound = LocalAddress { address: ([127, 0, 0, 2], 0).into(), ownership: Ownership::Own };
+            let from = |local| LeaseKey { local, ..key(&peer, location) };
+            assert!(taken(true, from(None)) && !taken(true, from(Some(bound))));
             assert!(taken(true, key(&peer, location)));
             assert!(!taken(true, key(&peer, server)));
             assert!(taken(false, key(&peer, server)));

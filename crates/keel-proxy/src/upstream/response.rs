@@ -114,7 +114,9 @@ fn carry(side: &UpstreamSide, sent: &mut SentResponse) {
     for field in side.head.fields.iter() {
         match field.known {
             Name::ContentType => sent.content_type = Some(field.value.of(&side.input).to_vec()),
-            Name::SetCookie | Name::CacheControl | Name::Expires => sent.carried.copied(field, &side.input),
+            Name::SetCookie | Name::CacheControl | Name::Expires | Name::AcceptRanges => {
+                sent.carried.copied(field, &side.input)
+            }
             _ if field.name.of(&side.input).eq_ignore_ascii_case(b"content-disposition") => {
                 sent.carried.copied(field, &side.input);
             }

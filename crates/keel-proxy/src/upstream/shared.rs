@@ -24,6 +24,7 @@ use crate::{
     http2::{SEND_BYTES_MAX, io::Io, meter::Gauge},
     io::{clock::Clock, timer::Timer},
     snapshot::PlaceIdentity,
+    transport::LocalAddress,
 };
 
 /// How much of a response a peer may send before it is asked for.
@@ -52,8 +53,7 @@ pub(crate) struct SharedConnections {
 
 /// A connection that others may have streams on.
 pub(super) struct Shared {
-    peer: Arc<PeerState>,
-    place: Arc<PlaceIdentity>,
+    purpose: Purpose,
     clock: Rc<Clock>,
     /// What begins streams; `None` once nobody may.
     send: RefCell<Option<SendRequest<Bytes>>>,
@@ -69,6 +69,7 @@ pub(super) struct Shared {
 pub(super) struct Purpose {
     pub(super) peer: Arc<PeerState>,
     pub(super) place: Arc<PlaceIdentity>,
+    pub(super) local: Option<LocalAddress>,
 }
 
 /// A connection that is being opened, for which others wait that may use it.
@@ -91,7 +92,7 @@ impl Drop for Opens {
 }
 
 /// Whether connections of this purpose serve where something is asked for.
-pub(super) type Serves<'a> = &'a dyn Fn(&Arc<PeerState>, &Arc<PlaceIdentity>) -> bool;
+pub(super) type Serves<'a> = &'a dyn Fn(&Purpose) -> bool;
 
 impl SharedConnections {
     /// Follows new settings.
@@ -103,7 +104,7 @@ impl SharedConnections {
     pub(super) fn take(&self, serves: Serves<'_>) -> Option<Lease> {
         let settings = self.settings.borrow();
         let all = self.all.borrow();
-        let fits = |shared: &&Rc<Shared>| serves(&shared.peer, &shared.place) && shared.has_room(&settings);
+        let fits = |shared: &&Rc<Shared>| serves(&shared.purpose) && shared.has_room(&settings);
         let shared = all.iter().filter(fits).max_by_key(|shared| shared.streams.get())?;
         shared.lease(&settings)
     }
@@ -111,7 +112,7 @@ impl SharedConnections {
     /// Gives what is told when a connection of that kind has been opened, or couldn't be.
     pub(super) fn opened(&self, serves: Serves<'_>) -> Option<impl Future<Output = ()> + use<>> {
         let opening = self.opening.borrow();
-        let fits = |opening: &&Rc<Opening>| serves(&opening.purpose.peer, &opening.purpose.place);
+        let fits = |opening: &&Rc<Opening>| serves(&opening.purpose);
         let opening = opening.iter().find(fits)?.clone();
         Some(async move { opening.done.notified().await })
     }
@@ -143,8 +144,7 @@ impl SharedConnections {
         let (send, connection) = builder.handshake(io).await?;
         let now = clock.now();
         let shared = Rc::new(Shared {
-            peer: purpose.peer,
-            place: purpose.place,
+            purpose,
             clock: clock.clone(),
             send: RefCell::new(Some(send)),
             streams: Cell::new(0),
@@ -166,7 +166,11 @@ impl SharedConnections {
 
     /// Lets connections to peers that have left end with their last streams.
     pub(super) fn close_left(&self) {
-        self.all.borrow().iter().filter(|shared| shared.peer.is_closed()).for_each(|shared| shared.leave());
+        self.all
+            .borrow()
+            .iter()
+            .filter(|shared| shared.purpose.peer.is_closed())
+            .for_each(|shared| shared.leave());
     }
 
     /// Closes the connection that has idled longest; false where none idles.
@@ -198,7 +202,7 @@ impl Shared {
         let is_old = self.opened.checked_add(settings.time).is_some_and(|end| self.clock.now() >= end);
         let send = self.send.borrow();
         let streams_max = send.as_ref().map_or(0, SendRequest::current_max_send_streams);
-        !is_old && self.streams.get() < streams_max && !self.peer.is_closed()
+        !is_old && self.streams.get() < streams_max && !self.purpose.peer.is_closed()
     }
 
     fn lease(self: &Rc<Self>, settings: &UpstreamKeepalive) -> Option<Lease> {

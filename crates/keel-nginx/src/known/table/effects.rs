@@ -8,7 +8,7 @@ use crate::{
     known::{
         Effect, Group,
         checks::{
-            aio, bind, cache, cpu_affinity, directio, event_method, open_file_cache, pool_size, priority,
+            aio, cache, cpu_affinity, directio, event_method, open_file_cache, pool_size, priority,
             thread_pool,
         },
         signatures::{
@@ -124,15 +124,6 @@ pub(super) const GROUPS: &[Group] = &[
             foreign("state"),
             line("sticky", UPSTREAM, AtLeast(2), Once, Text),
             foreign("sticky_cookie_insert"),
-        ],
-    },
-    Group {
-        effect: Effect::Differs("peers would be reached from another address"),
-        rows: &[
-            line("fastcgi_bind", HTTP_ALL, Take(1, 2), Once, Checked(bind)),
-            line("proxy_bind", HTTP_ALL, Take(1, 2), Once, Checked(bind)),
-            line("scgi_bind", HTTP_ALL, Take(1, 2), Once, Checked(bind)),
-            line("uwsgi_bind", HTTP_ALL, Take(1, 2), Once, Checked(bind)),
         ],
     },
     Group {

@@ -257,8 +257,12 @@ mod tests {
             let now = job.worker.clock.now();
             let ask = Ask { now, client_key: b"", key: b"", tried: &[], attempt: Attempt::First, random: 0 };
             let peer = group.pick(&ask).unwrap().peer().clone();
-            let made_for =
-                MadeFor { peer, protocol: ProtocolKind::Http, place: job.place().identity.clone() };
+            let made_for = MadeFor {
+                peer,
+                protocol: ProtocolKind::Http,
+                place: job.place().identity.clone(),
+                local: None,
+            };
             let transport = Transport::Script(Script::default());
             let mut connection = PeerConnection::new(transport, made_for, now, Counted::new(job.worker));
             let mut cx = Context::from_waker(Waker::noop());
