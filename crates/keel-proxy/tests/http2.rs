@@ -15,7 +15,12 @@ use h2::{RecvStream, client::SendRequest};
 use http::{HeaderMap, Request, StatusCode};
 use keel_model::*;
 use support::{DEADLINE, DataPlane, ScriptedPeer, balance, unlogged};
-use tokio::{net::TcpStream, runtime::Runtime, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    runtime::Runtime,
+    task::JoinHandle,
+};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -324,4 +329,40 @@ fn grpc_streams_both_ways_at_once_and_passes_its_trailers() {
         assert!(down.data().await.is_none());
         assert_eq!(down.trailers().await.unwrap().unwrap()["grpc-status"], "0");
     });
+}
+
+#[test]
+fn what_a_slow_client_takes_after_the_data_plane_was_to_quit_is_sent_to_its_end() {
+    const LENGTH: usize = 1 << 20;
+    let mut plane = start(|plan| {
+        plan.listeners[0].options.send_buffer = Some(8 << 10);
+        plan.servers[0].locations.push(returning("/", &"x".repeat(LENGTH)));
+    });
+    // The windows are of 16 MB, so that nothing but the socket holds the body up.
+    let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0];
+    let window = [0, 0, 4, 8, 0, 0, 0, 0, 0, 1, 0, 0, 0];
+    let head = [&[0, 0, 14, 1, 5, 0, 0, 0, 1, 0x82, 0x84, 0x86, 0x41, 9][..], b"localhost"].concat();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let came = runtime.block_on(async {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(8 << 10).unwrap();
+        let mut stream = socket.connect(plane.address).await.unwrap();
+        stream.write_all(&[PREFACE, &settings, &window, &head].concat()).await.unwrap();
+        let mut came = 0;
+        let mut piece = [0; 4 << 10];
+        loop {
+            match stream.read(&mut piece).await.unwrap() {
+                0 => break came,
+                count if came == 0 => {
+                    plane.order(&Order::Quit);
+                    came += count;
+                }
+                count => came += count,
+            }
+            // All in all it takes longer than a connection without streams is kept then.
+            tokio::time::sleep(Duration::from_millis(8)).await;
+        }
+    });
+    assert!(came > LENGTH, "{came} bytes came");
+    plane.expect_end();
 }

@@ -10,14 +10,15 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use keel_model::*;
-use support::{DataPlane, balance};
-use tokio::net::TcpListener;
+use support::{DEADLINE, DataPlane, balance};
+use tokio::net::{TcpListener, TcpStream};
 
 /// What a peer does with a request.
 #[derive(Clone, Copy)]
@@ -30,6 +31,10 @@ enum Act {
     SayGoodbye,
     /// Resets the stream once it has read the request.
     Reset,
+    /// Keeps the request and doesn't read on.
+    Keep,
+    /// Is gone, without a word.
+    Vanish,
 }
 
 /// A peer, its connections and the requests that it was sent.
@@ -59,6 +64,7 @@ impl Peer2 {
                             let act = act(asked.fetch_add(1, SeqCst));
                             match act {
                                 Act::SayGoodbye => connection.abrupt_shutdown(Reason::NO_ERROR),
+                                Act::Vanish => std::future::pending().await,
                                 act => drop(tokio::spawn(answer(act, request, respond))),
                             }
                         }
@@ -73,6 +79,10 @@ impl Peer2 {
 async fn answer(act: Act, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
     if matches!(act, Act::Refuse) {
         return respond.send_reset(Reason::REFUSED_STREAM);
+    }
+    if matches!(act, Act::Keep) {
+        let _kept = (request, respond);
+        return std::future::pending().await;
     }
     let (parts, mut body) = request.into_parts();
     let mut length = 0;
@@ -174,4 +184,60 @@ fn a_peer_that_says_goodbye_between_requests_loses_none() {
     for _ in 0..9 {
         assert_eq!(client.get("/g").text(), "/g u 0");
     }
+}
+
+#[test]
+fn a_stream_that_a_peer_resets_is_a_failure_on_a_used_connection_too() {
+    let peer = Peer2::start(|at| if at == 0 { Act::Answer } else { Act::Reset });
+    let plane = start(&[&peer], |_| {});
+    let mut client = plane.client();
+    assert_eq!(client.get("/g").status, 200);
+    assert_eq!(client.get("/g").status, 502);
+    assert_eq!((peer.requests.load(SeqCst), peer.connections.load(SeqCst)), (2, 1));
+}
+
+#[test]
+fn a_connection_on_which_nothing_comes_any_more_is_left() {
+    let peer = Peer2::start(|at| if at == 1 { Act::Vanish } else { Act::Answer });
+    let plane = start(&[&peer], |proxy| proxy.upstream.read_timeout = Duration::from_millis(300));
+    let mut client = plane.client();
+    assert_eq!(client.get("/g").status, 200);
+    assert_eq!(client.get("/g").status, 504);
+    assert_eq!(client.get("/g").status, 200);
+    assert_eq!(peer.connections.load(SeqCst), 2);
+}
+
+#[test]
+fn a_connection_with_too_many_small_pieces_that_wait_ends() {
+    let peer = Peer2::start(|_| Act::Keep);
+    let plane = DataPlane::start(|plan| {
+        balance(plan, &[peer.address]);
+        plan.servers[0].client.http2 = true;
+        plan.servers[0].client.http2_body_preread_size = ByteSize::kib(1 << 10);
+        let scope = &mut plan.servers[0].locations[0].scope;
+        scope.core.client_max_body_size = ByteSize(0);
+        scope.proxy.http_version = ProxyHttpVersion::Http2;
+        scope.proxy.upstream.request_buffering = false;
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let ended = runtime.block_on(async {
+        let stream = TcpStream::connect(plane.address).await.unwrap();
+        let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::builder().method("POST").uri("http://localhost/").body(()).unwrap();
+        let (response, mut body) = send.send_request(request, false).unwrap();
+        body.reserve_capacity(256 << 10);
+        while body.capacity() < 256 << 10 {
+            std::future::poll_fn(|cx| body.poll_capacity(cx)).await.unwrap().unwrap();
+        }
+        // The peer's window and what stands before it are full of this.
+        body.send_data(vec![b'x'; 200 << 10].into(), false).unwrap();
+        for _ in 0..10_000 {
+            if body.send_data(Bytes::from_static(b"x"), false).is_err() {
+                break;
+            }
+        }
+        tokio::time::timeout(DEADLINE, response).await
+    });
+    assert!(ended.is_ok_and(|response| response.is_err()));
 }

@@ -37,7 +37,8 @@ pub(crate) const ROWS: &[Row] = &[
         contexts: Contexts::HTTP_SERVER,
         arity: Arity::ONE,
         default: Some("64k"),
-        doc: "How much of a request's body a client may send before it is asked for.",
+        doc: "How much of a request's body a client may send before that is read, and then ahead of it: \
+            an upload is no faster than this for each round trip. Less than 16k counts as 16k.",
         set: Setter::Simple(|reader, directive| {
             reader.once(directive, |frame| &mut frame.client.http2_body_preread_size, size);
         }),

@@ -40,6 +40,12 @@ const HURRIED_FAREWELL: Duration = Duration::from_millis(250);
 /// The largest window there is (RFC 9113 §6.9.1): the connection's own, which leaves flow control to its streams.
 const WINDOW_MAX: u32 = (1 << 31) - 1;
 
+/// The smallest window of a stream. It opens as its body is read, and one that was never open would never do.
+const WINDOW_MIN: u32 = 16 << 10;
+
+/// What small frames of data that nobody has read yet may take beside their payload, in bytes: about 256 each.
+const FRAMES_BUDGET: usize = 1 << 20;
+
 /// Bytes read and thrown away in one go.
 const LINGER_ROOM: usize = 4 << 10;
 
@@ -54,7 +60,8 @@ pub(super) async fn serve(worker: &Rc<Worker>, client: &mut Client, rest: &Rest)
     client.local_address();
     client.no_delay();
     let Some((transport, input)) = client.take_transport() else { return };
-    let io = Io::new(worker.clock.clone(), worker.buffers.clone(), transport, input, Meter::of_client());
+    let meter = Meter::of_client(client.default_server().client.http2_max_concurrent_streams);
+    let io = Io::new(worker.clock.clone(), worker.buffers.clone(), transport, input, meter);
     let gauge = io.gauge().clone();
     let streams = Rc::new(Streams::default());
     let ended = match greet(worker, client, io, &gauge).await {
@@ -66,7 +73,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, client: &mut Client, rest: &Rest)
                 frames,
                 gauge: gauge.clone(),
                 streams: streams.clone(),
-                idle_since: worker.clock.now(),
+                idle_since: None,
                 farewell: None,
                 is_flooded: false,
             };
@@ -104,10 +111,11 @@ fn offer(settings: &ClientSettings) -> h2::server::Builder {
     let mut builder = h2::server::Builder::new();
     builder
         .max_concurrent_streams(settings.http2_max_concurrent_streams)
-        .initial_window_size(preread.min(WINDOW_MAX))
+        .initial_window_size(preread.clamp(WINDOW_MIN, WINDOW_MAX))
         .initial_connection_window_size(WINDOW_MAX)
         .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BYTES_MAX)
+        .data_frame_budget(FRAMES_BUDGET)
         .max_concurrent_reset_streams(RESET_REMEMBERED_MAX)
         .max_pending_accept_reset_streams(RESET_REMEMBERED_MAX);
     builder
@@ -136,12 +144,20 @@ struct Connection<'a> {
     frames: Frames,
     gauge: Rc<Gauge>,
     streams: Rc<Streams>,
-    /// Since when it has no stream.
-    idle_since: Instant,
-    /// Until when it stays without streams, once goodbye has been said.
-    farewell: Option<Instant>,
+    /// Since when it has had no stream and nothing that its client hasn't taken.
+    idle_since: Option<Instant>,
+    /// Once goodbye has been said.
+    farewell: Option<Farewell>,
     /// Whether its client has sent too many frames of a kind.
     is_flooded: bool,
+}
+
+/// A goodbye that has been said.
+#[derive(Clone, Copy, Debug)]
+struct Farewell {
+    said: Instant,
+    /// How long the connection stays from then on, or from the end of its last stream on.
+    stays: Duration,
 }
 
 impl Connection<'_> {
@@ -176,26 +192,31 @@ impl Connection<'_> {
     }
 
     /// Says goodbye, at which a client opens no further stream.
-    fn say_goodbye(&mut self, until: Instant) {
+    fn say_goodbye(&mut self, stays: Duration) {
         if self.farewell.is_none() {
             self.frames.graceful_shutdown();
         }
-        self.farewell = Some(self.farewell.map_or(until, |farewell| farewell.min(until)));
+        let new = Farewell { said: self.worker.clock.now(), stays };
+        let farewell = self.farewell.get_or_insert(new);
+        farewell.stays = farewell.stays.min(stays);
     }
 
     /// Looks whether the worker quits, or needs the place.
     fn look_for_orders(&mut self) {
-        if let Some(since) = self.worker.quitting() {
-            self.say_goodbye(since + QUIT_IDLE);
+        if self.worker.quitting().is_some() {
+            self.say_goodbye(QUIT_IDLE);
         }
         if self.rest.must_close() {
-            self.say_goodbye(self.worker.clock.now() + HURRIED_FAREWELL);
+            self.say_goodbye(HURRIED_FAREWELL);
         }
     }
 
     fn begin(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         let (worker, client) = (self.worker, &mut *self.client);
         self.rest.end(worker);
+        // Goodbye has been said then: it closes behind its streams, and until then is no connection that gives up its place.
+        self.rest.was_closing(worker);
+        self.idle_since = None;
         client.connection.follow_configuration(worker);
         client.connection.requests += 1;
         let stream = client.on_stream(H2::new(request, respond));
@@ -214,9 +235,8 @@ impl Connection<'_> {
             .is_some_and(|end| worker.clock.now() >= end);
         let listener_left = worker.view().snapshot.listener(&client.connection.listener).is_none();
         let is_last = client.connection.requests >= core.keepalive_requests || is_old || listener_left;
-        let until = worker.clock.now() + FAREWELL;
         if is_last {
-            self.say_goodbye(until);
+            self.say_goodbye(FAREWELL);
         }
     }
 
@@ -224,20 +244,23 @@ impl Connection<'_> {
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<Parting> {
         let now = self.worker.clock.now();
         let core = &root(self.client).scope.core;
-        let blocked = self.gauge.blocked_since().map(|since| since + core.send_timeout);
-        let is_idle = self.streams.count.get() == 0;
+        let blocked_since = self.gauge.blocked_since();
+        let blocked = blocked_since.and_then(|since| since.checked_add(core.send_timeout));
+        // A stream's task ends once the connection has its last bytes, which the client may take later.
+        let is_idle = self.streams.count.get() == 0 && blocked_since.is_none();
         let idle = if !is_idle {
-            self.idle_since = now;
+            self.idle_since = None;
             None
-        } else if self.farewell.is_some() {
-            self.farewell
+        } else if let Some(farewell) = self.farewell {
+            let since = self.idle_since.get_or_insert(now);
+            farewell.said.max(*since).checked_add(farewell.stays)
         } else {
             self.rest.begin(self.worker, Resting::Streamless);
             let header_timeout = self.client.default_server().client.header_timeout;
             let keepalive =
                 if self.client.connection.requests == 0 { header_timeout } else { core.keepalive_timeout };
-            let within = self.gauge.within_since().map(|since| since + header_timeout);
-            let idle = self.idle_since.checked_add(keepalive);
+            let within = self.gauge.within_since().and_then(|since| since.checked_add(header_timeout));
+            let idle = self.idle_since.get_or_insert(now).checked_add(keepalive);
             within.into_iter().chain(idle).min()
         };
         self.client.timer.set_at(blocked.into_iter().chain(idle).min());
@@ -251,7 +274,7 @@ impl Connection<'_> {
         if self.farewell.is_some() {
             return Poll::Ready(Parting::InGoodOrder);
         }
-        self.say_goodbye(now + FAREWELL);
+        self.say_goodbye(FAREWELL);
         // What says so is sent next.
         cx.waker().wake_by_ref();
         Poll::Pending

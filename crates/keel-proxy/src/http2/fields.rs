@@ -86,29 +86,31 @@ pub(crate) fn write_response(parts: &http::response::Parts, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Makes a request of a head that was written as lines; its `Host` becomes `:authority`.
-pub(crate) fn request(head: &[u8]) -> http::Request<()> {
+/// Makes a request of a head that was written as lines; its `Host` becomes `:authority`. `None` where the crate `http` can't
+/// hold its method, target or host.
+pub(crate) fn request(head: &[u8]) -> Option<http::Request<()>> {
     let mut request = http::Request::new(());
     let (line, rest) = split_line(head);
     let mut words = line.split(|byte| *byte == b' ');
-    let method = words.next().and_then(|method| http::Method::from_bytes(method).ok());
-    *request.method_mut() = method.unwrap_or_default();
+    *request.method_mut() = http::Method::from_bytes(words.next()?).ok()?;
     let mut fields = map(rest);
-    let host = fields.remove(HOST);
-    let host = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let host = match fields.remove(HOST).filter(|host| !host.is_empty()) {
+        Some(host) => Authority::try_from(host.as_bytes()).ok()?,
+        None => Authority::from_static("localhost"),
+    };
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(Scheme::HTTP);
-    parts.authority = Some(host.unwrap_or(Authority::from_static("localhost")));
-    parts.path_and_query = Some(target(words.next().unwrap_or_default()));
-    *request.uri_mut() = http::Uri::from_parts(parts).unwrap_or_default();
+    parts.authority = Some(host);
+    parts.path_and_query = Some(target(words.next()?)?);
+    *request.uri_mut() = http::Uri::from_parts(parts).ok()?;
     *request.headers_mut() = fields;
-    request
+    Some(request)
 }
 
 /// Makes a target of one that was written in a line: what the crate `http` refuses in it is escaped.
-fn target(written: &[u8]) -> PathAndQuery {
+fn target(written: &[u8]) -> Option<PathAndQuery> {
     if let Ok(target) = PathAndQuery::try_from(written) {
-        return target;
+        return Some(target);
     }
     let mut escaped = String::with_capacity(written.len());
     for byte in written {
@@ -118,7 +120,7 @@ fn target(written: &[u8]) -> PathAndQuery {
             escaped.push_str(&format!("%{byte:02X}"));
         }
     }
-    PathAndQuery::try_from(escaped).unwrap_or(PathAndQuery::from_static("/"))
+    PathAndQuery::try_from(escaped).ok()
 }
 
 /// Makes a response of a head that was written as lines.
@@ -202,12 +204,23 @@ mod tests {
             let head = format!(
                 "{line} HTTP/1.1\r\nHost: h:8\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\nA: 1\r\n\r\n"
             );
-            let request = request(head.as_bytes());
+            let request = request(head.as_bytes()).unwrap();
             assert_eq!(format!("{} {}", request.method(), request.uri()), expect);
             assert_eq!(request.headers().len(), 2);
         };
         check("GET /a?b=c", "GET http://h:8/a?b=c");
         check("PURGE /a<b>\u{e9}", "PURGE http://h:8/a%3Cb%3E%C3%A9");
+    }
+
+    #[test]
+    fn what_can_t_be_a_request_is_none() {
+        let is_some = |target: &str, host: &str| {
+            request(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).is_some()
+        };
+        assert!(is_some("/a", "h"));
+        assert!(is_some("/a", ""));
+        assert!(!is_some("/a", "h h"));
+        assert!(!is_some(&format!("/{}", "a".repeat(70_000)), "h"));
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl Io {
             // A connection that idles holds no buffer.
             self.give_back();
         }
-        if polled.is_ready() {
+        if matches!(polled, Poll::Ready(Ok(1..))) {
             self.gauge.note_received(&mut self.meter, &self.input, self.clock.now());
         }
         polled

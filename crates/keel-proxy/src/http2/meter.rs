@@ -14,8 +14,11 @@ use crate::transport::Transport;
 /// The time within which frames are counted.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Streams that may be reset in one second.
+/// Streams that may be reset in one second, at least: a client may leave a page, and the next one, with all that it has begun.
 const RESETS_MAX: u32 = 100;
+
+/// The same for each stream that a client may have at once.
+const RESETS_PER_STREAM: u32 = 2;
 
 /// Pings in one second.
 const PINGS_MAX: u32 = 100;
@@ -29,6 +32,15 @@ const EMPTY_DATA_MAX: u32 = 100;
 /// Frames that continue a head in one second.
 const CONTINUATIONS_MAX: u32 = 20;
 
+/// Frames in one second that widen a window. Who downloads fast sends two for each frame of data.
+const WINDOW_UPDATES_MAX: u32 = 200_000;
+
+/// Other frames in one second that carry nothing: priorities, acknowledgements, unknown ones.
+const OTHERS_MAX: u32 = 10_000;
+
+/// How much more a peer may send of each kind: its connection is many clients'.
+const PEER_FACTOR: u32 = 100;
+
 /// A kind of frame that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flood {
@@ -37,15 +49,19 @@ pub(crate) enum Flood {
     Settings,
     EmptyData,
     Continuations,
+    WindowUpdates,
+    Others,
 }
 
-/// The kinds, in the order of their counts.
-const KINDS: [(Flood, u32); 5] = [
+/// The kinds and how many of each a client may send, in the order of their counts.
+const KINDS: [(Flood, u32); 7] = [
     (Flood::Resets, RESETS_MAX),
     (Flood::Pings, PINGS_MAX),
     (Flood::Settings, SETTINGS_MAX),
     (Flood::EmptyData, EMPTY_DATA_MAX),
     (Flood::Continuations, CONTINUATIONS_MAX),
+    (Flood::WindowUpdates, WINDOW_UPDATES_MAX),
+    (Flood::Others, OTHERS_MAX),
 ];
 
 impl Flood {
@@ -57,6 +73,8 @@ impl Flood {
             Flood::Settings => "http2 flood detected: too many SETTINGS frames",
             Flood::EmptyData => "http2 flood detected: too many empty DATA frames",
             Flood::Continuations => "http2 flood detected: too many CONTINUATION frames",
+            Flood::WindowUpdates => "http2 flood detected: too many WINDOW_UPDATE frames",
+            Flood::Others => "http2 flood detected: too many frames",
         }
     }
 }
@@ -71,8 +89,10 @@ fn kind(head: &[u8; FRAME_HEAD_BYTES]) -> Option<Flood> {
         3 => Some(Flood::Resets),
         4 if flags & ACK == 0 => Some(Flood::Settings),
         6 if flags & ACK == 0 => Some(Flood::Pings),
+        8 => Some(Flood::WindowUpdates),
         9 => Some(Flood::Continuations),
-        _ => None,
+        0 | 1 => None,
+        _ => Some(Flood::Others),
     }
 }
 
@@ -84,24 +104,35 @@ pub(crate) struct Meter {
     /// Bytes before the next head.
     skip: usize,
     counts: [u32; KINDS.len()],
+    maxima: [u32; KINDS.len()],
     since: Option<Instant>,
     /// Whether a head of fields has begun that goes on in the next frame.
     in_fields: bool,
 }
 
 impl Meter {
-    /// Counts what a client sends, its preface first.
-    pub(crate) fn of_client() -> Self {
-        Self { skip: PREFACE.len(), ..Self::of_peer() }
+    /// Counts what a client sends that may have so many streams at once, its preface first.
+    pub(crate) fn of_client(streams_max: u32) -> Self {
+        let resets_max = streams_max.saturating_mul(RESETS_PER_STREAM);
+        let maxima = KINDS.map(|(kind, max)| if kind == Flood::Resets { max.max(resets_max) } else { max });
+        Self { skip: PREFACE.len(), ..Self::new(maxima) }
     }
 
-    /// Counts what a peer sends.
+    /// Counts what a peer sends. It resets no more streams than it was asked for.
     pub(crate) fn of_peer() -> Self {
+        Self::new(KINDS.map(|(kind, max)| match kind {
+            Flood::Resets => u32::MAX,
+            _ => max.saturating_mul(PEER_FACTOR),
+        }))
+    }
+
+    fn new(maxima: [u32; KINDS.len()]) -> Self {
         Self {
             head: [0; FRAME_HEAD_BYTES],
             head_length: 0,
             skip: 0,
             counts: [0; KINDS.len()],
+            maxima,
             since: None,
             in_fields: false,
         }
@@ -151,9 +182,9 @@ impl Meter {
 
     fn count(&mut self) -> Option<Flood> {
         let flood = kind(&self.head)?;
-        for ((kind, max), count) in KINDS.iter().zip(&mut self.counts) {
+        for (((kind, _), max), count) in KINDS.iter().zip(&self.maxima).zip(&mut self.counts) {
             if *kind == flood {
-                *count += 1;
+                *count = count.saturating_add(1);
                 return (*count > *max).then_some(flood);
             }
         }
@@ -167,6 +198,7 @@ pub(crate) struct Gauge {
     flood: Cell<Option<Flood>>,
     blocked_since: Cell<Option<Instant>>,
     within_since: Cell<Option<Instant>>,
+    received_at: Cell<Option<Instant>>,
     left: Cell<Option<Transport>>,
 }
 
@@ -174,6 +206,7 @@ impl Gauge {
     /// Notes that bytes have come.
     pub(super) fn note_received(&self, meter: &mut Meter, bytes: &[u8], now: Instant) {
         let flood = meter.look(bytes, now);
+        self.received_at.set(Some(now));
         if self.flood.get().is_none() {
             self.flood.set(flood);
         }
@@ -207,6 +240,11 @@ impl Gauge {
         self.within_since.get()
     }
 
+    /// When bytes came last.
+    pub(crate) fn received_at(&self) -> Option<Instant> {
+        self.received_at.get()
+    }
+
     /// Gives what carried the bytes, once nothing does any more.
     pub(crate) fn left(&self) -> Option<Transport> {
         self.left.take()
@@ -226,13 +264,13 @@ mod tests {
     #[test]
     fn each_kind_has_its_limit_in_a_second() {
         let check = |bytes: Vec<u8>, max: u32, expect: Flood| {
-            let (mut meter, start) = (Meter::of_client(), Instant::now());
+            let (mut meter, start) = (Meter::of_client(8), Instant::now());
             assert_eq!(meter.look(PREFACE, start), None);
             for _ in 0..max {
                 assert_eq!(meter.look(&bytes, start), None, "{expect:?}");
             }
             let later = start + WINDOW;
-            let mut again = Meter { since: meter.since, ..Meter::of_peer() };
+            let mut again = Meter { since: meter.since, ..Meter::new(meter.maxima) };
             again.counts = meter.counts;
             assert_eq!(again.look(&bytes, start), Some(expect));
             assert_eq!(meter.look(&bytes, later), None, "{expect:?} of another second");
@@ -242,14 +280,28 @@ mod tests {
         check(frame(4, 0, &[]), SETTINGS_MAX, Flood::Settings);
         check(frame(0, 0, &[]), EMPTY_DATA_MAX, Flood::EmptyData);
         check(frame(9, 0, b"x"), CONTINUATIONS_MAX, Flood::Continuations);
+        check(frame(8, 0, &[1; 4]), WINDOW_UPDATES_MAX, Flood::WindowUpdates);
+        for (kind, flags) in [(2, 0), (6, 1), (4, 1), (0xfa, 0)] {
+            check(frame(kind, flags, &[0; 5]), OTHERS_MAX, Flood::Others);
+        }
+    }
+
+    #[test]
+    fn a_client_may_leave_all_its_streams_twice_and_a_peer_any_number() {
+        let now = Instant::now();
+        let reset = frame(3, 0, &[0; 4]);
+        let mut meter = Meter::of_client(128);
+        meter.look(PREFACE, now);
+        assert!((0..256).all(|_| meter.look(&reset, now).is_none()));
+        assert_eq!(meter.look(&reset, now), Some(Flood::Resets));
+        let mut meter = Meter::of_peer();
+        assert!((0..100_000).all(|_| meter.look(&reset, now).is_none()));
     }
 
     #[test]
     fn what_answers_or_carries_something_is_not_counted() {
-        let (mut meter, now) = (Meter::of_peer(), Instant::now());
-        for bytes in
-            [frame(6, 1, &[0; 8]), frame(4, 1, &[]), frame(0, 1, &[]), frame(0, 0, b"x"), frame(1, 4, b"x")]
-        {
+        let (mut meter, now) = (Meter::new([100; KINDS.len()]), Instant::now());
+        for bytes in [frame(0, 1, &[]), frame(0, 0, b"x"), frame(1, 4, b"x")] {
             for _ in 0..1000 {
                 assert_eq!(meter.look(&bytes, now), None);
             }
@@ -262,7 +314,7 @@ mod tests {
         let bytes: Vec<u8> =
             (0..=PINGS_MAX).flat_map(|_| [frame(0, 0, &[3; 40]), frame(6, 0, &[6; 8])].concat()).collect();
         for cut in 1..12 {
-            let mut meter = Meter::of_peer();
+            let mut meter = Meter::new([PINGS_MAX; KINDS.len()]);
             let found: Vec<_> = bytes.chunks(cut).filter_map(|piece| meter.look(piece, now)).collect();
             assert_eq!(found, [Flood::Pings], "{cut}");
         }

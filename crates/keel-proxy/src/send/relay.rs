@@ -419,6 +419,7 @@ async fn stream(
                 return Poll::Ready(Err(Cause::ClientGone));
             }
             if read_until.is_some_and(|until| now >= until) {
+                peer.stream.note_silence(settings.read_timeout);
                 return Poll::Ready(Err(Cause::Peer(PeerFailure::Timeout)));
             }
             return Poll::Ready(Err(Cause::ClientGone));

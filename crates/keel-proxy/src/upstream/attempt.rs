@@ -32,6 +32,9 @@ use crate::{
 /// How long a connection to a peer that has left its set may take to come about.
 const LEFT_PATIENCE: Duration = Duration::from_millis(250);
 
+/// How often a peer may refuse a request on connections that others have used before it gets one of its own.
+const REFUSALS_MAX: u32 = 3;
+
 /// A peer's stream from which a response's head has been read.
 pub(crate) struct Exchanged {
     pub(crate) stream: PeerStream,
@@ -49,8 +52,24 @@ pub(crate) enum Waited {
 /// Waits for a change of peers, the end of the client, or a moment.
 pub(crate) async fn wait(
     job: &mut Job<'_>,
+    changed: Pin<&mut impl Future<Output = ()>>,
+    until: Instant,
+) -> Waited {
+    wait_with(job, changed, until, ClientAbort::Ends).await
+}
+
+/// What the end of a client means to those that wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClientAbort {
+    Ends,
+    Ignored,
+}
+
+async fn wait_with(
+    job: &mut Job<'_>,
     mut changed: Pin<&mut impl Future<Output = ()>>,
     until: Instant,
+    abort: ClientAbort,
 ) -> Waited {
     let mut watch = ClientWatch::default();
     let (worker, client) = (job.worker, &mut *job.client);
@@ -59,7 +78,9 @@ pub(crate) async fn wait(
         if changed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Waited::Changed);
         }
-        if watch.poll_gone(cx, client, worker.clock.now()).is_ready() || watch.is_half_closed() {
+        if abort == ClientAbort::Ends
+            && (watch.poll_gone(cx, client, worker.clock.now()).is_ready() || watch.is_half_closed())
+        {
             return Poll::Ready(Waited::ClientGone);
         }
         client.timer.poll_expired(&worker.clock, cx).map(|_| Waited::TimeUp)
@@ -85,19 +106,20 @@ pub(crate) async fn attempt(
     } else {
         target.pool().take(wanted, repeat, job.worker.clock.now()).map(Line::Own)
     };
+    let mut refusals = 0;
     loop {
         let line = match reused.take() {
             Some(line) => line,
             None => {
                 // A failed connect counts against the peer; a stale pooled connection does not.
                 // Boxed, as most requests need no room for it.
-                match Box::pin(open(job, pick, target, program, local)).await {
+                match Box::pin(open(job, pick, target, program, local, refusals)).await {
                     Ok(line) => line,
                     Err(cause) => return Err(Error { cause, retry: Retry::Safe }),
                 }
             }
         };
-        let was_reused = line.is_reused();
+        let (was_reused, has_idled) = (line.is_reused(), line.has_idled());
         note_connected(job);
         // Only where it can matter: the kernel is asked what had been acknowledged before this request.
         let acked = match &line {
@@ -114,7 +136,8 @@ pub(crate) async fn attempt(
         // What the client has sent of a streamed body since can't be sent again, whether the peer took it or not.
         let nothing_taken = broken.sent == 0 || (!job.ex.received.body_is_lost && broken.is_untaken(acked));
         let may_repeat = !streams && (job.ex.may_repeat() || nothing_taken);
-        if broken.is_stale(was_reused) {
+        if broken.is_stale(has_idled) || (broken.end == End::Refused && was_reused) {
+            refusals += 1;
             if may_repeat || broken.sent == 0 {
                 // The peer closed an idle connection just then: it gets the request on a new one.
                 job.client.log(job.worker, job.ex, LogLevel::Info, &text);
@@ -151,12 +174,14 @@ enum End {
     GivenUp,
     /// The peer said that it has taken nothing.
     Refused,
+    /// The request's stream was reset, on a connection that goes on.
+    Reset,
 }
 
 impl Broken {
     /// Says whether it looks like an idle connection that the peer had closed.
-    fn is_stale(&self, was_reused: bool) -> bool {
-        was_reused && !self.received && self.end != End::GivenUp
+    fn is_stale(&self, has_idled: bool) -> bool {
+        has_idled && !self.received && matches!(self.end, End::Fin | End::Error)
     }
 
     /// Says whether the peer has taken nothing of what was sent: it says so, or the kernel proves it. A reset never does: it
@@ -194,16 +219,27 @@ async fn open(
     target: &Target,
     program: &PeerProgram,
     local: Option<LocalAddress>,
+    refusals: u32,
 ) -> Result<Line, Cause> {
     if !program.shares_connections() {
         return connect(job, pick, program, local).await.map(Line::Own);
     }
     let place = job.place().identity.clone();
     let wanted = LeaseKey { peer: pick.peer(), protocol: program.kind(), place: Some(&place), local };
-    if let Some(opened) = target.pool().opened(wanted) {
-        let until = job.worker.clock.now() + program.settings.connect_timeout;
-        if let Waited::ClientGone = wait(job, pin!(opened), until).await {
-            return Err(Cause::ClientGone);
+    let until = job.worker.clock.now() + program.settings.connect_timeout;
+    let abort = if program.settings.ignore_client_abort { ClientAbort::Ignored } else { ClientAbort::Ends };
+    // One that is about to be opened may be for more than have waited for it, and may have no room for all.
+    while refusals < REFUSALS_MAX
+        && let Some(opened) = target.pool().opened(wanted)
+    {
+        match wait_with(job, pin!(opened), until, abort).await {
+            Waited::ClientGone => return Err(Cause::ClientGone),
+            Waited::TimeUp => {
+                let text = "upstream timed out (110: Connection timed out) while connecting to upstream";
+                job.client.log_error(job.worker, job.ex, text);
+                return Err(Cause::Peer(PeerFailure::Timeout));
+            }
+            Waited::Changed => {}
         }
         if let Some(lease) = target.pool().take_stream(wanted) {
             return Ok(Line::Shared(lease));
@@ -435,6 +471,9 @@ impl Exchanging<'_> {
             Poll::Ready(Err(SendFailure::Client(failure))) => {
                 return Poll::Ready(Err((Ending::ClientFailed(failure), End::GivenUp)));
             }
+            Poll::Ready(Err(SendFailure::Unwritable)) => {
+                return Poll::Ready(Err((Ending::Unwritable, End::GivenUp)));
+            }
             // The peer may have answered before it closed: what it said is read first.
             Poll::Ready(Err(SendFailure::Peer)) => self.writable = false,
             Poll::Pending if exchanged.stream.sent_bytes() > before => self.limit = None,
@@ -455,6 +494,7 @@ impl Exchanging<'_> {
             NoHead::Broke(error) => (Ending::Broke(error), End::Error),
             NoHead::Invalid(error) => (Ending::Invalid(error), End::GivenUp),
             NoHead::Refused => (Ending::Refused, End::Refused),
+            NoHead::Reset(code) => (Ending::Reset(code), End::Reset),
         })
     }
 
@@ -488,6 +528,11 @@ impl Exchanging<'_> {
             return Poll::Ready(Err((Ending::ClientGone, End::GivenUp)));
         }
         job.client.timed_out = waiting == Waiting::Body;
+        match waiting {
+            Waiting::Response => stream.note_silence(self.settings.read_timeout),
+            Waiting::Send => stream.note_silence(self.settings.send_timeout),
+            Waiting::Body => {}
+        }
         Poll::Ready(Err((Ending::TimedOut(waiting), End::GivenUp)))
     }
 }
@@ -515,7 +560,10 @@ enum Ending {
     Broke(std::io::Error),
     Invalid(InvalidHead),
     Refused,
+    /// The stream was, with this error.
+    Reset(u32),
     TimedOut(Waiting),
+    Unwritable,
     ClientFailed(BodyFailure),
     ClientGone,
 }
@@ -534,6 +582,9 @@ impl Ending {
                 let text = crate::phase::files::errno_text(&error);
                 failed(PeerFailure::Error, format!("recv() failed ({text}) {READING}"))
             }
+            Ending::Reset(code) => {
+                failed(PeerFailure::Error, format!("upstream rejected request with error {code} {READING}"))
+            }
             Ending::Refused => failed(PeerFailure::Error, format!("upstream refused the request {READING}")),
             Ending::Invalid(error) => failed(PeerFailure::Invalid, format!("{error} {READING}")),
             Ending::TimedOut(Waiting::Body) => without(Cause::Body(BodyFailure::TimedOut)),
@@ -541,6 +592,11 @@ impl Ending {
                 let what =
                     if waiting == Waiting::Send { "while sending request to upstream" } else { READING };
                 failed(PeerFailure::Timeout, format!("upstream timed out (110: Connection timed out) {what}"))
+            }
+            Ending::Unwritable => {
+                let text = "the request can't be written in HTTP/2 while sending request to upstream";
+                let cause = Cause::Body(BodyFailure::Internal);
+                Failed { cause, ..failed(PeerFailure::Error, text.to_owned()) }
             }
             Ending::ClientFailed(failure) => without(Cause::Body(failure)),
             Ending::ClientGone => without(Cause::ClientGone),

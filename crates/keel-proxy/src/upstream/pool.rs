@@ -148,7 +148,7 @@ impl PeerConnection {
         let purpose = Purpose { peer, place, local };
         let (clock, buffers) = (worker.clock.clone(), worker.buffers.clone());
         let io = Io::new(clock, buffers, self.transport, Vec::new(), Meter::of_peer());
-        pool.shared.begin(purpose, &worker.clock, io, self._counted).await
+        pool.shared.begin(purpose, worker, io, self._counted).await
     }
 
     fn key(&self) -> LeaseKey<'_> {

@@ -25,6 +25,7 @@ use crate::{
     io::{clock::Clock, timer::Timer},
     snapshot::PlaceIdentity,
     transport::LocalAddress,
+    worker::Worker,
 };
 
 /// How much of a response a peer may send before it is asked for.
@@ -32,6 +33,10 @@ const STREAM_WINDOW: u32 = 128 << 10;
 
 /// The largest window there is (RFC 9113 §6.9.1): the connection's own, which leaves flow control to its streams.
 const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
+/// What small frames of data that nobody has read yet may take beside their payload, in bytes: about 256 each. A peer's
+/// connection is many clients', and slow ones have much waiting.
+const FRAMES_BUDGET: usize = 16 << 20;
 
 /// The largest head of a response, before the place's own limit.
 const HEAD_BYTES_MAX: u32 = 256 << 10;
@@ -62,6 +67,7 @@ pub(super) struct Shared {
     opened: Instant,
     idle_since: Cell<Instant>,
     waker: RefCell<Option<Waker>>,
+    gauge: Rc<Gauge>,
 }
 
 /// What a connection is made for.
@@ -128,7 +134,7 @@ impl SharedConnections {
     pub(super) async fn begin(
         self: &Rc<Self>,
         purpose: Purpose,
-        clock: &Rc<Clock>,
+        worker: &Rc<Worker>,
         io: Io,
         held: impl Sized + 'static,
     ) -> Result<Lease, h2::Error> {
@@ -140,18 +146,20 @@ impl SharedConnections {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEAD_BYTES_MAX)
             .max_send_buffer_size(SEND_BYTES_MAX)
+            .data_frame_budget(FRAMES_BUDGET)
             .initial_max_send_streams(STREAMS_UNTOLD);
         let (send, connection) = builder.handshake(io).await?;
-        let now = clock.now();
+        let now = worker.clock.now();
         let shared = Rc::new(Shared {
             purpose,
-            clock: clock.clone(),
+            clock: worker.clock.clone(),
             send: RefCell::new(Some(send)),
             streams: Cell::new(0),
             requests: Cell::new(0),
             opened: now,
             idle_since: Cell::new(now),
             waker: RefCell::new(None),
+            gauge,
         });
         let settings = self.settings.borrow().clone();
         let lease = shared.lease(&settings).ok_or(h2::Error::from(h2::Reason::REFUSED_STREAM))?;
@@ -160,7 +168,7 @@ impl SharedConnections {
         } else {
             shared.leave();
         }
-        tokio::task::spawn_local(drive(Rc::downgrade(self), shared, connection, gauge, held));
+        tokio::task::spawn_local(drive(worker.clone(), Rc::downgrade(self), shared, connection, held));
         Ok(lease)
     }
 
@@ -207,12 +215,13 @@ impl Shared {
 
     fn lease(self: &Rc<Self>, settings: &UpstreamKeepalive) -> Option<Lease> {
         let send = self.send.borrow().clone()?;
+        let has_idled = self.requests.get() > 0 && self.streams.get() == 0;
         self.streams.set(self.streams.get() + 1);
         self.requests.set(self.requests.get() + 1);
         if self.requests.get() >= settings.requests {
             self.leave();
         }
-        Some(Lease { shared: self.clone(), send: Some(send), number: self.requests.get() })
+        Some(Lease { shared: self.clone(), send: Some(send), number: self.requests.get(), has_idled })
     }
 
     /// Lets nobody begin another stream.
@@ -241,12 +250,26 @@ pub(crate) struct Lease {
     shared: Rc<Shared>,
     send: Option<SendRequest<Bytes>>,
     number: u64,
+    has_idled: bool,
 }
 
 impl Lease {
     /// Whether others have had streams on the connection before.
     pub(super) fn is_reused(&self) -> bool {
         self.number > 1
+    }
+
+    /// Whether others have had streams on the connection before, none of them when this one came.
+    pub(super) fn has_idled(&self) -> bool {
+        self.has_idled
+    }
+
+    /// Lets nobody begin another stream on the connection if nothing has come on it for so long.
+    pub(super) fn note_silence(&self, silence: Duration) {
+        let since = self.shared.gauge.received_at().unwrap_or(self.shared.opened);
+        if self.shared.clock.now().saturating_duration_since(since) >= silence {
+            self.shared.leave();
+        }
     }
 
     /// Begins the stream. An error means that the peer has got nothing of it.
@@ -272,6 +295,10 @@ impl Drop for Lease {
         let left = self.shared.streams.get().saturating_sub(1);
         self.shared.streams.set(left);
         if left == 0 {
+            // It may have begun when those to peers that have left were looked for.
+            if self.shared.purpose.peer.is_closed() {
+                self.shared.leave();
+            }
             self.shared.idle_since.set(self.shared.clock.now());
             self.shared.wake();
         }
@@ -280,10 +307,10 @@ impl Drop for Lease {
 
 /// Reads and writes a connection's frames until it has ended.
 async fn drive(
+    worker: Rc<Worker>,
     list: Weak<SharedConnections>,
     shared: Rc<Shared>,
     connection: h2::client::Connection<Io, Bytes>,
-    gauge: Rc<Gauge>,
     held: impl Sized + 'static,
 ) {
     let mut timer = Timer::default();
@@ -291,7 +318,12 @@ async fn drive(
     poll_fn(|cx| {
         shared.wakes(cx);
         loop {
-            if connection.as_mut().poll(cx).is_ready() || gauge.flood().is_some() {
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if let Some(flood) = shared.gauge.flood() {
+                let address = &shared.purpose.peer.key().address;
+                worker.alert(format_args!("upstream {address}: {}", flood.text()));
                 return Poll::Ready(());
             }
             if shared.streams.get() > 0 {

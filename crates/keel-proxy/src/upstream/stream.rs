@@ -11,6 +11,7 @@ mod sender;
 use std::{
     io,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use keel_http::{
@@ -58,6 +59,8 @@ pub(super) enum NoHead {
     Broke(io::Error),
     /// The peer has taken nothing of the request, and says so.
     Refused,
+    /// The peer ended the request's stream, with this error, on a connection that goes on.
+    Reset(u32),
     /// What came is none.
     Invalid(InvalidHead),
 }
@@ -147,6 +150,14 @@ impl Line {
         match self {
             Line::Own(connection) => connection.requests > 0,
             Line::Shared(lease) => lease.is_reused(),
+        }
+    }
+
+    /// Whether its connection has carried a request before, and carried none when this one came.
+    pub(super) fn has_idled(&self) -> bool {
+        match self {
+            Line::Own(connection) => connection.requests > 0,
+            Line::Shared(lease) => lease.has_idled(),
         }
     }
 }
@@ -335,6 +346,13 @@ impl PeerStream {
             // Its connection goes on without it.
             PeerStream::H2(_) => false,
             PeerStream::FastCgi(fastcgi) => fastcgi.is_reusable(),
+        }
+    }
+
+    /// Notes that the peer has sent nothing for so long, though something was due.
+    pub(crate) fn note_silence(&self, silence: Duration) {
+        if let PeerStream::H2(h2) = self {
+            h2.note_silence(silence);
         }
     }
 

@@ -5,6 +5,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -121,7 +122,8 @@ impl H2 {
         let message = &ex.upstream.request;
         let ends = if self.sender.has_body(ex) { StreamEnd::Later } else { StreamEnd::WithHead };
         let head = message.as_bytes().get(..message.head_length()).unwrap_or_default();
-        match self.lease.begin(http2::fields::request(head), ends) {
+        let request = http2::fields::request(head).ok_or(SendFailure::Unwritable)?;
+        match self.lease.begin(request, ends) {
             Ok((response, send)) => {
                 self.stage = Stage::Begun;
                 self.response = Some(response);
@@ -135,6 +137,11 @@ impl H2 {
                 Err(SendFailure::Peer)
             }
         }
+    }
+
+    /// Has no further stream begin on the connection if it has been silent for so long, too: its peer may be gone.
+    pub(super) fn note_silence(&self, silence: Duration) {
+        self.lease.note_silence(silence);
     }
 
     pub(super) fn poll_rest_of_request(
@@ -192,6 +199,9 @@ impl H2 {
         }
         if error.is_library() {
             return NoHead::from(ResponseError::Field);
+        }
+        if let Some(reason) = error.reason().filter(|_| error.is_reset()) {
+            return NoHead::Reset(reason.into());
         }
         match error.into_io() {
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => NoHead::Closed,

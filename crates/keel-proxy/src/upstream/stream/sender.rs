@@ -76,6 +76,8 @@ enum Source {
 pub(in crate::upstream) enum SendFailure {
     /// The peer takes no more.
     Peer,
+    /// The request can't be written as the peer's protocol wants it.
+    Unwritable,
     /// The client's body can't be had.
     Client(BodyFailure),
 }
