@@ -335,9 +335,10 @@ fn grpc_streams_both_ways_at_once_and_passes_its_trailers() {
 fn what_a_slow_client_takes_after_the_data_plane_was_to_quit_is_sent_to_its_end() {
     const LENGTH: usize = 1 << 20;
     let mut plane = start(|plan| {
-        plan.listeners[0].options.send_buffer = Some(8 << 10);
         plan.servers[0].locations.push(returning("/", &"x".repeat(LENGTH)));
     });
+    // Connections have it of the socket that listens.
+    rustix::net::sockopt::set_socket_send_buffer_size(&plane.listener, 8 << 10).unwrap();
     // The windows are of 16 MB, so that nothing but the socket holds the body up.
     let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0];
     let window = [0, 0, 4, 8, 0, 0, 0, 0, 0, 1, 0, 0, 0];

@@ -25,7 +25,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) struct DataPlane {
     pub(crate) channel: Channel,
     pub(crate) address: SocketAddr,
-    listener: TcpListener,
+    pub(crate) listener: TcpListener,
     pub(crate) generation: u64,
 }
 
