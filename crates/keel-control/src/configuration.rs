@@ -258,7 +258,8 @@ pub(crate) fn create_temp_folders(plan: &Plan) -> Result<(), FileError> {
         .into_iter()
         .flat_map(|scope| {
             let responses = scope.peer_settings().map(|settings| settings.temp_path.as_path());
-            responses.into_iter().chain([scope.core.client_body_temp_path.as_path()])
+            let always = [&scope.core.client_body_temp_path, &scope.proxy.upstream.temp_path];
+            responses.into_iter().chain(always.map(|path| path.as_path()))
         })
         .collect();
     folders.sort();
