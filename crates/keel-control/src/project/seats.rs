@@ -360,10 +360,10 @@ mod tests {
         let seat = format!(
             "{WORKER}}}\n  lb: {{image: nginx, ports: ['80:80', '443:443', '9:8080'], volumes: ['./d.conf:/etc/nginx/conf.d/default.conf']}}\n"
         );
-        let conf = "server { listen 80; listen 443 ssl; location / { proxy_pass http://app:1; } }";
+        let conf = "server { listen 80; listen 443 quic; location / { proxy_pass http://app:1; } }";
         insta::assert_snapshot!(says(&[("compose.yaml", &seat), ("d.conf", conf)]), @r"
-        Warning[nginx::unsupported-tls]: TLS is not there yet; `443` stays closed
-          `ssl`: nothing listens here
+        Warning[nginx::unsupported-quic]: HTTP/3 is not there yet; `443` stays closed
+          `quic`: nothing listens here
         Error[join::unused-port]: nothing listens on port 443
           `'443:443'`: published, but its `listen 443` stays closed
         Error[join::unused-port]: nothing listens on port 8080
